@@ -1,0 +1,171 @@
+"""Outward-rounded arithmetic on arrays: every operation encloses the exact real result.
+
+Two facts carry all of it (u = 2**-53, any summation order, with or without fused multiply-add):
+
+* one float64 operation is off by less than one neighbour, so `np.nextafter` of its result bounds it;
+* `|fl(x @ a) - x @ a| <= gamma(n) |x| @ |a|` plus underflow, `gamma(n) = n u / (1 - n u)`, for a sum of n products.
+
+Reference: Higham, Accuracy and Stability of Numerical Algorithms (2002), sections 2.2 and 3.1; Rump, Fast and parallel
+interval arithmetic (BIT 1999).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from sound_qkeras.errors import VerificationError
+
+Reals = npt.NDArray[np.float64]
+
+UNIT_ROUNDOFF = 2.0**-53
+# Covers the underflow of every product in a sum of up to 2**70 of them.
+TINY = 2.0**-1000
+
+
+def up(x: npt.ArrayLike) -> Reals:
+    """The next float64 above: an upper bound of any one operation rounded to `x`."""
+    return np.nextafter(np.asarray(x, dtype=np.float64), np.inf)
+
+
+def down(x: npt.ArrayLike) -> Reals:
+    """The next float64 below: a lower bound of any one operation rounded to `x`."""
+    return np.nextafter(np.asarray(x, dtype=np.float64), -np.inf)
+
+
+def gamma(terms: int) -> float:
+    """Relative error bound of a float64 sum of `terms` products, doubled so that applying it needs no care.
+
+    The factor two covers the rounding of the bound's own few operations; it moves the bound by parts in 1e16.
+    """
+    return 2.0 * (terms + 4) * UNIT_ROUNDOFF
+
+
+def inflate(x: npt.ArrayLike, terms: int) -> Reals:
+    """Upper bound of a nonnegative sum of `terms` products whose float64 value is `x`."""
+    return np.asarray(x, dtype=np.float64) * (1.0 + gamma(terms)) + TINY
+
+
+def sum_up(x: Reals, axis: int | tuple[int, ...] = -1) -> Reals:
+    """Upper bound of the sum of nonnegative `x` along `axis`."""
+    terms = x.size // max(1, np.sum(x, axis=axis).size)
+    return inflate(np.sum(x, axis=axis), terms)
+
+
+def add_up(*terms: npt.ArrayLike) -> Reals:
+    """Upper bound of a sum of a few arrays, of any sign."""
+    total = np.asarray(terms[0], dtype=np.float64)
+    for term in terms[1:]:
+        total = up(total + term)
+    return total
+
+
+@dataclass(frozen=True)
+class Interval:
+    """Arrays of closed intervals `[lower, upper]`, elementwise.
+
+    Every method returns intervals that contain the exact result for every choice of members.
+
+    >>> third = Interval.point(1.0).scaled(1 / 3)
+    >>> bool(third.lower < third.upper)
+    True
+    """
+
+    lower: Reals
+    upper: Reals
+
+    @classmethod
+    def point(cls, x: npt.ArrayLike) -> Interval:
+        """The degenerate interval `[x, x]`."""
+        x = np.asarray(x, dtype=np.float64)
+        return cls(x, x)
+
+    @classmethod
+    def around(cls, center: npt.ArrayLike, radius: npt.ArrayLike) -> Interval:
+        """`center` plus or minus `radius`, rounded outward."""
+        center = np.asarray(center, dtype=np.float64)
+        return cls(down(center - radius), up(center + radius))
+
+    @property
+    def center(self) -> Reals:
+        """A float64 point inside, near the middle."""
+        middle = 0.5 * self.lower + 0.5 * self.upper
+        return np.clip(middle, self.lower, self.upper)
+
+    @property
+    def radius(self) -> Reals:
+        """Upper bound of the distance from `center` to either end."""
+        center = self.center
+        return np.where(
+            self.lower == self.upper, 0.0, up(np.maximum(up(self.upper - center), up(center - self.lower)))
+        )
+
+    @property
+    def magnitude(self) -> Reals:
+        """The largest absolute value of a member, exactly."""
+        return np.maximum(np.abs(self.lower), np.abs(self.upper))
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of the arrays."""
+        return self.lower.shape
+
+    def __add__(self, other: Interval) -> Interval:
+        return Interval(down(self.lower + other.lower), up(self.upper + other.upper))
+
+    def __neg__(self) -> Interval:
+        return Interval(-self.upper, -self.lower)
+
+    def __sub__(self, other: Interval) -> Interval:
+        return self + (-other)
+
+    def __mul__(self, other: Interval) -> Interval:
+        ends = [a * b for a in (self.lower, self.upper) for b in (other.lower, other.upper)]
+        return Interval(down(np.minimum.reduce(ends)), up(np.maximum.reduce(ends)))
+
+    def __getitem__(self, index: object) -> Interval:
+        return Interval(self.lower[index], self.upper[index])  # type: ignore[index]
+
+    def scaled(self, factor: float) -> Interval:
+        """The product with one exact float64 number."""
+        return self * Interval.point(factor)
+
+    def widened(self, radius: npt.ArrayLike) -> Interval:
+        """Every member plus or minus `radius`."""
+        return Interval(down(self.lower - radius), up(self.upper + radius))
+
+    def mapped(self, monotone: Callable[[Reals], Reals]) -> Interval:
+        """The image under a nondecreasing function that is evaluated exactly (ReLU, a grid rounding, a reshape)."""
+        return Interval(monotone(self.lower), monotone(self.upper))
+
+    def intersect(self, other: Interval) -> Interval:
+        """The common part of two enclosures of the same quantity.
+
+        Raises:
+            VerificationError: they do not meet, so one of them is wrong. Never repaired.
+        """
+        lower, upper = np.maximum(self.lower, other.lower), np.minimum(self.upper, other.upper)
+        if np.any(lower > upper):
+            raise VerificationError("two enclosures of the same quantity do not meet: a bound is wrong")
+        return Interval(lower, upper)
+
+    def hull(self, axis: int = 0) -> Interval:
+        """The smallest intervals that contain all those along `axis`."""
+        return Interval(self.lower.min(axis=axis), self.upper.max(axis=axis))
+
+    def contains(self, other: Interval | Reals) -> npt.NDArray[np.bool_]:
+        """Elementwise: whether `other` lies inside."""
+        if isinstance(other, Interval):
+            return (self.lower <= other.lower) & (other.upper <= self.upper)
+        return (self.lower <= other) & (other <= self.upper)
+
+
+def exact_difference(a: Reals, b: Reals) -> tuple[Reals, Reals]:
+    """`a - b` as its float64 value and the magnitude of what that rounding lost, exactly (Knuth's TwoSum)."""
+    total = a - b
+    shadow = total - a
+    lost = (a - (total - shadow)) + (-b - shadow)
+    return total, np.abs(lost)

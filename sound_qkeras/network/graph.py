@@ -1,0 +1,178 @@
+"""The one intermediate representation: a frozen graph of operations with numpy parameters."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from sound_qkeras.errors import InputError, ModelError
+from sound_qkeras.network.ops import Affine, Input, Op
+
+Reals = npt.NDArray[np.float64]
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Node:
+    """One operation in its place.
+
+    Args:
+        name: unique in the network.
+        op: the operation.
+        inputs: names of the nodes it reads, all of them earlier in the network.
+        layer: the Keras layer it came from; several nodes may share one (a Dense layer with an inline activation).
+    """
+
+    name: str
+    op: Op
+    inputs: tuple[str, ...] = ()
+    layer: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Network:
+    """A trained network in exact real arithmetic over its stored parameters.
+
+    Nodes are in topological order; the first is the input and the last the output.
+
+    Args:
+        nodes: the operations.
+        head: what was set aside after the last node ("softmax", "sigmoid"), or None. Guarantees are about the output of
+            the last node, before the head.
+        notes: what the reader did that a user should know, one sentence each.
+
+    Raises:
+        ModelError: names repeat, an input is unknown, or shapes do not fit.
+    """
+
+    nodes: tuple[Node, ...]
+    head: str | None = None
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Check names, order and shapes once, so that nothing after this has to."""
+        if not self.nodes or not isinstance(self.nodes[0].op, Input):
+            raise ModelError("a network starts with an input node")
+        seen: set[str] = set()
+        for node in self.nodes:
+            if node.name in seen:
+                raise ModelError(f"two nodes are called '{node.name}'; names must be unique")
+            missing = [name for name in node.inputs if name not in seen]
+            if missing:
+                raise ModelError(f"node '{node.name}' reads {missing}, which no earlier node defines")
+            if isinstance(node.op, Input) and node is not self.nodes[0]:
+                raise ModelError(f"node '{node.name}' is a second input; one input is supported")
+            seen.add(node.name)
+        if not any(isinstance(node.op, Affine) for node in self.nodes):
+            raise ModelError("the network has no layer with weights: there is nothing to quantise")
+        _ = self.shapes
+
+    @cached_property
+    def shapes(self) -> dict[str, Shape]:
+        """Shape of every node's result, without the batch axis."""
+        shapes: dict[str, Shape] = {}
+        for node in self.nodes:
+            try:
+                shapes[node.name] = node.op.output_shape(*(shapes[name] for name in node.inputs))
+            except ModelError as error:
+                raise ModelError(f"node '{node.name}' ({node.op.kind}): {error}") from error
+        return shapes
+
+    @cached_property
+    def by_name(self) -> dict[str, Node]:
+        """Nodes by name."""
+        return {node.name: node for node in self.nodes}
+
+    @cached_property
+    def readers(self) -> dict[str, tuple[Node, ...]]:
+        """For each node, the nodes that read it."""
+        return {
+            node.name: tuple(reader for reader in self.nodes if node.name in reader.inputs) for node in self.nodes
+        }
+
+    @property
+    def input_shape(self) -> Shape:
+        """Shape of one sample."""
+        return self.shapes[self.nodes[0].name]
+
+    @property
+    def output(self) -> Node:
+        """The last node."""
+        return self.nodes[-1]
+
+    @property
+    def output_shape(self) -> Shape:
+        """Shape of one result."""
+        return self.shapes[self.output.name]
+
+    def affine(self) -> Iterator[tuple[Node, Affine]]:
+        """The nodes with weights, in order."""
+        for node in self.nodes:
+            if isinstance(node.op, Affine):
+                yield node, node.op
+
+    @cached_property
+    def rounding_points(self) -> tuple[str, ...]:
+        """Nodes whose result is rounded: the input, and whatever an affine operation reads through reshapes.
+
+        The last layer is not among them: it returns its exact accumulator.
+        """
+        points: dict[str, None] = {self.nodes[0].name: None}
+        for node, _ in self.affine():
+            source = self.by_name[node.inputs[0]]
+            while source.op.kind == "reshape":
+                source = self.by_name[source.inputs[0]]
+            points[source.name] = None
+        return tuple(node.name for node in self.nodes if node.name in points)
+
+    @property
+    def parameter_count(self) -> int:
+        """Weights and biases together."""
+        return sum(op.kernel.size + op.bias.size for _, op in self.affine())
+
+    def evaluate(self, x: npt.ArrayLike) -> Reals:
+        """The network in float64 on samples of shape `(n, *input_shape)`."""
+        return self.evaluate_all(x)[self.output.name]
+
+    def evaluate_all(self, x: npt.ArrayLike) -> dict[str, Reals]:
+        """Every node's value in float64."""
+        values = {self.nodes[0].name: as_samples(x, self.input_shape)}
+        for node in self.nodes[1:]:
+            values[node.name] = node.op.evaluate(*(values[name] for name in node.inputs))
+        return values
+
+    @cached_property
+    def weight_hash(self) -> str:
+        """SHA-256 over the graph and every parameter: two networks with one hash compute the same function."""
+        digest = hashlib.sha256()
+        for node in self.nodes:
+            digest.update(repr((node.name, node.op.kind, node.inputs, sorted(node.op.settings().items()))).encode())
+            for name, array in sorted(node.op.arrays().items()):
+                digest.update(repr((name, array.dtype.str, array.shape)).encode())
+                digest.update(np.ascontiguousarray(array).tobytes())
+        return digest.hexdigest()
+
+
+def as_samples(x: npt.ArrayLike, shape: Shape) -> Reals:
+    """`x` as float64 samples `(n, *shape)`.
+
+    Raises:
+        InputError: the shape does not fit, or a value is NaN or infinite.
+    """
+    samples = np.asarray(x, dtype=np.float64)
+    if samples.shape[1:] != shape or samples.ndim != len(shape) + 1:
+        raise InputError(f"samples have shape {samples.shape}, expected (n, {', '.join(map(str, shape))})")
+    if not np.all(np.isfinite(samples)):
+        raise InputError(f"samples hold {int(np.sum(~np.isfinite(samples)))} values that are NaN or infinite")
+    return samples
+
+
+def size_of(shape: Shape) -> int:
+    """Number of elements."""
+    return math.prod(shape)

@@ -1,0 +1,280 @@
+"""Affine operations `y = A(kernel) x + bias`, and Dense as the first of them.
+
+With `dW = W_q - W`, `db = b_q - b` and `d = x_q - x` the difference of the two networks obeys, exactly,
+
+    y_q - y = A(W_q) d + A(dW) x + db,
+
+so all that is needed of a concrete layer is its linear operator and the operator's transpose.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from sound_qkeras.errors import ModelError
+from sound_qkeras.fixed_point import Codes, Format, from_codes
+from sound_qkeras.interval import Interval, exact_difference, gamma, inflate
+from sound_qkeras.network.ops.base import Facts, Op, Reals, Remainder, Rows, Shape, contract
+
+
+@dataclass(frozen=True)
+class AffineCodes:
+    """The integers of one affine operation: codes and formats of kernel and bias."""
+
+    kernel: Codes
+    kernel_format: Format
+    bias: Codes
+    bias_format: Format
+
+    @cached_property
+    def kernel_value(self) -> Reals:
+        """The kernel the fixed-point network multiplies with, exactly."""
+        return from_codes(self.kernel, self.kernel_format.fractional_bits)
+
+    @cached_property
+    def bias_value(self) -> Reals:
+        """The bias the fixed-point network adds, exactly."""
+        return from_codes(self.bias, self.bias_format.fractional_bits)
+
+
+class AffinePair:
+    """A float affine operation beside its integers: the residuals `dW`, `db` and what they may be off by."""
+
+    def __init__(self, op: Affine, codes: AffineCodes) -> None:
+        """Compute the residuals; exact for float32 parameters, enclosed for folded ones."""
+        self.codes = codes
+        self.kernel, self.bias = codes.kernel_value, codes.bias_value
+        self.kernel_residual, lost = exact_difference(self.kernel, op.kernel)
+        self.kernel_slack = _total_slack(lost, op.kernel_radius)
+        self.bias_residual, lost = exact_difference(self.bias, op.bias)
+        self.bias_slack = _total_slack(lost, op.bias_radius)
+        self.kernel_magnitude = np.abs(self.kernel)
+        self.kernel_residual_magnitude = np.abs(self.kernel_residual)
+
+
+def _total_slack(lost: Reals, radius: Reals | None) -> Reals | None:
+    total = lost if radius is None else inflate(lost + radius, 2)
+    return total if np.any(total) else None
+
+
+@dataclass(frozen=True, eq=False)
+class Affine(Op):
+    """Base of the affine operations.
+
+    Args:
+        kernel: float64 centre of the kernel in Keras' own layout.
+        bias: float64 centre of the bias, one entry per output channel (the last axis of the result).
+        kernel_radius, bias_radius: how far the exact parameters may lie from the centres, elementwise; None where the
+            centres are exact, which they are for float32 parameters nothing was folded into.
+    """
+
+    kernel: Reals
+    bias: Reals
+    kernel_radius: Reals | None = None
+    bias_radius: Reals | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse parameters that are not finite or do not fit together."""
+        for name, array in self.arrays().items():
+            if array.dtype != np.float64:
+                raise ModelError(f"{name} has dtype {array.dtype}, expected float64")
+            if not np.all(np.isfinite(array)):
+                count = int(np.sum(~np.isfinite(array)))
+                raise ModelError(f"{name} holds {count} values that are NaN or infinite; retrain or repair the model")
+            if name.startswith("kernel") and array.shape != self.kernel.shape:
+                raise ModelError(f"{name} has shape {array.shape}, expected {self.kernel.shape}")
+            if name.startswith("bias") and array.shape != self.kernel.shape[-1:]:
+                raise ModelError(f"{name} has shape {array.shape}, expected {self.kernel.shape[-1:]}")
+
+    @property
+    @abstractmethod
+    def fan_in(self) -> int:
+        """Products summed into one output."""
+
+    @property
+    @abstractmethod
+    def fan_out(self) -> int:
+        """Outputs one input reaches."""
+
+    @abstractmethod
+    def apply(self, kernel: Reals, x: Reals) -> Reals:
+        """The linear operator of `kernel` on `x`, any leading axes."""
+
+    @abstractmethod
+    def transpose(self, kernel: Reals, y: Reals) -> Reals:
+        """The transposed operator of `kernel` on `y`, any leading axes."""
+
+    @cached_property
+    def kernel_magnitude(self) -> Reals:
+        """Elementwise absolute value of the kernel."""
+        return np.abs(self.kernel)
+
+    def evaluate(self, *inputs: Reals) -> Reals:
+        """The float64 value."""
+        return self.apply(self.kernel, inputs[0]) + self.bias
+
+    def interval(self, *inputs: Interval) -> Interval:
+        """Centre and radius form, with the rounding of the centre charged to the radius."""
+        return self._enclose(inputs[0], self.kernel, self.kernel_magnitude, self.bias, self.kernel_radius, self.bias_radius)
+
+    def fixed_interval(self, parameters: AffinePair, *inputs: Interval) -> Interval:
+        """The same with the integers' values, which are exact."""
+        return self._enclose(inputs[0], parameters.kernel, parameters.kernel_magnitude, parameters.bias, None, None)
+
+    def _enclose(
+        self,
+        x: Interval,
+        kernel: Reals,
+        magnitude: Reals,
+        bias: Reals,
+        kernel_slack: Reals | None,
+        bias_slack: Reals | None,
+    ) -> Interval:
+        center = x.center
+        middle = self.apply(kernel, center) + bias
+        rounding = self.apply(magnitude, np.abs(center)) + np.abs(bias)
+        radius = self.apply(magnitude, x.radius) + gamma(self.fan_in + 1) * rounding
+        if kernel_slack is not None:
+            radius = radius + self.apply(kernel_slack, x.magnitude)
+        if bias_slack is not None:
+            radius = radius + bias_slack
+        return Interval.around(middle, inflate(radius, self.fan_in + 8))
+
+    def difference(self, parameters: AffinePair, *inputs: Facts) -> Interval:
+        """`A(W_q) d + A(dW) x + db` in centre and radius form."""
+        x, _, d = inputs[0].pair()
+        xc, dc = x.center, d.center
+        middle = self.apply(parameters.kernel, dc) + self.apply(parameters.kernel_residual, xc) + parameters.bias_residual
+        rounding = (
+            self.apply(parameters.kernel_magnitude, np.abs(dc))
+            + self.apply(parameters.kernel_residual_magnitude, np.abs(xc))
+            + np.abs(parameters.bias_residual)
+        )
+        radius = (
+            self.apply(parameters.kernel_magnitude, d.radius)
+            + self.apply(parameters.kernel_residual_magnitude, x.radius)
+            + gamma(2 * self.fan_in + 2) * rounding
+            + self._slack(parameters, x)
+        )
+        return Interval.around(middle, inflate(radius, 2 * self.fan_in + 8))
+
+    def _slack(self, parameters: AffinePair, x: Interval) -> Reals | float:
+        """What `A(dW) x + db` may be off by because the residuals are only enclosed."""
+        slack: Reals | float = 0.0
+        if parameters.kernel_slack is not None:
+            slack = slack + self.apply(parameters.kernel_slack, x.magnitude)
+        if parameters.bias_slack is not None:
+            slack = slack + parameters.bias_slack
+        return slack
+
+    def adjoint(
+        self, parameters: AffinePair | None, rows: Rows, remainder: Remainder, *inputs: Facts
+    ) -> tuple[Rows, ...]:
+        """`a.(y_q - y) + p.y  =  (A(W_q)' a).d + (A(dW)' a + A(W)' p).x + a.db + p.b`."""
+        x = inputs[0].value
+        rounding = gamma(2 * self.fan_out + 2 * self.fan_in + 8)
+        value, difference = None, None
+        if rows.difference is not None:
+            if parameters is None:
+                raise TypeError("difference rows need a pair of networks")
+            a = rows.difference
+            d = inputs[0].pair()[2]
+            difference = self.transpose(parameters.kernel, a)
+            value = self.transpose(parameters.kernel_residual, a)
+            size = (
+                self.apply(parameters.kernel_magnitude, d.magnitude)
+                + self.apply(parameters.kernel_residual_magnitude, x.magnitude)
+                + np.abs(parameters.bias_residual)
+            )
+            size = inflate(rounding * size + self._slack(parameters, x), 2 * self.fan_in + 8)
+            self._charge(remainder, a, parameters.bias_residual, size)
+        if rows.value is not None:
+            p = rows.value
+            pulled = self.transpose(self.kernel, p)
+            value = pulled if value is None else value + pulled
+            size = rounding * (self.apply(self.kernel_magnitude, x.magnitude) + np.abs(self.bias))
+            if self.kernel_radius is not None:
+                size = size + self.apply(self.kernel_radius, x.magnitude)
+            if self.bias_radius is not None:
+                size = size + self.bias_radius
+            self._charge(remainder, p, self.bias, inflate(size, 2 * self.fan_in + 8))
+        return (Rows(value, difference),)
+
+    def _charge(self, remainder: Remainder, rows: Reals, bias: Reals, size: Reals) -> None:
+        """Add `rows . bias`, and `|rows| . size` for what this step rounded or only encloses."""
+        output = size.shape[1:]
+        constant = contract(rows, np.broadcast_to(bias, output)[None])
+        remainder.add(constant, inflate(contract(np.abs(rows), size), int(np.prod(output))))
+
+    def integer(self, parameters: AffinePair, fractional_bits: Sequence[int], *codes: Reals) -> Reals:
+        """The accumulator, exactly: the checker proves that every partial sum stays below 2**53."""
+        integers = parameters.codes
+        product_bits = fractional_bits[0] + integers.kernel_format.fractional_bits
+        sum_bits = self.fractional_bits(parameters, *fractional_bits)
+        total = np.ldexp(self.apply(integers.kernel.astype(np.float64), codes[0]), sum_bits - product_bits)
+        return total + np.ldexp(integers.bias.astype(np.float64), sum_bits - integers.bias_format.fractional_bits)
+
+    def fractional_bits(self, parameters: AffinePair, *inputs: int) -> int:
+        """Those of a product or of the bias, whichever are more."""
+        integers = parameters.codes
+        return max(inputs[0] + integers.kernel_format.fractional_bits, integers.bias_format.fractional_bits)
+
+    def accumulator_magnitude(self, parameters: AffinePair, fractional_bits: int, magnitude: Reals) -> float:
+        """Largest possible sum of absolute terms, in accumulator steps, for input codes of at most `magnitude`.
+
+        While this is at most 2**53 every float64 evaluation of the integer sum is exact, in any order.
+        """
+        integers = parameters.codes
+        sum_bits = self.fractional_bits(parameters, fractional_bits)
+        products = self.apply(np.abs(integers.kernel).astype(np.float64), magnitude)
+        scaled = np.ldexp(products, sum_bits - fractional_bits - integers.kernel_format.fractional_bits)
+        bias = np.ldexp(np.abs(integers.bias).astype(np.float64), sum_bits - integers.bias_format.fractional_bits)
+        return float(np.max(inflate(scaled + bias, self.fan_in)))
+
+    def arrays(self) -> Mapping[str, npt.NDArray[Any]]:
+        """Kernel and bias, and their radii where something was folded in."""
+        named = {
+            "kernel": self.kernel,
+            "bias": self.bias,
+            "kernel_radius": self.kernel_radius,
+            "bias_radius": self.bias_radius,
+        }
+        return {name: array for name, array in named.items() if array is not None}
+
+
+@dataclass(frozen=True, eq=False)
+class Dense(Affine):
+    """`y = x @ kernel + bias` on the last axis, kernel `(inputs, outputs)`."""
+
+    kind: ClassVar[str] = "dense"
+
+    def output_shape(self, *input_shapes: Shape) -> Shape:
+        """The input's shape with its last axis replaced."""
+        if len(input_shapes) != 1 or len(input_shapes[0]) != 1 or input_shapes[0][-1] != self.kernel.shape[0]:
+            raise ModelError(f"a dense kernel {self.kernel.shape} expects inputs ({self.kernel.shape[0]},), got {input_shapes}")
+        return (self.kernel.shape[1],)
+
+    @property
+    def fan_in(self) -> int:
+        """Inputs of the layer."""
+        return self.kernel.shape[0]
+
+    @property
+    def fan_out(self) -> int:
+        """Outputs of the layer."""
+        return self.kernel.shape[1]
+
+    def apply(self, kernel: Reals, x: Reals) -> Reals:
+        """`x @ kernel`, as one matrix product over all leading axes."""
+        return (x.reshape(-1, kernel.shape[0]) @ kernel).reshape(*x.shape[:-1], kernel.shape[1])
+
+    def transpose(self, kernel: Reals, y: Reals) -> Reals:
+        """`y @ kernel.T`."""
+        return self.apply(kernel.T, y)

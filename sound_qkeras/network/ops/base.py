@@ -1,0 +1,141 @@
+"""What an operation is: one class that knows its real, interval, difference, adjoint and integer meaning.
+
+Arrays carry leading batch axes and then the operation's own shape: `(samples, *shape)` for values,
+`(boxes, *shape)` for enclosures, `(boxes, rows, *shape)` for the coefficient rows of the adjoint.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from sound_qkeras.interval import TINY, Interval
+
+Reals = npt.NDArray[np.float64]
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is proved about one tensor on each of a batch of boxes, arrays of shape `(boxes, *shape)`.
+
+    `value` encloses the trained network's tensor, `fixed` the fixed-point network's, `difference` the second minus the
+    first. The last two are absent while no formats are chosen.
+    """
+
+    value: Interval
+    fixed: Interval | None = None
+    difference: Interval | None = None
+
+    def pair(self) -> tuple[Interval, Interval, Interval]:
+        """All three, for steps that compare two networks."""
+        if self.fixed is None or self.difference is None:
+            raise TypeError("these facts are about one network, not a pair")
+        return self.value, self.fixed, self.difference
+
+
+@dataclass
+class Rows:
+    """A batch of linear forms `difference . d + value . x` in a tensor's difference d and float value x.
+
+    Both arrays have shape `(boxes, rows, *shape)`; None stands for zero.
+    """
+
+    value: Reals | None
+    difference: Reals | None
+
+    def plus(self, other: Rows) -> Rows:
+        """The sum of two forms in the same tensor (a tensor with several readers)."""
+
+        def add(a: Reals | None, b: Reals | None) -> Reals | None:
+            return b if a is None else a if b is None else a + b
+
+        return Rows(add(self.value, other.value), add(self.difference, other.difference))
+
+
+@dataclass
+class Remainder:
+    """The constant part of the linear forms, `center +- radius`, shapes `(boxes, rows)`."""
+
+    center: Reals
+    radius: Reals
+
+    @classmethod
+    def zero(cls, boxes: int, rows: int) -> Remainder:
+        """Nothing added yet."""
+        return cls(np.zeros((boxes, rows)), np.zeros((boxes, rows)))
+
+    def add(self, center: Reals, radius: Reals) -> None:
+        """Add `center +- radius`; charges the rounding of adding centres, `enclose` that of adding radii."""
+        self.center = self.center + center
+        self.radius = self.radius + radius + 2.0**-52 * np.abs(self.center)
+
+    def widen(self, radius: Reals) -> None:
+        """Add `0 +- radius`."""
+        self.radius = self.radius + radius
+
+    def enclose(self) -> Interval:
+        """The remainder as an interval. 2**-40 covers the roundings of up to 4,000 radius additions."""
+        return Interval.around(self.center, self.radius * (1.0 + 2.0**-40) + TINY)
+
+
+def contract(rows: Reals, vector: Reals) -> Reals:
+    """`rows . vector` per box: `(boxes, rows, *shape)` with `(boxes or 1, *shape)` gives `(boxes, rows)`."""
+    boxes, count = rows.shape[:2]
+    flat = vector.reshape(vector.shape[0], -1, 1)
+    return (rows.reshape(boxes, count, -1) @ flat)[..., 0]
+
+
+class Op(ABC):
+    """One operation of a network. Instances are frozen; parameters are numpy arrays that nobody changes."""
+
+    kind: ClassVar[str]
+
+    @abstractmethod
+    def output_shape(self, *input_shapes: Shape) -> Shape:
+        """Shape of the result; raises `ModelError` on inputs that do not fit."""
+
+    @abstractmethod
+    def evaluate(self, *inputs: Reals) -> Reals:
+        """The float64 value on a batch of inputs (no guarantee beyond float64's own rounding)."""
+
+    @abstractmethod
+    def interval(self, *inputs: Interval) -> Interval:
+        """An enclosure of the exact real result over the stored parameters."""
+
+    @abstractmethod
+    def fixed_interval(self, parameters: Any, *inputs: Interval) -> Interval:
+        """An enclosure of the fixed-point network's exact, not yet rounded, result."""
+
+    @abstractmethod
+    def difference(self, parameters: Any, *inputs: Facts) -> Interval:
+        """An enclosure of fixed-point result minus real result, before the output is rounded."""
+
+    @abstractmethod
+    def adjoint(self, parameters: Any, rows: Rows, remainder: Remainder, *inputs: Facts) -> tuple[Rows, ...]:
+        """Pull linear forms in the result back to linear forms in the inputs.
+
+        The guarantee: for all members of the facts, `form(result)` lies in `sum of form(input) + remainder`. What the
+        pulled-back rows cannot express, and every rounding of this computation, goes into the remainder.
+        """
+
+    @abstractmethod
+    def integer(self, parameters: Any, fractional_bits: Sequence[int], *codes: Reals) -> Reals:
+        """The exact integer result, as float64 holding integers, for input codes with the given fractional bits."""
+
+    def fractional_bits(self, parameters: Any, *inputs: int) -> int:  # noqa: ARG002
+        """Fractional bits of the exact result, given those of the inputs."""
+        return inputs[0]
+
+    def arrays(self) -> Mapping[str, npt.NDArray[Any]]:
+        """Parameters by name, for saving and hashing."""
+        return {}
+
+    def settings(self) -> Mapping[str, Any]:
+        """What else defines the operation, as plain json."""
+        return {}

@@ -1,0 +1,53 @@
+"""The place where a sample enters."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from sound_qkeras.errors import ModelError
+from sound_qkeras.interval import Interval
+from sound_qkeras.network.ops.base import Facts, Op, Reals, Remainder, Rows, Shape
+
+
+@dataclass(frozen=True)
+class Input(Op):
+    """The input tensor, without the batch axis. Its value comes from outside; its rounding is the node's format."""
+
+    kind: ClassVar[str] = "input"
+    shape: Shape
+
+    def output_shape(self, *input_shapes: Shape) -> Shape:
+        """The declared shape."""
+        if input_shapes:
+            raise ModelError(f"an input takes no tensors, received {len(input_shapes)}")
+        return self.shape
+
+    def evaluate(self, *inputs: Reals) -> Reals:
+        """The value handed in."""
+        return inputs[0]
+
+    def interval(self, *inputs: Interval) -> Interval:
+        """The box handed in."""
+        return inputs[0]
+
+    def fixed_interval(self, parameters: Any, *inputs: Interval) -> Interval:  # noqa: ARG002
+        """The box: both networks see the same real input."""
+        return inputs[0]
+
+    def difference(self, parameters: Any, *inputs: Facts) -> Interval:  # noqa: ARG002
+        """Zero: both networks see the same real input."""
+        return Interval(0.0 * inputs[0].value.lower, 0.0 * inputs[0].value.upper)
+
+    def adjoint(self, parameters: Any, rows: Rows, remainder: Remainder, *inputs: Facts) -> tuple[Rows, ...]:  # noqa: ARG002
+        """Nothing lies before an input."""
+        return ()
+
+    def integer(self, parameters: Any, fractional_bits: Sequence[int], *codes: Reals) -> Reals:  # noqa: ARG002
+        """The codes handed in."""
+        return codes[0]
+
+    def settings(self) -> Mapping[str, Any]:
+        """The shape."""
+        return {"shape": list(self.shape)}

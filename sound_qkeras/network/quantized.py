@@ -1,0 +1,127 @@
+"""The fixed-point twin of a network: the same graph, integer parameters, and a format wherever a value is rounded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from sound_qkeras.errors import ModelError
+from sound_qkeras.fixed_point import Format, to_grid
+from sound_qkeras.network.graph import Network, Node, as_samples
+from sound_qkeras.network.ops import Affine, AffineCodes, AffinePair, Input
+
+Reals = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class QuantizedNetwork:
+    """Integers and formats for every node of a network.
+
+    Args:
+        network: the trained network it stands for.
+        parameters: codes of each affine node, by node name.
+        formats: the format each rounding point rounds to (half to even, saturating), by node name.
+        accumulators: the format of each affine node's exact sum, as wide as its proved range, by node name.
+
+    Raises:
+        ModelError: a node lacks its integers or its format, shapes differ, or a code does not fit its format.
+    """
+
+    network: Network
+    parameters: Mapping[str, AffineCodes]
+    formats: Mapping[str, Format]
+    accumulators: Mapping[str, Format]
+
+    def __post_init__(self) -> None:
+        """Check that integers, formats and graph belong together."""
+        missing = [name for name in self.network.rounding_points if name not in self.formats]
+        unknown = [name for name in (*self.formats, *self.parameters, *self.accumulators) if name not in self.network.by_name]
+        if missing or unknown:
+            raise ModelError(f"rounding points without a format: {missing}; names that are no node: {unknown}")
+        for node, op in self.network.affine():
+            if node.name not in self.parameters:
+                raise ModelError(f"layer '{node.layer}' ({op.kind}) has no integer parameters")
+            _check_codes(node, op, self.parameters[node.name])
+        for node, _ in self.network.affine():
+            bits = self.fractional_bits[node.name]
+            if node.name in self.accumulators and self.accumulators[node.name].fractional_bits != bits:
+                raise ModelError(f"layer '{node.layer}': its accumulator has {bits} fractional bits, its format says otherwise")
+
+    @cached_property
+    def pairs(self) -> dict[str, AffinePair]:
+        """Each affine node's float parameters beside its integers."""
+        return {node.name: AffinePair(op, self.parameters[node.name]) for node, op in self.network.affine()}
+
+    @cached_property
+    def exact_bits(self) -> dict[str, int]:
+        """Fractional bits of every node's result before its own rounding."""
+        exact: dict[str, int] = {}
+        rounded: dict[str, int] = {}
+        for node in self.network.nodes:
+            if isinstance(node.op, Input):
+                exact[node.name] = self.formats[node.name].fractional_bits
+            else:
+                inputs = (rounded[name] for name in node.inputs)
+                exact[node.name] = node.op.fractional_bits(self.pairs.get(node.name), *inputs)
+            output = self.formats.get(node.name)
+            rounded[node.name] = exact[node.name] if output is None else output.fractional_bits
+        return exact
+
+    @cached_property
+    def fractional_bits(self) -> dict[str, int]:
+        """Fractional bits of every node's result as its readers see it, after rounding where there is one."""
+        return {
+            name: self.formats[name].fractional_bits if name in self.formats else bits
+            for name, bits in self.exact_bits.items()
+        }
+
+    def simulate_all(self, x: npt.ArrayLike) -> dict[str, Reals]:
+        """Codes of every node for samples `(n, *input_shape)`, as float64 holding integers; see `simulate`."""
+        samples = as_samples(x, self.network.input_shape)
+        codes: dict[str, Reals] = {}
+        for node in self.network.nodes:
+            if isinstance(node.op, Input):
+                codes[node.name] = self.formats[node.name].quantize(samples).astype(np.float64)
+                continue
+            bits = [self.fractional_bits[name] for name in node.inputs]
+            exact = node.op.integer(self.pairs.get(node.name), bits, *(codes[name] for name in node.inputs))
+            codes[node.name] = self._round(node.name, exact)
+        return codes
+
+    def _round(self, name: str, exact: Reals) -> Reals:
+        if name not in self.formats:
+            return exact
+        output = self.formats[name]
+        scaled = to_grid(exact, output.fractional_bits - self.exact_bits[name])
+        return np.clip(scaled, output.min_code, output.max_code)
+
+    def accumulator_magnitudes(self) -> dict[str, float]:
+        """For each affine node, the largest sum of absolute terms in steps, over every code its input format has.
+
+        While all are at most 2**53, float64 evaluation (of the simulator and of QKeras) is exact for every input at all.
+        """
+        magnitudes: dict[str, float] = {}
+        for node, op in self.network.affine():
+            source = node.inputs[0]
+            while source not in self.formats:
+                source = self.network.by_name[source].inputs[0]
+            output = self.formats[source]
+            shape = self.network.shapes[node.inputs[0]]
+            largest = np.full((1, *shape), float(max(output.max_code, -output.min_code)))
+            magnitudes[node.name] = op.accumulator_magnitude(self.pairs[node.name], output.fractional_bits, largest)
+        return magnitudes
+
+
+def _check_codes(node: Node, op: Affine, codes: AffineCodes) -> None:
+    for kind, array, output, expected in (
+        ("kernel", codes.kernel, codes.kernel_format, op.kernel.shape),
+        ("bias", codes.bias, codes.bias_format, op.bias.shape),
+    ):
+        if array.shape != expected or array.dtype != np.int64:
+            raise ModelError(f"layer '{node.layer}' {kind} codes are {array.dtype}{array.shape}, expected int64{expected}")
+        if array.size and (int(array.min()) < output.min_code or int(array.max()) > output.max_code):
+            raise ModelError(f"layer '{node.layer}' {kind}: a code does not fit {output}")
