@@ -99,9 +99,7 @@ class Interval:
     def radius(self) -> Reals:
         """Upper bound of the distance from `center` to either end."""
         center = self.center
-        return np.where(
-            self.lower == self.upper, 0.0, up(np.maximum(up(self.upper - center), up(center - self.lower)))
-        )
+        return np.where(self.lower == self.upper, 0.0, up(np.maximum(up(self.upper - center), up(center - self.lower))))
 
     @property
     def magnitude(self) -> Reals:

@@ -5,26 +5,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from sound_qkeras.errors import VerificationError
 from sound_qkeras.fixed_point import from_codes
-from sound_qkeras.network.quantized import QuantizedNetwork
-
-EXACT_LIMIT = 2.0**53
-
-
-def check_exactness(quantized: QuantizedNetwork) -> None:
-    """Prove that no float64 sum of the integer network can round, for any input at all.
-
-    Raises:
-        VerificationError: an accumulator may need more than 53 bits; names the layer.
-    """
-    for name, magnitude in quantized.accumulator_magnitudes().items():
-        if not magnitude <= EXACT_LIMIT:
-            bits = int(np.ceil(np.log2(magnitude)))
-            layer = quantized.network.by_name[name].layer
-            raise VerificationError(
-                f"layer '{layer}': its exact sum may need {bits} bits, more than the 53 that float64 holds", layer_name=layer
-            )
+from sound_qkeras.network.quantized import QuantizedNetwork, check_exactness
 
 
 def simulate_codes(quantized: QuantizedNetwork, x: npt.ArrayLike) -> npt.NDArray[np.int64]:

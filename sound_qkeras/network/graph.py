@@ -92,9 +92,7 @@ class Network:
     @cached_property
     def readers(self) -> dict[str, tuple[Node, ...]]:
         """For each node, the nodes that read it."""
-        return {
-            node.name: tuple(reader for reader in self.nodes if node.name in reader.inputs) for node in self.nodes
-        }
+        return {node.name: tuple(reader for reader in self.nodes if node.name in reader.inputs) for node in self.nodes}
 
     @property
     def input_shape(self) -> Shape:

@@ -9,12 +9,15 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from sound_qkeras.errors import ModelError
+from sound_qkeras.errors import ModelError, VerificationError
 from sound_qkeras.fixed_point import Format, to_grid
 from sound_qkeras.network.graph import Network, Node, as_samples
 from sound_qkeras.network.ops import Affine, AffineCodes, AffinePair, Input
 
 Reals = npt.NDArray[np.float64]
+
+# Up to here every float64 sum of integers is exact, in any order.
+EXACT_LIMIT = 2.0**53
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +42,9 @@ class QuantizedNetwork:
     def __post_init__(self) -> None:
         """Check that integers, formats and graph belong together."""
         missing = [name for name in self.network.rounding_points if name not in self.formats]
-        unknown = [name for name in (*self.formats, *self.parameters, *self.accumulators) if name not in self.network.by_name]
+        unknown = [
+            name for name in (*self.formats, *self.parameters, *self.accumulators) if name not in self.network.by_name
+        ]
         if missing or unknown:
             raise ModelError(f"rounding points without a format: {missing}; names that are no node: {unknown}")
         for node, op in self.network.affine():
@@ -49,7 +54,9 @@ class QuantizedNetwork:
         for node, _ in self.network.affine():
             bits = self.fractional_bits[node.name]
             if node.name in self.accumulators and self.accumulators[node.name].fractional_bits != bits:
-                raise ModelError(f"layer '{node.layer}': its accumulator has {bits} fractional bits, its format says otherwise")
+                raise ModelError(
+                    f"layer '{node.layer}': its accumulator has {bits} fractional bits, its format says otherwise"
+                )
 
     @cached_property
     def pairs(self) -> dict[str, AffinePair]:
@@ -122,6 +129,24 @@ def _check_codes(node: Node, op: Affine, codes: AffineCodes) -> None:
         ("bias", codes.bias, codes.bias_format, op.bias.shape),
     ):
         if array.shape != expected or array.dtype != np.int64:
-            raise ModelError(f"layer '{node.layer}' {kind} codes are {array.dtype}{array.shape}, expected int64{expected}")
+            raise ModelError(
+                f"layer '{node.layer}' {kind} codes are {array.dtype}{array.shape}, expected int64{expected}"
+            )
         if array.size and (int(array.min()) < output.min_code or int(array.max()) > output.max_code):
             raise ModelError(f"layer '{node.layer}' {kind}: a code does not fit {output}")
+
+
+def check_exactness(quantized: QuantizedNetwork) -> None:
+    """Prove that no float64 sum of the integer network can round, for any input at all.
+
+    Raises:
+        VerificationError: an accumulator may need more than 53 bits; names the layer.
+    """
+    for name, magnitude in quantized.accumulator_magnitudes().items():
+        if not magnitude <= EXACT_LIMIT:
+            bits = int(np.ceil(np.log2(magnitude)))
+            layer = quantized.network.by_name[name].layer
+            raise VerificationError(
+                f"layer '{layer}': its exact sum may need {bits} bits, more than the 53 that float64 holds",
+                layer_name=layer,
+            )

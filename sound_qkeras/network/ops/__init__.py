@@ -9,4 +9,17 @@ from sound_qkeras.network.ops.reshape import Reshape
 # Saved networks name operations by kind; only these classes can be made from a file.
 OPS: dict[str, type[Op]] = {op.kind: op for op in (Input, Dense, Relu, Reshape)}
 
-__all__ = ["OPS", "Affine", "AffineCodes", "AffinePair", "Dense", "Facts", "Input", "Op", "Relu", "Remainder", "Reshape", "Rows"]
+__all__ = [
+    "OPS",
+    "Affine",
+    "AffineCodes",
+    "AffinePair",
+    "Dense",
+    "Facts",
+    "Input",
+    "Op",
+    "Relu",
+    "Remainder",
+    "Reshape",
+    "Rows",
+]

@@ -122,7 +122,9 @@ class Affine(Op):
 
     def interval(self, *inputs: Interval) -> Interval:
         """Centre and radius form, with the rounding of the centre charged to the radius."""
-        return self._enclose(inputs[0], self.kernel, self.kernel_magnitude, self.bias, self.kernel_radius, self.bias_radius)
+        return self._enclose(
+            inputs[0], self.kernel, self.kernel_magnitude, self.bias, self.kernel_radius, self.bias_radius
+        )
 
     def fixed_interval(self, parameters: AffinePair, *inputs: Interval) -> Interval:
         """The same with the integers' values, which are exact."""
@@ -151,7 +153,9 @@ class Affine(Op):
         """`A(W_q) d + A(dW) x + db` in centre and radius form."""
         x, _, d = inputs[0].pair()
         xc, dc = x.center, d.center
-        middle = self.apply(parameters.kernel, dc) + self.apply(parameters.kernel_residual, xc) + parameters.bias_residual
+        middle = (
+            self.apply(parameters.kernel, dc) + self.apply(parameters.kernel_residual, xc) + parameters.bias_residual
+        )
         rounding = (
             self.apply(parameters.kernel_magnitude, np.abs(dc))
             + self.apply(parameters.kernel_residual_magnitude, np.abs(xc))
@@ -179,6 +183,7 @@ class Affine(Op):
     ) -> tuple[Rows, ...]:
         """`a.(y_q - y) + p.y  =  (A(W_q)' a).d + (A(dW)' a + A(W)' p).x + a.db + p.b`."""
         x = inputs[0].value
+        remainder.widen_for_underflow(*inputs)
         rounding = gamma(2 * self.fan_out + 2 * self.fan_in + 8)
         value, difference = None, None
         if rows.difference is not None:
@@ -258,7 +263,9 @@ class Dense(Affine):
     def output_shape(self, *input_shapes: Shape) -> Shape:
         """The input's shape with its last axis replaced."""
         if len(input_shapes) != 1 or len(input_shapes[0]) != 1 or input_shapes[0][-1] != self.kernel.shape[0]:
-            raise ModelError(f"a dense kernel {self.kernel.shape} expects inputs ({self.kernel.shape[0]},), got {input_shapes}")
+            raise ModelError(
+                f"a dense kernel {self.kernel.shape} expects inputs ({self.kernel.shape[0]},), got {input_shapes}"
+            )
         return (self.kernel.shape[1],)
 
     @property

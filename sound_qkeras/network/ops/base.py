@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from sound_qkeras.interval import TINY, Interval
+from sound_qkeras.interval import TINY, Interval, sum_up
 
 Reals = npt.NDArray[np.float64]
 Shape = tuple[int, ...]
@@ -79,6 +79,16 @@ class Remainder:
         """Add `0 +- radius`."""
         self.radius = self.radius + radius
 
+    def widen_for_underflow(self, *inputs: Facts) -> None:
+        """Pulled-back coefficients may each lose up to 2**-1001 to underflow; charge that times what they multiply."""
+        for facts in inputs:
+            size = (
+                facts.value.magnitude
+                if facts.difference is None
+                else facts.value.magnitude + facts.difference.magnitude
+            )
+            self.radius = self.radius + TINY * sum_up(size, tuple(range(1, size.ndim)))[:, None]
+
     def enclose(self) -> Interval:
         """The remainder as an interval. 2**-40 covers the roundings of up to 4,000 radius additions."""
         return Interval.around(self.center, self.radius * (1.0 + 2.0**-40) + TINY)
@@ -128,7 +138,7 @@ class Op(ABC):
     def integer(self, parameters: Any, fractional_bits: Sequence[int], *codes: Reals) -> Reals:
         """The exact integer result, as float64 holding integers, for input codes with the given fractional bits."""
 
-    def fractional_bits(self, parameters: Any, *inputs: int) -> int:  # noqa: ARG002
+    def fractional_bits(self, parameters: Any, *inputs: int) -> int:
         """Fractional bits of the exact result, given those of the inputs."""
         return inputs[0]
 

@@ -32,19 +32,19 @@ class Input(Op):
         """The box handed in."""
         return inputs[0]
 
-    def fixed_interval(self, parameters: Any, *inputs: Interval) -> Interval:  # noqa: ARG002
+    def fixed_interval(self, parameters: Any, *inputs: Interval) -> Interval:
         """The box: both networks see the same real input."""
         return inputs[0]
 
-    def difference(self, parameters: Any, *inputs: Facts) -> Interval:  # noqa: ARG002
+    def difference(self, parameters: Any, *inputs: Facts) -> Interval:
         """Zero: both networks see the same real input."""
         return Interval(0.0 * inputs[0].value.lower, 0.0 * inputs[0].value.upper)
 
-    def adjoint(self, parameters: Any, rows: Rows, remainder: Remainder, *inputs: Facts) -> tuple[Rows, ...]:  # noqa: ARG002
+    def adjoint(self, parameters: Any, rows: Rows, remainder: Remainder, *inputs: Facts) -> tuple[Rows, ...]:
         """Nothing lies before an input."""
         return ()
 
-    def integer(self, parameters: Any, fractional_bits: Sequence[int], *codes: Reals) -> Reals:  # noqa: ARG002
+    def integer(self, parameters: Any, fractional_bits: Sequence[int], *codes: Reals) -> Reals:
         """The codes handed in."""
         return codes[0]
 

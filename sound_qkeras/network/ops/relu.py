@@ -58,20 +58,21 @@ class Relu(Op):
         """The image; exact."""
         return inputs[0].mapped(_relu)
 
-    def fixed_interval(self, parameters: Any, *inputs: Interval) -> Interval:  # noqa: ARG002
+    def fixed_interval(self, parameters: Any, *inputs: Interval) -> Interval:
         """The image; exact."""
         return inputs[0].mapped(_relu)
 
-    def difference(self, parameters: Any, *inputs: Facts) -> Interval:  # noqa: ARG002
+    def difference(self, parameters: Any, *inputs: Facts) -> Interval:
         """The intersection of the slope-0 and the slope-1 enclosures."""
         z, zq, d = inputs[0].pair()
         zero, one = _slope_zero(z, zq, d), _slope_one(z, zq, d)
         shifted = Interval(down(d.lower + one.lower), up(d.upper + one.upper))
         return zero.intersect(shifted)
 
-    def adjoint(self, parameters: Any, rows: Rows, remainder: Remainder, *inputs: Facts) -> tuple[Rows, ...]:  # noqa: ARG002
+    def adjoint(self, parameters: Any, rows: Rows, remainder: Remainder, *inputs: Facts) -> tuple[Rows, ...]:
         """Difference rows take the best slope per neuron, value rows the chord of the unstable units."""
         value, difference = None, None
+        remainder.widen_for_underflow(*inputs)
         if rows.difference is not None:
             slope, rest = self._difference_line(*inputs[0].pair())
             difference = rows.difference * slope[:, None]
@@ -100,7 +101,7 @@ class Relu(Op):
         gap = up(np.maximum(up(-slope * z.lower), up(up(1.0 - slope) * z.upper)))
         return slope, Interval(np.zeros_like(gap), np.where(unstable, gap, 0.0))
 
-    def integer(self, parameters: Any, fractional_bits: Sequence[int], *codes: Reals) -> Reals:  # noqa: ARG002
+    def integer(self, parameters: Any, fractional_bits: Sequence[int], *codes: Reals) -> Reals:
         """The positive part of the codes."""
         return _relu(codes[0])
 

@@ -37,15 +37,15 @@ class Reshape(Op):
         """The reshaped enclosure."""
         return inputs[0].mapped(self.evaluate)
 
-    def fixed_interval(self, parameters: Any, *inputs: Interval) -> Interval:  # noqa: ARG002
+    def fixed_interval(self, parameters: Any, *inputs: Interval) -> Interval:
         """The reshaped enclosure."""
         return self.interval(*inputs)
 
-    def difference(self, parameters: Any, *inputs: Facts) -> Interval:  # noqa: ARG002
+    def difference(self, parameters: Any, *inputs: Facts) -> Interval:
         """The reshaped difference."""
         return inputs[0].pair()[2].mapped(self.evaluate)
 
-    def adjoint(self, parameters: Any, rows: Rows, remainder: Remainder, *inputs: Facts) -> tuple[Rows, ...]:  # noqa: ARG002
+    def adjoint(self, parameters: Any, rows: Rows, remainder: Remainder, *inputs: Facts) -> tuple[Rows, ...]:
         """The rows, reshaped back."""
 
         def back(x: Reals | None) -> Reals | None:
@@ -53,7 +53,7 @@ class Reshape(Op):
 
         return (Rows(back(rows.value), back(rows.difference)),)
 
-    def integer(self, parameters: Any, fractional_bits: Sequence[int], *codes: Reals) -> Reals:  # noqa: ARG002
+    def integer(self, parameters: Any, fractional_bits: Sequence[int], *codes: Reals) -> Reals:
         """The reshaped codes."""
         return self.evaluate(codes[0])
 

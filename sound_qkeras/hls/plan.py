@@ -1,0 +1,64 @@
+"""Names, types and the order of the layers, decided before a character of code is written."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from sound_qkeras.errors import InputError
+from sound_qkeras.hls.names import identifiers
+from sound_qkeras.hls.options import Options
+from sound_qkeras.hls.tensors import Layer, Plan, Tensor
+from sound_qkeras.hls.writers import writer_for
+from sound_qkeras.network import QuantizedNetwork
+from sound_qkeras.network.graph import size_of
+
+
+def make_plan(quantized: QuantizedNetwork, options: Options, ranges: Mapping[str, Any] | None = None) -> Plan:
+    """Choose a name and a type for every tensor.
+
+    Args:
+        quantized: the network; every affine node has its accumulator's format.
+        options: the user's choices.
+        ranges: proved `(lower, upper)` by node name, numbers or arrays.
+
+    Raises:
+        InputError: an accumulator is missing, or a range is about no node.
+        UnsupportedLayerError: there is no code for a kind of operation.
+    """
+    network = quantized.network
+    proved = _proved(quantized, ranges or {})
+    names = identifiers({node.name: size_of(network.shapes[node.name]) for node in network.nodes}, options.name)
+    first = network.nodes[0]
+    entry = quantized.formats[first.name]
+    guarded = options.input_guard is not None
+    tensors = {first.name: Tensor(first, names[first.name], network.input_shape, entry, entry, True, guarded, proved.get(first.name))}
+    layers: list[Layer] = []
+    for node in network.nodes[1:]:
+        inputs = tuple(tensors[name] for name in node.inputs)
+        writer = writer_for(node)
+        exact = writer.exact_format(quantized, node, *inputs)
+        output = quantized.formats.get(node.name)
+        if writer.alias and output is None:
+            tensors[node.name] = inputs[0]
+            continue
+        rounded = output is not None and output != exact
+        tensors[node.name] = Tensor(
+            node, names[node.name], network.shapes[node.name], exact, output or exact, rounded, proved=proved.get(node.name)
+        )
+        layers.append(Layer(node, inputs, tensors[node.name], quantized))
+    return Plan(options, quantized, tensors, tuple(layers))
+
+
+def _proved(quantized: QuantizedNetwork, ranges: Mapping[str, Any]) -> dict[str, tuple[float, float]]:
+    unknown = sorted(set(ranges) - set(quantized.network.by_name))
+    if unknown:
+        raise InputError(f"ranges are given for {unknown}, which are no nodes; nodes: {list(quantized.network.by_name)}")
+    proved = {name: (float(np.min(lower)), float(np.max(upper))) for name, (lower, upper) in ranges.items()}
+    for name, (lower, upper) in proved.items():
+        if not (math.isfinite(lower) and math.isfinite(upper) and lower <= upper):
+            raise InputError(f"the range of '{name}' is [{lower}, {upper}], expected two finite numbers in order")
+    return proved

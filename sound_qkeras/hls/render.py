@@ -1,0 +1,180 @@
+"""From a plan to text: the Jinja environment and the spelling of types, numbers and ranges."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from decimal import ROUND_CEILING, ROUND_FLOOR, Context, Decimal
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sound_qkeras.errors import DependencyError
+from sound_qkeras.fixed_point import Codes, Format
+from sound_qkeras.hls.tensors import Layer, Plan, Tensor
+from sound_qkeras.hls.writers import Constant, writer_for
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+LINE = 116
+DIGITS = 7
+
+
+def environment() -> Environment:
+    """The templates with their filters.
+
+    Raises:
+        DependencyError: Jinja2 is not installed.
+    """
+    try:
+        from jinja2 import Environment, PackageLoader, StrictUndefined
+    except ImportError as error:
+        raise DependencyError("exporting code needs Jinja2: pip install 'sound-qkeras[hls]'") from error
+    jinja = Environment(
+        loader=PackageLoader("sound_qkeras.hls", "templates"),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=False,  # noqa: S701 (C, not HTML)
+    )
+    filters = (plain, ap_fixed, ap_int, stdint, declaration, describe, step, exact_type, integer_bits, shifted_left)
+    jinja.filters.update({function.__name__: function for function in filters})
+    return jinja
+
+
+def render(jinja: Environment, template: str, plan: Plan, **more: Any) -> str:
+    """One file: the template with the plan's parts by name."""
+    return jinja.get_template(template).render(
+        plan=plan,
+        options=plan.options,
+        name=plan.options.name,
+        input=plan.input,
+        output=plan.output,
+        tensors=plan.written,
+        layers=plan.layers,
+        constants={layer.identifier: constants_of(plan, layer) for layer in plan.layers},
+        contexts={layer.identifier: writer_for(layer.node).context(layer, plan.options) for layer in plan.layers},
+        **more,
+    )
+
+
+def render_layer(jinja: Environment, plan: Plan, layer: Layer) -> str:
+    """The code of one operation, from the template of its kind."""
+    options, kind = plan.options, layer.node.op.kind
+    template = jinja.select_template([f"{options.target}/{kind}.{options.style}.j2", f"{options.target}/{kind}.j2"])
+    context = writer_for(layer.node).context(layer, options)
+    return template.render(layer=layer, id=layer.identifier, x=layer.source, y=layer.output, options=options, **context)
+
+
+def constants_of(plan: Plan, layer: Layer) -> tuple[Constant, ...]:
+    """The arrays of one layer."""
+    return writer_for(layer.node).constants(layer, plan.options)
+
+
+def plain(text: str) -> str:
+    """A user's name as it may stand in a comment: nothing that ends one or continues a line."""
+    return re.sub(r"[^A-Za-z0-9_.:()<>\[\] -]", "_", text)
+
+
+def ap_fixed(output: Format, mode: str = "", word_length: int = 0) -> str:
+    """The HLS type; `mode` is the overflow mode of a type that rounds, empty for one that never has to."""
+    if mode:
+        return output.to_ap_fixed(mode)
+    bits = max(output.word_length, word_length)
+    kind = "ap_fixed" if output.signed else "ap_ufixed"
+    return f"{kind}<{bits}, {bits - output.fractional_bits}>"
+
+
+def exact_type(tensor: Tensor) -> str:
+    """The type a rounding starts from, or nothing where the exact format itself will do.
+
+    Two bits more than are dropped: with fewer the public ap_types headers read past the most significant bit.
+    """
+    if not tensor.rounded or tensor.dropped_bits + 2 <= tensor.exact.word_length:
+        return ""
+    return ap_fixed(tensor.exact, word_length=tensor.dropped_bits + 2)
+
+
+def ap_int(output: Format) -> str:
+    """The HLS integer that holds the codes of a format."""
+    return f"{'ap_int' if output.signed else 'ap_uint'}<{output.word_length}>"
+
+
+def integer_bits(output: Format) -> int:
+    """Bits of the smallest standard integer that holds the codes of a format."""
+    return next(bits for bits in (8, 16, 32, 64) if output.word_length <= bits)
+
+
+def stdint(output: Format) -> str:
+    """The smallest standard integer that holds the codes of a format."""
+    return f"{'' if output.signed else 'u'}int{integer_bits(output)}_t"
+
+
+def shifted_left(bits: int | None) -> str:
+    """The C text of a left shift, empty for none."""
+    return f" << {bits}" if bits else ""
+
+
+def step(output: Format) -> str:
+    """One unit in the last place, as a reader likes it."""
+    return f"2^{-output.fractional_bits}"
+
+
+def describe(tensor: Tensor) -> str:
+    """Proved range, rounded outward, or what the format holds where none is known."""
+    if tensor.proved is not None:
+        return f"proved in {interval(*tensor.proved)}"
+    return f"within {interval(tensor.format.minimum, tensor.format.maximum)}"
+
+
+def interval(lower: float, upper: float) -> str:
+    """`[lower, upper]` in few digits, rounded outward.
+
+    >>> interval(-1 / 3, 2.5)
+    '[-0.3333334, 2.5]'
+    """
+    low = Context(prec=DIGITS, rounding=ROUND_FLOOR).create_decimal(Decimal(lower))
+    high = Context(prec=DIGITS, rounding=ROUND_CEILING).create_decimal(Decimal(upper))
+    return f"[{_short(low)}, {_short(high)}]"
+
+
+def _short(number: Decimal) -> str:
+    text = f"{number:g}"
+    return text.rstrip("0").rstrip(".") if "." in text and "e" not in text else text
+
+
+def declaration(constant: Constant) -> str:
+    """The C declaration of a constant array: `type name[2][3] = {...}`."""
+    dimensions = "".join(f"[{length}]" for length in constant.codes.shape)
+    body = "\n".join(_lines(constant.codes, "    "))
+    return f"{stdint(constant.format)} {constant.name}{dimensions} = {{\n{body}\n}};"
+
+
+def _lines(codes: Codes, indent: str) -> Iterator[str]:
+    if codes.ndim == 1:
+        yield from _wrapped(codes, indent)
+        return
+    last = len(codes) - 1
+    for index, row in enumerate(codes):
+        lines = list(_lines(row, indent + "    "))
+        comma = "" if index == last else ","
+        if row.ndim == 1 and len(lines) == 1:
+            yield f"{indent}{{{lines[0].strip()}}}{comma}"
+        else:
+            yield from (f"{indent}{{", *lines, f"{indent}}}{comma}")
+
+
+def _wrapped(codes: Codes, indent: str) -> Iterator[str]:
+    width = max(map(len, map(str, (codes.min(), codes.max())))) + 2
+    count = max(1, (LINE - len(indent)) // width)
+    texts = np.char.mod("%d", codes).tolist()
+    for start in range(0, len(texts), count):
+        comma = "," if start + count < len(texts) else ""
+        yield indent + ", ".join(texts[start : start + count]) + comma
+
+
+def layer_texts(jinja: Environment, plan: Plan) -> Mapping[str, str]:
+    """The code of every operation, by C name."""
+    return {layer.identifier: render_layer(jinja, plan, layer) for layer in plan.layers}

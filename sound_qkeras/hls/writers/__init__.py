@@ -1,0 +1,31 @@
+"""One writer per kind of operation: adding a kind is one class here and one template per target."""
+
+from __future__ import annotations
+
+from sound_qkeras.errors import UnsupportedLayerError
+from sound_qkeras.hls.writers.base import Constant, OpWriter
+from sound_qkeras.hls.writers.dense import DenseWriter
+from sound_qkeras.hls.writers.elementwise import ReluWriter, ReshapeWriter
+from sound_qkeras.network import Node
+
+WRITERS: dict[str, OpWriter] = {writer.kind: writer for writer in (DenseWriter(), ReluWriter(), ReshapeWriter())}
+
+
+def writer_for(node: Node) -> OpWriter:
+    """The writer of a node's kind.
+
+    Raises:
+        UnsupportedLayerError: there is none.
+    """
+    writer = WRITERS.get(node.op.kind)
+    if writer is None:
+        raise UnsupportedLayerError(
+            node.layer or node.name,
+            f"operation '{node.op.kind}' to export",
+            ", ".join(sorted(WRITERS)),
+            "replace the layer, or export the part of the network before it",
+        )
+    return writer
+
+
+__all__ = ["WRITERS", "Constant", "DenseWriter", "OpWriter", "ReluWriter", "ReshapeWriter", "writer_for"]

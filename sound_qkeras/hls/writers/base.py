@@ -1,0 +1,54 @@
+"""What a writer tells the templates about one operation."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from sound_qkeras.fixed_point import Codes, Format
+from sound_qkeras.hls.options import Options
+from sound_qkeras.hls.tensors import Layer, Tensor
+from sound_qkeras.network import Node, QuantizedNetwork
+
+
+@dataclass(frozen=True)
+class Constant:
+    """An array of integer codes for `weights.h`.
+
+    Args:
+        name: its C name.
+        codes: the integers, in the shape they are declared with.
+        format: the format they are codes of.
+        what: one line for the reader.
+    """
+
+    name: str
+    codes: Codes
+    format: Format
+    what: str
+
+
+class OpWriter(ABC):
+    """The code of one kind of operation. Templates are found by name: `<target>/<kind>.<style>.j2` or `<target>/<kind>.j2`."""
+
+    kind: ClassVar[str]
+    # Without a rounding of its own, the result is its input under another name and needs no code.
+    alias: ClassVar[bool] = False
+
+    @abstractmethod
+    def exact_format(self, quantized: QuantizedNetwork, node: Node, *inputs: Tensor) -> Format:
+        """A format that holds every exact result inside the box, given the inputs' types."""
+
+    def constants(self, layer: Layer, options: Options) -> tuple[Constant, ...]:  # noqa: ARG002
+        """The arrays that go to `weights.h`."""
+        return ()
+
+    def context(self, layer: Layer, options: Options) -> Mapping[str, Any]:  # noqa: ARG002
+        """What the operation's templates read beside `layer`."""
+        return {}
+
+    def statements(self, layer: Layer) -> int:  # noqa: ARG002
+        """Lines of unrolled code that grow with the number of weights."""
+        return 0

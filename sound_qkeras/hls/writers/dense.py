@@ -1,0 +1,122 @@
+"""Dense layers: exact integer sums of products, one rounding after them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from sound_qkeras.errors import InputError
+from sound_qkeras.fixed_point import Codes, Format
+from sound_qkeras.hls.options import Options
+from sound_qkeras.hls.tensors import Layer, Tensor
+from sound_qkeras.hls.writers.base import Constant, OpWriter
+from sound_qkeras.network import Node, QuantizedNetwork
+from sound_qkeras.network.ops import AffineCodes
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """How products and bias meet in the sum: both are shifted left to the sum's fractional bits, one of them by zero.
+
+    A side that is all zero is left out (`None`), whatever its format says.
+    """
+
+    products: int | None
+    bias: int | None
+
+    @classmethod
+    def of(cls, codes: AffineCodes, source_bits: int, sum_bits: int) -> Alignment:
+        """For input codes with `source_bits` and a sum with `sum_bits` fractional bits."""
+        products = sum_bits - source_bits - codes.kernel_format.fractional_bits
+        bias = sum_bits - codes.bias_format.fractional_bits
+        return cls(products if codes.kernel.any() else None, bias if codes.bias.any() else None)
+
+
+@dataclass(frozen=True)
+class Factors:
+    """Multipliers working at once in the loops style: `outputs` of one input, and `inputs` of those."""
+
+    inputs: int
+    outputs: int
+
+    @classmethod
+    def of(cls, fan_in: int, outputs: int, reuse_factor: int) -> Factors:
+        """Divisors of the loop bounds whose product is at least `fan_in * outputs / reuse_factor`.
+
+        >>> Factors.of(4, 10, 1), Factors.of(4, 10, 8), Factors.of(4, 10, 1000)
+        (Factors(inputs=4, outputs=10), Factors(inputs=1, outputs=5), Factors(inputs=1, outputs=1))
+        """
+        wanted = math.ceil(fan_in * outputs / reuse_factor)
+        wide = _divisor(outputs, min(wanted, outputs))
+        return cls(_divisor(fan_in, math.ceil(wanted / wide)), wide)
+
+
+def _divisor(number: int, least: int) -> int:
+    return next(divisor for divisor in range(max(1, least), number + 1) if number % divisor == 0)
+
+
+def codes_of(layer: Layer) -> AffineCodes:
+    """The integers of an affine layer."""
+    return layer.quantized.parameters[layer.node.name]
+
+
+def accumulator_of(quantized: QuantizedNetwork, node: Node) -> Format:
+    """The format of an affine node's exact sum.
+
+    Raises:
+        InputError: none was proved.
+    """
+    if node.name not in quantized.accumulators:
+        raise InputError(
+            f"layer '{node.layer}' ({node.op.kind}) has no accumulator format: its proved range decides how wide the exported "
+            "sum is; export a network whose ranges were proved"
+        )
+    return quantized.accumulators[node.name]
+
+
+class DenseWriter(OpWriter):
+    """`y = x @ kernel + bias`."""
+
+    kind: ClassVar[str] = "dense"
+
+    def exact_format(self, quantized: QuantizedNetwork, node: Node, *inputs: Tensor) -> Format:  # noqa: ARG002
+        """The accumulator, as wide as its proved final range."""
+        return accumulator_of(quantized, node)
+
+    def constants(self, layer: Layer, options: Options) -> tuple[Constant, ...]:
+        """Kernel and bias; the kernel is `[input][output]` where the loop over outputs is the inner one."""
+        codes = codes_of(layer)
+        inner = options.target == "hls" and options.style == "loops"
+        kernel: Codes = codes.kernel if inner else np.ascontiguousarray(codes.kernel.T)
+        order = "[input][output]" if inner else "[output][input]"
+        name = layer.identifier
+        found = [Constant(f"{name}_w", kernel, codes.kernel_format, f"kernel of {layer.node.name} {order}")]
+        if codes.bias.any():
+            found.append(Constant(f"{name}_b", codes.bias, codes.bias_format, f"bias of {layer.node.name} [output]"))
+        return tuple(found)
+
+    def context(self, layer: Layer, options: Options) -> Mapping[str, Any]:
+        """Alignment, the inputs each output uses (unrolled), and the unroll factors (loops)."""
+        codes = codes_of(layer)
+        align = Alignment.of(codes, layer.source.format.fractional_bits, layer.output.exact.fractional_bits)
+        kernel = codes.kernel.T
+        largest = max(layer.output.exact.word_length, 1 + max(align.products or 0, align.bias or 0))
+        return {
+            "align": align,
+            "kernel_format": codes.kernel_format,
+            "bias_format": codes.bias_format,
+            "terms": [np.flatnonzero(row).tolist() for row in kernel] if options.style == "unrolled" else [],
+            "biased": codes.bias.astype(bool).tolist() if options.style == "unrolled" else [],
+            "nonzero": int(np.count_nonzero(kernel)),
+            "weights": kernel.size,
+            "factors": Factors.of(*codes.kernel.shape, options.reuse_factor),
+            "sum_bits": 32 if largest <= 32 else 64,
+        }
+
+    def statements(self, layer: Layer) -> int:
+        """One per weight that is not zero."""
+        return int(np.count_nonzero(codes_of(layer).kernel))

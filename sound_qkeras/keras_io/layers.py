@@ -1,0 +1,213 @@
+"""What each supported Keras layer means: one function a layer kind, in the table `READERS`.
+
+A function gets the built layer and the shapes of its inputs without the batch axis, and returns what the layer becomes,
+in order, as `(suffix, operation)`; nothing for a layer that only acts in training.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from sound_qkeras.errors import ModelError, UnsupportedLayerError
+from sound_qkeras.interval import Interval, Reals, down, up
+from sound_qkeras.keras_io.environment import import_keras, import_tensorflow
+from sound_qkeras.keras_io.pieces import Diagonal, Head, Linear, Shape, quotient, square_root
+from sound_qkeras.network.ops import Op, Relu, Reshape
+
+Parts = tuple[tuple[str, Op | Linear | Diagonal | Head], ...]
+Reader = Callable[[Any, Shape], Parts]
+
+ACTIVATIONS = "relu or linear, and softmax or sigmoid at the very end"
+
+
+def read_dense(layer: Any, shape: Shape) -> Parts:
+    """Kernel and bias, then the inline activation."""
+    if len(shape) != 1:
+        raise UnsupportedLayerError(
+            layer.name,
+            f"Dense on inputs of shape {shape}",
+            "Dense on inputs of one axis",
+            "put a Flatten layer before it",
+        )
+    kernel = stored(layer, "kernel", layer.kernel)
+    bias = stored(layer, "bias", layer.bias) if layer.use_bias else np.zeros(kernel.shape[1])
+    return (("", Linear(Interval.point(kernel), Interval.point(bias))), *_activation(layer, "_"))
+
+
+def read_activation(layer: Any, shape: Shape) -> Parts:
+    """The activation of an Activation layer."""
+    return _activation(layer, "")
+
+
+def read_relu(layer: Any, shape: Shape) -> Parts:
+    """The plain rectifier; every other setting is refused."""
+    settings = {"max_value": layer.max_value, "negative_slope": layer.negative_slope, "threshold": layer.threshold}
+    unusual = [f"{name}={value}" for name, value in settings.items() if value]
+    if unusual or settings["max_value"] == 0:
+        raise UnsupportedLayerError(
+            layer.name,
+            f"ReLU with {', '.join(unusual) or 'max_value=0'}",
+            "ReLU with max_value=None, negative_slope=0 and threshold=0",
+            "retrain with a plain ReLU",
+        )
+    return (("", Relu()),)
+
+
+def read_softmax(layer: Any, shape: Shape) -> Parts:
+    """A softmax over the last axis, to be set aside."""
+    if layer.axis not in (-1, len(shape)):
+        raise UnsupportedLayerError(
+            layer.name,
+            f"Softmax over axis {layer.axis}",
+            "Softmax over the last axis, as the last layer",
+            "use axis=-1",
+        )
+    return (("", Head("softmax")),)
+
+
+def read_flatten(layer: Any, shape: Shape) -> Parts:
+    """A row-major reshape to one axis."""
+    if layer.data_format == "channels_first" and len(shape) > 1:
+        raise UnsupportedLayerError(
+            layer.name,
+            "Flatten with data_format='channels_first'",
+            "channels_last",
+            "rebuild the model with channels_last",
+        )
+    return (("", Reshape(shape, (math.prod(shape),))),)
+
+
+def read_reshape(layer: Any, shape: Shape) -> Parts:
+    """A row-major reshape; one axis of the target may be -1."""
+    target = tuple(int(size) for size in layer.target_shape)
+    known = math.prod(size for size in target if size != -1)
+    return (("", Reshape(shape, tuple(math.prod(shape) // max(known, 1) if size == -1 else size for size in target))),)
+
+
+def read_training_only(layer: Any, shape: Shape) -> Parts:
+    """Nothing: the layer is the identity outside training."""
+    return ()
+
+
+def read_batch_normalization(layer: Any, shape: Shape) -> Parts:
+    """`gamma (x - mean) / sqrt(variance + epsilon) + beta` with the moving statistics.
+
+    `epsilon` counts as the float64 number in the layer's configuration.
+    """
+    kept = [shape[axis - 1] if axis in layer.axis else 1 for axis in range(1, len(shape) + 1)]
+
+    def spread(name: str, default: float) -> Interval:
+        variable = getattr(layer, name)
+        values = np.full(kept, default) if variable is None else stored(layer, name, variable).reshape(kept)
+        return Interval.point(np.broadcast_to(values, shape))
+
+    variance = spread("moving_variance", 1.0)
+    root = _root(layer, variance.lower, float(layer.epsilon))
+    if np.any(root.lower <= 0.0):
+        raise ModelError(
+            f"layer '{layer.name}' (BatchNormalization): its variance and epsilon are zero; retrain with epsilon > 0"
+        )
+    scale = quotient(spread("gamma", 1.0), root)
+    return (("", Diagonal(scale, spread("beta", 0.0) - scale * spread("moving_mean", 0.0))),)
+
+
+def read_normalization(layer: Any, shape: Shape) -> Parts:
+    """`(x - mean) / max(sqrt(variance), epsilon)`, or its inverse; Keras' global epsilon as a float64 number."""
+    mean = Interval.point(np.broadcast_to(stored(layer, "mean", layer.mean), (1, *shape))[0])
+    variance = np.broadcast_to(stored(layer, "variance", layer.variance), (1, *shape))[0]
+    floor = float(import_keras().backend.epsilon())
+    root = _root(layer, variance, 0.0).mapped(lambda end: np.maximum(end, floor))
+    if layer.invert:
+        return (("", Diagonal(root, mean)),)
+    return (("", Diagonal(quotient(Interval.point(np.ones(shape)), root), quotient(-mean, root))),)
+
+
+def read_rescaling(layer: Any, shape: Shape) -> Parts:
+    """`x * scale + offset`, both cast to the layer's float type first, as Keras does."""
+
+    def cast(name: str) -> Interval:
+        values = stored(layer, name, import_tensorflow().cast(getattr(layer, name), layer.compute_dtype))
+        return Interval.point(np.broadcast_to(values, shape))
+
+    return (("", Diagonal(cast("scale"), cast("offset"))),)
+
+
+def stored(layer: Any, name: str, variable: Any) -> Reals:
+    """A layer's parameter as float64, exactly.
+
+    Raises:
+        ModelError: it holds NaN or infinity.
+    """
+    values = np.asarray(variable).astype(np.float64)
+    bad = int(np.sum(~np.isfinite(values)))
+    if bad:
+        raise ModelError(
+            f"layer '{layer.name}' ({type(layer).__name__}): {name} holds {bad} values that are NaN or infinite; "
+            "retrain or repair the model"
+        )
+    return values
+
+
+def _root(layer: Any, variance: Reals, epsilon: float) -> Interval:
+    """An enclosure of `sqrt(variance + epsilon)`."""
+    total = Interval(down(variance + epsilon), up(variance + epsilon)) if epsilon else Interval.point(variance)
+    if np.any(total.lower < 0.0):
+        raise ModelError(
+            f"layer '{layer.name}' ({type(layer).__name__}): variance plus epsilon is as low as {np.min(total.lower):.3g}, "
+            "expected a positive number; retrain or repair the model"
+        )
+    return square_root(total)
+
+
+def _activation(layer: Any, separator: str) -> Parts:
+    """What an activation function becomes; its name is the node's suffix when the layer is more than it."""
+    name = _activation_name(layer.activation)
+    suffix = f"{separator}{name}" if separator else ""
+    if name == "linear":
+        return ()
+    if name == "relu":
+        return ((suffix, Relu()),)
+    if name in ("softmax", "sigmoid"):
+        return ((suffix, Head(name)),)
+    received = f"{type(layer).__name__} with activation {name}"
+    raise UnsupportedLayerError(layer.name, received, ACTIVATIONS, "retrain with relu")
+
+
+def _activation_name(given: Any) -> str:
+    """The name of a supported activation, recognised by identity: a function that only has its name is not believed."""
+    keras, tf = import_keras().activations, import_tensorflow()
+    known = {"linear": (None, keras.linear), "relu": (keras.relu, tf.nn.relu)}
+    known |= {"softmax": (keras.softmax, tf.nn.softmax), "sigmoid": (keras.sigmoid, tf.nn.sigmoid)}
+    for name, functions in known.items():
+        if any(given is function for function in functions):
+            return name
+    return f"'{getattr(given, '__module__', '?')}.{getattr(given, '__name__', type(given).__name__)}'"
+
+
+TRAINING_ONLY = (
+    "ActivityRegularization",
+    "AlphaDropout",
+    "Dropout",
+    "GaussianDropout",
+    "GaussianNoise",
+    "SpatialDropout1D",
+    "SpatialDropout2D",
+    "SpatialDropout3D",
+)
+
+READERS: dict[str, Reader] = {
+    "Activation": read_activation,
+    "BatchNormalization": read_batch_normalization,
+    "Dense": read_dense,
+    "Flatten": read_flatten,
+    "Normalization": read_normalization,
+    "ReLU": read_relu,
+    "Rescaling": read_rescaling,
+    "Reshape": read_reshape,
+    "Softmax": read_softmax,
+    **dict.fromkeys(TRAINING_ONLY, read_training_only),
+}

@@ -1,0 +1,85 @@
+"""The formats of a fixed-point network as QKeras' own configuration, for `qkeras.utils.model_quantize`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from sound_qkeras.keras_io.environment import import_qkeras
+from sound_qkeras.network import Node, QuantizedNetwork
+from sound_qkeras.network.ops import Affine, Input, Relu
+
+QuantizerConfig = dict[str, str | dict[str, str]]
+
+
+def quantizer_config(quantized: QuantizedNetwork) -> QuantizerConfig:
+    """What `qkeras.utils.model_quantize` takes: Keras layer names to quantizer strings.
+
+    A Dense layer maps to its `kernel_quantizer`, `bias_quantizer` and, where its result is rounded, `activation_quantizer`;
+    an activation layer to one string. The input layer's entry says how inputs are rounded: `model_quantize` ignores it,
+    because it can only replace layers. The guarantee is about the model `to_qkeras` builds; the model `model_quantize` makes
+    does not round its input and does not fold normalisation layers.
+
+    >>> quantizer_config.__name__
+    'quantizer_config'
+    """
+    config: QuantizerConfig = {}
+    for node in quantized.network.nodes:
+        if isinstance(node.op, Affine):
+            codes = quantized.parameters[node.name]
+            config[node.layer] = {
+                "kernel_quantizer": codes.kernel_format.to_quantized_bits(),
+                "bias_quantizer": codes.bias_format.to_quantized_bits(),
+            }
+        _add_activation(config, quantized, node)
+    return config
+
+
+def _add_activation(config: QuantizerConfig, quantized: QuantizedNetwork, node: Node) -> None:
+    """The node's rounding; a rectifier that is not rounded stays one, which QKeras has to be told."""
+    entry = config.get(node.layer)
+    if node.name in quantized.formats:
+        quantizer = quantized.formats[node.name].to_quantized_bits()
+    elif isinstance(node.op, Relu) and isinstance(entry, dict):
+        quantizer = "relu"
+    else:
+        return
+    if isinstance(entry, dict):
+        entry["activation_quantizer"] = quantizer
+    elif isinstance(node.op, Relu | Input):
+        config[node.layer] = quantizer
+
+
+def model_quantize(model: Any, config: Mapping[str, Any], *, transfer_weights: bool = False) -> Any:
+    """`qkeras.utils.model_quantize` for models of current Keras: without this, QKeras cannot find its own classes.
+
+    Args:
+        model: the tf_keras model the configuration was made for.
+        config: as `quantizer_config` returns it.
+        transfer_weights: copy the float weights.
+
+    Returns:
+        The QKeras model, uncompiled.
+
+    Raises:
+        DependencyError: TensorFlow, tf_keras or QKeras is missing or of the wrong kind.
+    """
+    utils = import_qkeras().utils
+    return utils.model_quantize(_Described(model), dict(config), 8, transfer_weights=transfer_weights)
+
+
+class _Described:
+    """A model whose json names classes only, so that QKeras may exchange them."""
+
+    def __init__(self, model: Any) -> None:
+        self.layers = model.layers
+        self._json = model.to_json()
+
+    def to_json(self) -> str:
+        """The model's json without the modules its layers are imported from."""
+        described = json.loads(self._json)
+        for part in (described, *described["config"]["layers"]):
+            for key in ("module", "registered_name", "build_config"):
+                part.pop(key, None)
+        return json.dumps(described)

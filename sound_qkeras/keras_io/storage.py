@@ -1,0 +1,58 @@
+"""QKeras models on disk."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from sound_qkeras.errors import FileFormatError, InputError
+from sound_qkeras.keras_io.environment import import_keras, import_qkeras
+from sound_qkeras.keras_io.files import read_config
+
+SUFFIXES = (".keras", ".h5")
+
+
+def save_model(model: Any, path: str | os.PathLike[str]) -> None:
+    """Save a QKeras model so that `qkeras.utils.load_qmodel` reads it; the old file stays until the new one is complete.
+
+    Args:
+        model: a model from `to_qkeras`.
+        path: ends in `.keras` or `.h5`.
+
+    Raises:
+        InputError: another ending, or a place that cannot be written.
+    """
+    target = Path(path)
+    if target.suffix not in SUFFIXES:
+        raise InputError(f"'{target}' ends in '{target.suffix}'; accepted: {' or '.join(SUFFIXES)}")
+    try:
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".saving") as folder:
+            complete = Path(folder) / target.name
+            _save(model, complete)
+            complete.replace(target)
+    except OSError as error:
+        raise InputError(f"'{target}' cannot be written: {error.strerror or error}; choose another place") from error
+
+
+def load_model(path: str | os.PathLike[str]) -> Any:
+    """Load a QKeras model, uncompiled.
+
+    Raises:
+        FileFormatError: the path is missing, empty, corrupt or no such model.
+        InputError: the model is in float64 and the session is not.
+        DependencyError: TensorFlow, tf_keras or QKeras is missing or of the wrong kind.
+    """
+    source = Path(path)
+    config = read_config(source)
+    floatx = import_keras().backend.floatx()
+    types = {layer["config"].get("dtype") for layer in config["config"]["layers"]}
+    if "float64" in types and floatx != "float64":
+        raise InputError(
+            f"'{source}' is a float64 model and the session is in {floatx}; load it inside sound_qkeras.float64()"
+        )
+    try:
+        return import_qkeras().utils.load_qmodel(str(source), compile=False)
+    except Exception as error:
+        raise FileFormatError(f"'{source}' cannot be loaded as a QKeras model: {error}") from error

@@ -1,0 +1,22 @@
+"""The refusal of layers that are not supported: what is, and what to do about the rest."""
+
+from __future__ import annotations
+
+from sound_qkeras.errors import UnsupportedLayerError
+from sound_qkeras.keras_io.layers import READERS, TRAINING_ONLY
+
+SUPPORTED = f"InputLayer, {', '.join(sorted(set(READERS) - set(TRAINING_ONLY)))}, and Dropout and noise layers"
+
+WAYS_OUT = {
+    "Lambda": "write it with supported layers: code in files is never run",
+    "PruneLowMagnitude": "call tensorflow_model_optimization's strip_pruning on the model first",
+    "TFOpLambda": "write the TensorFlow operation with a Keras layer (Rescaling for a factor or an offset)",
+}
+
+
+def unsupported(layer_name: str, kind: str) -> UnsupportedLayerError:
+    """The error for a layer of a kind that cannot be read."""
+    way_out = WAYS_OUT.get(kind, "replace it, or cut the model before it")
+    if kind.startswith("Q"):
+        way_out = "give the float model: this one is quantised already"
+    return UnsupportedLayerError(layer_name, f"a layer of kind {kind}", SUPPORTED, way_out)

@@ -1,0 +1,124 @@
+"""Fixed-point networks become QKeras models."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import numpy as np
+
+from sound_qkeras.errors import InputError
+from sound_qkeras.keras_io.environment import float_type, import_keras, import_qkeras
+from sound_qkeras.keras_io.representable import check_representable
+from sound_qkeras.network import Node, QuantizedNetwork
+from sound_qkeras.network.ops import AffineCodes
+
+Dtype = Literal["float32", "float64"]
+
+# Suffix of the QActivation that rounds a node's result.
+ROUNDED = "_rounded"
+
+
+def to_qkeras(quantized: QuantizedNetwork, *, dtype: Dtype = "float32", head: bool = False) -> Any:
+    """The QKeras model of a fixed-point network, its weights set to the network's exact values.
+
+    Guarantee: in float64 (inside `sound_qkeras.float64()`) the model equals `simulate` bit for bit, for every input of at
+    most 2**53 input steps, as long as no signed format with negative `integer_bits` saturates: QKeras cannot say such a
+    format and gets a wider one on the same grid. Inside the proved box nothing saturates. In float32 the same holds where
+    every sum stays within 2**24 steps and every weight within 24 bits.
+
+    Every layer is a plain Keras or QKeras one, so any session can load the float32 model with
+    `qkeras.utils.load_qmodel`, train it, and convert it with hls4ml. Training clips kernels to `+-max(1, 2**integer)`.
+
+    Args:
+        quantized: the fixed-point network.
+        dtype: "float32", what everybody runs, or "float64", the exact one.
+        head: append the softmax or sigmoid that was set aside, in floating point, if there was one.
+
+    Returns:
+        An uncompiled tf_keras model.
+
+    Raises:
+        InputError: QKeras misreads one of the formats, or `dtype` is something else.
+        VerificationError: float64 only: an accumulator may need more than 53 bits.
+        DependencyError: TensorFlow, tf_keras or QKeras is missing or of the wrong kind.
+    """
+    if dtype not in ("float32", "float64"):
+        raise InputError(f"dtype {dtype!r} is not known; accepted: 'float32', 'float64'")
+    check_representable(quantized, dtype)
+    import_qkeras()
+    with float_type(dtype):
+        model = _build(quantized, dtype, head)
+        for node, _ in quantized.network.affine():
+            _set_weights(model.get_layer(node.name), quantized.parameters[node.name], dtype)
+    return model
+
+
+def _build(quantized: QuantizedNetwork, dtype: Dtype, head: bool) -> Any:
+    """The layers and their connections, weights not set."""
+    keras, network = import_keras(), quantized.network
+    first, *others = network.nodes
+    source = keras.Input(network.input_shape, name=first.name, dtype=dtype)
+    tensors = {first.name: _rounded(quantized, first, source, dtype)}
+    for node in others:
+        exact = WRITERS[node.op.kind](quantized, node, dtype)(*(tensors[name] for name in node.inputs))
+        tensors[node.name] = _rounded(quantized, node, exact, dtype)
+    output = tensors[network.output.name]
+    if head and network.head is not None:
+        output = keras.layers.Activation(network.head, name=_unused(quantized, network.head), dtype=dtype)(output)
+    return keras.Model(source, output)
+
+
+def _rounded(quantized: QuantizedNetwork, node: Node, exact: Any, dtype: Dtype) -> Any:
+    """The node's result after the rounding of its format, if it has one."""
+    if node.name not in quantized.formats:
+        return exact
+    name = _unused(quantized, f"{node.name}{ROUNDED}")
+    # A string, not a quantizer object: QActivation cannot be loaded from .keras files otherwise.
+    return import_qkeras().QActivation(quantized.formats[node.name].to_quantized_bits(), name=name, dtype=dtype)(exact)
+
+
+def _write_dense(quantized: QuantizedNetwork, node: Node, dtype: Dtype) -> Any:
+    codes = quantized.parameters[node.name]
+    return import_qkeras().QDense(
+        codes.kernel.shape[1],
+        use_bias=bool(np.any(codes.bias)),
+        kernel_initializer="zeros",  # overwritten at once; QKeras wraps any other in a random search for a scale
+        kernel_quantizer=codes.kernel_format.to_quantized_bits(),
+        bias_quantizer=codes.bias_format.to_quantized_bits(),
+        name=node.name,
+        dtype=dtype,
+    )
+
+
+def _write_relu(quantized: QuantizedNetwork, node: Node, dtype: Dtype) -> Any:
+    """A plain ReLU: rounding clips at zero anyway, but only ReLU has the gradient that training needs.
+
+    Where QKeras has to be given a wider format, the ReLU saturates in its place.
+    """
+    output = quantized.formats.get(node.name)
+    widened = output is not None and not output.signed and output.integer_bits < 0
+    maximum = output.maximum if output is not None and widened else None
+    return import_keras().layers.ReLU(max_value=maximum, name=node.name, dtype=dtype)
+
+
+def _write_reshape(quantized: QuantizedNetwork, node: Node, dtype: Dtype) -> Any:
+    return import_keras().layers.Reshape(quantized.network.shapes[node.name], name=node.name, dtype=dtype)
+
+
+def _set_weights(layer: Any, codes: AffineCodes, dtype: Dtype) -> None:
+    values = [codes.kernel_value, codes.bias_value] if layer.use_bias else [codes.kernel_value]
+    layer.set_weights([value.astype(dtype) for value in values])
+
+
+def _unused(quantized: QuantizedNetwork, name: str) -> str:
+    while name in quantized.network.by_name:
+        name += "_"
+    return name
+
+
+WRITERS: dict[str, Callable[[QuantizedNetwork, Node, Dtype], Any]] = {
+    "dense": _write_dense,
+    "relu": _write_relu,
+    "reshape": _write_reshape,
+}

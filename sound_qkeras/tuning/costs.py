@@ -1,0 +1,100 @@
+"""What a choice of formats costs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+
+from sound_qkeras.errors import InputError
+from sound_qkeras.network.graph import size_of
+from sound_qkeras.network.quantized import QuantizedNetwork
+from sound_qkeras.tuning.groups import Group, source_of
+
+# Cost of one group at a word length.
+GroupCost = Callable[[Group, int], float]
+
+COSTS = ("weight_bits", "total_bits", "bit_operations")
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Sizes of a fixed-point network.
+
+    Args:
+        weight_bits: sum over weights of their word length.
+        bias_bits: the same over biases.
+        activation_bits: sum over every rounded value, the input included, of its word length.
+        bit_operations: sum over multiplications of weight bits times input bits.
+    """
+
+    weight_bits: int
+    bias_bits: int
+    activation_bits: int
+    bit_operations: int
+
+    @property
+    def total_bits(self) -> int:
+        """Weights, biases and activations together."""
+        return self.weight_bits + self.bias_bits + self.activation_bits
+
+    def to_json(self) -> dict[str, int]:
+        """All five numbers."""
+        return {**asdict(self), "total_bits": self.total_bits}
+
+
+def cost_of(quantized: QuantizedNetwork) -> Cost:
+    """Count the bits of a network."""
+    network = quantized.network
+    weight = bias = operations = 0
+    for node, op in network.affine():
+        codes = quantized.parameters[node.name]
+        weight += op.kernel.size * codes.kernel_format.word_length
+        bias += op.bias.size * codes.bias_format.word_length
+        products = size_of(network.shapes[node.name]) * op.fan_in
+        operations += (
+            products * codes.kernel_format.word_length * quantized.formats[source_of(network, node.name)].word_length
+        )
+    activation = sum(size_of(network.shapes[name]) * output.word_length for name, output in quantized.formats.items())
+    return Cost(weight, bias, activation, operations)
+
+
+@dataclass(frozen=True)
+class Objective:
+    """A cost to minimise, with what breaks its ties.
+
+    Args:
+        groups: additive cost of a group at a word length.
+        products: weight of the bilinear term, bits of a weight times bits of what it multiplies.
+    """
+
+    groups: GroupCost
+    products: float
+
+
+def objective(cost: str | GroupCost) -> Objective:
+    """The objective of a named cost, or of a callable `(group, word_length) -> float`.
+
+    Ties are broken by the bits the named cost does not count, at a thousandth of their number: among formats with equally
+    few weight bits the narrower activations and the cheaper multiplications win.
+
+    Raises:
+        InputError: the name is unknown.
+    """
+    if callable(cost):
+        return Objective(cost, 0.0)
+    if cost == "weight_bits":
+        return Objective(_share({"weight": 1.0, "activation": 1e-2, "bias": 1e-4}), 1e-4)
+    if cost == "total_bits":
+        return Objective(_share({"weight": 1.0, "activation": 1.0, "bias": 1.0}), 1e-4)
+    if cost == "bit_operations":
+        return Objective(_share({"weight": 1e-2, "activation": 1e-2, "bias": 1e-4}), 1.0)
+    raise InputError(
+        f"cost '{cost}' is unknown; accepted: {', '.join(COSTS)}, or a callable (group, word_length) -> float"
+    )
+
+
+def _share(weights: dict[str, float]) -> GroupCost:
+    def cost(group: Group, word_length: int) -> float:
+        return weights[group.kind] * group.count * word_length
+
+    return cost

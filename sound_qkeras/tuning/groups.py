@@ -1,0 +1,79 @@
+"""What is chosen: fractional bits, one number per group of values that share a format."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from sound_qkeras.fixed_point import Format
+from sound_qkeras.interval import Interval
+from sound_qkeras.network.graph import Network, size_of
+
+# A choice of formats: fractional bits of every group.
+Bits = Mapping["Group", int]
+
+
+@dataclass(frozen=True)
+class Group:
+    """Values that share one format.
+
+    Args:
+        node: the affine node whose weights or biases these are, or the node whose rounded results.
+        kind: "weight", "bias" or "activation".
+        layer: the Keras layer, for messages and tables.
+        count: how many values there are.
+        products: multiplications a weight takes part in, or that read an activation, per inference.
+    """
+
+    node: str
+    kind: str
+    layer: str
+    count: int
+    products: int
+
+
+def groups_of(network: Network) -> tuple[Group, ...]:
+    """All groups of a network, in graph order."""
+    groups: list[Group] = []
+    for node in network.nodes:
+        if node.name in network.rounding_points:
+            groups.append(Group(node.name, "activation", node.layer, size_of(network.shapes[node.name]), 0))
+    for node, op in network.affine():
+        products = size_of(network.shapes[node.name]) * op.fan_in
+        groups.append(Group(node.name, "weight", node.layer, op.kernel.size, products))
+        groups.append(Group(node.name, "bias", node.layer, op.bias.size, 0))
+    return tuple(groups)
+
+
+def source_of(network: Network, node: str) -> str:
+    """The rounding point that feeds an affine node."""
+    source = network.by_name[network.by_name[node].inputs[0]]
+    while source.name not in network.rounding_points:
+        source = network.by_name[source.inputs[0]]
+    return source.name
+
+
+def extent(network: Network, group: Group, ranges: Mapping[str, Interval]) -> tuple[float, float]:
+    """The smallest and largest value a group takes: of its parameters, or of its proved float range."""
+    if group.kind == "activation":
+        found = ranges[group.node]
+        return float(found.lower.min()), float(found.upper.max())
+    op = network.by_name[group.node].op.arrays()
+    values = op["kernel" if group.kind == "weight" else "bias"]
+    return float(np.min(values)), float(np.max(values))
+
+
+def candidate_bits(low: float, high: float, shortest: int, longest: int) -> list[int]:
+    """Fractional bits whose format for `[low, high]` has between `shortest` and `longest` bits, fewest first."""
+    largest = max(abs(low), abs(high))
+    if largest == 0.0:
+        return [0]
+    leading = math.frexp(largest)[1]
+    found = []
+    for bits in range(shortest - leading - 3, longest - leading + 1):
+        if shortest <= Format.for_range(low, high, bits).word_length <= longest:
+            found.append(bits)
+    return found

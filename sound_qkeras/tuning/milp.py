@@ -1,0 +1,219 @@
+"""The choice of formats as a multiple-choice knapsack, modelled in Pyomo. The only user of Pyomo.
+
+For each group and each candidate, a cost and an error contribution to every output on every leaf; one binary per
+candidate, one candidate per group; contributions sum to at most the tolerance. Products of word lengths become a
+transport between the binaries of the two groups they join, which is tight in the relaxation.
+
+Reference: Lohar et al., Sound mixed fixed-point quantization of neural networks (TECS 2023), for the MILP over word
+lengths; here the error terms are constants, so the model has no bilinear constraint.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyomo.environ as pyo
+from pyomo.common.errors import ApplicationError
+
+from sound_qkeras.errors import DependencyError, SolverError
+from sound_qkeras.interval import Reals
+from sound_qkeras.tuning.groups import Group
+
+# Rows violated by less than this relative amount are not worth another solve: the verifier has the last word.
+ROW_TOLERANCE = 1e-6
+
+
+@dataclass(frozen=True)
+class Choices:
+    """The candidates of one group.
+
+    Args:
+        bits: fractional bits, fewest first.
+        word_lengths: word length of each candidate.
+        costs: additive cost of each.
+        errors: contribution to each output on each leaf relative to its tolerance, shape `(candidates, rows)`.
+    """
+
+    bits: Sequence[int]
+    word_lengths: Sequence[int]
+    costs: Reals
+    errors: Reals
+
+    def undominated(self) -> Choices:
+        """Without candidates that another one beats in cost, word length and every error."""
+        keep = []
+        for i in range(len(self.bits)):
+            better = [
+                j
+                for j in range(len(self.bits))
+                if j != i
+                and self.costs[j] <= self.costs[i]
+                and self.word_lengths[j] <= self.word_lengths[i]
+                and np.all(self.errors[j] <= self.errors[i])
+                and (self.costs[j] < self.costs[i] or np.any(self.errors[j] < self.errors[i]) or j < i)
+            ]
+            if not better:
+                keep.append(i)
+        return Choices(
+            [self.bits[i] for i in keep],
+            [self.word_lengths[i] for i in keep],
+            self.costs[keep],
+            self.errors[keep],
+        )
+
+
+@dataclass(frozen=True)
+class Solution:
+    """A choice, the solver's objective and its proved lower bound."""
+
+    bits: dict[Group, int]
+    objective: float
+    lower_bound: float
+
+
+@dataclass(frozen=True)
+class Joint:
+    """Two groups whose word lengths multiply, with the cost of a unit product and the most bits they may have together."""
+
+    weight: Group
+    activation: Group
+    cost: float
+    most_bits: int
+
+
+def solve(
+    choices: Mapping[Group, Choices],
+    joints: Sequence[Joint],
+    tolerance: float,
+    *,
+    solver: str = "highs",
+    seconds: float = 10.0,
+    gap: float = 1e-4,
+) -> Solution | None:
+    """Choose one candidate per group at least cost; rows are added only when violated.
+
+    Args:
+        choices: candidates per group.
+        joints: pairs of groups with a cost on, or a limit of, their joint word length.
+        tolerance: right-hand side of every row (contributions are relative to the tolerance, so about 1).
+        solver: any MILP solver Pyomo finds by name.
+        seconds: time limit of one solve.
+        gap: relative optimality gap at which a solve stops.
+
+    Returns:
+        The choice, or None when no choice meets every row.
+
+    Raises:
+        DependencyError: the solver is not available.
+        SolverError: it failed or ran out of time without an answer.
+    """
+    kept = {group: found.undominated() for group, found in choices.items()}
+    model = _model(kept, joints)
+    finest = sum((found.errors.min(axis=0) for found in kept.values()), np.zeros(1))
+    if np.any(finest > tolerance):
+        return None
+    pending = [int(np.argmax(sum(found.errors.max(axis=0) for found in kept.values())))]
+    for _ in range(50):
+        for row in pending:
+            _add_row(model, kept, row, tolerance)
+        solution = _run(model, kept, solver, seconds, gap)
+        if solution is None:
+            return None
+        total = sum(found.errors[list(found.bits).index(solution.bits[group])] for group, found in kept.items())
+        over = np.flatnonzero(np.asarray(total) > tolerance * (1 + ROW_TOLERANCE))
+        if over.size == 0:
+            return solution
+        pending = [int(row) for row in over[np.argsort(-np.asarray(total)[over])][:8]]
+    return solution
+
+
+def _model(choices: Mapping[Group, Choices], joints: Sequence[Joint]) -> Any:
+    model = pyo.ConcreteModel()
+    index = {group: number for number, group in enumerate(choices)}
+    pairs = [(number, i) for group, number in index.items() for i in range(len(choices[group].bits))]
+    model.z = pyo.Var(pairs, domain=pyo.Binary)
+    model.one = pyo.ConstraintList()
+    model.rows = pyo.ConstraintList()
+    for group, number in index.items():
+        model.one.add(sum(model.z[number, i] for i in range(len(choices[group].bits))) == 1)
+    cost = sum(
+        float(found.costs[i]) * model.z[index[group], i]
+        for group, found in choices.items()
+        for i in range(len(found.bits))
+    )
+    model.joint = pyo.ConstraintList()
+    flows = {}
+    for number, joint in enumerate(joints):
+        w, x = choices[joint.weight], choices[joint.activation]
+        for i, wl in enumerate(w.word_lengths):
+            for j, xl in enumerate(x.word_lengths):
+                if wl + xl <= joint.most_bits:
+                    flows[number, i, j] = joint.cost * wl * xl
+    model.y = pyo.Var(list(flows), domain=pyo.NonNegativeReals)
+    for number, joint in enumerate(joints):
+        for side, group in enumerate((joint.weight, joint.activation)):
+            for i in range(len(choices[group].bits)):
+                through = [model.y[key] for key in flows if key[0] == number and key[1 + side] == i]
+                model.joint.add(sum(through) == model.z[index[group], i])
+    model.cost = pyo.Objective(expr=cost + sum(value * model.y[key] for key, value in flows.items()))
+    return model
+
+
+def _add_row(model: Any, choices: Mapping[Group, Choices], row: int, tolerance: float) -> None:
+    total = sum(
+        float(found.errors[i, row]) * model.z[number, i]
+        for number, found in enumerate(choices.values())
+        for i in range(len(found.bits))
+    )
+    model.rows.add(total <= tolerance)
+
+
+def _run(model: Any, choices: Mapping[Group, Choices], solver: str, seconds: float, gap: float) -> Solution | None:
+    optimizer = _solver(solver, seconds, gap)
+    try:
+        results = optimizer.solve(model, load_solutions=False)
+    except (ApplicationError, ValueError, RuntimeError, OSError) as error:
+        raise SolverError(f"solver '{solver}' failed: {error}", status="error") from error
+    status = str(results.solver.termination_condition)
+    if "infeasible" in status.lower():
+        return None
+    if len(results.solution) == 0 and status not in {"optimal", "feasible", "maxTimeLimit"}:
+        raise SolverError(
+            f"solver '{solver}' gave no answer in {seconds:g} s ({status}); allow more time", status=status
+        )
+    try:
+        model.solutions.load_from(results)
+    except (ValueError, RuntimeError, AttributeError) as error:
+        raise SolverError(f"solver '{solver}' gave no usable answer ({status})", status=status) from error
+    chosen = {}
+    for number, (group, found) in enumerate(choices.items()):
+        values = [pyo.value(model.z[number, i], exception=False) for i in range(len(found.bits))]
+        if any(value is None or not np.isfinite(value) for value in values):
+            raise SolverError(f"solver '{solver}' left values open ({status})", status=status)
+        chosen[group] = found.bits[int(np.argmax(values))]
+    lower = results.problem.lower_bound
+    value = float(pyo.value(model.cost))
+    return Solution(chosen, value, float(lower) if lower is not None and np.isfinite(lower) else float("-inf"))
+
+
+def _solver(name: str, seconds: float, gap: float) -> Any:
+    """A Pyomo solver by name, with its own spelling of the time limit and the gap."""
+    spelled = {"highs": "appsi_highs"}.get(name, name)
+    optimizer = pyo.SolverFactory(spelled)
+    if optimizer is None or not optimizer.available(exception_flag=False):
+        raise DependencyError(
+            f"MILP solver '{name}' is not available; install it or use solver='highs' (pip install highspy)"
+        )
+    options = {
+        "highs": {"time_limit": seconds, "mip_rel_gap": gap},
+        "cbc": {"sec": seconds, "ratio": gap},
+        "scip": {"limits/time": seconds, "limits/gap": gap},
+        "gurobi": {"TimeLimit": seconds, "MIPGap": gap},
+        "glpk": {"tmlim": int(seconds), "mipgap": gap},
+    }.get(name, {})
+    for key, value in options.items():
+        optimizer.options[key] = value
+    return optimizer

@@ -1,0 +1,237 @@
+"""What can be proved about every tensor of a network, and of its fixed-point twin, on a batch of boxes.
+
+Forward, each node gets enclosures of its float value, its fixed-point value and their difference (interval arithmetic and
+the vector recursion). Where that leaves a ReLU undecided, the pre-activation is bounded again by pulling linear forms
+back to the input, where correlations between neurons cancel (the adjoint), and the enclosures are intersected.
+
+The linear form has a row `p` on float values and a row `a` on differences, because the residual of a layer turns a
+difference row into a value row: this is the dual of a zonotope in which values and differences share their noise symbols.
+With all ReLUs decided it is exact up to the rounding terms; every undecided ReLU adds one remainder.
+
+Reference: Singh et al., An abstract domain for certifying neural networks (POPL 2019), for the back-substitution of
+values; Mohammadinejad et al., DiffRNN / Paulsen et al., NeuroDiff (ASE 2020), for bounding differences layer by layer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from sound_qkeras.fixed_point import to_grid
+from sound_qkeras.interval import Interval, Reals, gamma, inflate
+from sound_qkeras.network.graph import Network, Node, size_of
+from sound_qkeras.network.ops import Affine, AffinePair, Facts, Input, Relu, Remainder, Rows
+from sound_qkeras.network.ops.base import contract
+from sound_qkeras.network.quantized import QuantizedNetwork
+
+# Back-substituting a layer of n neurons costs n**2 per earlier layer and box; wider layers keep the forward enclosures.
+WIDEST_SUBSTITUTION = 1024
+# Coefficient rows of one batch of boxes stay below this many float64 numbers.
+BATCH_NUMBERS = 4_000_000
+
+
+@dataclass(frozen=True)
+class Propagation:
+    """Proved facts of one batch of boxes.
+
+    Args:
+        network: the float network.
+        quantized: its twin, or None when only ranges are asked for.
+        facts: enclosures of every node as its readers see it, shape `(boxes, *shape)`.
+        exact: enclosures of the fixed-point value before rounding, at the nodes that are rounded.
+        roundoff: largest rounding error, at the nodes that are rounded.
+    """
+
+    network: Network
+    quantized: QuantizedNetwork | None
+    facts: dict[str, Facts]
+    exact: dict[str, Interval]
+    roundoff: dict[str, Reals]
+
+    def parameters(self, node: Node) -> AffinePair | None:
+        """The node's parameter pair, where it has one."""
+        return None if self.quantized is None else self.quantized.pairs.get(node.name)
+
+    def substitute(self, name: str, rows: Rows, *, to: str | None = None) -> Interval:
+        """Enclose linear forms in the tensor `name`, of shape `(boxes, rows)`, by pulling them back to the input."""
+        enclosure, _ = self.pull(name, rows)
+        return enclosure
+
+    def pull(self, name: str, rows: Rows) -> tuple[Interval, dict[str, Rows]]:
+        """As `substitute`, and the rows as they arrived at every node on the way."""
+        some = rows.value if rows.value is not None else rows.difference
+        if some is None:
+            raise TypeError("substitution needs at least one kind of row")
+        remainder = Remainder.zero(*some.shape[:2])
+        pending, arrived = {name: rows}, {}
+        for node in reversed(self.network.nodes):
+            if node.name not in pending:
+                continue
+            current = arrived[node.name] = pending.pop(node.name)
+            if node.name in self.roundoff and current.difference is not None and not (node.name == name):
+                self._charge_roundoff(node, current.difference, remainder)
+            if isinstance(node.op, Input):
+                self._concretize(node, current, remainder)
+                continue
+            inputs = [self.facts[source] for source in node.inputs]
+            pulled = node.op.adjoint(self.parameters(node), current, remainder, *inputs)
+            for source, part in zip(node.inputs, pulled, strict=True):
+                pending[source] = pending[source].plus(part) if source in pending else part
+        return remainder.enclose(), arrived
+
+    def _charge_roundoff(self, node: Node, difference: Reals, remainder: Remainder) -> None:
+        roundoff = self.roundoff[node.name]
+        remainder.widen(inflate(contract(np.abs(difference), roundoff), roundoff[0].size))
+
+    def _concretize(self, node: Node, rows: Rows, remainder: Remainder) -> None:
+        """Both networks see one input, whose rounding is charged already: only value rows are left."""
+        if rows.value is None:
+            return
+        box = self.facts[node.name].value
+        center, radius = box.center, box.radius
+        rounding = gamma(center[0].size) * np.abs(center)
+        remainder.add(
+            contract(rows.value, center), inflate(contract(np.abs(rows.value), radius + rounding), center[0].size)
+        )
+
+
+def propagate(network: Network, boxes: Interval, quantized: QuantizedNetwork | None = None) -> Propagation:
+    """Facts of every node on boxes of shape `(boxes, *input_shape)`.
+
+    Guarantee: for every real input in a box, the exact real value of each tensor, the exact fixed-point value (as long as
+    no format overflows, which `check_overflow` decides), and their difference lie in the enclosures.
+    """
+    result = Propagation(network, quantized, {}, {}, {})
+    for node in network.nodes:
+        inputs = [boxes] if isinstance(node.op, Input) else [result.facts[name].value for name in node.inputs]
+        value = node.op.interval(*inputs)
+        if quantized is None:
+            result.facts[node.name] = Facts(value)
+            result.facts[node.name] = Facts(_tighter_value(result, node, value))
+            continue
+        sources = [Facts(boxes, boxes, boxes)] if isinstance(node.op, Input) else [result.facts[n] for n in node.inputs]
+        parameters = quantized.pairs.get(node.name)
+        fixed = node.op.fixed_interval(parameters, *(facts.pair()[1] for facts in sources))
+        difference = node.op.difference(parameters, *sources)
+        result.facts[node.name] = Facts(value, fixed, difference)
+        value = _tighter_value(result, node, value)
+        difference = _tighter_difference(result, node, difference)
+        difference = difference.intersect(fixed - value)
+        fixed = fixed.intersect(value + difference)
+        result.facts[node.name] = Facts(value, fixed, difference)
+        _round(result, node)
+    return result
+
+
+def _round(result: Propagation, node: Node) -> None:
+    """Replace the facts of a rounding point by those after rounding, and note what rounding may add."""
+    quantized = result.quantized
+    if quantized is None or node.name not in quantized.formats:
+        return
+    output = quantized.formats[node.name]
+    value, fixed, difference = result.facts[node.name].pair()
+    real_input = isinstance(node.op, Input)
+    dropped = real_input or quantized.exact_bits[node.name] > output.fractional_bits
+    always_zero = (fixed.lower == 0.0) & (fixed.upper == 0.0)
+    roundoff = np.where(always_zero | (not dropped), 0.0, 0.5 * output.step)
+    rounded = fixed.mapped(lambda x: np.ldexp(to_grid(x, output.fractional_bits), -output.fractional_bits))
+    result.exact[node.name] = fixed
+    result.roundoff[node.name] = roundoff
+    result.facts[node.name] = Facts(value, rounded, difference.widened(roundoff).intersect(rounded - value))
+
+
+def _needs_substitution(result: Propagation, node: Node) -> bool:
+    """Whether a ReLU reads this affine node and correlations through an earlier nonlinearity could help it."""
+    if not isinstance(node.op, Affine) or size_of(result.network.shapes[node.name]) > WIDEST_SUBSTITUTION:
+        return False
+    return any(isinstance(reader.op, Relu) for reader in result.network.readers[node.name]) and _behind_relu(
+        result, node
+    )
+
+
+def _behind_relu(result: Propagation, node: Node) -> bool:
+    return any(
+        isinstance(result.network.by_name[name].op, Relu) or _behind_relu(result, result.network.by_name[name])
+        for name in node.inputs
+    )
+
+
+def _identity_rows(result: Propagation, node: Node, chosen: np.ndarray) -> Reals:
+    """Unit rows for the chosen neurons, shape `(boxes, chosen, *shape)`."""
+    boxes = result.facts[node.name].value.shape[0]
+    shape = result.network.shapes[node.name]
+    rows = np.eye(size_of(shape))[chosen].reshape(len(chosen), *shape)
+    return np.broadcast_to(rows, (boxes, *rows.shape))
+
+
+def _tighter_value(result: Propagation, node: Node, value: Interval) -> Interval:
+    if not _needs_substitution(result, node):
+        return value
+    chosen = _undecided(value)
+    if chosen.size == 0:
+        return value
+    found = result.substitute(node.name, Rows(_identity_rows(result, node, chosen), None))
+    return _intersect_at(value, chosen, found)
+
+
+def _tighter_difference(result: Propagation, node: Node, difference: Interval) -> Interval:
+    if not _needs_substitution(result, node):
+        return difference
+    value, fixed, _ = result.facts[node.name].pair()
+    chosen = np.union1d(_undecided(value), _undecided(fixed))
+    if chosen.size == 0:
+        return difference
+    found = result.substitute(node.name, Rows(None, _identity_rows(result, node, chosen)))
+    return _intersect_at(difference, chosen, found)
+
+
+def _undecided(value: Interval) -> np.ndarray:
+    """Flat indices of neurons whose sign is open in at least one box."""
+    open_sign = (value.lower < 0.0) & (value.upper > 0.0)
+    return np.flatnonzero(open_sign.reshape(value.shape[0], -1).any(axis=0))
+
+
+def _intersect_at(whole: Interval, chosen: np.ndarray, part: Interval) -> Interval:
+    flat = Interval(whole.lower.reshape(whole.shape[0], -1).copy(), whole.upper.reshape(whole.shape[0], -1).copy())
+    met = flat[:, chosen].intersect(part)
+    flat.lower[:, chosen], flat.upper[:, chosen] = met.lower, met.upper
+    return flat.mapped(lambda x: x.reshape(whole.shape))
+
+
+def output_difference(result: Propagation) -> tuple[Interval, dict[str, Rows]]:
+    """Enclosure of every output's difference, shape `(boxes, outputs)`, and the rows on the way (the sensitivities)."""
+    node = result.network.output
+    size = size_of(result.network.output_shape)
+    rows = _identity_rows(result, node, np.arange(size))
+    found, arrived = result.pull(node.name, Rows(None, rows))
+    if node.name in result.roundoff:
+        found = found.widened(result.roundoff[node.name].reshape(found.shape))
+    forward = result.facts[node.name].pair()[2].mapped(lambda x: x.reshape(found.shape))
+    return found.intersect(forward), arrived
+
+
+def batches(network: Network, boxes: Interval) -> Iterator[slice]:
+    """Slices of the box axis whose coefficient rows fit in memory."""
+    widest = max(size_of(shape) for shape in network.shapes.values())
+    rows = max(
+        [size_of(network.output_shape)]
+        + [
+            size_of(network.shapes[node.name])
+            for node, _ in network.affine()
+            if size_of(network.shapes[node.name]) <= WIDEST_SUBSTITUTION
+        ]
+    )
+    count = max(1, BATCH_NUMBERS // (widest * rows))
+    for start in range(0, boxes.shape[0], count):
+        yield slice(start, min(start + count, boxes.shape[0]))
+
+
+def fixed_ranges(result: Propagation) -> Mapping[str, Interval]:
+    """For each node, the hull over the boxes of the fixed-point value before rounding, one scalar interval a node."""
+    ranges = {}
+    for name, facts in result.facts.items():
+        before = result.exact.get(name, facts.fixed if facts.fixed is not None else facts.value)
+        ranges[name] = Interval(before.lower.min(), before.upper.max())
+    return ranges

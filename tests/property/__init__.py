@@ -1,0 +1,1 @@
+"""Property tests against exact rational arithmetic."""

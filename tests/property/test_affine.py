@@ -1,0 +1,177 @@
+"""Dense against exact fractions: values, differences, linear forms and integers."""
+
+from fractions import Fraction
+
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+from hypothesis import given
+from sound_qkeras.fixed_point import Format
+from sound_qkeras.interval import Interval
+from sound_qkeras.network.ops import AffineCodes, AffinePair, Dense, Facts, Remainder, Rows
+
+from .rationals import (
+    arrays,
+    choices,
+    codes_of,
+    denses,
+    encloses,
+    exact_codes,
+    exact_parameters,
+    intervals,
+    member,
+    reals,
+    to_fractions,
+)
+
+# A part of a radius: the exact parameters lie anywhere between the centres minus and plus the radii.
+parts = st.sampled_from([-1.0, 1.0, 0.0, 0.5])
+BOXES = 2
+
+
+@st.composite
+def cases(draw, largest=1e38):
+    """An operation, its integers, facts about its input, and exact members of all of them."""
+    op, codes = draw(denses())
+    x = draw(intervals(BOXES, op.fan_in, largest=largest))
+    d = draw(intervals(BOXES, op.fan_in, largest=draw(st.sampled_from([1.0, largest]))))
+    value, difference = (member(i, draw(choices(BOXES, op.fan_in))) for i in (x, d))
+    return op, codes, Facts(x, x + d, d), value, difference, exact_parameters(op, draw(parts))
+
+
+@given(cases())
+def test_interval_encloses_the_real_result(case):
+    op, _, facts, x, _, (kernel, bias) = case
+    assert encloses(op.interval(facts.value), x @ kernel + bias)
+
+
+@given(cases())
+def test_fixed_interval_encloses_the_result_of_the_integers(case):
+    op, codes, facts, x, _, _ = case
+    kernel, bias = exact_codes(codes)
+    assert encloses(op.fixed_interval(AffinePair(op, codes), facts.value), x @ kernel + bias)
+
+
+@given(cases())
+def test_difference_encloses_fixed_minus_real(case):
+    op, codes, facts, x, d, (kernel, bias) = case
+    fixed_kernel, fixed_bias = exact_codes(codes)
+    exact = (x + d) @ fixed_kernel + fixed_bias - (x @ kernel + bias)
+    assert encloses(op.difference(AffinePair(op, codes), facts), exact)
+
+
+@given(cases())
+def test_residuals_are_known_up_to_their_slack(case):
+    op, codes, _, _, _, parameters = case
+    pair = AffinePair(op, codes)
+    residuals = ((pair.kernel_residual, pair.kernel_slack), (pair.bias_residual, pair.bias_slack))
+    for (center, slack), fixed, real in zip(residuals, exact_codes(codes), parameters, strict=True):
+        radius = np.zeros_like(center) if slack is None else slack
+        error = np.abs(fixed - real - to_fractions(center))
+        assert (error <= to_fractions(radius)).all()
+
+
+def form(rows, value, difference):
+    """The exact value of linear forms `(boxes, rows)` at exact members `(boxes, n)`."""
+    total = Fraction(0)
+    if rows.value is not None:
+        total = total + (to_fractions(rows.value) * value[:, None]).sum(axis=-1)
+    if rows.difference is not None:
+        total = total + (to_fractions(rows.difference) * difference[:, None]).sum(axis=-1)
+    return total
+
+
+@st.composite
+def forms(draw, size, which):
+    """Linear forms in a result of some size: two rows per box, awkward coefficients."""
+    coefficients = [draw(arrays(reals(1e30), BOXES, 2, size)) for _ in range(2)]
+    return Rows(coefficients[0] if "p" in which else None, coefficients[1] if "a" in which else None)
+
+
+@pytest.mark.parametrize("which", ["p", "a", "ap"])
+@given(data=st.data())
+def test_adjoint_keeps_the_value_of_every_form(which, data):
+    op, codes, facts, x, d, (kernel, bias) = data.draw(cases())
+    rows = data.draw(forms(op.fan_out, which))
+    before = Remainder(*(data.draw(arrays(reals(), BOXES, 2)) for _ in range(2)))
+    before.radius = np.abs(before.radius)
+    remainder = Remainder(before.center, before.radius)
+    pair = AffinePair(op, codes) if "a" in which else None
+    (pulled,) = op.adjoint(pair, rows, remainder, facts if "a" in which else Facts(facts.value))
+
+    fixed_kernel, fixed_bias = exact_codes(codes)
+    y = x @ kernel + bias
+    moved = form(rows, y, (x + d) @ fixed_kernel + fixed_bias - y) - form(pulled, x, d)
+    for sign in (-1, 1):
+        start = to_fractions(before.center) + sign * to_fractions(before.radius)
+        assert encloses(remainder.enclose(), start + moved)
+
+
+@pytest.mark.parametrize(("boxes", "inputs", "outputs"), [(3, 60, 40), (2, 1, 90), (1, 90, 1)])
+def test_wide_layers_are_enclosed(boxes, inputs, outputs):
+    """Cancelling sums of many terms, where the roundings of the products are all there is to enclose."""
+    rng = np.random.default_rng(5)
+    kernel = rng.normal(size=(inputs, outputs)).astype(np.float32).astype(np.float64)
+    op = Dense(kernel, np.zeros(outputs))
+    codes = AffineCodes(
+        Format(12, 3, True).quantize(kernel), Format(12, 3, True), np.zeros(outputs, np.int64), Format(2, 0, True)
+    )
+    x, d = rng.normal(size=(boxes, inputs)), 1e-3 * rng.normal(size=(boxes, inputs))
+    facts = Facts(Interval.point(x), Interval.point(x), Interval.point(d))
+    exact_x, exact_d, exact_kernel = to_fractions(x), to_fractions(d), to_fractions(kernel)
+    fixed_kernel, _ = exact_codes(codes)
+    y = exact_x @ exact_kernel
+    e = (exact_x + exact_d) @ fixed_kernel - y
+    assert encloses(op.interval(facts.value), y)
+    assert encloses(op.difference(AffinePair(op, codes), facts), e)
+    rows = Rows(rng.normal(size=(boxes, 4, outputs)), rng.normal(size=(boxes, 4, outputs)))
+    remainder = Remainder.zero(boxes, 4)
+    (pulled,) = op.adjoint(AffinePair(op, codes), rows, remainder, facts)
+    assert encloses(remainder.enclose(), form(rows, y, e) - form(pulled, exact_x, exact_d))
+
+
+def test_adjoint_survives_underflow():
+    """Coefficients so small that pulling them back underflows still meet members of 1e30."""
+    op = Dense(np.array([[1e-20]]), np.zeros(1))
+    facts = Facts(Interval.point([[1e30]]))
+    remainder = Remainder.zero(1, 1)
+    (pulled,) = op.adjoint(None, Rows(np.array([[[1e-303]]]), None), remainder, facts)
+    exact = Fraction(1e-303) * Fraction(1e-20) * Fraction(1e30)
+    got = Fraction(pulled.value[0, 0, 0]) * Fraction(1e30)
+    assert encloses(remainder.enclose(), np.array([[exact - got]]))
+
+
+@given(denses(), st.integers(1, 10), st.integers(-6, 6), st.data())
+def test_integers_equal_exact_arithmetic(dense, word_length, bits, data):
+    op, _ = dense
+    small = data.draw(small_codes(op))
+    codes = data.draw(arrays(np.arange(-(2.0**word_length), 2.0**word_length + 1), 3, op.fan_in))
+    pair = AffinePair(op, small)
+    sum_bits = op.fractional_bits(pair, bits)
+    result = op.integer(pair, [bits], codes)
+
+    kernel, bias = exact_codes(small)
+    exact = to_fractions(codes) * Fraction(2) ** -bits @ kernel + bias
+    assert (to_fractions(result) * Fraction(2) ** -sum_bits == exact).all()
+    magnitude = op.accumulator_magnitude(pair, bits, np.full((1, op.fan_in), 2.0**word_length))
+    assert Fraction(magnitude) >= np.max(np.abs(exact)) * Fraction(2) ** sum_bits
+    most = np.full(op.fan_in, Fraction(2) ** (word_length - bits)) @ np.abs(kernel) + np.abs(bias)
+    assert Fraction(magnitude) >= np.max(most) * Fraction(2) ** sum_bits
+
+
+@st.composite
+def small_codes(draw, op):
+    """Integers narrow enough for exact sums, on grids that differ between kernel and bias."""
+    formats = [Format(draw(st.integers(2, 12)), draw(st.integers(-4, 4)), True) for _ in range(2)]
+    shapes = (op.kernel.shape, op.bias.shape)
+    codes = [draw(arrays(np.arange(f.min_code, f.max_code + 1), *s)) for f, s in zip(formats, shapes, strict=True)]
+    return AffineCodes(codes[0].astype(np.int64), formats[0], codes[1].astype(np.int64), formats[1])
+
+
+@given(st.data())
+def test_code_values_are_exact(data):
+    kernel = data.draw(arrays(reals(1e6), 2, 2))
+    codes = data.draw(codes_of(kernel, kernel[0]))
+    exact = exact_codes(codes)
+    assert (to_fractions(codes.kernel_value) == exact[0]).all()
+    assert (to_fractions(codes.bias_value) == exact[1]).all()
