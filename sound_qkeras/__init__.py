@@ -2,10 +2,42 @@
 
 from __future__ import annotations
 
+import importlib
 import os
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sound_qkeras.archive import load as load
+    from sound_qkeras.keras_io import float64 as float64
+    from sound_qkeras.pipeline import quantize as quantize
+    from sound_qkeras.result import Result as Result
+    from sound_qkeras.verify.certificate import Certificate as Certificate
+    from sound_qkeras.verify.checker import check as check
 
 # QKeras is a Keras 2 library; TensorFlow reads this when it is first imported.
 os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
 
 __version__ = "0.1.0"
-__all__ = ["__version__"]
+
+# Public name -> module. Imported on first use, so that `import sound_qkeras` takes no time and no TensorFlow.
+_PUBLIC = {
+    "Certificate": "sound_qkeras.verify.certificate",
+    "Result": "sound_qkeras.result",
+    "check": "sound_qkeras.verify.checker",
+    "float64": "sound_qkeras.keras_io",
+    "load": "sound_qkeras.archive",
+    "quantize": "sound_qkeras.pipeline",
+}
+__all__ = ["Certificate", "Result", "__version__", "check", "float64", "load", "quantize"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import public names on first use."""
+    if name in _PUBLIC:
+        return getattr(importlib.import_module(_PUBLIC[name]), name)
+    raise AttributeError(f"module 'sound_qkeras' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    """Public names, imported or not."""
+    return __all__

@@ -19,8 +19,10 @@ from sound_qkeras.errors import InputError
 Codes = npt.NDArray[np.int64]
 Reals = npt.NDArray[np.float64]
 
-# Codes are int64 and their values float64: 53 bits is where both are exact.
+# Stored codes are int64 and their values float64: 53 bits is where both are exact.
 MAX_WORD_LENGTH = 53
+# Accumulators are never stored; beyond 53 bits the simulator sums them as Python integers.
+MAX_ACCUMULATOR_LENGTH = 256
 
 
 @dataclass(frozen=True, order=True)
@@ -28,12 +30,12 @@ class Format:
     """A fixed-point number format.
 
     Args:
-        word_length: all bits, the sign included; 1 to 53.
+        word_length: all bits, the sign included; 1 to 53 for stored values, up to 256 for accumulators.
         integer_bits: bits left of the point without the sign; may be negative or above `word_length`.
         signed: whether one bit is the sign (two's complement).
 
     Raises:
-        InputError: the word length is outside 1 to 53.
+        InputError: the word length is outside 1 to 256.
 
     >>> Format(8, 3, True).fractional_bits, Format(8, 3, True).step
     (4, 0.0625)
@@ -46,11 +48,10 @@ class Format:
     signed: bool
 
     def __post_init__(self) -> None:
-        """Refuse word lengths that int64 codes and float64 values cannot both hold exactly."""
-        if not 1 <= self.word_length <= MAX_WORD_LENGTH:
+        """Refuse word lengths no tensor can have."""
+        if not 1 <= self.word_length <= MAX_ACCUMULATOR_LENGTH:
             raise InputError(
-                f"word_length {self.word_length} is outside 1 to {MAX_WORD_LENGTH}, the bits that int64 codes and "
-                "float64 values both hold exactly; ask for a larger eps or a smaller box"
+                f"word_length {self.word_length} is outside 1 to {MAX_ACCUMULATOR_LENGTH}; ask for a larger eps or a smaller box"
             )
 
     @property

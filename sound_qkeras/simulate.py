@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
 from sound_qkeras.fixed_point import from_codes
-from sound_qkeras.network.quantized import QuantizedNetwork, check_exactness
+from sound_qkeras.network.quantized import QuantizedNetwork
 
 
-def simulate_codes(quantized: QuantizedNetwork, x: npt.ArrayLike) -> npt.NDArray[np.int64]:
+def simulate_codes(quantized: QuantizedNetwork, x: npt.ArrayLike) -> npt.NDArray[Any]:
     """Output codes for samples `(n, *input_shape)`: exact integers, saturating where QKeras does.
 
-    Guarantee: equal, with no tolerance, to the QKeras model in float64 and, inside the proved box, to the C++.
+    Guarantee: equal, with no tolerance, to the QKeras model in float64 wherever its sums fit 53 bits
+    (`quantized.wide_layers` is empty) and, inside the proved box, to the C++.
+
+    Returns:
+        int64, or Python integers in an object array where the last layer's sum may need more than 63 bits.
     """
-    check_exactness(quantized)
-    return quantized.simulate_all(x)[quantized.network.output.name].astype(np.int64)
+    codes = quantized.simulate_all(x)[quantized.network.output.name]
+    wide = codes.dtype == object and codes.size > 0 and int(np.max(np.abs(codes))) >= 1 << 63
+    return codes if wide else codes.astype(np.int64)
 
 
 def simulate(quantized: QuantizedNetwork, x: npt.ArrayLike) -> npt.NDArray[np.float64]:
-    """Output values for samples `(n, *input_shape)`; `simulate_codes` times the output's step, exactly."""
-    name = quantized.network.output.name
-    return from_codes(simulate_codes(quantized, x), quantized.fractional_bits[name])
+    """Output values for samples `(n, *input_shape)`: `simulate_codes` times the output's step.
+
+    Exact while the codes fit 53 bits, else rounded to the nearest float64.
+    """
+    codes = quantized.simulate_all(x)[quantized.network.output.name]
+    return from_codes(codes, quantized.fractional_bits[quantized.network.output.name])

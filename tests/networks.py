@@ -1,6 +1,8 @@
 """Random networks and their fixed-point twins, for any test that needs one."""
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
@@ -23,7 +25,7 @@ def random_network(
     nodes = [Node("x", Input((sizes[0],) if flat else (1, sizes[0])), (), "x")]
     if not flat:
         nodes.append(Node("flatten", Reshape((1, sizes[0]), (sizes[0],)), ("x",), "flatten"))
-    for index, (fan_in, fan_out) in enumerate(zip(sizes, sizes[1:], strict=False)):
+    for index, (fan_in, fan_out) in enumerate(pairwise(sizes)):
         kernel = rng.normal(size=(fan_in, fan_out)) / np.sqrt(fan_in)
         op = Dense(float32(kernel), float32(0.3 * rng.normal(size=fan_out)))
         nodes.append(Node(f"dense_{index}", op, (nodes[-1].name,), f"dense_{index}"))
@@ -70,7 +72,7 @@ def with_parameters(
     facts: dict[str, Interval] = {}
     for node in network.nodes:
         sources = [facts[name] for name in node.inputs] or [Interval(ranges[0][None], ranges[1][None])]
-        pair = AffinePair(node.op, parameters[node.name]) if isinstance(node.op, Affine) else None
+        pair: Any = AffinePair(node.op, parameters[node.name]) if isinstance(node.op, Affine) else None
         exact = sums[node.name] = node.op.fixed_interval(pair, *sources)
         bits = fractional_bits.get(node.name)
         if bits is not None:
@@ -89,7 +91,7 @@ def with_parameters(
 def random_quantized(
     rng: np.random.Generator, sizes: Sequence[int] | None = None, low: float = -1.0, high: float = 1.0
 ) -> tuple[QuantizedNetwork, Box]:
-    """A small random network with random fractional bits on every tensor, and the box its formats are wide enough for."""
+    """A small random network with random fractional bits on every tensor, and the box its formats are made for."""
     if sizes is None:
         sizes = [int(size) for size in rng.integers(1, 8, size=rng.integers(2, 5))]
     linear = [index for index in range(len(sizes) - 2) if rng.random() < 0.3]

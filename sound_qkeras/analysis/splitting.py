@@ -61,6 +61,7 @@ def refine(
     target: float = 1.0,
     max_leaves: int = 1024,
     deadline: float = float("inf"),
+    hopeless: bool = False,
 ) -> Splitting:
     """Cut the worst leaves until every relative bound is at most `target`, or a budget ends.
 
@@ -71,13 +72,15 @@ def refine(
         target: relative bound at which a leaf is left alone.
         max_leaves: most leaves the tree may have.
         deadline: `time.monotonic()` value after which nothing more is cut.
+        hopeless: stop as soon as the leaves that are left will hardly reach the target. Bounds were seen to fall with
+            about the square root of the number of leaves.
     """
     state = Splitting(quantized, eps, box.lower.reshape(1, -1), box.upper.reshape(1, -1))
     _measure(state, box.shape, np.array([0]))
     leaves = 1
     while box.lower.size <= MOST_INPUTS_TO_SPLIT and leaves < max_leaves and time.monotonic() < deadline:
         worst = state.open_leaves(target)
-        if worst.size == 0:
+        if worst.size == 0 or (hopeless and state.worst > 1.05 * target * (max_leaves / leaves) ** 0.6):
             break
         chosen = worst[: max(1, min(256, max_leaves - leaves, (worst.size + 1) // 2))]
         new = _cut(state, chosen)

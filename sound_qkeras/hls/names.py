@@ -19,14 +19,15 @@ posedge real reg time tri wand wire wor
 """
 # What our templates and the standard headers call their own, without the suffixes below.
 _TAKEN = """
-code expected exact folder i input inputs o output outputs product sum value x y
+bench code expected exact folder i input inputs o output outputs product sum value x y
 int8 int16 int32 int64 uint8 uint16 uint32 uint64 intmax uintmax intptr uintptr ptrdiff size ssize off time clock
-add_product from_code code_of ap_int ap_uint ap_fixed ap_ufixed floor ldexp fmod
+add_product as_signed_32 as_signed_64 round_even_32 round_even_64 shift_left_64 from_code code_of fraction
+ap_int ap_uint ap_fixed ap_ufixed floor ldexp fmod
 """
 RESERVED = frozenset(_KEYWORDS.split()) | frozenset(_TAKEN.split())
 
-# Everything a layer called `name` may define is `name` plus one of these, or plus `_` and the number of an output.
-SUFFIXES = ("", "_t", "_code_t", "_exact_t", "_acc_t", "_sum_t", "_w", "_b", "_w_t", "_fraction", "_w_fraction", "_b_fraction")
+# Everything a layer called `name` may define is `name` plus one of these, or plus `_out` and a number.
+SUFFIXES = ("", "_t", "_y", "_code_t", "_exact_t", "_acc_t", "_sum_t", "_w", "_b", "_w_t", "_w_fraction", "_b_fraction")
 
 
 def check_name(name: str) -> str:
@@ -40,8 +41,8 @@ def check_name(name: str) -> str:
     """
     if not _IDENTIFIER.fullmatch(name) or name in RESERVED:
         raise InputError(
-            f"name '{name}' cannot name a C function; accepted: a letter, then letters, digits and underscores, no word "
-            f"of C, C++ or Verilog; for example name='{_mend(name)}_net'"
+            f"name '{name}' cannot name a C function; accepted: a letter, then letters, digits and underscores, and no "
+            f"word of C, C++ or Verilog; for example name='{_mend(name)}_net'"
         )
     return name
 
@@ -75,4 +76,4 @@ def _mend(name: str) -> str:
 
 
 def _derived(identifier: str, size: int) -> set[str]:
-    return {identifier + suffix for suffix in SUFFIXES} | {f"{identifier}_{index}" for index in range(size)}
+    return {identifier + suffix for suffix in SUFFIXES} | {f"{identifier}_out{index}" for index in range(size)}

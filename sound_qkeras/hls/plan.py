@@ -31,11 +31,13 @@ def make_plan(quantized: QuantizedNetwork, options: Options, ranges: Mapping[str
     """
     network = quantized.network
     proved = _proved(quantized, ranges or {})
-    names = identifiers({node.name: size_of(network.shapes[node.name]) for node in network.nodes}, options.name)
+    names = identifiers({node.name: size_of(network.shapes[node.name]) for node in network.nodes[1:]}, options.name)
     first = network.nodes[0]
     entry = quantized.formats[first.name]
     guarded = options.input_guard is not None
-    tensors = {first.name: Tensor(first, names[first.name], network.input_shape, entry, entry, True, guarded, proved.get(first.name))}
+    tensors = {
+        first.name: Tensor(first, "input", network.input_shape, entry, entry, True, guarded, proved.get(first.name))
+    }
     layers: list[Layer] = []
     for node in network.nodes[1:]:
         inputs = tuple(tensors[name] for name in node.inputs)
@@ -46,17 +48,17 @@ def make_plan(quantized: QuantizedNetwork, options: Options, ranges: Mapping[str
             tensors[node.name] = inputs[0]
             continue
         rounded = output is not None and output != exact
-        tensors[node.name] = Tensor(
-            node, names[node.name], network.shapes[node.name], exact, output or exact, rounded, proved=proved.get(node.name)
-        )
+        shape, name = network.shapes[node.name], names[node.name]
+        tensors[node.name] = Tensor(node, name, shape, exact, output or exact, rounded, proved=proved.get(node.name))
         layers.append(Layer(node, inputs, tensors[node.name], quantized))
     return Plan(options, quantized, tensors, tuple(layers))
 
 
 def _proved(quantized: QuantizedNetwork, ranges: Mapping[str, Any]) -> dict[str, tuple[float, float]]:
-    unknown = sorted(set(ranges) - set(quantized.network.by_name))
+    known = quantized.network.by_name
+    unknown = sorted(set(ranges) - set(known))
     if unknown:
-        raise InputError(f"ranges are given for {unknown}, which are no nodes; nodes: {list(quantized.network.by_name)}")
+        raise InputError(f"ranges are given for {unknown}, which are no nodes; accepted: {list(known)}")
     proved = {name: (float(np.min(lower)), float(np.max(upper))) for name, (lower, upper) in ranges.items()}
     for name, (lower, upper) in proved.items():
         if not (math.isfinite(lower) and math.isfinite(upper) and lower <= upper):

@@ -37,40 +37,39 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
-        autoescape=False,  # noqa: S701 (C, not HTML)
+        autoescape=False,
     )
-    filters = (plain, ap_fixed, ap_int, stdint, declaration, describe, step, exact_type, integer_bits, shifted_left)
-    jinja.filters.update({function.__name__: function for function in filters})
+    types = (ap_fixed, ap_int, exact_type, integer_bits, signed_bits, stdint)
+    texts = (declaration, describe, plain, plus, shifted_left, step)
+    jinja.filters.update({function.__name__: function for function in (*types, *texts)})
     return jinja
 
 
-def render(jinja: Environment, template: str, plan: Plan, **more: Any) -> str:
-    """One file: the template with the plan's parts by name."""
-    return jinja.get_template(template).render(
-        plan=plan,
-        options=plan.options,
-        name=plan.options.name,
-        input=plan.input,
-        output=plan.output,
-        tensors=plan.written,
-        layers=plan.layers,
-        constants={layer.identifier: constants_of(plan, layer) for layer in plan.layers},
-        contexts={layer.identifier: writer_for(layer.node).context(layer, plan.options) for layer in plan.layers},
-        **more,
-    )
+def parts(plan: Plan) -> dict[str, Any]:
+    """What every template may read, computed once."""
+    writers = {layer.identifier: writer_for(layer.node) for layer in plan.layers}
+    contexts = {layer.identifier: writer_for(layer.node).context(layer, plan.options) for layer in plan.layers}
+    return {
+        "plan": plan,
+        "options": plan.options,
+        "name": plan.options.name,
+        "input": plan.input,
+        "output": plan.output,
+        "tensors": plan.written,
+        "layers": plan.layers,
+        "sums": {identifier for identifier, writer in writers.items() if writer.sums},
+        "constants": {layer.identifier: writer_for(layer.node).constants(layer, plan.options) for layer in plan.layers},
+        "contexts": contexts,
+        **sharing(plan, contexts),
+    }
 
 
-def render_layer(jinja: Environment, plan: Plan, layer: Layer) -> str:
+def layer_text(jinja: Environment, shared: Mapping[str, Any], layer: Layer) -> str:
     """The code of one operation, from the template of its kind."""
-    options, kind = plan.options, layer.node.op.kind
+    options, kind = shared["options"], layer.node.op.kind
     template = jinja.select_template([f"{options.target}/{kind}.{options.style}.j2", f"{options.target}/{kind}.j2"])
-    context = writer_for(layer.node).context(layer, options)
-    return template.render(layer=layer, id=layer.identifier, x=layer.source, y=layer.output, options=options, **context)
-
-
-def constants_of(plan: Plan, layer: Layer) -> tuple[Constant, ...]:
-    """The arrays of one layer."""
-    return writer_for(layer.node).constants(layer, plan.options)
+    context = shared["contexts"][layer.identifier]
+    return template.render(**shared, layer=layer, id=layer.identifier, x=layer.source, y=layer.output, **context)
 
 
 def plain(text: str) -> str:
@@ -107,6 +106,12 @@ def integer_bits(output: Format) -> int:
     return next(bits for bits in (8, 16, 32, 64) if output.word_length <= bits)
 
 
+def signed_bits(tensor: Tensor) -> int:
+    """Bits of the signed integer that the C target rounds this tensor in: 32 where value and shift fit, else 64."""
+    exact = tensor.exact
+    return 32 if exact.word_length + (not exact.signed) <= 32 and tensor.dropped_bits <= 30 else 64
+
+
 def stdint(output: Format) -> str:
     """The smallest standard integer that holds the codes of a format."""
     return f"{'' if output.signed else 'u'}int{integer_bits(output)}_t"
@@ -115,6 +120,11 @@ def stdint(output: Format) -> str:
 def shifted_left(bits: int | None) -> str:
     """The C text of a left shift, empty for none."""
     return f" << {bits}" if bits else ""
+
+
+def plus(bits: int) -> str:
+    """The C text of an addition, empty for zero."""
+    return f" + {bits}" if bits else ""
 
 
 def step(output: Format) -> str:
@@ -175,6 +185,14 @@ def _wrapped(codes: Codes, indent: str) -> Iterator[str]:
         yield indent + ", ".join(texts[start : start + count]) + comma
 
 
-def layer_texts(jinja: Environment, plan: Plan) -> Mapping[str, str]:
-    """The code of every operation, by C name."""
-    return {layer.identifier: render_layer(jinja, plan, layer) for layer in plan.layers}
+def sharing(plan: Plan, contexts: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """For the loops style: elements of a tensor written at once (`lanes`), and the banks it is kept in (`partitions`)."""
+    lanes = {plan.input.identifier: 1}
+    banks = {plan.input.identifier: 1}
+    for layer in plan.layers:
+        factors = contexts[layer.identifier].get("factors")
+        source = layer.source.identifier
+        lanes[layer.identifier] = lanes[source] if factors is None else factors.outputs
+        banks[layer.identifier] = lanes[layer.identifier]
+        banks[source] = max(banks[source], 1 if factors is None else factors.inputs)
+    return {"lanes": lanes, "partitions": banks}

@@ -19,7 +19,7 @@ class Tensor:
 
     Args:
         node: the node that computes it.
-        identifier: its C name.
+        identifier: its C name; "input" for the network's input.
         shape: its shape, without the batch axis; stored row-major as one flat array.
         exact: a format that holds every exact result inside the box.
         format: what readers see: `exact`, or what it is rounded to.

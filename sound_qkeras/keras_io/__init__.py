@@ -1,6 +1,18 @@
 """Keras models in, QKeras models out. TensorFlow is imported when a function here is first called, not before."""
 
 from sound_qkeras.keras_io.environment import float64, select_legacy_keras
+from sound_qkeras.keras_io.quantizers import model_quantize, quantizer_config
 from sound_qkeras.keras_io.reader import read_model
+from sound_qkeras.keras_io.storage import load_model, save_model
+from sound_qkeras.keras_io.writer import to_qkeras
 
-__all__ = ["float64", "read_model", "select_legacy_keras"]
+__all__ = [
+    "float64",
+    "load_model",
+    "model_quantize",
+    "quantizer_config",
+    "read_model",
+    "save_model",
+    "select_legacy_keras",
+    "to_qkeras",
+]

@@ -73,8 +73,8 @@ def _import(name: str) -> ModuleType:
         return importlib.import_module(name)
     except ImportError as error:
         raise DependencyError(
-            f"'{name}' cannot be imported ({error}); reading and writing Keras models needs tensorflow, tf_keras of the "
-            "same minor version, QKeras==0.9.0 and pyparsing<4; install sound-qkeras with its dependencies"
+            f"'{name}' cannot be imported ({error}); Keras models need tensorflow, tf_keras of the same minor version, "
+            "QKeras==0.9.0 and pyparsing<4; install sound-qkeras with its dependencies"
         ) from error
 
 

@@ -1,8 +1,8 @@
 """Saved Keras models, rebuilt from their configuration and their numbers alone.
 
-A file can name any Python object and hold compiled functions. Nothing of that is used: the configuration is read as plain
-json, every layer kind is checked against what is supported before Keras sees it, only names and numbers are kept, and the
-weights are loaded as arrays.
+A file can name any Python object and hold compiled functions. Nothing of that is used: the configuration is read as
+plain json, every layer kind is checked against what is supported before Keras sees it, only names and numbers are kept,
+and the weights are loaded as arrays.
 """
 
 from __future__ import annotations
@@ -108,7 +108,8 @@ def _saved_model_config(path: Path) -> str | None:
     import_keras()
     from tf_keras.protobuf import saved_metadata_pb2
 
-    nodes = saved_metadata_pb2.SavedMetadata.FromString(metadata.read_bytes()).nodes
+    saved: Any = saved_metadata_pb2
+    nodes = saved.SavedMetadata.FromString(metadata.read_bytes()).nodes
     return next((node.metadata for node in nodes if node.node_path == "root"), None)
 
 
@@ -168,7 +169,7 @@ def _plain(value: Any) -> Any:
         return [_plain(item) for item in value]
     if not isinstance(value, dict):
         return value
-    kind, inner = value.get("class_name"), value.get("config")
+    kind, inner = value.get("class_name"), value.get("config") or {}
     if kind == "__tuple__":
         return tuple(_plain(value["items"] if "items" in value else inner["value"]))
     if kind == "__numpy__":

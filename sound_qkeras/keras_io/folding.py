@@ -1,4 +1,4 @@
-"""Folding of elementwise affine layers (BatchNormalization, Normalization, Rescaling) into the Dense layers beside them."""
+"""Folding of elementwise affine layers (BatchNormalization, Normalization, Rescaling) into Dense neighbours."""
 
 from __future__ import annotations
 
@@ -83,8 +83,8 @@ def _merge(table: dict[str, Step], target: Step, step: Step, *, after: bool) -> 
         merged = op.then(step.op) if after and isinstance(op, Linear) else op.fed_by(step.op)
     if not merged.is_finite:
         raise ModelError(
-            f"layer '{step.layer}' ({step.kind}): folded into '{target.layer}', its parameters exceed the float64 range; "
-            "retrain or repair the model"
+            f"layer '{step.layer}' ({step.kind}): folded into '{target.layer}', its parameters exceed the float64 "
+            "range; retrain or repair the model"
         )
     table[target.name] = replace(target, op=merged)
 

@@ -157,8 +157,8 @@ def _root(layer: Any, variance: Reals, epsilon: float) -> Interval:
     total = Interval(down(variance + epsilon), up(variance + epsilon)) if epsilon else Interval.point(variance)
     if np.any(total.lower < 0.0):
         raise ModelError(
-            f"layer '{layer.name}' ({type(layer).__name__}): variance plus epsilon is as low as {np.min(total.lower):.3g}, "
-            "expected a positive number; retrain or repair the model"
+            f"layer '{layer.name}' ({type(layer).__name__}): variance plus epsilon is as low as "
+            f"{np.min(total.lower):.3g}, expected a positive number; retrain or repair the model"
         )
     return square_root(total)
 

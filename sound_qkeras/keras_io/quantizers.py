@@ -6,23 +6,36 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from sound_qkeras.fixed_point import Format
 from sound_qkeras.keras_io.environment import import_qkeras
 from sound_qkeras.network import Node, QuantizedNetwork
 from sound_qkeras.network.ops import Affine, Input, Relu
 
+# quantized_relu computes in float32 whatever the session does, exactly up to here.
+RELU_BITS = 24
+
 QuantizerConfig = dict[str, str | dict[str, str]]
 
 
+def activation_quantizer(output: Format, dtype: str) -> str:
+    """The quantizer of an activation.
+
+    An unsigned one is `quantized_relu` where that is exact, because hls4ml takes every `quantized_bits` for signed.
+    """
+    wider = max(0, -output.integer_bits)
+    bits = output.word_length + wider
+    if output.signed or dtype != "float32" or bits > RELU_BITS:
+        return output.to_quantized_bits()
+    return f"quantized_relu({bits},{output.integer_bits + wider})"
+
+
 def quantizer_config(quantized: QuantizedNetwork) -> QuantizerConfig:
-    """What `qkeras.utils.model_quantize` takes: Keras layer names to quantizer strings.
+    """What `qkeras.utils.model_quantize` takes: Keras layer names to quantizer strings, for float32 sessions.
 
-    A Dense layer maps to its `kernel_quantizer`, `bias_quantizer` and, where its result is rounded, `activation_quantizer`;
-    an activation layer to one string. The input layer's entry says how inputs are rounded: `model_quantize` ignores it,
-    because it can only replace layers. The guarantee is about the model `to_qkeras` builds; the model `model_quantize` makes
-    does not round its input and does not fold normalisation layers.
-
-    >>> quantizer_config.__name__
-    'quantizer_config'
+    A Dense layer maps to its `kernel_quantizer`, `bias_quantizer` and, where its result is rounded,
+    `activation_quantizer`; an activation layer to one string. The input layer's entry says how inputs are rounded:
+    `model_quantize`, which can only replace layers, ignores it. The guarantee is about the model `to_qkeras` builds;
+    the model `model_quantize` makes does not round its input and keeps normalisation layers.
     """
     config: QuantizerConfig = {}
     for node in quantized.network.nodes:
@@ -40,7 +53,7 @@ def _add_activation(config: QuantizerConfig, quantized: QuantizedNetwork, node: 
     """The node's rounding; a rectifier that is not rounded stays one, which QKeras has to be told."""
     entry = config.get(node.layer)
     if node.name in quantized.formats:
-        quantizer = quantized.formats[node.name].to_quantized_bits()
+        quantizer = activation_quantizer(quantized.formats[node.name], "float32")
     elif isinstance(node.op, Relu) and isinstance(entry, dict):
         quantizer = "relu"
     else:

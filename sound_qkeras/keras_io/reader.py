@@ -25,8 +25,8 @@ def read_model(model: Any) -> Network:
     softmax or sigmoid is set aside in `head`, and `notes` says so.
 
     Args:
-        model: a built tf_keras Sequential or Functional model with one input and one output, or the path of one saved as
-            `.h5`, `.keras` or SavedModel. Code in files is never run.
+        model: a built tf_keras Sequential or Functional model with one input and one output, or the path of one saved
+            as `.h5`, `.keras` or SavedModel. Code in files is never run.
 
     Returns:
         The network; nodes are named after their Keras layers.

@@ -73,9 +73,10 @@ def _check_saturation(quantized: QuantizedNetwork) -> None:
             continue
         largest = magnitudes[source.name] * 2.0 ** -quantized.exact_bits[source.name]
         if largest > output.maximum and largest > EXACT_LIMIT * output.step:
+            layer = quantized.network.by_name[name].layer
             raise InputError(
-                f"layer '{quantized.network.by_name[name].layer}' activation: {output}: QKeras cannot saturate sums of up to "
-                f"{largest:.3g} exactly; accepted: up to 2**53 steps of {output.step:.3g}; use fewer fractional bits"
+                f"layer '{layer}' activation: {output}: QKeras cannot saturate sums of up to {largest:.3g} exactly; "
+                f"accepted: up to 2**53 steps of {output.step:.3g}; use fewer fractional bits"
             )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ SUFFIXES = (".keras", ".h5")
 
 
 def save_model(model: Any, path: str | os.PathLike[str]) -> None:
-    """Save a QKeras model so that `qkeras.utils.load_qmodel` reads it; the old file stays until the new one is complete.
+    """Save a QKeras model for `qkeras.utils.load_qmodel`; an old file stays until the new one is complete.
 
     Args:
         model: a model from `to_qkeras`.
@@ -30,7 +31,9 @@ def save_model(model: Any, path: str | os.PathLike[str]) -> None:
     try:
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=".saving") as folder:
             complete = Path(folder) / target.name
-            _save(model, complete)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", UserWarning)  # QKeras serialises quantizers as if they were constraints
+                model.save(str(complete))
             complete.replace(target)
     except OSError as error:
         raise InputError(f"'{target}' cannot be written: {error.strerror or error}; choose another place") from error

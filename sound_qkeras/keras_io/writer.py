@@ -8,10 +8,12 @@ from typing import Any, Literal
 import numpy as np
 
 from sound_qkeras.errors import InputError
+from sound_qkeras.fixed_point import Format
 from sound_qkeras.keras_io.environment import float_type, import_keras, import_qkeras
+from sound_qkeras.keras_io.quantizers import activation_quantizer
 from sound_qkeras.keras_io.representable import check_representable
 from sound_qkeras.network import Node, QuantizedNetwork
-from sound_qkeras.network.ops import AffineCodes
+from sound_qkeras.network.ops import AffineCodes, Relu
 
 Dtype = Literal["float32", "float64"]
 
@@ -22,13 +24,14 @@ ROUNDED = "_rounded"
 def to_qkeras(quantized: QuantizedNetwork, *, dtype: Dtype = "float32", head: bool = False) -> Any:
     """The QKeras model of a fixed-point network, its weights set to the network's exact values.
 
-    Guarantee: in float64 (inside `sound_qkeras.float64()`) the model equals `simulate` bit for bit, for every input of at
-    most 2**53 input steps, as long as no signed format with negative `integer_bits` saturates: QKeras cannot say such a
-    format and gets a wider one on the same grid. Inside the proved box nothing saturates. In float32 the same holds where
-    every sum stays within 2**24 steps and every weight within 24 bits.
+    Guarantee: in float64, inside `sound_qkeras.float64()`, the model equals `simulate` bit for bit, for every input of
+    up to 2**53 input steps, as long as no signed format with negative `integer_bits` saturates: QKeras cannot say such
+    a format and gets a wider one on the same grid. Inside the proved box nothing saturates. In float32 the same holds
+    where every sum stays within 2**24 steps and every weight within 24 bits.
 
     Every layer is a plain Keras or QKeras one, so any session can load the float32 model with
-    `qkeras.utils.load_qmodel`, train it, and convert it with hls4ml. Training clips kernels to `+-max(1, 2**integer)`.
+    `qkeras.utils.load_qmodel`, train it, and convert it with hls4ml (`bit_exact=True`). Training clips kernels to
+    `+-max(1, 2**integer)`.
 
     Args:
         quantized: the fixed-point network.
@@ -71,11 +74,23 @@ def _build(quantized: QuantizedNetwork, dtype: Dtype, head: bool) -> Any:
 
 def _rounded(quantized: QuantizedNetwork, node: Node, exact: Any, dtype: Dtype) -> Any:
     """The node's result after the rounding of its format, if it has one."""
-    if node.name not in quantized.formats:
+    output = quantized.formats.get(node.name)
+    if output is None or _rectifies_itself(quantized, node, dtype):
         return exact
-    name = _unused(quantized, f"{node.name}{ROUNDED}")
+    return _q_activation(output, _unused(quantized, f"{node.name}{ROUNDED}"), dtype)(exact)
+
+
+def _q_activation(output: Format, name: str, dtype: Dtype) -> Any:
     # A string, not a quantizer object: QActivation cannot be loaded from .keras files otherwise.
-    return import_qkeras().QActivation(quantized.formats[node.name].to_quantized_bits(), name=name, dtype=dtype)(exact)
+    return import_qkeras().QActivation(activation_quantizer(output, dtype), name=name, dtype=dtype)
+
+
+def _rectifies_itself(quantized: QuantizedNetwork, node: Node, dtype: Dtype) -> bool:
+    """Whether the node is a ReLU that one `quantized_relu` computes, rounding included."""
+    output = quantized.formats.get(node.name)
+    if output is None or not isinstance(node.op, Relu) or output.integer_bits < 0:
+        return False
+    return activation_quantizer(output, dtype).startswith("quantized_relu")
 
 
 def _write_dense(quantized: QuantizedNetwork, node: Node, dtype: Dtype) -> Any:
@@ -92,11 +107,13 @@ def _write_dense(quantized: QuantizedNetwork, node: Node, dtype: Dtype) -> Any:
 
 
 def _write_relu(quantized: QuantizedNetwork, node: Node, dtype: Dtype) -> Any:
-    """A plain ReLU: rounding clips at zero anyway, but only ReLU has the gradient that training needs.
+    """QKeras' rounding ReLU; where there is none, a plain one, whose gradient training needs although rounding clips.
 
-    Where QKeras has to be given a wider format, the ReLU saturates in its place.
+    Where QKeras has to be given a wider format, the plain ReLU saturates in its place.
     """
     output = quantized.formats.get(node.name)
+    if output is not None and _rectifies_itself(quantized, node, dtype):
+        return _q_activation(output, node.name, dtype)
     widened = output is not None and not output.signed and output.integer_bits < 0
     maximum = output.maximum if output is not None and widened else None
     return import_keras().layers.ReLU(max_value=maximum, name=node.name, dtype=dtype)

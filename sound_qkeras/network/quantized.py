@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from sound_qkeras.errors import ModelError, VerificationError
-from sound_qkeras.fixed_point import Format, to_grid
+from sound_qkeras.fixed_point import MAX_WORD_LENGTH, Format, to_grid
 from sound_qkeras.network.graph import Network, Node, as_samples
 from sound_qkeras.network.ops import Affine, AffineCodes, AffinePair, Input
 
@@ -47,6 +49,9 @@ class QuantizedNetwork:
         ]
         if missing or unknown:
             raise ModelError(f"rounding points without a format: {missing}; names that are no node: {unknown}")
+        for name, output in self.formats.items():
+            if output.word_length > MAX_WORD_LENGTH:
+                raise ModelError(f"node '{name}': a stored value has at most {MAX_WORD_LENGTH} bits, received {output}")
         for node, op in self.network.affine():
             if node.name not in self.parameters:
                 raise ModelError(f"layer '{node.layer}' ({op.kind}) has no integer parameters")
@@ -86,25 +91,47 @@ class QuantizedNetwork:
             for name, bits in self.exact_bits.items()
         }
 
-    def simulate_all(self, x: npt.ArrayLike) -> dict[str, Reals]:
-        """Codes of every node for samples `(n, *input_shape)`, as float64 holding integers; see `simulate`."""
+    @cached_property
+    def code_hash(self) -> str:
+        """SHA-256 over every integer and every format."""
+        digest = hashlib.sha256()
+        for name, codes in sorted(self.parameters.items()):
+            digest.update(repr((name, codes.kernel_format, codes.bias_format, codes.kernel.shape)).encode())
+            digest.update(np.ascontiguousarray(codes.kernel).tobytes() + np.ascontiguousarray(codes.bias).tobytes())
+        digest.update(repr((sorted(self.formats.items()), sorted(self.accumulators.items()))).encode())
+        return digest.hexdigest()
+
+    def simulate_all(self, x: npt.ArrayLike) -> dict[str, npt.NDArray[Any]]:
+        """Codes of every node for samples `(n, *input_shape)`; see `simulate`.
+
+        Arrays of float64 holding integers, or of Python integers behind a layer whose sums may exceed 53 bits.
+        """
         samples = as_samples(x, self.network.input_shape)
-        codes: dict[str, Reals] = {}
+        codes: dict[str, npt.NDArray[Any]] = {}
         for node in self.network.nodes:
             if isinstance(node.op, Input):
                 codes[node.name] = self.formats[node.name].quantize(samples).astype(np.float64)
                 continue
             bits = [self.fractional_bits[name] for name in node.inputs]
-            exact = node.op.integer(self.pairs.get(node.name), bits, *(codes[name] for name in node.inputs))
+            inputs = [codes[name] for name in node.inputs]
+            if node.name in self.wide_layers:
+                inputs = [to_python_integers(array) for array in inputs]
+            exact = node.op.integer(self.pairs.get(node.name), bits, *inputs)
             codes[node.name] = self._round(node.name, exact)
         return codes
 
-    def _round(self, name: str, exact: Reals) -> Reals:
+    def _round(self, name: str, exact: npt.NDArray[Any]) -> npt.NDArray[Any]:
         if name not in self.formats:
             return exact
         output = self.formats[name]
-        scaled = to_grid(exact, output.fractional_bits - self.exact_bits[name])
-        return np.clip(scaled, output.min_code, output.max_code)
+        shift = output.fractional_bits - self.exact_bits[name]
+        scaled = to_grid(exact, shift) if exact.dtype != object else round_integers(exact, shift)
+        return np.clip(scaled, output.min_code, output.max_code).astype(np.float64)
+
+    @cached_property
+    def wide_layers(self) -> frozenset[str]:
+        """Affine nodes whose sums may need more than 53 bits: neither float64 nor QKeras is exact there."""
+        return frozenset(name for name, size in self.accumulator_magnitudes().items() if not size <= EXACT_LIMIT)
 
     def accumulator_magnitudes(self) -> dict[str, float]:
         """For each affine node, the largest sum of absolute terms in steps, over every code its input format has.
@@ -132,21 +159,34 @@ def _check_codes(node: Node, op: Affine, codes: AffineCodes) -> None:
             raise ModelError(
                 f"layer '{node.layer}' {kind} codes are {array.dtype}{array.shape}, expected int64{expected}"
             )
+        if output.word_length > MAX_WORD_LENGTH:
+            raise ModelError(f"layer '{node.layer}' {kind}: a stored value has at most {MAX_WORD_LENGTH} bits, received {output}")
         if array.size and (int(array.min()) < output.min_code or int(array.max()) > output.max_code):
             raise ModelError(f"layer '{node.layer}' {kind}: a code does not fit {output}")
 
 
+def to_python_integers(codes: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """The same integers as an object array, whose arithmetic never rounds."""
+    return codes if codes.dtype == object else codes.astype(np.int64).astype(object)
+
+
+def round_integers(codes: npt.NDArray[Any], shift: int) -> npt.NDArray[Any]:
+    """`codes * 2**shift` rounded half to even, for Python integers of any size."""
+    if shift >= 0:
+        return codes * (1 << shift)
+    floor = codes >> -shift
+    twice_rest = 2 * (codes - (floor << -shift))
+    half = 1 << -shift
+    up = (twice_rest > half) | ((twice_rest == half) & (floor % 2 == 1))
+    return floor + up.astype(np.int64).astype(object)
+
+
 def check_exactness(quantized: QuantizedNetwork) -> None:
-    """Prove that no float64 sum of the integer network can round, for any input at all.
+    """Refuse a network with integer sums that float64 cannot hold.
 
     Raises:
-        VerificationError: an accumulator may need more than 53 bits; names the layer.
+        VerificationError: names the first layer whose sum may need more than 53 bits.
     """
-    for name, magnitude in quantized.accumulator_magnitudes().items():
-        if not magnitude <= EXACT_LIMIT:
-            bits = int(np.ceil(np.log2(magnitude)))
-            layer = quantized.network.by_name[name].layer
-            raise VerificationError(
-                f"layer '{layer}': its exact sum may need {bits} bits, more than the 53 that float64 holds",
-                layer_name=layer,
-            )
+    for name in quantized.wide_layers:
+        layer = quantized.network.by_name[name].layer
+        raise VerificationError(f"layer '{layer}': its exact sum may need more than 53 bits", layer_name=layer)

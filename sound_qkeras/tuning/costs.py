@@ -83,9 +83,9 @@ def objective(cost: str | GroupCost) -> Objective:
     if callable(cost):
         return Objective(cost, 0.0)
     if cost == "weight_bits":
-        return Objective(_share({"weight": 1.0, "activation": 1e-2, "bias": 1e-4}), 1e-4)
+        return Objective(_share({"weight": 1.0, "activation": 1e-2, "bias": 1e-4}, reads=2e-3), 0.0)
     if cost == "total_bits":
-        return Objective(_share({"weight": 1.0, "activation": 1.0, "bias": 1.0}), 1e-4)
+        return Objective(_share({"weight": 1.0, "activation": 1.0, "bias": 1.0}), 0.0)
     if cost == "bit_operations":
         return Objective(_share({"weight": 1e-2, "activation": 1e-2, "bias": 1e-4}), 1.0)
     raise InputError(
@@ -93,8 +93,9 @@ def objective(cost: str | GroupCost) -> Objective:
     )
 
 
-def _share(weights: dict[str, float]) -> GroupCost:
+def _share(weights: dict[str, float], reads: float = 0.0) -> GroupCost:
     def cost(group: Group, word_length: int) -> float:
-        return weights[group.kind] * group.count * word_length
+        products = reads * group.products if group.kind == "activation" else 0.0
+        return (weights[group.kind] * group.count + products) * word_length
 
     return cost

@@ -38,12 +38,13 @@ class Group:
 def groups_of(network: Network) -> tuple[Group, ...]:
     """All groups of a network, in graph order."""
     groups: list[Group] = []
-    for node in network.nodes:
-        if node.name in network.rounding_points:
-            groups.append(Group(node.name, "activation", node.layer, size_of(network.shapes[node.name]), 0))
+    products = {node.name: size_of(network.shapes[node.name]) * op.fan_in for node, op in network.affine()}
+    for name in network.rounding_points:
+        readers = sum(count for node, count in products.items() if source_of(network, node) == name)
+        layer = network.by_name[name].layer
+        groups.append(Group(name, "activation", layer, size_of(network.shapes[name]), readers))
     for node, op in network.affine():
-        products = size_of(network.shapes[node.name]) * op.fan_in
-        groups.append(Group(node.name, "weight", node.layer, op.kernel.size, products))
+        groups.append(Group(node.name, "weight", node.layer, op.kernel.size, products[node.name]))
         groups.append(Group(node.name, "bias", node.layer, op.bias.size, 0))
     return tuple(groups)
 

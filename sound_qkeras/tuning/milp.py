@@ -145,21 +145,37 @@ def _model(choices: Mapping[Group, Choices], joints: Sequence[Joint]) -> Any:
         for i in range(len(found.bits))
     )
     model.joint = pyo.ConstraintList()
-    flows = {}
-    for number, joint in enumerate(joints):
-        w, x = choices[joint.weight], choices[joint.activation]
-        for i, wl in enumerate(w.word_lengths):
-            for j, xl in enumerate(x.word_lengths):
-                if wl + xl <= joint.most_bits:
-                    flows[number, i, j] = joint.cost * wl * xl
-    model.y = pyo.Var(list(flows), domain=pyo.NonNegativeReals)
-    for number, joint in enumerate(joints):
-        for side, group in enumerate((joint.weight, joint.activation)):
-            for i in range(len(choices[group].bits)):
-                through = [model.y[key] for key in flows if key[0] == number and key[1 + side] == i]
-                model.joint.add(sum(through) == model.z[index[group], i])
-    model.cost = pyo.Objective(expr=cost + sum(value * model.y[key] for key, value in flows.items()))
+    model.flows = pyo.VarList(domain=pyo.NonNegativeReals)
+    for joint in joints:
+        cost = cost + _join(model, choices, index, joint)
+    model.cost = pyo.Objective(expr=cost)
     return model
+
+
+def _join(model: Any, choices: Mapping[Group, Choices], index: Mapping[Group, int], joint: Joint) -> Any:
+    """Limit the joint word length of two groups, and return the cost of their product where it has one."""
+    w, x = choices[joint.weight], choices[joint.activation]
+
+    def side(group: Group, i: int) -> Any:
+        return model.z[index[group], i]
+
+    if joint.cost == 0.0:
+        bits = sum(n * side(joint.weight, i) for i, n in enumerate(w.word_lengths))
+        model.joint.add(bits + sum(n * side(joint.activation, j) for j, n in enumerate(x.word_lengths)) <= joint.most_bits)
+        return 0.0
+    rows: list[Any] = [0.0] * len(w.word_lengths)
+    columns: list[Any] = [0.0] * len(x.word_lengths)
+    cost: Any = 0.0
+    for i, wide in enumerate(w.word_lengths):
+        for j, long in enumerate(x.word_lengths):
+            if wide + long <= joint.most_bits:
+                flow = model.flows.add()
+                rows[i], columns[j], cost = rows[i] + flow, columns[j] + flow, cost + joint.cost * wide * long * flow
+    for i, row in enumerate(rows):
+        model.joint.add(row - side(joint.weight, i) == 0.0)
+    for j, column in enumerate(columns):
+        model.joint.add(column - side(joint.activation, j) == 0.0)
+    return cost
 
 
 def _add_row(model: Any, choices: Mapping[Group, Choices], row: int, tolerance: float) -> None:

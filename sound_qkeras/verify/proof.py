@@ -8,7 +8,7 @@ import numpy as np
 
 from sound_qkeras.errors import VerificationError
 from sound_qkeras.interval import Interval, Reals
-from sound_qkeras.network.quantized import QuantizedNetwork, check_exactness
+from sound_qkeras.network.quantized import QuantizedNetwork
 from sound_qkeras.verify.propagation import batches, fixed_ranges, output_difference, propagate
 from sound_qkeras.verify.split_tree import SplitTree
 
@@ -40,28 +40,29 @@ def prove(quantized: QuantizedNetwork, box: Interval, tree: SplitTree | None = N
     solver computed.
 
     Raises:
-        VerificationError: a value may overflow its format, or a sum may need more than 53 bits; names the layer.
+        VerificationError: a value may overflow its format; names the layer.
     """
-    check_exactness(quantized)
+    proof = bound_leaves(quantized, box, tree)
+    check_overflow(quantized, proof.ranges)
+    return proof
+
+
+def bound_leaves(quantized: QuantizedNetwork, box: Interval, tree: SplitTree | None = None) -> Proof:
+    """The bounds and ranges of `prove`, under the condition that nothing overflows, which is not checked."""
     leaves = (tree or SplitTree()).leaves(box)
     bounds: list[Reals] = []
-    ranges: dict[str, Interval] = {}
+    ranges: dict[str, tuple[float, float]] = {}
     for part in batches(quantized.network, leaves):
         result = propagate(quantized.network, leaves[part], quantized)
         bounds.append(output_difference(result)[0].magnitude)
         for name, found in fixed_ranges(result).items():
-            ranges[name] = found if name not in ranges else _join(ranges[name], found)
-    check_overflow(quantized, ranges)
+            low, high = ranges.get(name, (np.inf, -np.inf))
+            ranges[name] = min(low, float(found.lower)), max(high, float(found.upper))
     leaf_bounds = np.concatenate(bounds)
-    named = {name: (float(found.lower), float(found.upper)) for name, found in ranges.items()}
-    return Proof(leaf_bounds.max(axis=0), leaf_bounds, named)
+    return Proof(leaf_bounds.max(axis=0), leaf_bounds, ranges)
 
 
-def _join(a: Interval, b: Interval) -> Interval:
-    return Interval(np.minimum(a.lower, b.lower), np.maximum(a.upper, b.upper))
-
-
-def check_overflow(quantized: QuantizedNetwork, ranges: dict[str, Interval]) -> None:
+def check_overflow(quantized: QuantizedNetwork, ranges: dict[str, tuple[float, float]]) -> None:
     """Refuse formats that do not contain the proved range of what is rounded to them or summed in them.
 
     Raises:
@@ -69,11 +70,11 @@ def check_overflow(quantized: QuantizedNetwork, ranges: dict[str, Interval]) -> 
     """
     for kind, formats in (("output", quantized.formats), ("accumulator", quantized.accumulators)):
         for name, output in formats.items():
-            found = ranges[name]
-            if not output.contains(found.lower, found.upper):
+            low, high = ranges[name]
+            if not output.contains(low, high):
                 layer = quantized.network.by_name[name].layer
                 raise VerificationError(
-                    f"layer '{layer}' {kind}: values reach [{float(found.lower):.9g}, {float(found.upper):.9g}], "
+                    f"layer '{layer}' {kind}: values reach [{low:.9g}, {high:.9g}], "
                     f"its format holds [{output.minimum:.9g}, {output.maximum:.9g}]",
                     layer_name=layer,
                 )

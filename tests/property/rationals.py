@@ -6,6 +6,7 @@ from functools import cache
 
 import hypothesis.strategies as st
 import numpy as np
+
 from sound_qkeras.fixed_point import Format
 from sound_qkeras.interval import Interval
 from sound_qkeras.network.ops import AffineCodes, Dense

@@ -6,6 +6,7 @@ import hypothesis.strategies as st
 import numpy as np
 import pytest
 from hypothesis import given
+
 from sound_qkeras.fixed_point import Format
 from sound_qkeras.interval import Interval
 from sound_qkeras.network.ops import AffineCodes, AffinePair, Dense, Facts, Remainder, Rows
@@ -130,6 +131,65 @@ def test_wide_layers_are_enclosed(boxes, inputs, outputs):
     assert encloses(remainder.enclose(), form(rows, y, e) - form(pulled, exact_x, exact_d))
 
 
+def far_codes(kernel, bias):
+    """Integers so far below the parameters that all saturate: residuals are as long as the parameters themselves."""
+    output = Format(20, -10, True)
+    return AffineCodes(output.quantize(kernel), output, output.quantize(bias), output)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_the_corner_of_a_symmetric_box_is_enclosed(seed):
+    """The centre is zero, so every rounding is one of the radius: the corner `sign(W)` reaches the sum of `|W| r`."""
+    rng = np.random.default_rng(seed)
+    kernel = rng.normal(size=(70, 1)).astype(np.float32).astype(np.float64)
+    op, half = Dense(kernel, np.zeros(1)), np.abs(rng.normal(size=(1, 70)))
+    box, zero = Interval(-half, half), Interval.point(np.zeros((1, 70)))
+    corner = to_fractions(half * np.sign(kernel[:, 0]))
+    pair = AffinePair(op, far_codes(kernel, np.zeros(1)))
+    y = corner @ to_fractions(kernel)
+    fixed = corner @ exact_codes(pair.codes)[0]
+    for image, exact in (
+        (op.interval(box), y),
+        (op.fixed_interval(pair, box), fixed),
+        (op.difference(pair, Facts(box, box, zero)), fixed - y),
+        (op.difference(pair, Facts(zero, box, box)), fixed),
+    ):
+        assert encloses(image, exact)
+        assert encloses(image, -exact)
+
+
+@pytest.mark.parametrize("which", ["p", "a"])
+@pytest.mark.parametrize("seed", range(4))
+def test_the_rounding_of_the_constant_is_charged(which, seed):
+    """Nothing but a long sum of biases, or of bias residuals, that cancels."""
+    rng = np.random.default_rng(seed)
+    bias = rng.normal(size=300).astype(np.float32).astype(np.float64)
+    op = Dense(np.zeros((1, 300)), bias)
+    pair = AffinePair(op, far_codes(op.kernel, bias))
+    zero = Interval.point(np.zeros((1, 1)))
+    c = rng.normal(size=(1, 5, 300))
+    remainder = Remainder.zero(1, 5)
+    op.adjoint(pair, Rows(c if which == "p" else None, c if which == "a" else None), remainder, Facts(zero, zero, zero))
+    constant = to_fractions(bias) if which == "p" else exact_codes(pair.codes)[1] - to_fractions(bias)
+    assert encloses(remainder.enclose(), to_fractions(c) @ constant)
+
+
+@pytest.mark.parametrize("sign", [-1, 1])
+def test_the_radius_of_a_kernel_counts_where_values_are_largest(sign):
+    """A folded kernel may lie anywhere within its radius, also at the ends of a box around zero."""
+    op = Dense(np.zeros((1, 1)), np.zeros(1), np.ones((1, 1)), np.ones(1))
+    pair = AffinePair(op, far_codes(op.kernel, op.bias))
+    box, zero = Interval(np.full((1, 1), -3.0), np.full((1, 1), 3.0)), Interval.point(np.zeros((1, 1)))
+    reached = np.array([[Fraction(4 * sign)]])
+    facts = Facts(box, box, zero)
+    assert encloses(op.interval(box), reached)
+    assert encloses(op.difference(pair, facts), reached)
+    for rows in (Rows(np.ones((1, 1, 1)), None), Rows(None, np.ones((1, 1, 1)))):
+        remainder = Remainder.zero(1, 1)
+        op.adjoint(pair, rows, remainder, facts)
+        assert encloses(remainder.enclose(), reached)
+
+
 def test_adjoint_survives_underflow():
     """Coefficients so small that pulling them back underflows still meet members of 1e30."""
     op = Dense(np.array([[1e-20]]), np.zeros(1))
@@ -153,6 +213,7 @@ def test_integers_equal_exact_arithmetic(dense, word_length, bits, data):
     kernel, bias = exact_codes(small)
     exact = to_fractions(codes) * Fraction(2) ** -bits @ kernel + bias
     assert (to_fractions(result) * Fraction(2) ** -sum_bits == exact).all()
+    assert (result == np.rint(result)).all()
     magnitude = op.accumulator_magnitude(pair, bits, np.full((1, op.fan_in), 2.0**word_length))
     assert Fraction(magnitude) >= np.max(np.abs(exact)) * Fraction(2) ** sum_bits
     most = np.full(op.fan_in, Fraction(2) ** (word_length - bits)) @ np.abs(kernel) + np.abs(bias)

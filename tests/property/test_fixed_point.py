@@ -7,12 +7,14 @@ import hypothesis.strategies as st
 import numpy as np
 import pytest
 from hypothesis import given
+
 from sound_qkeras.errors import InputError
 from sound_qkeras.fixed_point import Format, from_codes, to_grid
 
 from .rationals import reals, scalars
 
 fractional = st.integers(-40, 200)
+wide_formats = st.builds(Format, st.integers(54, 256), st.integers(-60, 60), st.booleans())
 formats = st.builds(Format, st.integers(1, 53), st.integers(-60, 60), st.booleans())
 
 
@@ -55,7 +57,9 @@ def test_ends_and_step_are_exact(output):
 
 @given(formats, st.data())
 def test_values_of_codes_are_exact_and_come_back(output, data):
-    code = data.draw(st.integers(output.min_code, output.max_code) | st.sampled_from([output.min_code, output.max_code]))
+    code = data.draw(
+        st.integers(output.min_code, output.max_code) | st.sampled_from([output.min_code, output.max_code])
+    )
     value = from_codes(np.array([code]), output.fractional_bits)
     assert Fraction(value[0]) == code * Fraction(2) ** -output.fractional_bits
     assert output.quantize(value).tolist() == [code]
@@ -65,10 +69,23 @@ def test_values_of_codes_are_exact_and_come_back(output, data):
 def test_contains_means_that_nothing_saturates(output, data):
     ends = st.sampled_from([output.minimum, output.maximum]) | near_grid(output.fractional_bits) | scalars(reals())
     half = output.step / 2
-    ends = ends | st.sampled_from([output.maximum + half, output.minimum - half, np.nextafter(output.maximum + half, 0.0)])
+    ends = ends | st.sampled_from(
+        [output.maximum + half, output.minimum - half, np.nextafter(output.maximum + half, 0.0)]
+    )
     low, high = sorted([data.draw(ends), data.draw(ends)])
     fits = all(output.min_code <= half_even(x, output.fractional_bits) <= output.max_code for x in (low, high))
     assert output.contains(low, high) == fits
+
+
+@given(wide_formats, st.integers(-3, 3), st.booleans())
+def test_contains_is_exact_for_accumulators_wider_than_float64(output, neighbours, at_upper):
+    """The largest code of more than 53 bits is no float64; the next float64 above it does not fit."""
+    end = (output.max_code + 1) if at_upper else output.min_code
+    value = math.ldexp(end, -output.fractional_bits)
+    for _ in range(abs(neighbours)):
+        value = np.nextafter(value, math.copysign(math.inf, neighbours))
+    fits = output.min_code <= half_even(value, output.fractional_bits) <= output.max_code
+    assert output.contains(value, value) == fits
 
 
 def test_contains_refuses_nan():
@@ -152,7 +169,7 @@ def test_ap_fixed_text(output, expected):
     assert output.to_ap_fixed() == expected
 
 
-@pytest.mark.parametrize("word_length", [-1, 0, 54])
+@pytest.mark.parametrize("word_length", [-1, 0, 257])
 def test_word_lengths_beyond_exact_ones_are_refused(word_length):
     with pytest.raises(InputError, match=f"word_length {word_length}"):
         Format(word_length, 0, True)

@@ -6,13 +6,27 @@ from fractions import Fraction
 import hypothesis.strategies as st
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
+
 from sound_qkeras.errors import VerificationError
 from sound_qkeras.interval import Interval, add_up, down, exact_difference, gamma, inflate, sum_up, up
 
-from .rationals import arrays, at_least, at_most, choices, encloses, intervals, member, reals, relu, scalars, to_fractions
+from .rationals import (
+    arrays,
+    at_least,
+    at_most,
+    choices,
+    encloses,
+    intervals,
+    member,
+    reals,
+    relu,
+    scalars,
+    to_fractions,
+)
 
 SIZE = 3
+TINY = np.abs(reals(1e-100))
 MAGNITUDES = np.abs(reals(1e30))
 any_interval = intervals(SIZE)
 any_choice = choices(SIZE)
@@ -44,6 +58,8 @@ def test_around_encloses(center, radius, part):
     assert encloses(Interval.around(center, radius), moved)
 
 
+@example(Interval.point(np.array([5e-324, -5e-324, 1.5 * 2.0**-1022])), np.zeros(SIZE))
+@example(Interval(np.array([5e-324, -1e-323, 0.0]), np.array([1e-323, -5e-324, 5e-324])), np.ones(SIZE))
 @given(any_interval, any_choice)
 def test_center_radius_and_magnitude_cover_every_member(a, i):
     x = member(a, i)
@@ -119,6 +135,12 @@ def test_sum_up_bounds_a_sum_of_nonnegative_terms(x, axis):
 @given(st.integers(1, 8).flatmap(lambda n: st.tuples(arrays(MAGNITUDES, 1, n), arrays(MAGNITUDES, n))))
 def test_inflate_bounds_a_nonnegative_dot_product(pair):
     a, b = pair
+    bound = inflate(a @ b, b.size)
+    assert at_least(bound[0], (to_fractions(a) @ to_fractions(b))[0])
+
+
+@given(arrays(TINY, 1, 4), arrays(TINY, 4))
+def test_inflate_covers_underflow(a, b):
     bound = inflate(a @ b, b.size)
     assert at_least(bound[0], (to_fractions(a) @ to_fractions(b))[0])
 

@@ -6,10 +6,23 @@ import hypothesis.strategies as st
 import numpy as np
 import pytest
 from hypothesis import assume, given
+
 from sound_qkeras.interval import Interval
 from sound_qkeras.network.ops import Facts, Input, Relu, Remainder, Reshape, Rows
 
-from .rationals import arrays, around, choices, encloses, intervals, member, reals, relu, round_down, scalars, to_fractions
+from .rationals import (
+    around,
+    arrays,
+    choices,
+    encloses,
+    intervals,
+    member,
+    reals,
+    relu,
+    round_down,
+    scalars,
+    to_fractions,
+)
 from .test_affine import form
 
 BOXES, SIZE = 2, 2
@@ -19,7 +32,7 @@ values = arrays(reals(1e3), BOXES, SIZE) | arrays(reals(), BOXES, SIZE)
 
 @st.composite
 def pairs(draw):
-    """The tightest facts around a few exact members `(z, d)`, and those members; corners of the facts where they fit."""
+    """The tightest facts around a few exact members `(z, d)`, those members, and corners of the facts."""
     count = draw(st.integers(1, 3))
     members = [tuple(map(to_fractions, (draw(values), draw(differences)))) for _ in range(count)]
     z, d = around(*(m[0] for m in members)), around(*(m[1] for m in members))
@@ -31,7 +44,7 @@ def pairs(draw):
 
 
 def corners(z, fixed, d):
-    """Members at the corners of the polygon `z in Z, d in D, z + d in F`, one constraint or two active in each element."""
+    """Members at the corners of the polygon `z in Z, d in D, z + d in F`, two constraints active in each element."""
     z_ends, f_ends, d_ends = (tuple(map(to_fractions, (i.lower, i.upper))) for i in (z, fixed, d))
     found = [(a, b) for a in z_ends for b in d_ends]
     found += [(a, f - a) for a in z_ends for f in f_ends]

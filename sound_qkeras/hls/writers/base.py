@@ -31,24 +31,33 @@ class Constant:
 
 
 class OpWriter(ABC):
-    """The code of one kind of operation. Templates are found by name: `<target>/<kind>.<style>.j2` or `<target>/<kind>.j2`."""
+    """The code of one kind of operation.
+
+    Templates are found by name: `<target>/<kind>.<style>.j2`, or `<target>/<kind>.j2` where the style makes no difference.
+    """
 
     kind: ClassVar[str]
     # Without a rounding of its own, the result is its input under another name and needs no code.
     alias: ClassVar[bool] = False
+    # It adds products in an accumulator; its context names `kernel_format`, `bias_format`, `align` and `sum_bits`.
+    sums: ClassVar[bool] = False
 
     @abstractmethod
     def exact_format(self, quantized: QuantizedNetwork, node: Node, *inputs: Tensor) -> Format:
         """A format that holds every exact result inside the box, given the inputs' types."""
 
-    def constants(self, layer: Layer, options: Options) -> tuple[Constant, ...]:  # noqa: ARG002
+    def constants(self, layer: Layer, options: Options) -> tuple[Constant, ...]:
         """The arrays that go to `weights.h`."""
         return ()
 
-    def context(self, layer: Layer, options: Options) -> Mapping[str, Any]:  # noqa: ARG002
+    def context(self, layer: Layer, options: Options) -> Mapping[str, Any]:
         """What the operation's templates read beside `layer`."""
         return {}
 
-    def statements(self, layer: Layer) -> int:  # noqa: ARG002
+    def needed_bits(self, layer: Layer) -> int:
+        """Bits of a signed integer that holds the exact results."""
+        return layer.output.exact.word_length + (not layer.output.exact.signed)
+
+    def statements(self, layer: Layer) -> int:
         """Lines of unrolled code that grow with the number of weights."""
         return 0

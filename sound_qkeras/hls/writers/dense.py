@@ -64,6 +64,11 @@ def codes_of(layer: Layer) -> AffineCodes:
     return layer.quantized.parameters[layer.node.name]
 
 
+def _alignment(layer: Layer) -> Alignment:
+    bits = layer.source.format.fractional_bits
+    return Alignment.of(codes_of(layer), bits, layer.output.exact.fractional_bits)
+
+
 def accumulator_of(quantized: QuantizedNetwork, node: Node) -> Format:
     """The format of an affine node's exact sum.
 
@@ -72,8 +77,8 @@ def accumulator_of(quantized: QuantizedNetwork, node: Node) -> Format:
     """
     if node.name not in quantized.accumulators:
         raise InputError(
-            f"layer '{node.layer}' ({node.op.kind}) has no accumulator format: its proved range decides how wide the exported "
-            "sum is; export a network whose ranges were proved"
+            f"layer '{node.layer}' ({node.op.kind}) has no accumulator format: its proved range decides how wide the "
+            "exported sum is; export a network whose ranges were proved"
         )
     return quantized.accumulators[node.name]
 
@@ -82,8 +87,9 @@ class DenseWriter(OpWriter):
     """`y = x @ kernel + bias`."""
 
     kind: ClassVar[str] = "dense"
+    sums: ClassVar[bool] = True
 
-    def exact_format(self, quantized: QuantizedNetwork, node: Node, *inputs: Tensor) -> Format:  # noqa: ARG002
+    def exact_format(self, quantized: QuantizedNetwork, node: Node, *inputs: Tensor) -> Format:
         """The accumulator, as wide as its proved final range."""
         return accumulator_of(quantized, node)
 
@@ -102,20 +108,23 @@ class DenseWriter(OpWriter):
     def context(self, layer: Layer, options: Options) -> Mapping[str, Any]:
         """Alignment, the inputs each output uses (unrolled), and the unroll factors (loops)."""
         codes = codes_of(layer)
-        align = Alignment.of(codes, layer.source.format.fractional_bits, layer.output.exact.fractional_bits)
         kernel = codes.kernel.T
-        largest = max(layer.output.exact.word_length, 1 + max(align.products or 0, align.bias or 0))
         return {
-            "align": align,
+            "align": _alignment(layer),
             "kernel_format": codes.kernel_format,
             "bias_format": codes.bias_format,
             "terms": [np.flatnonzero(row).tolist() for row in kernel] if options.style == "unrolled" else [],
             "biased": codes.bias.astype(bool).tolist() if options.style == "unrolled" else [],
             "nonzero": int(np.count_nonzero(kernel)),
             "weights": kernel.size,
-            "factors": Factors.of(*codes.kernel.shape, options.reuse_factor),
-            "sum_bits": 32 if largest <= 32 else 64,
+            "factors": Factors.of(kernel.shape[1], kernel.shape[0], options.reuse_factor),
+            "sum_bits": 32 if self.needed_bits(layer) <= 32 else 64,
         }
+
+    def needed_bits(self, layer: Layer) -> int:
+        """Bits of a signed integer that holds the exact results, and in which no aligning shift is out of range."""
+        align = _alignment(layer)
+        return max(super().needed_bits(layer), 1 + max(align.products or 0, align.bias or 0))
 
     def statements(self, layer: Layer) -> int:
         """One per weight that is not zero."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import ClassVar
 
 from sound_qkeras.fixed_point import Format
-from sound_qkeras.hls.writers.base import OpWriter
 from sound_qkeras.hls.tensors import Tensor
+from sound_qkeras.hls.writers.base import OpWriter
 from sound_qkeras.network import Node, QuantizedNetwork
 
 
@@ -15,7 +15,7 @@ class ReluWriter(OpWriter):
 
     kind: ClassVar[str] = "relu"
 
-    def exact_format(self, quantized: QuantizedNetwork, node: Node, *inputs: Tensor) -> Format:  # noqa: ARG002
+    def exact_format(self, quantized: QuantizedNetwork, node: Node, *inputs: Tensor) -> Format:
         """The input's format without its sign."""
         source = inputs[0].format
         bits = max(1, source.word_length - source.signed)
@@ -28,6 +28,6 @@ class ReshapeWriter(OpWriter):
     kind: ClassVar[str] = "reshape"
     alias: ClassVar[bool] = True
 
-    def exact_format(self, quantized: QuantizedNetwork, node: Node, *inputs: Tensor) -> Format:  # noqa: ARG002
+    def exact_format(self, quantized: QuantizedNetwork, node: Node, *inputs: Tensor) -> Format:
         """The input's format."""
         return inputs[0].format

@@ -218,13 +218,23 @@ class Affine(Op):
         constant = contract(rows, np.broadcast_to(bias, output)[None])
         remainder.add(constant, inflate(contract(np.abs(rows), size), int(np.prod(output))))
 
-    def integer(self, parameters: AffinePair, fractional_bits: Sequence[int], *codes: Reals) -> Reals:
-        """The accumulator, exactly: the checker proves that every partial sum stays below 2**53."""
+    def gradient(self, rows: Reals, *inputs: Reals) -> Reals:
+        """The transposed operator."""
+        return self.transpose(self.kernel, rows)
+
+    def integer(
+        self, parameters: AffinePair, fractional_bits: Sequence[int], *codes: npt.NDArray[Any]
+    ) -> npt.NDArray[Any]:
+        """The accumulator, exactly: in float64 while every partial sum stays within 2**53, else in Python integers."""
         integers = parameters.codes
         product_bits = fractional_bits[0] + integers.kernel_format.fractional_bits
         sum_bits = self.fractional_bits(parameters, *fractional_bits)
-        total = np.ldexp(self.apply(integers.kernel.astype(np.float64), codes[0]), sum_bits - product_bits)
-        return total + np.ldexp(integers.bias.astype(np.float64), sum_bits - integers.bias_format.fractional_bits)
+        shifts = sum_bits - product_bits, sum_bits - integers.bias_format.fractional_bits
+        if codes[0].dtype == object:
+            total = self.apply(integers.kernel.astype(object), codes[0])
+            return total * (1 << shifts[0]) + integers.bias.astype(object) * (1 << shifts[1])
+        total = np.ldexp(self.apply(integers.kernel.astype(np.float64), codes[0]), shifts[0])
+        return total + np.ldexp(integers.bias.astype(np.float64), shifts[1])
 
     def fractional_bits(self, parameters: AffinePair, *inputs: int) -> int:
         """Those of a product or of the bias, whichever are more."""

@@ -135,8 +135,17 @@ class Op(ABC):
         """
 
     @abstractmethod
-    def integer(self, parameters: Any, fractional_bits: Sequence[int], *codes: Reals) -> Reals:
-        """The exact integer result, as float64 holding integers, for input codes with the given fractional bits."""
+    def gradient(self, rows: Reals, *inputs: Reals) -> Reals:
+        """Float64 vector-Jacobian product at sample points: rows `(samples, rows, *shape)` in the result to the input's.
+
+        For heuristics only; nothing proved depends on it.
+        """
+
+    @abstractmethod
+    def integer(
+        self, parameters: Any, fractional_bits: Sequence[int], *codes: npt.NDArray[Any]
+    ) -> npt.NDArray[Any]:
+        """The exact integer result for input codes with the given fractional bits: float64 or Python integers, as they are."""
 
     def fractional_bits(self, parameters: Any, *inputs: int) -> int:
         """Fractional bits of the exact result, given those of the inputs."""

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import numpy.typing as npt
+
 from sound_qkeras.errors import ModelError
 from sound_qkeras.interval import Interval
 from sound_qkeras.network.ops.base import Facts, Op, Reals, Remainder, Rows, Shape
@@ -44,7 +46,13 @@ class Input(Op):
         """Nothing lies before an input."""
         return ()
 
-    def integer(self, parameters: Any, fractional_bits: Sequence[int], *codes: Reals) -> Reals:
+    def gradient(self, rows: Reals, *inputs: Reals) -> Reals:
+        """Nothing lies before an input."""
+        return rows
+
+    def integer(
+        self, parameters: Any, fractional_bits: Sequence[int], *codes: npt.NDArray[Any]
+    ) -> npt.NDArray[Any]:
         """The codes handed in."""
         return codes[0]
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
+import numpy.typing as npt
 
 from sound_qkeras.errors import ModelError
 from sound_qkeras.interval import Interval, down, inflate, up
@@ -101,9 +102,15 @@ class Relu(Op):
         gap = up(np.maximum(up(-slope * z.lower), up(up(1.0 - slope) * z.upper)))
         return slope, Interval(np.zeros_like(gap), np.where(unstable, gap, 0.0))
 
-    def integer(self, parameters: Any, fractional_bits: Sequence[int], *codes: Reals) -> Reals:
+    def gradient(self, rows: Reals, *inputs: Reals) -> Reals:
+        """Rows of active units."""
+        return rows * (inputs[0] > 0.0)[:, None]
+
+    def integer(
+        self, parameters: Any, fractional_bits: Sequence[int], *codes: npt.NDArray[Any]
+    ) -> npt.NDArray[Any]:
         """The positive part of the codes."""
-        return _relu(codes[0])
+        return np.maximum(codes[0], 0)
 
 
 def _absorb(remainder: Remainder, rows: Reals, rest: Interval) -> None:

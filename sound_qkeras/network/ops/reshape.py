@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import numpy.typing as npt
+
 from sound_qkeras.errors import ModelError
 from sound_qkeras.interval import Interval
 from sound_qkeras.network.ops.base import Facts, Op, Reals, Remainder, Rows, Shape
@@ -53,7 +55,13 @@ class Reshape(Op):
 
         return (Rows(back(rows.value), back(rows.difference)),)
 
-    def integer(self, parameters: Any, fractional_bits: Sequence[int], *codes: Reals) -> Reals:
+    def gradient(self, rows: Reals, *inputs: Reals) -> Reals:
+        """The rows, reshaped back."""
+        return self._to(rows, self.shape, self.input_shape)
+
+    def integer(
+        self, parameters: Any, fractional_bits: Sequence[int], *codes: npt.NDArray[Any]
+    ) -> npt.NDArray[Any]:
         """The reshaped codes."""
         return self.evaluate(codes[0])
 

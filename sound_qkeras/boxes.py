@@ -1,0 +1,94 @@
+"""What a user may call a box, and what it becomes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from sound_qkeras.errors import InputError
+from sound_qkeras.interval import Interval
+
+Reals = npt.NDArray[np.float64]
+
+
+def make_box(box: Any, shape: tuple[int, ...], margin: float = 0.0) -> Interval:
+    """The box of a network's inputs, shape `shape`.
+
+    The ends are moved outward to float32 numbers, so that a member stays inside when Keras casts it to float32.
+
+    Args:
+        box: `(lower, upper)`, each a number or an array that broadcasts to `shape`; or an array of samples
+            `(n, *shape)` whose smallest and largest values span the box.
+        shape: shape of one input.
+        margin: widens a box made from samples by this share of its width, on every side.
+
+    Raises:
+        InputError: wrong shape, no samples, NaN, infinity, or a lower end above the upper.
+    """
+    if margin < 0.0 or not np.isfinite(margin):
+        raise InputError(f"margin is {margin}; accepted: a number >= 0, as a share of the box's width")
+    lower, upper = _ends(box, shape)
+    for name, end in (("lower", lower), ("upper", upper)):
+        if not np.all(np.isfinite(end)):
+            raise InputError(f"the box's {name} ends hold NaN or infinity; accepted: finite numbers")
+    if np.any(lower > upper):
+        at = tuple(int(i) for i in np.argwhere(lower > upper)[0])
+        raise InputError(f"the box is empty: at input {at} the lower end {lower[at]:g} exceeds the upper end {upper[at]:g}")
+    width = margin * (upper - lower)
+    found = Interval(_float32_below(lower - width), -_float32_below(-(upper + width)))
+    if not (np.all(np.isfinite(found.lower)) and np.all(np.isfinite(found.upper))):
+        raise InputError("the box exceeds the float32 range, which is what Keras computes in")
+    return found
+
+
+def _ends(box: Any, shape: tuple[int, ...]) -> tuple[Reals, Reals]:
+    if isinstance(box, Interval):
+        box = box.lower, box.upper
+    if isinstance(box, tuple | list) and len(box) == 2:
+        return _end(box[0], shape, "lower"), _end(box[1], shape, "upper")
+    samples = _numbers(box, "box")
+    if samples.ndim != len(shape) + 1 or samples.shape[1:] != shape:
+        raise InputError(
+            f"the box has shape {samples.shape}; accepted: a pair (lower, upper) of numbers or arrays {shape}, or samples "
+            f"(n, {', '.join(map(str, shape))})"
+        )
+    if len(samples) == 0:
+        raise InputError("the box is to span samples, but there are none")
+    return samples.min(axis=0), samples.max(axis=0)
+
+
+def _end(value: Any, shape: tuple[int, ...], name: str) -> Reals:
+    array = _numbers(value, f"box {name} end")
+    try:
+        return np.array(np.broadcast_to(array, shape))
+    except ValueError as error:
+        raise InputError(f"the box's {name} end has shape {array.shape}; accepted: a number or an array {shape}") from error
+
+
+def _numbers(value: Any, name: str) -> Reals:
+    try:
+        return np.asarray(value, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"the {name} is not made of numbers: received {type(value).__name__}") from error
+
+
+def _float32_below(x: Reals) -> Reals:
+    with np.errstate(over="ignore"):
+        near = x.astype(np.float32)
+        return np.where(near.astype(np.float64) > x, np.nextafter(near, np.float32(-np.inf)), near).astype(np.float64)
+
+
+def make_tolerance(eps: Any, outputs: int) -> Reals:
+    """The tolerance of every output, shape `(outputs,)`.
+
+    Raises:
+        InputError: not a positive finite number, or not one per output.
+    """
+    values = np.atleast_1d(_numbers(eps, "tolerance eps")).reshape(-1)
+    if values.size not in (1, outputs):
+        raise InputError(f"eps has {values.size} numbers; accepted: one, or one for each of the {outputs} outputs")
+    if not np.all(np.isfinite(values)) or np.any(values <= 0.0):
+        raise InputError(f"eps is {eps}; accepted: positive finite numbers, in units of the output")
+    return np.array(np.broadcast_to(values, (outputs,)))

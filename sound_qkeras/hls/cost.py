@@ -1,0 +1,194 @@
+"""What a fixed-point network costs, estimated from its integers alone. No tool is run, so no number here is a tool's.
+
+For a layer with kernel codes w of W bits, input codes of X bits, an accumulator of A bits, and P output positions (1
+for Dense; a convolution uses its kernel once per position):
+
+    products          P * (number of nonzero w)
+    multiplier bits   products * W * X
+    constant adders   sum over nonzero w of csd(w) - 1, csd(w) the nonzero digits of w in canonical signed digit form:
+                      w * x is that many shifted copies of x, added or subtracted
+    sum adders        per output channel (nonzero weights + [bias is not zero]) - 1, at least 0
+    adder bits        constant adders * (X + bits of |w|) + sum adders * A + rounded results * their word length, the
+                      last term being the increment of round half to even
+    memory bits       weights * W + biases * (bias bits), zeros included, as arrays hold them
+    BRAM              18 Kbit blocks of one read port; an array of at most 1024 bits takes none
+    DSP               products / reuse_factor multipliers, each of ceil((a-1)/24) * ceil((b-1)/17) slices that multiply
+                      25 by 18 bits, in the cheaper order; none where an operand has at most 4 bits
+
+Adders are those of straight code with one multiplication per weight, nothing shared. BRAM and DSP are those of loops
+over arrays: a design has one or the other, not both.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from sound_qkeras.errors import InputError
+from sound_qkeras.fixed_point import Codes, Format
+from sound_qkeras.network import Node, QuantizedNetwork
+from sound_qkeras.network.graph import size_of
+
+# (width, depth) of one 18 Kbit block.
+BLOCK_SHAPES = ((1, 16384), (2, 8192), (4, 4096), (9, 2048), (18, 1024), (36, 512))
+SMALL_ARRAY_BITS = 1024
+SMALL_OPERAND_BITS = 4
+
+
+@dataclass(frozen=True)
+class LayerCost:
+    """The estimate of one node; formulas in the module's docstring."""
+
+    node: str
+    kind: str
+    weights: int
+    nonzero_weights: int
+    products: int
+    multiplier_bits: int
+    constant_adders: int
+    sum_adders: int
+    adder_bits: int
+    memory_bits: int
+    bram: int
+    dsp: int
+
+
+@dataclass(frozen=True)
+class CostEstimate:
+    """Estimates by layer, and their sums under the same names."""
+
+    layers: tuple[LayerCost, ...]
+    reuse_factor: int
+
+    def total(self, quantity: str) -> int:
+        """The sum of one quantity, for example `total("adder_bits")`."""
+        return sum(int(getattr(layer, quantity)) for layer in self.layers)
+
+    @property
+    def adders(self) -> int:
+        """Two-input adders of straight code."""
+        return self.total("constant_adders") + self.total("sum_adders")
+
+    def to_json(self) -> dict[str, Any]:
+        """Layers and totals as plain values, with the label that belongs to them."""
+        quantities = [name for name in LayerCost.__dataclass_fields__ if name not in ("node", "kind")]
+        return {
+            "method": "analytic estimate from the integers; no synthesis tool was run",
+            "reuse_factor": self.reuse_factor,
+            "total": {name: self.total(name) for name in quantities},
+            "layers": [asdict(layer) for layer in self.layers],
+        }
+
+
+def estimate(quantized: QuantizedNetwork, *, reuse_factor: int = 1) -> CostEstimate:
+    """Estimate what a network costs in hardware.
+
+    Args:
+        quantized: the network; layers without a proved accumulator count one of the width their format range needs.
+        reuse_factor: how often a multiplier is used per sample (DSP only).
+
+    Raises:
+        InputError: the reuse factor is not a whole number of at least 1.
+    """
+    if reuse_factor != int(reuse_factor) or reuse_factor < 1:
+        raise InputError(f"reuse_factor {reuse_factor!r} is not a whole number of at least 1")
+    magnitudes = quantized.accumulator_magnitudes()
+    layers = [
+        _affine(quantized, node, reuse_factor, magnitudes[node.name])
+        if node.name in quantized.parameters
+        else _plain(quantized, node)
+        for node in quantized.network.nodes
+    ]
+    return CostEstimate(tuple(layers), reuse_factor)
+
+
+def csd_digits(codes: Codes) -> npt.NDArray[np.int64]:
+    """Nonzero digits of each integer in canonical signed digit form, |code| below 2**61.
+
+    Reference: Reitwiesner, Binary arithmetic (1960): the nonzero digits of the form are the ones of `n xor 3n`.
+
+    >>> csd_digits(np.array([0, 1, 7, -7, 11, 85])).tolist()
+    [0, 1, 2, 2, 3, 4]
+    """
+    magnitude = np.abs(codes).astype("<u8")
+    changed = np.ascontiguousarray(magnitude ^ (3 * magnitude).astype("<u8"))
+    bits = np.unpackbits(changed.reshape(-1, 1).view(np.uint8), axis=1)
+    return bits.sum(axis=1, dtype=np.int64).reshape(codes.shape)
+
+
+def bram_blocks(words: int, width: int) -> int:
+    """18 Kbit blocks of an array with one read port.
+
+    >>> bram_blocks(100, 8), bram_blocks(2048, 9), bram_blocks(2049, 9)
+    (0, 1, 2)
+    """
+    if words * width <= SMALL_ARRAY_BITS:
+        return 0
+    return min(math.ceil(width / wide) * math.ceil(words / deep) for wide, deep in BLOCK_SHAPES)
+
+
+def dsp_slices(weight: Format, source: Format) -> int:
+    """25 by 18 bit signed multipliers in one product; an unsigned operand needs a bit more for its sign.
+
+    >>> dsp_slices(Format(12, 3, True), Format(16, 3, True)), dsp_slices(Format(19, 3, True), Format(19, 3, True))
+    (1, 2)
+    """
+    a, b = (output.word_length + (not output.signed) for output in (weight, source))
+    if min(weight.word_length, source.word_length) <= SMALL_OPERAND_BITS:
+        return 0
+
+    def tiles(wide: int, narrow: int) -> int:
+        return math.ceil((wide - 1) / 24) * math.ceil((narrow - 1) / 17)
+
+    return min(tiles(a, b), tiles(b, a))
+
+
+def _affine(quantized: QuantizedNetwork, node: Node, reuse_factor: int, magnitude: float) -> LayerCost:
+    codes = quantized.parameters[node.name]
+    kernel, weight = codes.kernel, codes.kernel_format
+    source = _format_read(quantized, node.inputs[0])
+    accumulator = quantized.accumulators.get(node.name)
+    sum_bits = math.ceil(math.log2(magnitude + 1.0)) + 1 if accumulator is None else accumulator.word_length
+    positions = size_of(quantized.network.shapes[node.name]) // kernel.shape[-1]
+    nonzero = int(np.count_nonzero(kernel))
+    chains = np.maximum(csd_digits(kernel) - 1, 0)
+    widths = source.word_length + np.frexp(np.abs(kernel).astype(np.float64))[1]
+    terms = np.count_nonzero(kernel.reshape(-1, kernel.shape[-1]), axis=0) + (codes.bias != 0)
+    sums = positions * int(np.maximum(terms - 1, 0).sum())
+    products = positions * nonzero
+    return LayerCost(
+        node=node.name,
+        kind=node.op.kind,
+        weights=kernel.size,
+        nonzero_weights=nonzero,
+        products=products,
+        multiplier_bits=products * weight.word_length * source.word_length,
+        constant_adders=positions * int(chains.sum()),
+        sum_adders=sums,
+        adder_bits=positions * int((chains * widths).sum()) + sums * sum_bits + _rounding_bits(quantized, node),
+        memory_bits=kernel.size * weight.word_length + codes.bias.size * codes.bias_format.word_length,
+        bram=bram_blocks(kernel.size, weight.word_length) + bram_blocks(codes.bias.size, codes.bias_format.word_length),
+        dsp=math.ceil(products / reuse_factor) * dsp_slices(weight, source),
+    )
+
+
+def _plain(quantized: QuantizedNetwork, node: Node) -> LayerCost:
+    """A node without weights: at most its rounding costs adders."""
+    return LayerCost(node.name, node.op.kind, 0, 0, 0, 0, 0, 0, _rounding_bits(quantized, node), 0, 0, 0)
+
+
+def _rounding_bits(quantized: QuantizedNetwork, node: Node) -> int:
+    """Adder bits of the increment, where bits are dropped. The input is rounded by whoever delivers it."""
+    if not node.inputs or quantized.exact_bits[node.name] <= quantized.fractional_bits[node.name]:
+        return 0
+    return size_of(quantized.network.shapes[node.name]) * quantized.formats[node.name].word_length
+
+
+def _format_read(quantized: QuantizedNetwork, name: str) -> Format:
+    while name not in quantized.formats:
+        name = quantized.network.by_name[name].inputs[0]
+    return quantized.formats[name]

@@ -1,0 +1,146 @@
+"""From a fixed-point network to a folder of source code that computes the same integers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy.typing as npt
+
+from sound_qkeras import __version__
+from sound_qkeras.errors import InputError
+from sound_qkeras.hls.files import write_tree
+from sound_qkeras.hls.options import InputGuard, Options, Style, Target
+from sound_qkeras.hls.plan import make_plan
+from sound_qkeras.hls.render import environment, layer_text, parts
+from sound_qkeras.hls.report import GENERATOR, report_text
+from sound_qkeras.hls.tensors import Layer, Plan
+from sound_qkeras.hls.toolchain import FLAGS
+from sound_qkeras.hls.vectors import check_box, expected_table, inputs_table, make_vectors
+from sound_qkeras.hls.writers import writer_for
+from sound_qkeras.network import QuantizedNetwork
+
+# Lines of straight code that compilers and synthesis still take in seconds and minutes.
+UNROLLED_LIMIT = 16384
+# What the C target adds up in.
+C_BITS = 64
+
+# File of the export -> its template.
+FILES: dict[str, dict[str, str]] = {
+    "hls": {
+        "src/types.h": "hls/types.h.j2",
+        "src/weights.h": "weights.h.j2",
+        "src/net.h": "hls/net.h.j2",
+        "src/net.cpp": "hls/net.cpp.j2",
+        "tb/tb.cpp": "hls/tb.cpp.j2",
+        "build/Makefile": "hls/Makefile.j2",
+        "build/run_hls.tcl": "hls/run_hls.tcl.j2",
+        "build/directives.tcl": "hls/directives.tcl.j2",
+        "README.md": "README.md.j2",
+    },
+    "c": {
+        "src/types.h": "c/types.h.j2",
+        "src/weights.h": "weights.h.j2",
+        "src/net.h": "c/net.h.j2",
+        "src/net.c": "c/net.c.j2",
+        "tb/tb.c": "c/tb.c.j2",
+        "build/Makefile": "c/Makefile.j2",
+        "README.md": "README.md.j2",
+    },
+}
+
+
+def export_hls(
+    quantized: QuantizedNetwork,
+    directory: str | Path,
+    *,
+    box: tuple[npt.ArrayLike, npt.ArrayLike],
+    style: Style = "unrolled",
+    target: Target = "hls",
+    input_guard: InputGuard | None = None,
+    reuse_factor: int = 1,
+    part: str = "xc7z020clg484-1",
+    clock_ns: float = 5.0,
+    name: str = "net",
+    vectors: int | None = None,
+    overwrite: bool = False,
+    ranges: Mapping[str, Any] | None = None,
+    certificate: Mapping[str, Any] | None = None,
+) -> Path:
+    """Write a fixed-point network as source code with a test bench.
+
+    Guarantee: inside the box the code gives exactly the codes of `simulate_codes`, provided the network's accumulator
+    and activation formats hold what they were proved to hold. Every vector written with it is checked for that.
+
+    Args:
+        quantized: the network, with an accumulator format for every layer with weights.
+        directory: where to write; made when missing.
+        box: `(lower, upper)`, each of the input's shape: the inputs the formats were proved for.
+        style: "unrolled" is straight code, one line per weight that is not zero, one input per clock cycle; "loops" is
+            loops over arrays, whose code does not grow with the number of weights.
+        target: "hls" is C++ for Vitis HLS on ap_types, "c" is portable C99 on <stdint.h>.
+        input_guard: "saturate" clamps inputs outside the input format to it; None lets them wrap. Neither says anything
+            about results outside the box.
+        reuse_factor: how often each multiplier is used per input (style "loops", target "hls").
+        part: the FPGA, for `run_hls.tcl`.
+        clock_ns: the clock period in nanoseconds, for `run_hls.tcl`.
+        name: the top function, a C identifier.
+        vectors: random samples in the test bench, beside corners, ties and zero; by default 256, fewer for large inputs.
+        overwrite: replace an earlier export.
+        ranges: proved `(lower, upper)` of nodes by name, for comments and report.
+        certificate: what is proved (bound, eps, tier, ...), plain values for report and README.
+
+    Returns:
+        The directory.
+
+    Raises:
+        InputError: an option, the box, a name or the directory is not usable, or the network does not fit the style.
+        UnsupportedLayerError: there is no code for a kind of operation.
+        VerificationError: a sample inside the box overflows a type.
+        DependencyError: Jinja2 is missing.
+    """
+    options = Options(style, target, input_guard, reuse_factor, part, clock_ns, name)
+    if vectors is not None and vectors < 1:
+        raise InputError(f"vectors {vectors} is not a number of samples of at least 1")
+    plan = make_plan(quantized, options, ranges)
+    check_size(plan)
+    lower, upper = check_box(plan, box)
+    made = make_vectors(plan, lower, upper, vectors)
+    jinja = environment()
+    shared = parts(plan)
+    shared |= {"version": __version__, "vectors": len(made), "certificate": dict(certificate or {})}
+    shared["flags"] = FLAGS[target]
+    shared["texts"] = {layer.identifier: layer_text(jinja, shared, layer) for layer in plan.layers}
+    files = {file: jinja.get_template(template).render(shared) for file, template in FILES[target].items()}
+    files["tb/inputs.dat"] = inputs_table(made)
+    files["tb/expected.dat"] = expected_table(made)
+    files["report.json"] = report_text(plan, (lower, upper), made, certificate)
+    return write_tree(Path(directory), files, overwrite=overwrite, generator=GENERATOR)
+
+
+def check_size(plan: Plan) -> None:
+    """Refuse what a style or a target cannot hold.
+
+    Raises:
+        InputError: too many weights for straight code, or a tensor too wide for the target's integers.
+    """
+    if plan.options.style == "unrolled":
+        lines = sum(writer_for(layer.node).statements(layer) for layer in plan.layers)
+        if lines > UNROLLED_LIMIT:
+            raise InputError(
+                f"style 'unrolled' would write {lines} products as straight code, accepted: at most {UNROLLED_LIMIT}; "
+                "use style='loops'"
+            )
+    if plan.options.target == "c":
+        widest = max(plan.layers, key=needed_bits)
+        if needed_bits(widest) > C_BITS:
+            raise InputError(
+                f"target 'c' adds up in {C_BITS} bits; the widest tensor, '{widest.node.name}', needs "
+                f"{needed_bits(widest)}: use target='hls', a larger eps or a smaller box"
+            )
+
+
+def needed_bits(layer: Layer) -> int:
+    """Bits of the signed integer a layer is computed in."""
+    return writer_for(layer.node).needed_bits(layer)

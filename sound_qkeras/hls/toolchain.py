@@ -1,0 +1,145 @@
+"""Compilers and headers: what is needed to run the exported code on this machine."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sound_qkeras.errors import DependencyError, FileFormatError, VerificationError
+
+# What our own files are clean under; the ap_types headers are included as system headers.
+FLAGS: dict[str, tuple[str, ...]] = {
+    "hls": (
+        *("-std=c++14", "-O1", "-Wall", "-Wextra"),
+        *("-Wno-unknown-pragmas", "-Wno-uninitialized", "-Wno-maybe-uninitialized"),
+    ),
+    "c": ("-std=c99", "-O1", "-Wall", "-Wextra", "-Wconversion", "-pedantic"),
+}
+COMPILERS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "hls": ("CXX", ("g++", "clang++", "c++")),
+    "c": ("CC", ("gcc", "clang", "cc")),
+}
+SOURCES = {"hls": ("src/net.cpp", "tb/tb.cpp"), "c": ("src/net.c", "tb/tb.c")}
+HEADER = "ap_fixed.h"
+_SUMMARY = re.compile(r"(\d+) vectors, (\d+) input mismatches, (\d+) output mismatches")
+
+
+@dataclass(frozen=True)
+class TestBenchResult:
+    """What the test bench said.
+
+    Args:
+        passed: every code was equal.
+        vectors: samples compared.
+        input_mismatches: real inputs that rounded to another code.
+        output_mismatches: output codes that differ.
+        output: everything the test bench printed, the first few mismatches among it.
+        warnings: everything the compiler printed; empty when the code is clean.
+    """
+
+    __test__ = False  # not a test class, whatever its name says to pytest
+
+    passed: bool
+    vectors: int
+    input_mismatches: int
+    output_mismatches: int
+    output: str
+    warnings: str
+
+
+def find_ap_types() -> Path:
+    """The folder of the ap_types headers: `AP_TYPES` where it is set, else the copy inside the hls4ml package.
+
+    hls4ml is located, not imported.
+
+    Raises:
+        DependencyError: `AP_TYPES` names a folder without the headers, or neither is there.
+    """
+    named = os.environ.get("AP_TYPES")
+    if named:
+        folder = Path(named)
+        if not (folder / HEADER).is_file():
+            raise DependencyError(f"AP_TYPES is '{named}', which holds no {HEADER}; name the folder that does")
+        return folder
+    found = importlib.util.find_spec("hls4ml")
+    for location in (found.submodule_search_locations or ()) if found else ():
+        folder = Path(location) / "templates" / "vivado" / "ap_types"
+        if (folder / HEADER).is_file():
+            return folder
+    raise DependencyError(
+        f"the ap_types headers ({HEADER}) are missing: pip install 'sound-qkeras[hls]', or set AP_TYPES to the include "
+        "folder of a Vitis HLS installation"
+    )
+
+
+def find_compiler(target: str) -> list[str]:
+    """The command that compiles a target: `CXX` or `CC` where set, else the first known compiler on the path.
+
+    Raises:
+        DependencyError: there is none.
+    """
+    variable, known = COMPILERS[target]
+    named = os.environ.get(variable)
+    for command in [named] if named else known:
+        words = shlex.split(command)
+        if words and shutil.which(words[0]):
+            return words
+    looked = f"'{named}', which {variable} names," if named else ", ".join(known)
+    raise DependencyError(f"no compiler: {looked} not found on the path; install g++, or set {variable}")
+
+
+def compile_and_run(directory: str | Path, *, flags: Sequence[str] = (), timeout_s: float = 600.0) -> TestBenchResult:
+    """Compile an exported network with its test bench and replay its vectors. Leaves nothing behind.
+
+    Args:
+        directory: what `export_hls` returned.
+        flags: compiler flags after our own, for example `["-Werror"]`.
+        timeout_s: seconds for compiling and again for running.
+
+    Returns:
+        What the test bench said; `passed` is False when any code differs.
+
+    Raises:
+        DependencyError: no compiler or no headers.
+        FileFormatError: the directory or its data is not a complete export.
+        VerificationError: the compiler refuses the code, or something takes longer than `timeout_s`.
+    """
+    folder = Path(directory)
+    complete = [target for target, files in SOURCES.items() if all((folder / file).is_file() for file in files)]
+    if not complete:
+        raise FileFormatError(f"'{folder}' holds no exported network; expected {SOURCES['hls']} or {SOURCES['c']}")
+    target = complete[0]
+    headers = ["-isystem", str(find_ap_types())] if target == "hls" else []
+    command = [*find_compiler(target), *FLAGS[target], *flags, *headers, f"-I{folder / 'src'}"]
+    with tempfile.TemporaryDirectory() as scratch:
+        program = str(Path(scratch) / "tb")
+        sources = [str(folder / file) for file in SOURCES[target]]
+        compiled = _run([*command, *sources, "-lm", "-o", program], timeout_s)
+        if compiled.returncode != 0:
+            raise VerificationError(f"the compiler refused '{folder}':\n{compiled.stderr[:2000]}")
+        done = _run([program, str(folder / "tb")], timeout_s)
+    summary = _SUMMARY.search(done.stdout)
+    if summary is None:
+        raise FileFormatError(
+            f"the test bench of '{folder}' could not read its data (exit status {done.returncode}): {done.stderr}"
+        )
+    vectors, input_mismatches, output_mismatches = map(int, summary.groups())
+    passed = done.returncode == 0 and not input_mismatches and not output_mismatches
+    return TestBenchResult(
+        passed, vectors, input_mismatches, output_mismatches, done.stdout + done.stderr, compiled.stderr
+    )
+
+
+def _run(command: list[str], timeout_s: float) -> subprocess.CompletedProcess[str]:
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, check=False)
+    except subprocess.TimeoutExpired as error:
+        raise VerificationError(f"'{command[0]}' did not finish in {timeout_s:g} s") from error

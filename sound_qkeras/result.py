@@ -1,0 +1,142 @@
+"""What a run returns: the fixed-point network, its certificate, its cost, and the ways out."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from sound_qkeras.fixed_point import Format
+from sound_qkeras.network.quantized import QuantizedNetwork
+from sound_qkeras.simulate import simulate
+from sound_qkeras.tuning.costs import Cost
+from sound_qkeras.verify.certificate import Certificate
+from sound_qkeras.verify.floating import FloatReport
+
+Reals = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class FormatRow:
+    """The format of one tensor and the range proved for it.
+
+    `kind` is "weight", "bias", "activation" or "accumulator"; the range of a weight or bias is that of its values.
+    """
+
+    layer: str
+    node: str
+    kind: str
+    word_length: int
+    integer_bits: int
+    signed: bool
+    lower: float
+    upper: float
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """A certified fixed-point network.
+
+    Args:
+        quantized: integers and formats.
+        certificate: what is proved about them.
+        cost: bits and bit operations.
+        observed_error: the worst error a search found, at `observed_input`, after `evaluations` tries; never above the
+            certificate's bound.
+        float32, float64: how far QKeras' floating-point evaluation may be from the integers.
+        seconds: how long the run took.
+    """
+
+    quantized: QuantizedNetwork
+    certificate: Certificate
+    cost: Cost
+    observed_error: float
+    observed_input: Reals
+    evaluations: int
+    float32: FloatReport
+    float64: FloatReport
+    seconds: float
+
+    @cached_property
+    def formats(self) -> tuple[FormatRow, ...]:
+        """One row per tensor, in graph order."""
+        rows: list[FormatRow] = []
+        for node in self.quantized.network.nodes:
+            proved = self.certificate.ranges[node.name]
+            if node.name in self.quantized.parameters:
+                codes = self.quantized.parameters[node.name]
+                rows.append(_row(node.layer, node.name, "weight", codes.kernel_format, codes.kernel_value))
+                rows.append(_row(node.layer, node.name, "bias", codes.bias_format, codes.bias_value))
+                accumulator = self.quantized.accumulators[node.name]
+                rows.append(_row(node.layer, node.name, "accumulator", accumulator, np.array(proved)))
+            if node.name in self.quantized.formats:
+                rows.append(_row(node.layer, node.name, "activation", self.quantized.formats[node.name], np.array(proved)))
+        return tuple(rows)
+
+    @property
+    def quantizer_config(self) -> dict[str, Any]:
+        """What `qkeras.utils.model_quantize` takes: layer name to quantizer strings."""
+        from sound_qkeras.keras_io import quantizer_config
+
+        return dict(quantizer_config(self.quantized))
+
+    def simulate(self, x: npt.ArrayLike) -> Reals:
+        """The bit-exact integer network on samples `(n, *input_shape)`; values, not codes."""
+        return simulate(self.quantized, x)
+
+    def to_qkeras(self, *, dtype: str = "float32", head: bool = False) -> Any:
+        """The QKeras model, weights set: "float32", which any session can load and train, or the exact "float64".
+
+        `self.float32` and `self.float64` say whether it equals `simulate` bit for bit, and otherwise by how much it may
+        differ. A float64 model is loaded and called inside `sound_qkeras.float64()`. `head=True` puts back a final
+        softmax or sigmoid that was set aside.
+        """
+        from sound_qkeras.keras_io import to_qkeras
+
+        return to_qkeras(self.quantized, dtype=dtype, head=head)  # type: ignore[arg-type]
+
+    def save(self, directory: str | Path) -> Path:
+        """Write certificate, formats, network and QKeras model; an interrupted run leaves the old directory or the new one.
+
+        Raises:
+            InputError: the place cannot be written, or holds something else.
+        """
+        from sound_qkeras.archive import save
+
+        return save(self, directory)
+
+    def summary(self) -> str:
+        """One line: bound, eps, tier, observed error, bits, seconds."""
+        eps = self.certificate.eps
+        asked = f"{eps[0]:g}" if np.all(eps == eps[0]) else f"{eps.min():g} to {eps.max():g}"
+        return (
+            f"bound {self.certificate.bound:.4g} <= eps {asked}, tier {self.certificate.tier}, worst observed error "
+            f"{self.observed_error:.4g}, weights {self.cost.weight_bits:,} bits, total {self.cost.total_bits:,} bits, "
+            f"{self.seconds:.1f} s"
+        )
+
+
+def _row(layer: str, node: str, kind: str, output: Format, values: Reals) -> FormatRow:
+    return FormatRow(
+        layer, node, kind, output.word_length, output.integer_bits, output.signed, float(values.min()), float(values.max())
+    )
+
+
+def tool_versions() -> Mapping[str, str]:
+    """Versions of the tools a result depends on."""
+    from sound_qkeras import __version__
+
+    found = {"sound_qkeras": __version__, "python": platform.python_version()}
+    for name in ("numpy", "pyomo", "highspy", "qkeras", "tensorflow"):
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    return found

@@ -1,0 +1,369 @@
+"""The solve-verify loop: the MILP proposes formats, the proof engine judges the integers that follow from them.
+
+Each round measures what every group contributes on the worst leaves (the proof with only that group quantised), scales the
+error tables to it, and solves for several right-hand sides: a bound above the tolerance asks for less, slack asks for
+more. At the end single bits are shaved while the proof holds.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from sound_qkeras.analysis.splitting import Splitting, refine
+from sound_qkeras.errors import InfeasibleError
+from sound_qkeras.fixed_point import MAX_WORD_LENGTH, Format
+from sound_qkeras.interval import Interval, Reals
+from sound_qkeras.network.graph import Network, size_of
+from sound_qkeras.network.quantized import QuantizedNetwork
+from sound_qkeras.tuning.build import narrow, nearest, provisional, round_parameters
+from sound_qkeras.tuning.costs import Objective
+from sound_qkeras.tuning.groups import Group, candidate_bits, extent, groups_of, source_of
+from sound_qkeras.tuning.milp import Choices, Joint, solve
+from sound_qkeras.tuning.rounding import cancel_errors, linearise, sample_box
+from sound_qkeras.verify.certificate import MARGIN, BudgetRow
+from sound_qkeras.verify.proof import bound_leaves
+from sound_qkeras.verify.propagation import output_difference, propagate
+from sound_qkeras.verify.split_tree import SplitTree
+
+# Extra fractional bits that make a group's own error vanish beside the others'.
+FINE = 16
+# Relative bound to reach: the certificate records bounds with a margin and must still meet the tolerance.
+TARGET = 1.0 - 2.0 * MARGIN
+# Widest integer sums, tried in turn: exact in float64 and so in QKeras; in int64; in nothing but wide integers.
+ACCUMULATOR_BITS = (53, 63, 120)
+Report = Callable[[str, float], None]
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How hard to try.
+
+    Args:
+        leaves: most leaves of the split tree.
+        rounds: rounds of measuring and solving.
+        solves: right-hand sides tried in a round.
+        samples: points at which error-aware rounding looks; 0 keeps nearest rounding.
+        rows: worst leaves that become rows of the MILP.
+        seconds: time budget of the search.
+    """
+
+    leaves: int
+    rounds: int
+    solves: int
+    samples: int
+    rows: int
+    seconds: float
+
+    @classmethod
+    def within(cls, seconds: float) -> Effort:
+        """The effort that suits a time budget."""
+        name = "fast" if seconds < 2.0 else "normal" if seconds < 60.0 else "max"
+        return replace(EFFORTS[name], seconds=seconds)
+
+
+EFFORTS = {
+    "fast": Effort(1, 1, 4, 0, 1, 240.0),
+    "normal": Effort(96, 2, 4, 384, 16, 20.0),
+    "max": Effort(2048, 4, 6, 1024, 32, 600.0),
+}
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One choice of formats and what was proved about it; `relative` is the bound over the tolerance."""
+
+    bits: Mapping[Group, int]
+    quantized: QuantizedNetwork
+    splitting: Splitting
+    relative: float
+    cost: float
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The tuned network, the leaves to prove it on, and where its error comes from."""
+
+    quantized: QuantizedNetwork
+    tree: SplitTree
+    error_budget: tuple[BudgetRow, ...]
+
+
+class Search:
+    """State of one tuning run."""
+
+    def __init__(
+        self,
+        network: Network,
+        box: Interval,
+        eps: Reals,
+        goal: Objective,
+        effort: Effort,
+        word_lengths: tuple[int, int],
+        solver: str,
+        report: Report,
+    ) -> None:
+        """Prepare ranges, groups and candidates.
+
+        Args:
+            network: the trained network.
+            box: the inputs, shape `input_shape`.
+            eps: tolerance per output, shape `(outputs,)`.
+            goal: what to minimise.
+            effort: budgets.
+            word_lengths: fewest and most bits of a word.
+            solver: MILP solver by name.
+            report: called with a stage's name and the fraction of it that is done.
+        """
+        self.network, self.box, self.eps, self.goal, self.effort = network, box, eps, goal, effort
+        self.solver, self.report = solver, report
+        self.deadline = time.monotonic() + effort.seconds
+        facts = propagate(network, box[None]).facts
+        self.ranges = {name: found.value for name, found in facts.items()}
+        self.centers = {node.name: self.ranges[node.inputs[0]].center[0] for node, _ in network.affine()}
+        self.groups = groups_of(network)
+        self.word_lengths = word_lengths
+        self.candidates = {group: self._candidates(group) for group in self.groups}
+        self.linearisation = None
+        if effort.samples:
+            self.linearisation = linearise(network, sample_box(box, effort.samples), eps)
+        self.accumulator_bits = ACCUMULATOR_BITS[0]
+        self.best: Attempt | None = None
+        self.closest = float("inf")
+
+    def _candidates(self, group: Group) -> list[int]:
+        low, high = extent(self.network, group, self.ranges)
+        shortest, longest = self.word_lengths
+        if group.kind == "bias":
+            longest = min(MAX_WORD_LENGTH - 6, longest + 12)
+        return candidate_bits(low, high, 1 if group.kind == "activation" else shortest, longest)
+
+    def build(self, bits: Mapping[Group, int], *, aware: bool = True) -> QuantizedNetwork:
+        """Integers for a choice of bits, in formats of provisional width."""
+        rounded = round_parameters(self.network, bits, self.centers)
+        if aware and self.linearisation is not None:
+            rounded = cancel_errors(self.network, rounded, self.linearisation)
+        return provisional(self.network, bits, rounded)
+
+    def cost(self, bits: Mapping[Group, int]) -> float:
+        """The objective at a choice of bits."""
+        lengths = {group: self._word_length(group, value) for group, value in bits.items()}
+        total = sum(self.goal.groups(group, lengths[group]) for group in self.groups)
+        if self.goal.products:
+            by_node = {group.node: lengths[group] for group in self.groups if group.kind == "activation"}
+            for group in self.groups:
+                if group.kind == "weight":
+                    other = by_node[source_of(self.network, group.node)]
+                    total += self.goal.products * group.products * lengths[group] * other
+        return total
+
+    def _word_length(self, group: Group, bits: int) -> int:
+        return Format.for_range(*extent(self.network, group, self.ranges), bits).word_length
+
+    def attempt(self, bits: Mapping[Group, int], *, hopeless: bool = False) -> Attempt:
+        """Build and prove a choice; the best feasible one is kept. `hopeless` gives up early where splitting will not do."""
+        quantized = self.build(bits)
+        deadline = max(self.deadline, time.monotonic() + 0.5)
+        leaves = self.effort.leaves
+        splitting = refine(quantized, self.box, self.eps, target=TARGET, max_leaves=leaves, deadline=deadline, hopeless=hopeless)
+        found = Attempt(dict(bits), quantized, splitting, splitting.worst, self.cost(bits))
+        self.closest = min(self.closest, found.relative)
+        if found.relative <= TARGET and self._fits(quantized) and (self.best is None or found.cost < self.best.cost):
+            self.best = found
+        return found
+
+    def _fits(self, quantized: QuantizedNetwork) -> bool:
+        """Whether every integer sum fits the accumulator once formats are narrowed to about the proved ranges."""
+        ranges = {name: (1.01 * float(found.lower.min()), 1.01 * float(found.upper.max())) for name, found in self.ranges.items()}
+        narrowed = {name: Format.for_range(*ranges[name], f.fractional_bits) for name, f in quantized.formats.items()}
+        sizes = QuantizedNetwork(self.network, quantized.parameters, narrowed, {}).accumulator_magnitudes()
+        return max(sizes.values()) <= 2.0 ** (self.accumulator_bits - 0.5)
+
+    def start(self) -> Attempt:
+        """The coarsest uniform number of fractional bits that is proved, found by the bound's own slope."""
+        bits, step = 14, 0
+        tried: dict[int, Attempt] = {}
+        for step in range(8):
+            choice = self.uniform(bits)
+            found = tried[bits] = self.attempt(choice)
+            self.report("uniform formats", step / 8)
+            move = int(np.ceil(np.log2(max(found.relative, 1e-12))))
+            if found.relative <= TARGET and (move >= 0 or bits - 1 in tried):
+                return found
+            bits += move if found.relative > 1.0 else max(move, -4) if bits + move not in tried else -1
+            if bits in tried:
+                return tried[bits] if tried[bits].relative <= TARGET else min(tried.values(), key=lambda t: t.relative)
+            if all(value == max(self.candidates[group]) for group, value in choice.items()):
+                break
+        return min(tried.values(), key=lambda t: t.relative)
+
+    def uniform(self, bits: int) -> dict[Group, int]:
+        """About `bits` fractional bits everywhere, within each group's candidates; finer where it costs little."""
+        extra = {"weight": 0, "activation": 3, "bias": 6}
+        return {
+            group: int(np.clip(bits + extra[group.kind], min(found), max(found))) for group, found in self.candidates.items()
+        }
+
+    def run(self) -> Outcome:
+        """Tune: the cheapest network that was proved, in the narrowest formats its leaves allow.
+
+        Raises:
+            InfeasibleError: no choice of at most the allowed word length was proved within the tolerance.
+        """
+        found = self._tune()
+        tree = found.splitting.tree
+        final = narrow(found.quantized, bound_leaves(found.quantized, self.box, tree).ranges)
+        return Outcome(final, tree, self._error_budget(found))
+
+    def _error_budget(self, found: Attempt) -> tuple[BudgetRow, ...]:
+        """The bound if only one group were rounded, on the leaves where the whole bound is largest."""
+        leaves = self._worst_leaves(found.splitting)
+        scale = float(self.eps.max())
+        return tuple(
+            BudgetRow(group.layer, group.kind, scale * float(self._contribution(found.bits, group, leaves).max()))
+            for group in self.groups
+        )
+
+    def _tune(self) -> Attempt:
+        current = self.start()
+        for self.accumulator_bits in ACCUMULATOR_BITS:
+            for number in range(self.effort.rounds):
+                current = self._sweep(self.tables(current), current, number)
+                if time.monotonic() > self.deadline:
+                    break
+            if self.best is not None:
+                return self._shave(self.best)
+        raise self._infeasible()
+
+    def _sweep(self, tables: dict[Group, Choices], current: Attempt, number: int) -> Attempt:
+        """Solve and prove for several right-hand sides; returns the best feasible attempt, or the closest."""
+        tolerance, seen = 0.97, []
+        low, high = 0.0, float("inf")
+        for step in range(self.effort.solves):
+            self.report("solve and verify", (number * self.effort.solves + step) / (self.effort.rounds * self.effort.solves))
+            solution = solve(tables, self.joints(), tolerance, solver=self.solver)
+            if solution is None:
+                break
+            found = self.attempt(solution.bits)
+            seen.append(found)
+            if found.relative <= TARGET:
+                low = max(low, tolerance)
+                tolerance = tolerance * min(1.6, 0.98 / found.relative + 0.02)
+            else:
+                high = min(high, tolerance)
+                tolerance = tolerance * max(0.25, 0.96 / found.relative)
+            if not low < tolerance < high:
+                tolerance = 0.5 * (low + high)
+            if high - low < 0.04 * high or time.monotonic() > self.deadline:
+                break
+        return self.best or min([*seen, current], key=lambda found: found.relative)
+
+    def tables(self, base: Attempt) -> dict[Group, Choices]:
+        """Cost and error of every candidate, scaled to what each group is proved to contribute around `base`."""
+        self.report("error tables", 0.0)
+        leaves = self._worst_leaves(base.splitting)
+        rows = leaves.shape[0] * self.eps.size
+        tables = {}
+        for group, bits in self.candidates.items():
+            lengths = [self._word_length(group, value) for value in bits]
+            costs = np.array([self.goal.groups(group, length) for length in lengths], dtype=np.float64)
+            at, shape = self._shape(group, base.bits[group])
+            measured = self._contribution({**base.bits, group: at}, group, leaves)
+            tables[group] = Choices(bits, lengths, costs, shape[:, None] * measured.reshape(1, rows))
+        return tables
+
+    def _shape(self, group: Group, base: int) -> tuple[int, Reals]:
+        """Where to measure a group, and how its error at each candidate relates to that measurement.
+
+        Rounding errors are proportional to the step, except that float32 weights run out of bits: beyond that a finer
+        format adds nothing, and the measurement is taken where it still does.
+        """
+        bits = self.candidates[group]
+        if group.kind != "weight":
+            return base, np.array([2.0 ** (base - value) for value in bits])
+        kernel = self.network.by_name[group.node].op.arrays()["kernel"]
+        error = {value: float(np.linalg.norm(nearest(kernel, value) - np.ldexp(kernel, value))) for value in bits}
+        typical = 0.25 * np.sqrt(kernel.size / 12.0)
+        regular = [value for value in bits if value <= base and error[value] >= typical]
+        at = max(regular, default=bits[0])
+        scale = max(error[at], 1e-300) * 2.0**-at
+        return at, np.array([error[value] * 2.0**-value / scale for value in bits])
+
+    def _worst_leaves(self, splitting: Splitting) -> Interval:
+        worst = splitting.open_leaves(-1.0)[: self.effort.rows]
+        return Interval(
+            splitting.lower[worst].reshape(-1, *self.box.shape), splitting.upper[worst].reshape(-1, *self.box.shape)
+        )
+
+    def _contribution(self, bits: Mapping[Group, int], group: Group, leaves: Interval) -> Reals:
+        """Relative bound on each leaf when only `group` is quantised, less what the fine rest adds."""
+        others = {g: value if g == group else min(value + FINE, self._finest(g)) for g, value in bits.items()}
+        result = propagate(self.network, leaves, self.build(others))
+        return output_difference(result)[0].magnitude / self.eps
+
+    def _finest(self, group: Group) -> int:
+        low, high = extent(self.network, group, self.ranges)
+        largest = max(abs(low), abs(high), 1e-30)
+        return int(MAX_WORD_LENGTH - 4 - np.ceil(np.log2(largest)))
+
+    def joints(self) -> list[Joint]:
+        """Weights and the activations they multiply: their product's cost, and 53 bits for the sum."""
+        activations = {group.node: group for group in self.groups if group.kind == "activation"}
+        found = []
+        for group in self.groups:
+            if group.kind == "weight":
+                source = activations[source_of(self.network, group.node)]
+                op = self.network.by_name[group.node].op
+                most = self.accumulator_bits - 1 - int(np.ceil(np.log2(op.fan_in + 1)))  # type: ignore[attr-defined]
+                found.append(Joint(group, source, self.goal.products * group.products, most))
+        return found
+
+    def _shave(self, best: Attempt) -> Attempt:
+        """Take single bits away while the proof holds, where most is saved first.
+
+        A weight bit that does not come off alone is tried with a bit more on every activation. A group that failed is not
+        tried again: everything else only gets coarser.
+        """
+        worth = [group for group in self.groups if self._saving(best.bits, group) > 1e-4 * best.cost]
+        worth.sort(key=lambda group: -self._saving(best.bits, group))
+        for number, group in enumerate(worth):
+            self.report("shave", number / len(worth))
+            while time.monotonic() < self.deadline:
+                fewer = {**best.bits, group: best.bits[group] - 1}
+                options = [fewer, self._finer_activations(fewer)] if group.kind == "weight" else [fewer]
+                found = next((t for t in map(self._shaved, options) if t is not None), None)
+                if found is None:
+                    break
+                best = found
+        return best
+
+    def _shaved(self, bits: Mapping[Group, int]) -> Attempt | None:
+        """The attempt if it became the best, else None."""
+        if any(value not in self.candidates[group] for group, value in bits.items()):
+            return None
+        before = self.best
+        found = self.attempt(bits, hopeless=True)
+        return found if self.best is not before else None
+
+    def _finer_activations(self, bits: Mapping[Group, int]) -> dict[Group, int]:
+        return {
+            group: min(value + 1, max(self.candidates[group])) if group.kind != "weight" else value
+            for group, value in bits.items()
+        }
+
+    def _saving(self, bits: Mapping[Group, int], group: Group) -> float:
+        return self.cost(bits) - self.cost({**bits, group: bits[group] - 1})
+
+    def _infeasible(self) -> InfeasibleError:
+        needed = self.word_lengths[1] + max(1, int(np.ceil(np.log2(max(self.closest, 1.0 + 1e-9)))))
+        bound = self.closest * float(self.eps.max())
+        return InfeasibleError(
+            f"no word length up to {self.word_lengths[1]} bits was proved to reach eps = {float(self.eps.min()):g}: the best "
+            f"proved bound is {bound:.3g}; allow about {needed} bits with word_lengths=(2, {needed}), raise eps above "
+            f"{bound:.3g}, shrink the box, or use effort='max'",
+            best_bound=bound,
+            word_length=needed,
+        )

@@ -1,0 +1,159 @@
+"""The certificate: a claim about a fixed-point network, with all that is needed to prove it again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from sound_qkeras.errors import FileFormatError
+from sound_qkeras.interval import Interval, Reals
+from sound_qkeras.network.quantized import QuantizedNetwork
+from sound_qkeras.verify.proof import Proof, prove
+from sound_qkeras.verify.split_tree import SplitTree
+
+TIERS = ("sound",)
+# Recorded bounds and ranges exceed the proved ones by this relative margin, so that another machine, whose matrix
+# products round differently, proves them too. The comparison itself has no tolerance.
+MARGIN = 2.0**-30
+
+
+@dataclass(frozen=True)
+class BudgetRow:
+    """The bound that would be proved if only one kind of value of one layer were rounded."""
+
+    layer: str
+    kind: str
+    bound: float
+
+
+@dataclass(frozen=True, eq=False)
+class Certificate:
+    """For every `x` in the box: `|f_q(x)_k - f(x)_k| <= output_bounds[k] <= eps[k]`, and nothing overflows.
+
+    Args:
+        tier: strength of the guarantee; "sound" holds for every input in the box.
+        eps: the tolerance asked for, per output.
+        output_bounds: the proved bound, per output.
+        box: the inputs, shape `input_shape`.
+        box_source: where the box came from, in words.
+        tree: the bisections whose leaves were proved one by one.
+        ranges: for each node, what the fixed-point value before rounding stays within.
+        weight_hash: SHA-256 of the float network.
+        code_hash: SHA-256 of the integers and formats.
+        error_budget: what each layer's weights, biases and results contribute alone.
+        versions: the tools that made it.
+    """
+
+    tier: str
+    eps: Reals
+    output_bounds: Reals
+    box: Interval
+    box_source: str
+    tree: SplitTree
+    ranges: Mapping[str, tuple[float, float]]
+    weight_hash: str
+    code_hash: str
+    error_budget: tuple[BudgetRow, ...] = ()
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def bound(self) -> float:
+        """The largest output bound."""
+        return float(self.output_bounds.max())
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain json; floats keep every bit."""
+        return {
+            "tier": self.tier,
+            "claim": "for every x in the box, |f_q(x)_k - f(x)_k| <= output_bounds[k] <= eps[k], and nothing overflows",
+            "eps": self.eps.tolist(),
+            "bound": self.bound,
+            "output_bounds": self.output_bounds.tolist(),
+            "box": {"lower": self.box.lower.tolist(), "upper": self.box.upper.tolist(), "source": self.box_source},
+            "split_tree": list(self.tree.axes),
+            "ranges": {name: list(ends) for name, ends in self.ranges.items()},
+            "weight_hash": self.weight_hash,
+            "code_hash": self.code_hash,
+            "error_budget": [{"layer": r.layer, "kind": r.kind, "bound": r.bound} for r in self.error_budget],
+            "versions": dict(self.versions),
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Certificate:
+        """Read what `to_json` wrote.
+
+        Raises:
+            FileFormatError: a part is missing or of the wrong type, or the recorded bound is not that of the outputs.
+        """
+        try:
+            found = cls(
+                tier=str(data["tier"]),
+                eps=_vector(data["eps"]),
+                output_bounds=_vector(data["output_bounds"]),
+                box=Interval(
+                    np.asarray(data["box"]["lower"], dtype=np.float64), np.asarray(data["box"]["upper"], dtype=np.float64)
+                ),
+                box_source=str(data["box"]["source"]),
+                tree=SplitTree(tuple(int(axis) for axis in data["split_tree"])),
+                ranges={str(name): (float(low), float(high)) for name, (low, high) in data["ranges"].items()},
+                weight_hash=str(data["weight_hash"]),
+                code_hash=str(data["code_hash"]),
+                error_budget=tuple(
+                    BudgetRow(str(row["layer"]), str(row["kind"]), float(row["bound"])) for row in data["error_budget"]
+                ),
+                versions={str(tool): str(version) for tool, version in data["versions"].items()},
+            )
+            recorded = float(data["bound"])
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise FileFormatError(f"the certificate is not readable ({type(error).__name__}: {error})") from error
+        if found.output_bounds.size == 0 or recorded != found.bound:
+            raise FileFormatError(f"the certificate's bound {recorded} is not the largest of its output bounds")
+        return found
+
+
+def _vector(values: Any) -> Reals:
+    array = np.asarray(values, dtype=np.float64)
+    if array.ndim != 1:
+        raise ValueError(f"expected a list of numbers, received {array.ndim} axes")
+    return array
+
+
+def certify(
+    quantized: QuantizedNetwork,
+    box: Interval,
+    eps: Reals,
+    tree: SplitTree,
+    *,
+    box_source: str = "given",
+    error_budget: tuple[BudgetRow, ...] = (),
+    versions: Mapping[str, str] | None = None,
+) -> Certificate:
+    """Prove the network on the leaves of `tree` and write down what was proved, with `MARGIN`.
+
+    The certificate may claim less than `eps` asks; `check` refuses it then.
+
+    Raises:
+        VerificationError: something may overflow.
+    """
+    proof: Proof = prove(quantized, box, tree)
+    return Certificate(
+        tier="sound",
+        eps=eps,
+        output_bounds=proof.output_bounds * (1.0 + MARGIN),
+        box=box,
+        box_source=box_source,
+        tree=tree,
+        ranges={name: _with_margin(*ends) for name, ends in proof.ranges.items()},
+        weight_hash=quantized.network.weight_hash,
+        code_hash=quantized.code_hash,
+        error_budget=error_budget,
+        versions=versions or {},
+    )
+
+
+def _with_margin(low: float, high: float) -> tuple[float, float]:
+    margin = MARGIN * max(abs(low), abs(high))
+    return low - margin, high + margin

@@ -1,0 +1,70 @@
+"""The independent checker: proves a certificate again from the network, the integers and the claim alone."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from sound_qkeras.errors import VerificationError
+from sound_qkeras.network.graph import size_of
+from sound_qkeras.network.quantized import QuantizedNetwork
+from sound_qkeras.verify.certificate import TIERS, Certificate
+from sound_qkeras.verify.proof import Proof, prove
+
+
+def check(quantized: QuantizedNetwork, certificate: Certificate) -> Proof:
+    """Confirm every claim of a certificate, or refuse it.
+
+    Guarantee: returns only if, for every input in the certificate's box, every output stays within its recorded bound of
+    the float network, every recorded bound within `eps`, every tensor within its recorded range, and every recorded range
+    within its format. Nothing the tuner computed is used; there is no tolerance in any comparison.
+
+    Raises:
+        VerificationError: names what does not hold.
+    """
+    _check_identity(quantized, certificate)
+    _check_claim(quantized, certificate)
+    proof = prove(quantized, certificate.box, certificate.tree)
+    beyond = np.flatnonzero(~(proof.output_bounds <= certificate.output_bounds))
+    if beyond.size:
+        k = int(beyond[0])
+        raise VerificationError(
+            f"output {k}: the proved bound is {proof.output_bounds[k]:.9g}, the certificate claims "
+            f"{certificate.output_bounds[k]:.9g}"
+        )
+    for name, (low, high) in proof.ranges.items():
+        claimed = certificate.ranges.get(name)
+        if claimed is None or not (claimed[0] <= low and high <= claimed[1]):
+            layer = quantized.network.by_name[name].layer
+            raise VerificationError(
+                f"layer '{layer}' ({name}): values reach [{low:.9g}, {high:.9g}], the certificate claims {claimed}", layer_name=layer
+            )
+    return proof
+
+
+def _check_identity(quantized: QuantizedNetwork, certificate: Certificate) -> None:
+    """The certificate must be about this float network and these integers."""
+    for what, found, claimed in (
+        ("float weights", quantized.network.weight_hash, certificate.weight_hash),
+        ("integers and formats", quantized.code_hash, certificate.code_hash),
+    ):
+        if found != claimed:
+            raise VerificationError(f"the {what} are not those of the certificate: hash {found[:12]}, expected {claimed[:12]}")
+
+
+def _check_claim(quantized: QuantizedNetwork, certificate: Certificate) -> None:
+    """Shapes, finiteness, and that the bounds meet the tolerance."""
+    outputs = size_of(quantized.network.output_shape)
+    box = certificate.box
+    if certificate.tier not in TIERS:
+        raise VerificationError(f"tier '{certificate.tier}' is unknown; accepted: {', '.join(TIERS)}")
+    if box.lower.shape != quantized.network.input_shape or box.upper.shape != quantized.network.input_shape:
+        raise VerificationError(f"the box has shape {box.lower.shape}, the network's input {quantized.network.input_shape}")
+    if not (np.all(np.isfinite(box.lower)) and np.all(np.isfinite(box.upper)) and np.all(box.lower <= box.upper)):
+        raise VerificationError("the box is not finite, or empty")
+    if certificate.eps.shape != (outputs,) or certificate.output_bounds.shape != (outputs,):
+        raise VerificationError(f"expected one tolerance and one bound for each of {outputs} outputs")
+    if not np.all(certificate.output_bounds <= certificate.eps):
+        raise VerificationError(f"the bound {certificate.bound:.9g} exceeds the tolerance {float(certificate.eps.max()):.9g}")
+    missing = [node.name for node, _ in quantized.network.affine() if node.name not in quantized.accumulators]
+    if missing:
+        raise VerificationError(f"layers {missing} have no accumulator format, so nothing is claimed about their sums")

@@ -1,0 +1,98 @@
+"""What QKeras computes in float32, its default, or float64: exact where every sum fits the mantissa, bounded elsewhere.
+
+With p bits of mantissa (24, 53), for inputs of that type in the box, per layer: a sum of n products, in any order, is exact
+while the sum of absolute terms stays within 2**p steps of the accumulator; otherwise it is off by at most `gamma(n) * sum |w x|`, where words wider
+than p bits add their own rounding. A value that is off by e before it is rounded may land up to `floor(e / step) + 1`
+steps away, because it may cross a tie. Errors run through the layers by the vector recursion.
+
+Reference: Higham, Accuracy and Stability of Numerical Algorithms (2002), section 3.1.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from sound_qkeras.interval import Interval, Reals, inflate
+from sound_qkeras.network.graph import Node
+from sound_qkeras.network.ops import Affine, Input
+from sound_qkeras.network.quantized import QuantizedNetwork
+from sound_qkeras.verify.propagation import Propagation, propagate
+
+MANTISSA = {"float32": 24, "float64": 53}
+
+
+@dataclass(frozen=True)
+class FloatLayer:
+    """One layer in floating point: whether it computes the integers exactly, and else how far its result may be off."""
+
+    layer: str
+    exact: bool
+    error: float
+
+
+@dataclass(frozen=True)
+class FloatReport:
+    """A floating-point evaluation beside the exact one.
+
+    Args:
+        layers: one row per layer with weights.
+        error: bound on |floating-point result - integer result| over the box, for inputs of that type.
+        bound: bound on |floating-point result - trained network|: the certificate's bound plus `error`.
+    """
+
+    layers: tuple[FloatLayer, ...]
+    error: float
+    bound: float
+
+    @property
+    def exact(self) -> bool:
+        """Whether the QKeras model equals the integers bit for bit, for every input of its type in the box."""
+        return self.error == 0.0
+
+
+def float_report(quantized: QuantizedNetwork, box: Interval, bound: float, dtype: str = "float32") -> FloatReport:
+    """Prove how far QKeras' evaluation in `dtype` may be from the integer network on the box (shape `input_shape`)."""
+    mantissa = MANTISSA[dtype]
+    result = propagate(quantized.network, box[None], quantized)
+    errors: dict[str, Reals] = {}
+    layers: list[FloatLayer] = []
+    for node in quantized.network.nodes:
+        if isinstance(node.op, Input):
+            errors[node.name] = _after_rounding(quantized, node, mantissa, np.zeros(result.facts[node.name].value.shape))
+            continue
+        error = errors[node.inputs[0]]
+        if isinstance(node.op, Affine):
+            error = _affine_error(quantized, result, node, node.op, mantissa, error)
+            layers.append(FloatLayer(node.layer, not np.any(error), float(error.max())))
+        else:
+            error = node.op.evaluate(error)
+        errors[node.name] = _after_rounding(quantized, node, mantissa, error)
+    total = float(errors[quantized.network.output.name].max())
+    return FloatReport(tuple(layers), total, float(np.nextafter(bound + total, np.inf)) if total else bound)
+
+
+def _affine_error(
+    quantized: QuantizedNetwork, result: Propagation, node: Node, op: Affine, mantissa: int, error: Reals
+) -> Reals:
+    pair = quantized.pairs[node.name]
+    largest = result.facts[node.inputs[0]].pair()[1].magnitude
+    terms = op.apply(pair.kernel_magnitude, largest + error) + np.abs(pair.bias)
+    steps = np.ldexp(inflate(terms, op.fan_in + 2), quantized.exact_bits[node.name])
+    if not np.any(error) and np.all(steps <= 2.0**mantissa):
+        return np.zeros_like(terms)
+    carried = op.apply(pair.kernel_magnitude, error)
+    rounding = 2.0 * (op.fan_in + 4) * 2.0**-mantissa
+    return inflate(carried + rounding * terms, op.fan_in + 8)
+
+
+def _after_rounding(quantized: QuantizedNetwork, node: Node, mantissa: int, error: Reals) -> Reals:
+    """A wrong value may cross ties; a right one is rounded right, and is a floating-point number if its code fits the mantissa."""
+    output = quantized.formats.get(node.name)
+    if output is None:
+        return error
+    crossed = np.where(error > 0.0, (np.floor(error / output.step) + 1.0) * output.step, 0.0)
+    if max(output.max_code, -output.min_code) > 2.0**mantissa and not isinstance(node.op, Input):
+        crossed = crossed + 2.0**-mantissa * max(output.maximum, -output.minimum)
+    return crossed

@@ -1,0 +1,59 @@
+"""TensorFlow comes late, with the right Keras, or with a clear error."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import tf_keras as keras
+
+from sound_qkeras.keras_io import float64
+
+pytestmark = pytest.mark.keras
+
+
+def run(code, **switches):
+    """What a fresh interpreter says."""
+    environment = {key: value for key, value in os.environ.items() if key != "TF_USE_LEGACY_KERAS"} | switches
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False)
+    return done.stdout.strip() or done.stderr
+
+
+def test_importing_keras_io_imports_no_tensorflow():
+    code = "import sys, sound_qkeras.keras_io; print({'tensorflow', 'keras', 'tf_keras', 'qkeras'} & set(sys.modules))"
+    assert run(code) == "set()"
+
+
+ATTEMPT = """
+from sound_qkeras.errors import DependencyError
+from sound_qkeras.keras_io.environment import import_qkeras
+try:
+    print(import_qkeras().QDense.__mro__[1].__module__)
+except DependencyError as error:
+    print(error)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("before", "switches", "expected"),
+    [
+        ("", {}, "tf_keras.src"),
+        ("import tensorflow", {"TF_USE_LEGACY_KERAS": "1"}, "tf_keras.src"),
+        ("import tensorflow", {}, "TensorFlow was imported with Keras 3; QKeras needs Keras 2 (tf_keras); set"),
+        ("", {"TF_USE_LEGACY_KERAS": "0"}, "received TF_USE_LEGACY_KERAS=0"),
+        ("import sys; sys.modules['qkeras'] = None", {}, "'qkeras' cannot be imported"),
+    ],
+)
+def test_which_keras_comes_through(before, switches, expected):
+    assert run(f"{before}\n{ATTEMPT}", **switches).startswith(expected)
+
+
+def test_float64_is_restored_whatever_happens():
+    def fail():
+        with float64():
+            raise KeyError(keras.backend.floatx())
+
+    with pytest.raises(KeyError, match="float64"):
+        fail()
+    assert keras.backend.floatx() == "float32"

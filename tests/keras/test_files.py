@@ -1,0 +1,217 @@
+"""Saved models are read from every format, and nothing in a file is run or believed."""
+
+import json
+import shutil
+import zipfile
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import tf_keras as keras
+
+from sound_qkeras.errors import FileFormatError, UnsupportedLayerError
+from sound_qkeras.keras_io import float64, read_model
+
+from .models import LAYERS, randomise, sequential
+
+pytestmark = [pytest.mark.keras, pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5:UserWarning")]
+
+FORMATS = ("model.h5", "model.keras", "saved_model")
+
+
+def rich():
+    """Every supported layer that has something to save, with what only matters in training."""
+    return sequential(
+        LAYERS.Normalization(axis=-1),
+        LAYERS.Rescaling([0.5, 2.0, 3.0], offset=0.1),
+        LAYERS.Normalization(mean=[1.0, 2.0, 3.0], variance=[1.0, 4.0, 9.0]),
+        LAYERS.Dense(4, "relu", kernel_regularizer="l2", kernel_constraint="non_neg", activity_regularizer="l1"),
+        LAYERS.BatchNormalization(),
+        LAYERS.Dropout(0.3),
+        LAYERS.ActivityRegularization(0.1),
+        LAYERS.Reshape((2, 2)),
+        LAYERS.Flatten(),
+        LAYERS.Dense(4, kernel_initializer=keras.initializers.RandomNormal(stddev=0.1)),
+        LAYERS.ReLU(),
+        LAYERS.Dense(2, "softmax"),
+        shape=(3,),
+    )
+
+
+def nested():
+    source, core = keras.Input((3,)), keras.Input((3,))
+    inner = keras.Model(core, LAYERS.Dense(3, "relu")(LAYERS.BatchNormalization()(core)))
+    model = keras.Model(source, keras.Sequential([LAYERS.Dense(2)])(inner(source)))
+    randomise(model)
+    return model
+
+
+def built_late():
+    model = keras.Sequential([LAYERS.Dense(3, "relu"), LAYERS.Dense(2)])
+    model.build((None, 4))
+    return model
+
+
+def own_loss(y, z):
+    return keras.losses.mse(y, z)
+
+
+def fitted():
+    model = sequential(LAYERS.Dense(3, "relu"), LAYERS.Dense(1))
+    model.compile("adam", loss=own_loss)
+    model.fit(np.ones((4, 5)), np.ones((4, 1)), verbose=0)
+    return model
+
+
+def in_float64():
+    with float64():
+        return sequential(LAYERS.Dense(3, "relu"), LAYERS.Dense(1))
+
+
+@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("build", [rich, nested, built_late, fitted, in_float64])
+def test_a_file_is_read_as_the_model_it_was_saved_from(tmp_path, build, name):
+    model = build()
+    path = tmp_path / name
+    model.save(path)
+    network = read_model(path)
+    assert network.weight_hash == read_model(model).weight_hash
+    assert read_model(str(path)).notes == network.notes
+
+
+def broken(tmp_path, name):
+    """A saved model with the middle of its bytes missing."""
+    path = tmp_path / name
+    rich().save(path)
+    file = path / "keras_metadata.pb" if path.is_dir() else path
+    content = file.read_bytes()
+    file.write_bytes(content[: len(content) // 3])
+    return path
+
+
+def weights_only(tmp_path, name):
+    path = tmp_path / name
+    rich().save_weights(path)
+    return path
+
+
+def text(tmp_path, name):
+    path = tmp_path / name
+    path.write_text("not a model")
+    return path
+
+
+def empty(tmp_path, name):
+    path = tmp_path / name
+    path.write_bytes(b"")
+    return path
+
+
+def from_keras_3(tmp_path, name):
+    path = tmp_path / name
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("metadata.json", json.dumps({"keras_version": "3.9.0"}))
+        archive.writestr("config.json", json.dumps({"class_name": "Sequential", "config": {"layers": []}}))
+    return path
+
+
+def without_values(tmp_path, name):
+    path = tmp_path / name
+    rich().save(path)
+    if path.is_dir():
+        shutil.rmtree(path / "variables")
+    else:
+        with h5py.File(path, "r+") as file:
+            del file["model_weights"]
+    return path
+
+
+def other_archive(tmp_path, name):
+    path = tmp_path / name
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("readme.txt", "hello")
+    return path
+
+
+def other_directory(tmp_path, name):
+    path = tmp_path / name
+    path.mkdir()
+    return path
+
+
+def subclassed(tmp_path, name):
+    path = tmp_path / name
+    with h5py.File(path, "w") as file:
+        file.attrs["model_config"] = json.dumps({"class_name": "Own", "config": {"layers": []}})
+    return path
+
+
+BAD_FILES = [
+    (lambda tmp_path, name: tmp_path / name, "missing.h5", "does not exist"),
+    (empty, "model.h5", "is empty"),
+    (text, "model.h5", "neither HDF5 nor"),
+    (text, "model.keras", "neither HDF5 nor"),
+    (broken, "model.h5", "corrupt|truncated"),
+    (broken, "model.keras", "corrupt|truncated"),
+    (broken, "saved_model", "corrupt|truncated"),
+    (weights_only, "model.weights.h5", "perhaps only weights"),
+    (without_values, "model.h5", "cannot rebuild"),
+    (without_values, "saved_model", "cannot rebuild"),
+    (from_keras_3, "model.keras", r"saved by Keras 3\.9\.0"),
+    (other_archive, "model.keras", "no model configuration"),
+    (other_directory, "saved_model", "no keras_metadata.pb"),
+    (subclassed, "model.h5", "class Own"),
+]
+
+
+@pytest.mark.parametrize(("make", "name", "match"), BAD_FILES, ids=[f"{row[0].__name__}-{row[1]}" for row in BAD_FILES])
+def test_bad_files_are_refused(tmp_path, make, name, match):
+    with pytest.raises(FileFormatError, match=match) as caught:
+        read_model(make(tmp_path, name))
+    assert "accepted" in str(caught.value)
+    assert str(tmp_path) in str(caught.value)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_code_in_a_file_is_not_run(tmp_path, name):
+    witness = tmp_path / "witness"
+    model = sequential(LAYERS.Lambda(lambda x, path=str(witness): (Path(path).touch(), x)[1]), LAYERS.Dense(1))
+    model.save(tmp_path / name)
+    witness.unlink()
+    with pytest.raises(UnsupportedLayerError, match=r"kind Lambda.*never run"):
+        read_model(tmp_path / name)
+    assert not witness.exists()
+
+
+def edited(tmp_path, change):
+    """A model file whose configuration was changed."""
+    path = tmp_path / "model.h5"
+    sequential(LAYERS.Dense(2, "relu", name="dense")).save(path)
+    with h5py.File(path, "r+") as file:
+        config = json.loads(file.attrs["model_config"])
+        change(config["config"]["layers"][1])
+        file.attrs["model_config"] = json.dumps(config)
+    return path
+
+
+def test_classes_are_not_imported_from_where_a_file_says(tmp_path):
+    path = edited(tmp_path, lambda layer: layer.update(module="os", registered_name="os>system", class_name="system"))
+    with pytest.raises(UnsupportedLayerError, match="kind system"):
+        read_model(path)
+    path = edited(tmp_path, lambda layer: layer.update(module="os", registered_name="os>Dense"))
+    assert len(read_model(path).nodes) == 3
+
+
+def test_an_activation_object_is_refused(tmp_path):
+    own = {"module": "os", "class_name": "function", "config": "system", "registered_name": "system"}
+    path = edited(tmp_path, lambda layer: layer["config"].update(activation=own))
+    with pytest.raises(UnsupportedLayerError, match=r"'dense'.*activation given as an object"):
+        read_model(path)
+
+
+def test_a_configuration_that_does_not_fit_is_refused(tmp_path):
+    for change in ({"units": 3}, {"units": "many"}, {"activation": "no such"}, {"surplus": 1}):
+        path = edited(tmp_path, lambda layer, change=change: layer["config"].update(change))
+        with pytest.raises(FileFormatError, match="cannot rebuild"):
+            read_model(path)
