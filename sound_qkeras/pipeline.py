@@ -7,19 +7,24 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from sound_qkeras.boxes import make_box, make_tolerance
 from sound_qkeras.errors import InputError, VerificationError
 from sound_qkeras.network.graph import Network, size_of
+from sound_qkeras.network.quantized import QuantizedNetwork
 from sound_qkeras.result import Result, tool_versions
-from sound_qkeras.tuning.costs import GroupCost, cost_of, objective
+from sound_qkeras.tuning.costs import GroupCost, Objective, cost_of, objective
 from sound_qkeras.tuning.search import EFFORTS, Effort, Search
-from sound_qkeras.verify.certificate import certify
+from sound_qkeras.verify.certificate import Certificate, certify
 from sound_qkeras.verify.checker import check
 from sound_qkeras.verify.falsify import falsify
 from sound_qkeras.verify.floating import float_report
 
 Progress = Callable[[str, float], None]
+
+# Below this, matrix products are so small that a second BLAS thread costs far more than it brings (10x was measured).
+MANY_PARAMETERS = 200_000
 
 
 def quantize(
@@ -64,39 +69,44 @@ def quantize(
     """
     started = time.monotonic()
     report = progress or _silent
-    budget = _effort(effort)
-    goal = objective(cost)
-    _check_word_lengths(word_lengths)
+    goal, budget = check_options(cost=cost, word_lengths=word_lengths, effort=effort)
     report("read", 0.0)
     network = read(model)
     region = make_box(box, network.input_shape, margin)
     tolerance = make_tolerance(eps, size_of(network.output_shape))
-    search = Search(network, region, tolerance, goal, budget, word_lengths, solver, report)
-    outcome = search.run()
-    report("prove", 0.0)
-    certificate = certify(
-        outcome.quantized,
-        region,
-        tolerance,
-        outcome.tree,
-        box_source=box_source,
-        error_budget=outcome.error_budget,
-        versions=tool_versions(),
-    )
-    check(outcome.quantized, certificate)
+    with threadpool_limits(1 if network.parameter_count < MANY_PARAMETERS else None, user_api="blas"):
+        outcome = Search(network, region, tolerance, goal, budget, word_lengths, solver, report).run()
+        report("prove", 0.0)
+        certificate = certify(
+            outcome.quantized,
+            region,
+            tolerance,
+            outcome.tree,
+            box_source=box_source,
+            error_budget=outcome.error_budget,
+            versions=tool_versions(),
+        )
+        return _finish(outcome.quantized, certificate, seed, started, report)
+
+
+def _finish(
+    quantized: QuantizedNetwork, certificate: Certificate, seed: int, started: float, report: Progress
+) -> Result:
+    """Check the certificate as a stranger would, look for the worst error, and put the result together."""
+    check(quantized, certificate)
     report("look for the worst error", 0.0)
-    worst = falsify(outcome.quantized, region, seed=seed)
+    worst = falsify(quantized, certificate.box, seed=seed)
     _compare(certificate.bound, worst.error)
     report("done", 1.0)
     return Result(
-        quantized=outcome.quantized,
+        quantized=quantized,
         certificate=certificate,
-        cost=cost_of(outcome.quantized),
+        cost=cost_of(quantized),
         observed_error=worst.error,
         observed_input=worst.sample,
         evaluations=worst.evaluations,
-        float32=float_report(outcome.quantized, region, certificate.bound, "float32"),
-        float64=float_report(outcome.quantized, region, certificate.bound, "float64"),
+        float32=float_report(quantized, certificate.box, certificate.bound, "float32"),
+        float64=float_report(quantized, certificate.box, certificate.bound, "float64"),
         seconds=time.monotonic() - started,
     )
 
@@ -114,12 +124,24 @@ def read(model: Any) -> Network:
     return read_model(model)
 
 
+def check_options(
+    *, cost: str | GroupCost, word_lengths: tuple[int, int], effort: str | float
+) -> tuple[Objective, Effort]:
+    """What can be checked before there is a model, as `quantize` does.
+
+    Raises:
+        InputError: an option is not usable.
+    """
+    _check_word_lengths(word_lengths)
+    return objective(cost), _effort(effort)
+
+
 def _effort(effort: str | float) -> Effort:
     if isinstance(effort, str):
         if effort not in EFFORTS:
             raise InputError(f"effort '{effort}' is unknown; accepted: {', '.join(EFFORTS)}, or a time budget in seconds")
         return EFFORTS[effort]
-    if isinstance(effort, bool) or not np.isfinite(effort) or effort <= 0:
+    if isinstance(effort, bool) or not isinstance(effort, int | float) or not 0.0 < effort < np.inf:
         raise InputError(f"effort is {effort}; accepted: {', '.join(EFFORTS)}, or a time budget in seconds")
     return Effort.within(float(effort))
 

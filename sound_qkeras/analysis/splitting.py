@@ -9,9 +9,10 @@ Reference: Bunel et al., Branch and bound for piecewise linear neural network ve
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from sound_qkeras.interval import Interval, Reals
 from sound_qkeras.network.ops import Affine, Input, Relu
@@ -21,36 +22,82 @@ from sound_qkeras.verify.split_tree import SplitTree
 
 # Bisecting one of very many inputs changes next to nothing.
 MOST_INPUTS_TO_SPLIT = 64
+# Leaves of an earlier tree that are measured before the rest, to see whether the rest is worth it.
+FIRST_LEAVES = 32
+
+Indices = npt.NDArray[np.int64]
 
 
 @dataclass
 class Splitting:
-    """A growing tree with the bound of every node, relative to the tolerance of each output (1 meets it)."""
+    """A growing tree of boxes, and the bound of every leaf relative to the tolerance of each output (1 meets it).
+
+    Nodes are numbered in order of creation; `first_child` is -1 for leaves, and the second child follows the first.
+    """
 
     quantized: QuantizedNetwork
     eps: Reals
     lower: Reals
     upper: Reals
-    axes: list[int] = field(default_factory=lambda: [-1])
-    first_child: list[int] = field(default_factory=lambda: [-1])
-    ratio: list[float] = field(default_factory=list)
-    next_axis: list[int] = field(default_factory=list)
+    axes: Indices
+    first_child: Indices
+    ratio: Reals
+    next_axis: Indices
+
+    @classmethod
+    def root(cls, quantized: QuantizedNetwork, eps: Reals, box: Interval) -> Splitting:
+        """The whole box, not measured yet."""
+        lower, upper = box.lower.reshape(1, -1), box.upper.reshape(1, -1)
+        leaf = np.array([-1])
+        return cls(quantized, eps, lower, upper, leaf, leaf.copy(), np.array([np.inf]), np.zeros(1, np.int64))
+
+    def again(self, quantized: QuantizedNetwork) -> Splitting:
+        """The same tree for another fixed-point network; ratios are the old ones until they are measured."""
+        arrays = (self.lower, self.upper, self.axes, self.first_child, self.ratio, self.next_axis)
+        return Splitting(quantized, self.eps, *(array.copy() for array in arrays))
 
     @property
     def tree(self) -> SplitTree:
         """The tree so far."""
-        return SplitTree.from_children(self.axes, self.first_child)
+        return SplitTree.from_children(self.axes.tolist(), self.first_child.tolist())
 
-    def open_leaves(self, target: float) -> np.ndarray:
-        """Leaves above the target, worst first."""
-        axes, ratio = np.array(self.axes), np.array(self.ratio)
-        found = np.flatnonzero((axes < 0) & (ratio > target))
-        return found[np.argsort(-ratio[found])]
+    @property
+    def leaves(self) -> Indices:
+        """Numbers of the leaves, worst first."""
+        found = np.flatnonzero(self.axes < 0)
+        return found[np.argsort(-self.ratio[found], kind="stable")]
 
     @property
     def worst(self) -> float:
         """The largest relative bound of any leaf."""
-        return float(max(r for r, axis in zip(self.ratio, self.axes, strict=True) if axis < 0))
+        return float(self.ratio[self.axes < 0].max())
+
+    def measure(self, nodes: Indices, shape: tuple[int, ...]) -> None:
+        """Bound the given leaves and choose the axis each would be cut along."""
+        boxes = Interval(self.lower[nodes].reshape(-1, *shape), self.upper[nodes].reshape(-1, *shape))
+        for part in batches(self.quantized.network, boxes):
+            result = propagate(self.quantized.network, boxes[part], self.quantized)
+            bound, rows = output_difference(result)
+            relative = bound.magnitude / self.eps
+            self.ratio[nodes[part]] = relative.max(axis=1)
+            self.next_axis[nodes[part]] = _best_axis(result, rows, relative.argmax(axis=1))
+
+    def cut(self, chosen: Indices) -> Indices:
+        """Bisect leaves along their next axis; returns the numbers of the new leaves, not measured yet."""
+        axis, at = self.next_axis[chosen], np.arange(chosen.size)
+        lower, upper = self.lower[chosen], self.upper[chosen]
+        middle = np.clip(0.5 * lower[at, axis] + 0.5 * upper[at, axis], lower[at, axis], upper[at, axis])
+        left, right = upper.copy(), lower.copy()
+        left[at, axis] = right[at, axis] = middle
+        first, new = self.axes.size, 2 * chosen.size
+        self.axes[chosen], self.first_child[chosen] = axis, first + 2 * at
+        self.lower = np.concatenate([self.lower, np.stack([lower, right], axis=1).reshape(new, -1)])
+        self.upper = np.concatenate([self.upper, np.stack([left, upper], axis=1).reshape(new, -1)])
+        self.axes = np.concatenate([self.axes, np.full(new, -1)])
+        self.first_child = np.concatenate([self.first_child, np.full(new, -1)])
+        self.ratio = np.concatenate([self.ratio, np.full(new, np.inf)])
+        self.next_axis = np.concatenate([self.next_axis, np.zeros(new, np.int64)])
+        return np.arange(first, first + new)
 
 
 def refine(
@@ -61,6 +108,7 @@ def refine(
     target: float = 1.0,
     max_leaves: int = 1024,
     deadline: float = float("inf"),
+    start: Splitting | None = None,
     hopeless: bool = False,
 ) -> Splitting:
     """Cut the worst leaves until every relative bound is at most `target`, or a budget ends.
@@ -72,51 +120,32 @@ def refine(
         target: relative bound at which a leaf is left alone.
         max_leaves: most leaves the tree may have.
         deadline: `time.monotonic()` value after which nothing more is cut.
+        start: tree of an earlier, similar network to begin with, its worst leaves first.
         hopeless: stop as soon as the leaves that are left will hardly reach the target. Bounds were seen to fall with
             about the square root of the number of leaves.
     """
-    state = Splitting(quantized, eps, box.lower.reshape(1, -1), box.upper.reshape(1, -1))
-    _measure(state, box.shape, np.array([0]))
-    leaves = 1
-    while box.lower.size <= MOST_INPUTS_TO_SPLIT and leaves < max_leaves and time.monotonic() < deadline:
-        worst = state.open_leaves(target)
-        if worst.size == 0 or (hopeless and state.worst > 1.05 * target * (max_leaves / leaves) ** 0.6):
+    state = Splitting.root(quantized, eps, box) if start is None else start.again(quantized)
+    leaves, shape = state.leaves, box.shape
+
+    def gives_up(bound: float) -> bool:
+        return hopeless and bound > 1.05 * target * (max_leaves / leaves.size) ** 0.6
+
+    state.measure(leaves[:FIRST_LEAVES], shape)
+    if gives_up(float(state.ratio[leaves[:FIRST_LEAVES]].max())):
+        return state
+    state.measure(leaves[FIRST_LEAVES:], shape)
+    while box.lower.size <= MOST_INPUTS_TO_SPLIT and leaves.size < max_leaves and time.monotonic() < deadline:
+        open_leaves = state.leaves[: int(np.sum(state.ratio[state.leaves] > target))]
+        if open_leaves.size == 0 or gives_up(state.worst):
             break
-        chosen = worst[: max(1, min(256, max_leaves - leaves, (worst.size + 1) // 2))]
-        new = _cut(state, chosen)
-        _measure(state, box.shape, new)
-        leaves += chosen.size
+        state.measure(state.cut(open_leaves[: _how_many(open_leaves.size, max_leaves - leaves.size)]), shape)
+        leaves = state.leaves
     return state
 
 
-def _cut(state: Splitting, chosen: np.ndarray) -> np.ndarray:
-    """Bisect the chosen leaves; returns the numbers of the new nodes."""
-    axis = np.array(state.next_axis)[chosen]
-    lower, upper = state.lower[chosen], state.upper[chosen]
-    at = np.arange(chosen.size)
-    middle = np.clip(0.5 * lower[at, axis] + 0.5 * upper[at, axis], lower[at, axis], upper[at, axis])
-    left, right = upper.copy(), lower.copy()
-    left[at, axis] = right[at, axis] = middle
-    first = len(state.axes)
-    new_lower = np.stack([lower, right], axis=1).reshape(-1, lower.shape[1])
-    new_upper = np.stack([left, upper], axis=1).reshape(-1, lower.shape[1])
-    state.lower, state.upper = np.concatenate([state.lower, new_lower]), np.concatenate([state.upper, new_upper])
-    for count, (node, cut) in enumerate(zip(chosen, axis, strict=True)):
-        state.axes[node], state.first_child[node] = int(cut), first + 2 * count
-    state.axes += [-1] * (2 * chosen.size)
-    state.first_child += [-1] * (2 * chosen.size)
-    return np.arange(first, first + 2 * chosen.size)
-
-
-def _measure(state: Splitting, shape: tuple[int, ...], nodes: np.ndarray) -> None:
-    """Bound the given new nodes and choose the axis each would be cut along."""
-    boxes = Interval(state.lower[nodes].reshape(-1, *shape), state.upper[nodes].reshape(-1, *shape))
-    for part in batches(state.quantized.network, boxes):
-        result = propagate(state.quantized.network, boxes[part], state.quantized)
-        bound, rows = output_difference(result)
-        relative = bound.magnitude / state.eps
-        state.ratio += relative.max(axis=1).tolist()
-        state.next_axis += _best_axis(result, rows, relative.argmax(axis=1)).tolist()
+def _how_many(open_leaves: int, left: int) -> int:
+    """Half of the open leaves, within what one batch and the budget allow."""
+    return max(1, min(256, left, (open_leaves + 1) // 2))
 
 
 def _best_axis(result: Propagation, rows: dict, output: np.ndarray) -> np.ndarray:

@@ -86,7 +86,8 @@ def export_hls(
         part: the FPGA, for `run_hls.tcl`.
         clock_ns: the clock period in nanoseconds, for `run_hls.tcl`.
         name: the top function, a C identifier.
-        vectors: random samples in the test bench, beside corners, ties and zero; by default 256, fewer for large inputs.
+        vectors: random samples for the test bench, beside corners, ties and zero; 256 by default, fewer where inputs
+            are large.
         overwrite: replace an earlier export.
         ranges: proved `(lower, upper)` of nodes by name, for comments and report.
         certificate: what is proved (bound, eps, tier, ...), plain values for report and README.

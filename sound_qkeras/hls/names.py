@@ -17,24 +17,32 @@ using virtual void volatile wchar while xor
 always assign begin end endmodule function generate initial input inout integer localparam negedge output parameter
 posedge real reg time tri wand wire wor
 """
-# What our templates and the standard headers call their own, without the suffixes below.
+# What our templates call their own, and the stems of the types that the standard headers end in `_t`.
 _TAKEN = """
-bench code expected exact folder i input inputs o output outputs product sum value x y
-int8 int16 int32 int64 uint8 uint16 uint32 uint64 intmax uintmax intptr uintptr ptrdiff size ssize off time clock
+bench code expected exact folder i input inputs o output outputs product replay rows status sum value x y
 add_product as_signed_32 as_signed_64 round_even_32 round_even_64 shift_left_64 from_code code_of fraction
-ap_int ap_uint ap_fixed ap_ufixed floor ldexp fmod
+blkcnt blksize clock clockid dev div double fpos float gid id imaxdiv ino int8 int16 int32 int64 intmax intptr key ldiv
+lldiv max_align mbstate mode nlink off pid ptrdiff size ssize suseconds time uid uint8 uint16 uint32 uint64 uintmax
+uintptr useconds wint
+abs acos asin atan bsearch calloc ceil close cos div erf exit exp fabs fclose fma fmod fopen fputs free frexp gamma getc
+getenv hypot index isinf isnan j0 j1 jn ldexp lgamma log logb malloc memcpy memset modf open pow printf putc puts qsort
+raise rand read realloc remainder remove rename rewind rint round scanf signal sin sprintf sqrt srand std strlen system
+tan tgamma trunc write y0 y1 yn
 """
 RESERVED = frozenset(_KEYWORDS.split()) | frozenset(_TAKEN.split())
 
 # Everything a layer called `name` may define is `name` plus one of these, or plus `_out` and a number.
-SUFFIXES = ("", "_t", "_y", "_code_t", "_exact_t", "_acc_t", "_sum_t", "_w", "_b", "_w_t", "_w_fraction", "_b_fraction")
+SUFFIXES = (
+    *("_layer", "_y", "_w", "_b", "_w_fraction", "_b_fraction"),
+    *("_t", "_code_t", "_exact_t", "_acc_t", "_sum_t", "_w_t"),
+)
 
 
 def check_name(name: str) -> str:
     """The name of the top function, unchanged.
 
     Raises:
-        InputError: it is not a C identifier, or it is a word that C, C++ or Verilog keeps for itself.
+        InputError: it is not a C identifier, or C, C++, Verilog or their libraries keep it for themselves.
 
     >>> check_name("steering")
     'steering'
@@ -42,7 +50,7 @@ def check_name(name: str) -> str:
     if not _IDENTIFIER.fullmatch(name) or name in RESERVED:
         raise InputError(
             f"name '{name}' cannot name a C function; accepted: a letter, then letters, digits and underscores, and no "
-            f"word of C, C++ or Verilog; for example name='{_mend(name)}_net'"
+            f"word of C, C++, Verilog or their libraries; for example name='{_mend(name)}_net'"
         )
     return name
 

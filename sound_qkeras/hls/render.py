@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from decimal import ROUND_CEILING, ROUND_FLOOR, Context, Decimal
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,6 +22,7 @@ LINE = 116
 DIGITS = 7
 
 
+@cache
 def environment() -> Environment:
     """The templates with their filters.
 
@@ -186,7 +188,7 @@ def _wrapped(codes: Codes, indent: str) -> Iterator[str]:
 
 
 def sharing(plan: Plan, contexts: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """For the loops style: elements of a tensor written at once (`lanes`), and the banks it is kept in (`partitions`)."""
+    """For the loops style: elements of a tensor written at once (`lanes`), and its memory banks (`partitions`)."""
     lanes = {plan.input.identifier: 1}
     banks = {plan.input.identifier: 1}
     for layer in plan.layers:

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sound_qkeras.errors import InputError, VerificationError
-from sound_qkeras.fixed_point import Codes, Format
+from sound_qkeras.fixed_point import Codes, Format, to_grid
 from sound_qkeras.hls.tensors import Plan
 from sound_qkeras.network.quantized import round_integers, to_python_integers
 from sound_qkeras.simulate import simulate_codes
@@ -115,10 +115,13 @@ def _overflowing(plan: Plan, samples: Reals) -> str:
     codes = quantized.simulate_all(samples.reshape(-1, *plan.input.shape))
     for node in nodes[1:]:
         bits = [quantized.fractional_bits[name] for name in node.inputs]
-        inputs = [to_python_integers(codes[name]) for name in node.inputs]
+        inputs = [codes[name] for name in node.inputs]
+        if node.name in quantized.wide_layers:
+            inputs = [to_python_integers(array) for array in inputs]
         exact = node.op.integer(quantized.pairs.get(node.name), bits, *inputs)
         tensor = plan.tensors[node.name]
-        rounded = round_integers(exact, tensor.format.fractional_bits - quantized.exact_bits[node.name])
+        shift = tensor.format.fractional_bits - quantized.exact_bits[node.name]
+        rounded = to_grid(exact, shift) if exact.dtype != object else round_integers(exact, shift)
         accumulator = quantized.accumulators.get(node.name)
         if not _fits(rounded, tensor.format) or not (accumulator is None or _fits(exact, accumulator)):
             return node.layer or node.name

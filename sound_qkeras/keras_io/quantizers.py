@@ -67,6 +67,8 @@ def _add_activation(config: QuantizerConfig, quantized: QuantizedNetwork, node: 
 def model_quantize(model: Any, config: Mapping[str, Any], *, transfer_weights: bool = False) -> Any:
     """`qkeras.utils.model_quantize` for models of current Keras: without this, QKeras cannot find its own classes.
 
+    What the configuration does not name stays as it is; QKeras alone turns an inline sigmoid into an 8-bit one.
+
     Args:
         model: the tf_keras model the configuration was made for.
         config: as `quantizer_config` returns it.
@@ -78,8 +80,9 @@ def model_quantize(model: Any, config: Mapping[str, Any], *, transfer_weights: b
     Raises:
         DependencyError: TensorFlow, tf_keras or QKeras is missing or of the wrong kind.
     """
+    described = _Described(model)
     utils = import_qkeras().utils
-    return utils.model_quantize(_Described(model), dict(config), 8, transfer_weights=transfer_weights)
+    return utils.model_quantize(described, described.completed(config), 8, transfer_weights=transfer_weights)
 
 
 class _Described:
@@ -87,12 +90,20 @@ class _Described:
 
     def __init__(self, model: Any) -> None:
         self.layers = model.layers
-        self._json = model.to_json()
+        self._content = json.loads(model.to_json())
+        for part in (self._content, *self._content["config"]["layers"]):
+            for key in ("module", "registered_name", "build_config"):
+                part.pop(key, None)
 
     def to_json(self) -> str:
         """The model's json without the modules its layers are imported from."""
-        described = json.loads(self._json)
-        for part in (described, *described["config"]["layers"]):
-            for key in ("module", "registered_name", "build_config"):
-                part.pop(key, None)
-        return json.dumps(described)
+        return json.dumps(self._content)
+
+    def completed(self, config: Mapping[str, Any]) -> dict[str, Any]:
+        """The configuration with the inline activations it does not mention, as they are."""
+        complete = dict(config)
+        for layer in self._content["config"]["layers"]:
+            name, activation = layer["config"]["name"], layer["config"].get("activation")
+            if isinstance(complete.get(name), dict) and isinstance(activation, str) and activation != "linear":
+                complete[name] = {"activation_quantizer": activation, **complete[name]}
+        return complete

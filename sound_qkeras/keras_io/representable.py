@@ -12,11 +12,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from sound_qkeras.errors import InputError
+from sound_qkeras.errors import InputError, VerificationError
 from sound_qkeras.fixed_point import Format
 from sound_qkeras.network import Node, QuantizedNetwork
 from sound_qkeras.network.ops import Affine, Input
-from sound_qkeras.network.quantized import EXACT_LIMIT, check_exactness
+from sound_qkeras.network.quantized import EXACT_LIMIT
 
 MAX_INTEGER_BITS = 30
 # 2**bits is formed as a number of the model's own type.
@@ -39,8 +39,18 @@ def check_representable(quantized: QuantizedNetwork, dtype: str) -> None:
         if problem:
             raise InputError(f"layer '{node.layer}' {kind}: {output}: {problem}")
     if dtype == "float64":
-        check_exactness(quantized)
+        _check_sums(quantized)
         _check_saturation(quantized)
+
+
+def _check_sums(quantized: QuantizedNetwork) -> None:
+    for name in quantized.wide_layers:
+        layer = quantized.network.by_name[name].layer
+        raise VerificationError(
+            f"layer '{layer}': its exact sum may need more than the 53 bits QKeras has in float64; use the simulator, "
+            "or a larger eps",
+            layer_name=layer,
+        )
 
 
 def _formats(quantized: QuantizedNetwork) -> Iterator[tuple[Node, str, Format]]:

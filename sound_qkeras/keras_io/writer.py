@@ -25,9 +25,9 @@ def to_qkeras(quantized: QuantizedNetwork, *, dtype: Dtype = "float32", head: bo
     """The QKeras model of a fixed-point network, its weights set to the network's exact values.
 
     Guarantee: in float64, inside `sound_qkeras.float64()`, the model equals `simulate` bit for bit, for every input of
-    up to 2**53 input steps, as long as no signed format with negative `integer_bits` saturates: QKeras cannot say such
-    a format and gets a wider one on the same grid. Inside the proved box nothing saturates. In float32 the same holds
-    where every sum stays within 2**24 steps and every weight within 24 bits.
+    up to 2**53 input steps, as long as no format with negative `integer_bits` saturates (a ReLU's may): QKeras cannot
+    say such a format and gets a wider one on the same grid. Inside the proved box nothing saturates. In float32 the
+    same holds where every sum stays within 2**24 steps and every weight within 24 bits.
 
     Every layer is a plain Keras or QKeras one, so any session can load the float32 model with
     `qkeras.utils.load_qmodel`, train it, and convert it with hls4ml (`bit_exact=True`). Training clips kernels to

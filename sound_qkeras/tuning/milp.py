@@ -44,19 +44,15 @@ class Choices:
 
     def undominated(self) -> Choices:
         """Without candidates that another one beats in cost, word length and every error."""
-        keep = []
-        for i in range(len(self.bits)):
-            better = [
-                j
-                for j in range(len(self.bits))
-                if j != i
-                and self.costs[j] <= self.costs[i]
-                and self.word_lengths[j] <= self.word_lengths[i]
-                and np.all(self.errors[j] <= self.errors[i])
-                and (self.costs[j] < self.costs[i] or np.any(self.errors[j] < self.errors[i]) or j < i)
-            ]
-            if not better:
-                keep.append(i)
+        lengths = np.asarray(self.word_lengths)
+        no_worse = (
+            (self.costs[:, None] <= self.costs[None])
+            & (lengths[:, None] <= lengths[None])
+            & np.all(self.errors[:, None] <= self.errors[None], axis=2)
+        )
+        order = np.arange(len(self.bits))
+        better = no_worse & (~no_worse.T | (order[:, None] < order[None]))
+        keep = np.flatnonzero(~better.any(axis=0))
         return Choices(
             [self.bits[i] for i in keep],
             [self.word_lengths[i] for i in keep],

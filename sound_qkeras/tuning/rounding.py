@@ -24,6 +24,10 @@ from sound_qkeras.tuning.groups import Group
 # Flips tried, best first, between two evaluations of all gains.
 FLIPS_PER_SWEEP = 64
 MOST_SWEEPS = 60
+# A sweep that lowers the sum of squares by less than this share is the last.
+LEAST_GAIN = 0.01
+# Layers whose error is below this share of the tolerance have nothing worth cancelling.
+LEAST_ERROR = 1e-3
 
 
 @dataclass(frozen=True)
@@ -73,19 +77,29 @@ def cancel_errors(
     """
     dense = {node.name: op for node, op in network.affine() if op.kind == "dense"}
     layers = [_Layer(rounded[name], op.kernel, op.bias, linearisation, name) for name, op in dense.items()]
-    residual = sum((layer.error() for layer in layers), np.zeros(1))
-    for _ in range(MOST_SWEEPS):
-        candidates = sorted((gain, number, at) for number, layer in enumerate(layers) for gain, at in layer.best(residual))
-        flipped = 0
-        for _, number, at in candidates[:FLIPS_PER_SWEEP]:
-            change = layers[number].change(at)
-            if np.sum((residual + change) ** 2) < np.sum(residual**2) * (1 - 1e-9):
-                residual = residual + change
-                layers[number].flip(at)
-                flipped += 1
-        if flipped == 0:
+    parts = [layer.error() for layer in layers]
+    residual = sum(parts, np.zeros(1))
+    layers = [layer for layer, part in zip(layers, parts, strict=True) if np.max(np.abs(part)) > LEAST_ERROR]
+    square = np.sum(residual**2)
+    for _ in range(MOST_SWEEPS if layers else 0):
+        residual = _sweep(layers, residual)
+        before, square = square, np.sum(residual**2)
+        if square > before * (1.0 - LEAST_GAIN):
             break
     return {**rounded, **{layer.name: layer.result() for layer in layers}}
+
+
+def _sweep(layers: list[_Layer], residual: Reals) -> Reals:
+    """Try the best flips of all layers, best first; returns the errors that are left."""
+    candidates = sorted((gain, number, at) for number, layer in enumerate(layers) for gain, at in layer.best(residual))
+    square = np.sum(residual**2)
+    for _, number, at in candidates[:FLIPS_PER_SWEEP]:
+        change = layers[number].change(at)
+        changed = residual + change
+        if np.sum(changed**2) < square:
+            residual, square = changed, np.sum(changed**2)
+            layers[number].flip(at)
+    return residual
 
 
 class _Layer:
@@ -105,7 +119,7 @@ class _Layer:
     def error(self) -> Reals:
         """This layer's part of the first-order error, `(samples, outputs)`."""
         change = self.inputs @ self.residual + self.bias_residual
-        return np.einsum("skj,sj->sk", self.gradients, change)
+        return (self.gradients @ change[:, :, None])[..., 0]
 
     def direction(self) -> Reals:
         """The step to each weight's other neighbour."""
@@ -113,7 +127,7 @@ class _Layer:
 
     def best(self, residual: Reals) -> list[tuple[float, int]]:
         """The flips that lower the sum of squares most, as (gain, flat index), all gains negative."""
-        slope = self.inputs.T @ np.einsum("sk,skj->sj", residual, self.gradients)
+        slope = self.inputs.T @ (residual[:, None, :] @ self.gradients)[:, 0]
         gain = (2.0 * self.direction() * slope + self.step**2 * self.curvature).ravel()
         count = min(FLIPS_PER_SWEEP, gain.size)
         found = np.argpartition(gain, count - 1)[:count]

@@ -35,6 +35,8 @@ FINE = 16
 TARGET = 1.0 - 2.0 * MARGIN
 # Widest integer sums, tried in turn: exact in float64 and so in QKeras; in int64; in nothing but wide integers.
 ACCUMULATOR_BITS = (53, 63, 120)
+# Fewer and more fractional bits than the base that the MILP may choose.
+WINDOW = (12, 8)
 Report = Callable[[str, float], None]
 
 
@@ -43,7 +45,8 @@ class Effort:
     """How hard to try.
 
     Args:
-        leaves: most leaves of the split tree.
+        leaves: most leaves of the split tree while formats are searched.
+        most_leaves: most leaves while single bits are shaved.
         rounds: rounds of measuring and solving.
         solves: right-hand sides tried in a round.
         samples: points at which error-aware rounding looks; 0 keeps nearest rounding.
@@ -52,6 +55,7 @@ class Effort:
     """
 
     leaves: int
+    most_leaves: int
     rounds: int
     solves: int
     samples: int
@@ -66,9 +70,9 @@ class Effort:
 
 
 EFFORTS = {
-    "fast": Effort(1, 1, 4, 0, 1, 240.0),
-    "normal": Effort(96, 2, 4, 384, 16, 20.0),
-    "max": Effort(2048, 4, 6, 1024, 32, 600.0),
+    "fast": Effort(1, 1, 1, 4, 0, 1, 240.0),
+    "normal": Effort(64, 768, 2, 4, 384, 16, 20.0),
+    "max": Effort(512, 8192, 3, 6, 1024, 32, 600.0),
 }
 
 
@@ -163,12 +167,23 @@ class Search:
     def _word_length(self, group: Group, bits: int) -> int:
         return Format.for_range(*extent(self.network, group, self.ranges), bits).word_length
 
-    def attempt(self, bits: Mapping[Group, int], *, hopeless: bool = False) -> Attempt:
-        """Build and prove a choice; the best feasible one is kept. `hopeless` gives up early where splitting will not do."""
+    def attempt(self, bits: Mapping[Group, int], start: Attempt | None = None) -> Attempt:
+        """Build and prove a choice; the best feasible one is kept.
+
+        With `start`, the leaves of that attempt are used again, more of them are allowed, and a choice that they show to
+        be hopeless is given up early.
+        """
         quantized = self.build(bits)
-        deadline = max(self.deadline, time.monotonic() + 0.5)
-        leaves = self.effort.leaves
-        splitting = refine(quantized, self.box, self.eps, target=TARGET, max_leaves=leaves, deadline=deadline, hopeless=hopeless)
+        splitting = refine(
+            quantized,
+            self.box,
+            self.eps,
+            target=TARGET,
+            max_leaves=self.effort.leaves if start is None else self.effort.most_leaves,
+            deadline=max(self.deadline, time.monotonic() + 0.5),
+            start=None if start is None else start.splitting,
+            hopeless=start is not None,
+        )
         found = Attempt(dict(bits), quantized, splitting, splitting.worst, self.cost(bits))
         self.closest = min(self.closest, found.relative)
         if found.relative <= TARGET and self._fits(quantized) and (self.best is None or found.cost < self.best.cost):
@@ -229,9 +244,13 @@ class Search:
 
     def _tune(self) -> Attempt:
         current = self.start()
+        tables = self.tables(current)
         for self.accumulator_bits in ACCUMULATOR_BITS:
+            if solve(tables, self.joints(), 1.0, solver=self.solver) is None:
+                continue
             for number in range(self.effort.rounds):
-                current = self._sweep(self.tables(current), current, number)
+                tables = tables if number == 0 else self.tables(current)
+                current = self._sweep(tables, current, number)
                 if time.monotonic() > self.deadline:
                     break
             if self.best is not None:
@@ -267,21 +286,26 @@ class Search:
         leaves = self._worst_leaves(base.splitting)
         rows = leaves.shape[0] * self.eps.size
         tables = {}
-        for group, bits in self.candidates.items():
+        for group in self.groups:
+            bits = self._window(group, base.bits[group])
             lengths = [self._word_length(group, value) for value in bits]
             costs = np.array([self.goal.groups(group, length) for length in lengths], dtype=np.float64)
-            at, shape = self._shape(group, base.bits[group])
+            at, shape = self._shape(group, bits, base.bits[group])
             measured = self._contribution({**base.bits, group: at}, group, leaves)
             tables[group] = Choices(bits, lengths, costs, shape[:, None] * measured.reshape(1, rows))
         return tables
 
-    def _shape(self, group: Group, base: int) -> tuple[int, Reals]:
+    def _window(self, group: Group, base: int) -> list[int]:
+        """Candidates near the base: the tables are only good there, and the model stays small."""
+        near = [value for value in self.candidates[group] if base - WINDOW[0] <= value <= base + WINDOW[1]]
+        return near or [min(self.candidates[group], key=lambda value: abs(value - base))]
+
+    def _shape(self, group: Group, bits: list[int], base: int) -> tuple[int, Reals]:
         """Where to measure a group, and how its error at each candidate relates to that measurement.
 
         Rounding errors are proportional to the step, except that float32 weights run out of bits: beyond that a finer
         format adds nothing, and the measurement is taken where it still does.
         """
-        bits = self.candidates[group]
         if group.kind != "weight":
             return base, np.array([2.0 ** (base - value) for value in bits])
         kernel = self.network.by_name[group.node].op.arrays()["kernel"]
@@ -293,7 +317,7 @@ class Search:
         return at, np.array([error[value] * 2.0**-value / scale for value in bits])
 
     def _worst_leaves(self, splitting: Splitting) -> Interval:
-        worst = splitting.open_leaves(-1.0)[: self.effort.rows]
+        worst = splitting.leaves[: self.effort.rows]
         return Interval(
             splitting.lower[worst].reshape(-1, *self.box.shape), splitting.upper[worst].reshape(-1, *self.box.shape)
         )
@@ -345,7 +369,7 @@ class Search:
         if any(value not in self.candidates[group] for group, value in bits.items()):
             return None
         before = self.best
-        found = self.attempt(bits, hopeless=True)
+        found = self.attempt(bits, start=before)
         return found if self.best is not before else None
 
     def _finer_activations(self, bits: Mapping[Group, int]) -> dict[Group, int]:

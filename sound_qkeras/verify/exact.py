@@ -8,7 +8,6 @@ ReLU is replaced by a line and what the line leaves over (see `_Lines`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
@@ -78,19 +77,20 @@ def exact_error_range(quantized: QuantizedNetwork, x: npt.ArrayLike) -> list[tup
         quantized: the network and its fixed-point twin; values that overflow their format saturate.
         x: one sample of float64 numbers, shape `input_shape`.
     """
+    # Exact types: a kind derived from a known one would not have its meaning.
     sample = _box(quantized, x, x).lower
     reals: dict[str, Range] = {}
     fixed: dict[str, Dyadic] = {}
     for node in quantized.network.nodes:
         source = node.inputs[0] if node.inputs else node.name
         real, twin = reals.get(source, Range.point(sample)), fixed.get(source, sample)
-        if isinstance(node.op, Dense):
+        if type(node.op) is Dense:
             layer = _Layer(node.op, quantized, node.name)
             real = layer.real(real)
             twin = layer.fixed_kernel @ twin + layer.fixed_bias
-        elif isinstance(node.op, Relu):
+        elif type(node.op) is Relu:
             real, twin = real.positive(), twin.positive()
-        elif not isinstance(node.op, Input | Reshape):
+        elif type(node.op) not in (Input, Reshape):
             raise _unknown(node)
         output = quantized.formats.get(node.name)
         reals[node.name], fixed[node.name] = real, twin if output is None else _saturated(twin, output)
@@ -277,16 +277,16 @@ class _Proof:
             self.facts[node.name] = self._rounded(node, self._before_rounding(node))
 
     def _before_rounding(self, node: Node) -> _Facts:
-        if isinstance(node.op, Input):
+        if type(node.op) is Input:
             return _Facts(self.box, self.box, Range.point(self.box.lower - self.box.lower), None)
         source = self.facts[node.inputs[0]]
-        if isinstance(node.op, Dense):
+        if type(node.op) is Dense:
             return self._affine(node, node.op, source)
-        if isinstance(node.op, Relu):
+        if type(node.op) is Relu:
             lines = self.lines[node.name] = _Lines(source)
             facts = _Facts(source.value.positive(), source.fixed.positive(), lines.image(), source.grid)
             return facts.consistent()
-        if isinstance(node.op, Reshape):
+        if type(node.op) is Reshape:
             return source
         raise _unknown(node)
 
@@ -327,7 +327,7 @@ class _Proof:
             rows_here = live.pop(node.name, None)
             if rows_here is None:
                 continue
-            if isinstance(node.op, Input):
+            if type(node.op) is Input:
                 found = rest + rows_here.at(self.facts[node.name])
             else:
                 if node is not target and node.name in self.roundoff:
@@ -377,8 +377,3 @@ def _check(node: Node, kind: str, fixed: Range, output: Format) -> tuple[Integer
             layer_name=node.layer,
         )
     return low, high
-
-
-def bounds_by_node(quantized: QuantizedNetwork, lower: npt.ArrayLike, upper: npt.ArrayLike) -> Mapping[str, Range]:
-    """Exact ranges over a box of every node's fixed-point value, after its rounding if any; see `exact_bound`."""
-    return {name: facts.fixed for name, facts in _Proof(quantized, _box(quantized, lower, upper)).facts.items()}

@@ -2,11 +2,16 @@
 
 import math
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
-import tf_keras as keras
+import qkeras.utils
+import tf_keras
 
-LAYERS = keras.layers
+# Without their type hints, which are few and wrong.
+keras: Any = tf_keras
+qk: Any = qkeras
+LAYERS: Any = keras.layers
 
 
 def sequential(*layers, shape=(5,), seed=0):

@@ -5,9 +5,10 @@ import subprocess
 import sys
 
 import pytest
-import tf_keras as keras
 
 from sound_qkeras.keras_io import float64
+
+from .models import keras
 
 pytestmark = pytest.mark.keras
 

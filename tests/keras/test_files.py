@@ -8,12 +8,11 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-import tf_keras as keras
 
 from sound_qkeras.errors import FileFormatError, UnsupportedLayerError
 from sound_qkeras.keras_io import float64, read_model
 
-from .models import LAYERS, randomise, sequential
+from .models import LAYERS, keras, randomise, sequential
 
 pytestmark = [pytest.mark.keras, pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5:UserWarning")]
 
@@ -189,7 +188,7 @@ def edited(tmp_path, change):
     path = tmp_path / "model.h5"
     sequential(LAYERS.Dense(2, "relu", name="dense")).save(path)
     with h5py.File(path, "r+") as file:
-        config = json.loads(file.attrs["model_config"])
+        config = json.loads(str(file.attrs["model_config"]))
         change(config["config"]["layers"][1])
         file.attrs["model_config"] = json.dumps(config)
     return path

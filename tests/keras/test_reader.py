@@ -4,12 +4,11 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-import tf_keras as keras
 
 from sound_qkeras.errors import ModelError, UnsupportedLayerError
 from sound_qkeras.keras_io import float64, read_model
 
-from .models import LAYERS, inputs, randomise, root, sequential
+from .models import LAYERS, inputs, keras, randomise, root, sequential
 
 pytestmark = pytest.mark.keras
 
@@ -198,13 +197,15 @@ def test_folding_encloses_the_exact_parameters(seed):
 
 @pytest.mark.parametrize("invert", [False, True])
 def test_folding_a_normalization_encloses_the_exact_parameters(invert):
-    mean, variance = [0.1, -2.0, 3.0], [0.3, 0.0, 7.0]
+    mean, variance = np.array([0.1, -2.0, 3.0]), np.array([0.3, 0.0, 7.0])
     dense = LAYERS.Dense(4)
-    model = sequential(LAYERS.Normalization(mean=mean, variance=variance, invert=invert), dense, shape=(3,))
+    model = sequential(
+        LAYERS.Normalization(mean=mean.tolist(), variance=variance.tolist(), invert=invert), dense, shape=(3,)
+    )
     kernel, bias = (exact(x) for x in dense.get_weights())
     floor = Fraction(keras.backend.epsilon())
-    spread = np.array([max(root(Fraction(v)), floor) for v in np.float32(variance).astype(float)])
-    mean = exact(np.float32(mean))
+    spread = np.array([max(root(Fraction(float(v))), floor) for v in variance.astype(np.float32)])
+    mean = exact(mean.astype(np.float32))
     scale, offset = (spread, mean) if invert else (1 / spread, -mean / spread)
     op = read_model(model).nodes[-1].op
     for name, value in (("kernel", kernel * scale[:, None]), ("bias", bias + offset @ kernel)):

@@ -82,7 +82,7 @@ def member(interval, choice):
     t = to_fractions(np.minimum(choice, 1.0))
     inside = lower + t * (upper - lower)
     zero = (choice == 2.0) & (interval.lower <= 0.0) & (interval.upper >= 0.0)
-    return np.where(zero, Fraction(0), inside)
+    return np.where(zero, to_fractions(0.0), inside)
 
 
 def round_down(x):
@@ -119,7 +119,7 @@ def at_least(bound, x):
 
 def relu(x):
     """The exact positive part."""
-    return np.maximum(x, Fraction(0))
+    return np.maximum(x, to_fractions(0.0))
 
 
 @st.composite

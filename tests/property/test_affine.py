@@ -158,6 +158,25 @@ def test_the_corner_of_a_symmetric_box_is_enclosed(seed):
         assert encloses(image, -exact)
 
 
+def test_a_radius_that_loses_all_its_small_terms_is_made_up_for():
+    """Each small term is below half a unit in the last place of the large one it is added to."""
+    small = np.full((1, 20_000), 2.0**-54)
+    small[0, ::1000] = 1.0
+    op, zero = Dense(np.ones((20_000, 1)), np.zeros(1)), Interval.point(np.zeros((1, 20_000)))
+    box = Interval(-small, small)
+    pair = AffinePair(op, far_codes(op.kernel, op.bias))
+    exact = np.array([[20 + Fraction(19_980, 2**54)]])
+    step = Fraction(float(pair.kernel[0, 0]))
+    for image, factor in (
+        (op.interval(box), Fraction(1)),
+        (op.fixed_interval(pair, box), step),
+        (op.difference(pair, Facts(box, box, zero)), step - 1),
+        (op.difference(pair, Facts(zero, box, box)), step),
+    ):
+        assert encloses(image, factor * exact)
+        assert encloses(image, -factor * exact)
+
+
 @pytest.mark.parametrize("which", ["p", "a"])
 @pytest.mark.parametrize("seed", range(4))
 def test_the_rounding_of_the_constant_is_charged(which, seed):
@@ -196,6 +215,7 @@ def test_adjoint_survives_underflow():
     facts = Facts(Interval.point([[1e30]]))
     remainder = Remainder.zero(1, 1)
     (pulled,) = op.adjoint(None, Rows(np.array([[[1e-303]]]), None), remainder, facts)
+    assert pulled.value is not None
     exact = Fraction(1e-303) * Fraction(1e-20) * Fraction(1e30)
     got = Fraction(pulled.value[0, 0, 0]) * Fraction(1e30)
     assert encloses(remainder.enclose(), np.array([[exact - got]]))

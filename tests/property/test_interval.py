@@ -166,7 +166,7 @@ def test_gamma_bounds_the_error_of_a_dot_product(pair):
 def test_long_sums_stay_within_their_bounds():
     rng = np.random.default_rng(7)
     for n in (100, 3000):
-        x = np.abs(rng.normal(size=(1, n))) * 2.0 ** rng.integers(-60, 60, (1, n))
+        x = np.ldexp(np.abs(rng.normal(size=(1, n))), rng.integers(-60, 60, (1, n)))
         assert at_least(sum_up(x)[0], to_fractions(x).sum())
         # The worst case of recursive summation: each small term is lost entirely, n times in a row.
         lost = np.concatenate([[1.0], np.full(n, 2.0**-53)])

@@ -145,7 +145,7 @@ def test_reshape_adjoint_is_exact(which, rows, x):
             if c is not None
         )
 
-    assert (value(given_rows, x) == value(pulled, x)).all()
+    assert np.all(value(given_rows, x) == value(pulled, x))
     assert [c.shape for c in (pulled.value, pulled.difference) if c is not None] == [(BOXES, 4, 2, 3)] * len(which)
     assert (remainder.radius == 0.0).all()
 
@@ -203,6 +203,14 @@ def test_many_remainders_add_up():
     exact = 1 + Fraction(4000, 2**53)
     assert encloses(remainder.enclose(), np.array([[exact]]))
     assert encloses(remainder.enclose(), np.array([[-exact]]))
+
+
+def test_centres_that_are_lost_in_adding_are_charged():
+    remainder, zero = Remainder(np.ones((1, 1)), np.zeros((1, 1))), np.zeros((1, 1))
+    for _ in range(500):
+        remainder.add(np.full((1, 1), 2.0**-53), zero)
+    assert remainder.center == 1.0
+    assert encloses(remainder.enclose(), np.array([[1 + Fraction(500, 2**53)]]))
 
 
 @given(values)

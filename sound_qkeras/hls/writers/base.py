@@ -33,7 +33,7 @@ class Constant:
 class OpWriter(ABC):
     """The code of one kind of operation.
 
-    Templates are found by name: `<target>/<kind>.<style>.j2`, or `<target>/<kind>.j2` where the style makes no difference.
+    Templates are found by name: `<target>/<kind>.<style>.j2`, or `<target>/<kind>.j2` where the style is no matter.
     """
 
     kind: ClassVar[str]

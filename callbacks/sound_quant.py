@@ -1,0 +1,232 @@
+"""The callback: a certified fixed-point network at the end of a fit, with nothing but a tolerance."""
+
+from __future__ import annotations
+
+import logging
+import os
+from typing import Any
+
+import numpy as np
+
+from sound_qkeras.boxes import make_box, make_tolerance
+from sound_qkeras.errors import InputError
+from sound_qkeras.files import check_writable
+from sound_qkeras.interval import Interval
+from sound_qkeras.keras_io.environment import import_keras
+from sound_qkeras.network import Network
+from sound_qkeras.pipeline import check_options, quantize, read
+from sound_qkeras.result import Result
+from sound_qkeras.tuning.costs import GroupCost
+
+from .observer import InputObserver
+
+keras: Any = import_keras()
+
+_LOG = logging.getLogger("sound_qkeras")
+
+
+class SoundQuant(keras.callbacks.Callback):
+    """Quantise the network at the end of training, with a proved error bound for every input in a box.
+
+    ```python
+    sound = SoundQuant(1e-3)
+    model.fit(x, y, epochs=20, callbacks=[sound])
+    sound.result.certificate.bound  # at most 1e-3, proved
+    ```
+
+    The network is quantised after the other callbacks have finished, so that weights which `EarlyStopping` restores are
+    the ones that are proved. Training never fails because of this callback: where quantisation does, `result` is None,
+    `error` holds the reason, and it is logged once, as a warning of the logger "sound_qkeras". A model that cannot be
+    quantised is reported before its first epoch. One instance can serve several fits, one after the other.
+
+    With `every=n` the network is also quantised after each n-th epoch, and the epoch's logs get
+
+    * `sound_bound`: the proved bound, in units of the output;
+    * `sound_weight_bits`, `sound_total_bits`: what the formats cost.
+
+    `History`, the progress bar, `TensorBoard`, `EarlyStopping` and `ModelCheckpoint` see them, provided they come after
+    this callback in the list. Later epochs repeat the last values, until the next run; before the first run there are
+    none. An epoch in which quantisation failed has NaN. Mind that `EarlyStopping` counts its patience in epochs, not runs.
+
+    Attributes:
+        result: what the last run of the latest fit proved, or None.
+        error: why that run failed, or None.
+    """
+
+    def __init__(
+        self,
+        eps: Any,
+        box: Any = None,
+        cost: str | GroupCost = "weight_bits",
+        every: int | None = None,
+        out: str | os.PathLike[str] | None = None,
+        *,
+        margin: float = 0.0,
+        word_lengths: tuple[int, int] = (2, 40),
+        effort: str | float = "normal",
+        solver: str = "highs",
+    ) -> None:
+        """Check everything that can be checked without a model.
+
+        Args:
+            eps: tolerance in units of the output: a number, or one per output.
+            box: the inputs, as for `sound_qkeras.quantize`. None takes the smallest and largest value of every feature
+                in the batches the model is trained on; the certificate says so.
+            cost: "weight_bits", "total_bits", "bit_operations", or a callable `(group, word_length) -> float`.
+            every: also quantise each so many epochs.
+            out: directory to save the last result in; an earlier result there is replaced.
+            margin: widens the box by this share of its width, on every side.
+            word_lengths: fewest and most bits of a weight or result.
+            effort: "fast", "normal", "max", or a time budget in seconds, for every run.
+            solver: a MILP solver that Pyomo finds by name.
+
+        Raises:
+            InputError: an argument is not usable, or `out` cannot be written.
+        """
+        super().__init__()
+        self._supports_tf_logs = True  # nothing here reads the logs of a batch
+        make_tolerance(eps, np.size(eps))
+        check_options(cost=cost, word_lengths=word_lengths, effort=effort)
+        _check_box(box, margin)
+        if every is not None and (isinstance(every, bool) or not isinstance(every, int | np.integer) or every < 1):
+            raise InputError(f"every is {every!r}; accepted: a number of epochs of at least 1, or None")
+        self.eps, self.box, self.margin, self.every = eps, box, margin, every
+        self.out = None if out is None else check_writable(out)
+        self._options: dict[str, Any] = {
+            "cost": cost, "word_lengths": word_lengths, "effort": effort, "solver": solver
+        }  # fmt: skip
+        self.result: Result | None = None
+        self.error: Exception | None = None
+        self._observer: InputObserver | None = None
+        self._readable = self._pending = False
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        """Forget the last fit, see whether this model can be quantised, and start to observe its batches."""
+        self._release()
+        self.result = self.error = None
+        self._values: dict[str, float] = {}
+        self._readable = self._pending = True
+        try:
+            if self.model.built:
+                self._check(read(self.model))
+            if self.box is None:
+                self._observer = InputObserver(self.model)
+                self._observer.attach()
+        except Exception as error:
+            self._readable = False
+            self._fail(error)
+        self._finish_after_the_others()
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        """Quantise after each n-th epoch, and tell the callbacks that follow."""
+        if self.every is None or not self._readable:
+            return
+        if (epoch + 1) % self.every == 0:
+            self._run()
+            self._values = _logged(self.result)
+        if logs is not None:
+            logs.update(self._values)
+
+    def on_train_end(self, logs: Any = None) -> None:
+        """Quantise, unless that is to happen when the callbacks after this one are done."""
+        if not self._waits_for_history():
+            self._finish()
+
+    def _finish(self) -> None:
+        """The last run, on the weights that training ends with."""
+        if not self._pending:
+            return
+        self._pending = False
+        observer = self._observer
+        self._release()
+        if not self._readable:
+            return
+        self._run(observer)
+        if self.result is not None and self.out is not None:
+            try:
+                self.result.save(self.out)
+            except Exception as error:
+                self._fail(error)
+
+    def _finish_after_the_others(self) -> None:
+        """Keras' own History comes after all callbacks of the user: its `on_train_end` is the place to finish."""
+        history = getattr(self.model, "history", None)
+        if history is None or history.params is not self.params:
+            return
+        before = history.on_train_end
+
+        def on_train_end(logs: Any = None) -> None:
+            vars(history).pop("on_train_end", None)
+            before(logs)
+            self._finish()
+
+        history.on_train_end = on_train_end
+
+    def _waits_for_history(self) -> bool:
+        history = getattr(self.model, "history", None)
+        return "on_train_end" in vars(history or self) and history.params is self.params
+
+    def _run(self, observer: InputObserver | None = None) -> None:
+        """Quantise the model as it is; what was proved about these weights and this box before is kept."""
+        try:
+            network = read(self.model)
+            box, source = self._region(network, observer or self._observer)
+            if self.result is None or not _is_about(self.result, network, box):
+                self.result = None
+                self.result = quantize(network, self.eps, box, box_source=source, **self._options)
+                _LOG.info("SoundQuant: %s", self.result.summary())
+            self.error = None
+        except Exception as error:
+            self.result = None
+            self._fail(error)
+
+    def _region(self, network: Network, observer: InputObserver | None) -> tuple[Interval, str]:
+        """The box, and where it came from."""
+        wider = f", widened by {self.margin:g} of its width on every side" if self.margin else ""
+        if self.box is not None or observer is None:
+            return make_box(self.box, network.input_shape, self.margin), f"given{wider}"
+        box = make_box(observer.box(), network.input_shape, self.margin)
+        return box, f"observed on {observer.batches} training batches{wider}"
+
+    def _check(self, network: Network) -> None:
+        """What the last run would stumble over is said before the first epoch."""
+        make_tolerance(self.eps, int(np.prod(network.output_shape)))
+        if self.box is not None:
+            make_box(self.box, network.input_shape, self.margin)
+
+    def _fail(self, error: Exception) -> None:
+        """Keep the reason; a series of failures is logged once."""
+        if self.error is None:
+            _LOG.warning("SoundQuant: the network was not quantised, training goes on: %s", error)
+        self.error = error
+
+    def _release(self) -> None:
+        if self._observer is not None:
+            self._observer.detach()
+        self._observer = None
+
+
+def _check_box(box: Any, margin: float) -> None:
+    """Refuse what is a box for no model."""
+    if isinstance(box, tuple | list) and len(box) == 2:
+        try:
+            shape = np.broadcast_shapes(np.shape(box[0]), np.shape(box[1]))
+        except ValueError as error:
+            raise InputError(f"the box's ends have shapes {np.shape(box[0])} and {np.shape(box[1])}") from error
+        make_box(box, shape, margin)
+    else:
+        make_box((0.0, 1.0) if box is None else box, np.shape(box)[1:] if box is not None else (), margin)
+
+
+def _is_about(result: Result, network: Network, box: Interval) -> bool:
+    proved = result.certificate
+    same = np.array_equal(proved.box.lower, box.lower) and np.array_equal(proved.box.upper, box.upper)
+    return same and proved.weight_hash == network.weight_hash
+
+
+def _logged(result: Result | None) -> dict[str, float]:
+    numbers = (np.nan,) * 3
+    if result is not None:
+        numbers = (result.certificate.bound, result.cost.weight_bits, result.cost.total_bits)
+    names = ("sound_bound", "sound_weight_bits", "sound_total_bits")
+    return {name: float(number) for name, number in zip(names, numbers, strict=True)}

@@ -1,0 +1,262 @@
+"""A network and its fixed-point twin on disk: `network.json` beside `parameters.npz`.
+
+The json holds the graph and the formats, the npz the numbers. Reading builds only operations listed in `OPS`, from
+their declared fields; it executes nothing. Every bit survives the round trip, and both files are covered by a checksum,
+which finds accidents; what is proved about a network does not rest on it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, fields
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from sound_qkeras.errors import FileFormatError, InputError
+from sound_qkeras.fixed_point import Format
+from sound_qkeras.network.graph import Network, Node
+from sound_qkeras.network.npz import check_size, read_arrays, write_arrays
+from sound_qkeras.network.ops import OPS, AffineCodes, Op
+from sound_qkeras.network.quantized import QuantizedNetwork
+
+Array = npt.NDArray[Any]
+T = TypeVar("T")
+
+NETWORK_FILE = "network.json"
+PARAMETER_FILE = "parameters.npz"
+FORMAT_NAME = "sound_qkeras network"
+FORMAT_VERSION = 1
+
+MAX_JSON_BYTES = 1 << 26
+MAX_ELEMENTS = 1 << 28
+# Beyond these, steps and ends of formats leave the range of float64.
+MAX_INTEGER_BITS = 512
+
+
+def save_network(
+    directory: str | os.PathLike[str], network: Network, quantized: QuantizedNetwork | None = None
+) -> None:
+    """Write `network.json` and `parameters.npz` into an existing directory.
+
+    Not atomic by itself: give it a directory that is put in place when it is complete.
+
+    Args:
+        directory: where to write.
+        network: the trained network.
+        quantized: its fixed-point twin, if there is one yet.
+
+    Raises:
+        InputError: the twin is another network's, or the directory cannot be written.
+    """
+    if quantized is not None and quantized.network is not network:
+        raise InputError("the fixed-point network to be saved belongs to another network")
+    folder = Path(directory)
+    arrays = _arrays(network, quantized)
+    document: dict[str, Any] = {
+        "format": FORMAT_NAME,
+        "version": FORMAT_VERSION,
+        "nodes": [_node_to_json(node) for node in network.nodes],
+        "head": network.head,
+        "notes": list(network.notes),
+        "fixed_point": None if quantized is None else _twin_to_json(quantized),
+    }
+    try:
+        write_arrays(folder / PARAMETER_FILE, arrays)
+        document["checksum"] = _checksum(document, folder / PARAMETER_FILE)
+        text = json.dumps(document, indent=1, allow_nan=False)
+        (folder / NETWORK_FILE).write_text(text + "\n", encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"'{folder}' cannot be written ({error.strerror or error}); choose another place") from error
+
+
+def load_network(directory: str | os.PathLike[str]) -> tuple[Network, QuantizedNetwork | None]:
+    """Read what `save_network` wrote.
+
+    Guarantee: the network and the integers are those that were saved, bit for bit, or an error is raised.
+
+    Raises:
+        FileFormatError: a file is missing, truncated, corrupt, of another kind or version, or describes no network; an
+            operation of unknown kind is named.
+    """
+    folder = Path(directory)
+    document = _read_json(folder / NETWORK_FILE)
+    try:
+        _check_header(document, folder / PARAMETER_FILE)
+        return _read_parts(document, folder / PARAMETER_FILE)
+    except FileFormatError as error:
+        raise FileFormatError(f"'{folder}': {error}") from error
+    except (InputError, KeyError, TypeError, ValueError, IndexError, AttributeError, OSError, OverflowError) as error:
+        raise FileFormatError(f"'{folder}' does not describe a network ({type(error).__name__}: {error})") from error
+
+
+def _read_parts(document: Mapping[str, Any], parameters: Path) -> tuple[Network, QuantizedNetwork | None]:
+    entries, twin = _list(document["nodes"]), document["fixed_point"]
+    names = {_key(index, name): entry for index, entry in enumerate(entries) for name in _names(entry)}
+    coded = {} if twin is None else _dict(twin["parameters"])
+    index_of = {str(entry["name"]): index for index, entry in enumerate(entries)}
+    codes = [_key(index_of[name], part) for name in coded for part in ("kernel_codes", "bias_codes")]
+    arrays = read_arrays(parameters, [*names, *codes])
+    nodes = tuple(_node_from_json(index, entry, arrays) for index, entry in enumerate(entries))
+    head = document["head"]
+    network = Network(nodes, None if head is None else _text(head), tuple(map(_text, _list(document["notes"]))))
+    if twin is None:
+        return network, None
+    parameters_of = {name: _codes_from_json(index_of[name], entry, arrays) for name, entry in coded.items()}
+    formats, accumulators = (
+        {name: _format(entry) for name, entry in _dict(twin[kind]).items()} for kind in ("formats", "accumulators")
+    )
+    return network, QuantizedNetwork(network, parameters_of, formats, accumulators)
+
+
+def _arrays(network: Network, quantized: QuantizedNetwork | None) -> dict[str, Array]:
+    arrays: dict[str, Array] = {}
+    for index, node in enumerate(network.nodes):
+        arrays.update({_key(index, name): array for name, array in node.op.arrays().items()})
+        codes = None if quantized is None else quantized.parameters.get(node.name)
+        if codes is not None:
+            arrays[_key(index, "kernel_codes")] = codes.kernel
+            arrays[_key(index, "bias_codes")] = codes.bias
+    return arrays
+
+
+def _key(index: int, name: str) -> str:
+    """Position, not name: a node's name may hold anything, a slash included."""
+    return f"{index}.{name}"
+
+
+def _node_to_json(node: Node) -> dict[str, Any]:
+    return {
+        "name": node.name,
+        "kind": node.op.kind,
+        "inputs": list(node.inputs),
+        "layer": node.layer,
+        "settings": dict(node.op.settings()),
+        "arrays": sorted(node.op.arrays()),
+    }
+
+
+def _node_from_json(index: int, entry: Mapping[str, Any], arrays: Mapping[str, Array]) -> Node:
+    kind = _text(entry["kind"])
+    if kind not in OPS:
+        raise FileFormatError(f"node '{entry['name']}' is of unknown kind '{kind}'; this version knows {sorted(OPS)}")
+    parts = {name: arrays[_key(index, name)] for name in _names(entry)}
+    settings = {name: _setting(value) for name, value in _dict(entry["settings"]).items()}
+    inputs = tuple(map(_text, _list(entry["inputs"])))
+    return Node(_text(entry["name"]), _make(OPS[kind], parts, settings), inputs, _text(entry["layer"]))
+
+
+def _make(kind: type[Op], arrays: Mapping[str, Array], settings: Mapping[str, Any]) -> Op:
+    """Build an operation from its declared fields, all of the required ones and nothing else."""
+    declared = {field.name: field for field in fields(kind)}  # type: ignore[arg-type]
+    given = {*arrays, *settings}
+    required = {n for n, f in declared.items() if f.default is MISSING and f.default_factory is MISSING}
+    if not required <= given <= set(declared) or set(arrays) & set(settings):
+        raise FileFormatError(
+            f"a node of kind '{kind.kind}' is described by {sorted(given)}, expected {sorted(declared)}"
+        )
+    for name, array in arrays.items():
+        if array.dtype != np.float64:
+            raise FileFormatError(f"array '{name}' of kind '{kind.kind}' has dtype {array.dtype}, expected float64")
+    return kind(**arrays, **settings)
+
+
+def _setting(value: Any) -> Any:
+    """Plain json, lists as tuples; lists of sizes stay within what memory could hold."""
+    if isinstance(value, list):
+        items = tuple(_setting(item) for item in cast("list[Any]", value))
+        sizes = [item for item in items if isinstance(item, int)]
+        if any(size < 0 for size in sizes) or math.prod(sizes) > MAX_ELEMENTS:
+            raise FileFormatError(f"a list of sizes {sizes[:4]} is negative or exceeds {MAX_ELEMENTS} elements")
+        return items
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    raise FileFormatError(f"a setting is a {type(value).__name__}; expected a number, a text or a list")
+
+
+def _twin_to_json(quantized: QuantizedNetwork) -> dict[str, Any]:
+    return {
+        "formats": {name: output.to_json() for name, output in quantized.formats.items()},
+        "accumulators": {name: output.to_json() for name, output in quantized.accumulators.items()},
+        "parameters": {
+            name: {"kernel_format": codes.kernel_format.to_json(), "bias_format": codes.bias_format.to_json()}
+            for name, codes in quantized.parameters.items()
+        },
+    }
+
+
+def _codes_from_json(index: int, entry: Mapping[str, Any], arrays: Mapping[str, Array]) -> AffineCodes:
+    kernel, bias = arrays[_key(index, "kernel_codes")], arrays[_key(index, "bias_codes")]
+    return AffineCodes(kernel, _format(entry["kernel_format"]), bias, _format(entry["bias_format"]))
+
+
+def _format(entry: Mapping[str, Any]) -> Format:
+    word_length, integer_bits, signed = (entry[name] for name in ("word_length", "integer_bits", "signed"))
+    if type(word_length) is not int or type(integer_bits) is not int or type(signed) is not bool or len(entry) != 3:
+        raise FileFormatError(f"a format is {entry}; expected two integers and whether it is signed")
+    if abs(integer_bits) > MAX_INTEGER_BITS:
+        raise FileFormatError(f"a format has {integer_bits} integer bits; at most {MAX_INTEGER_BITS} are meaningful")
+    return Format(word_length, integer_bits, signed)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    check_size(path, MAX_JSON_BYTES)
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_constant)
+    except OSError as error:
+        raise FileFormatError(f"'{path}' cannot be read ({error.strerror or error})") from error
+    except (ValueError, RecursionError) as error:
+        raise FileFormatError(f"'{path}' is not json ({error}); it may be cut short") from error
+    if not isinstance(document, dict):
+        raise FileFormatError(f"'{path}' holds a {type(document).__name__}, expected a json object")
+    return cast("dict[str, Any]", document)
+
+
+def _check_header(document: Mapping[str, Any], parameters: Path) -> None:
+    if document.get("format") != FORMAT_NAME:
+        raise FileFormatError(f"{NETWORK_FILE} is not of the format '{FORMAT_NAME}'")
+    if document.get("version") != FORMAT_VERSION:
+        raise FileFormatError(
+            f"{NETWORK_FILE} is of version {document.get('version')!r}, this library reads {FORMAT_VERSION}; "
+            "use the version of the library that wrote it"
+        )
+    if document.get("checksum") != _checksum(document, parameters):
+        raise FileFormatError("the files are not as they were written: the checksum differs")
+
+
+def _checksum(document: Mapping[str, Any], parameters: Path) -> str:
+    """SHA-256 over the meaning of the json and the bytes of the npz."""
+    content = {name: value for name, value in document.items() if name != "checksum"}
+    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode())
+    with parameters.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _no_constant(text: str) -> None:
+    raise ValueError(f"it holds {text}, which is no number")
+
+
+def _names(entry: Mapping[str, Any]) -> list[str]:
+    return [_text(name) for name in _list(entry["arrays"])]
+
+
+def _checked(kind: type[T]) -> Callable[[Any], T]:
+    def check(value: Any) -> T:
+        if not isinstance(value, kind):
+            raise FileFormatError(f"found a {type(value).__name__} where a {kind.__name__} belongs")
+        return value
+
+    return check
+
+
+_text = _checked(str)
+_list: Callable[[Any], list[Any]] = _checked(list)
+_dict: Callable[[Any], dict[str, Any]] = _checked(dict)

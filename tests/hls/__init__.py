@@ -1,0 +1,1 @@
+"""The exported code computes the simulator's integers."""

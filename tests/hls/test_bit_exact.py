@@ -1,0 +1,169 @@
+"""Compiled, the exported code gives the simulator's integers; no tolerance anywhere."""
+
+import re
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+
+from sound_qkeras.fixed_point import Format
+from sound_qkeras.hls import compile_and_run, export_hls, find_ap_types
+from sound_qkeras.hls.export import needed_bits
+from sound_qkeras.hls.options import Options
+from sound_qkeras.hls.plan import make_plan
+from sound_qkeras.network import Network, Node, QuantizedNetwork
+from sound_qkeras.network.ops import AffineCodes, Dense, Input
+from sound_qkeras.simulate import simulate_codes
+
+from .batch import run_together
+from .drawing import Claimed, networks
+from .networks import STYLES, controller, dense, steering
+
+pytestmark = [pytest.mark.hls, pytest.mark.slow]
+
+SANITIZED = ["-fsanitize=undefined", "-fno-sanitize-recover", "-w"]  # gcc warns about its own instrumentation
+# Without shrinking: every attempt is a compilation.
+FEW = settings(
+    phases=[Phase.explicit, Phase.generate],
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.large_base_example],
+)
+
+
+@settings(FEW, max_examples=4)
+@given(st.lists(networks(), min_size=12, max_size=12))
+def test_random_networks_as_hls(claimed: list[Claimed]):
+    with tempfile.TemporaryDirectory() as scratch:
+        exports = []
+        for index, (quantized, box) in enumerate(claimed):
+            style, guard = ("unrolled", "loops")[index % 2], (None, "saturate")[index // 2 % 2]
+            folder = Path(scratch) / str(index)
+            exports.append(export_hls(quantized, folder, box=box, style=style, input_guard=guard, vectors=64))
+        printed = run_together(exports, Path(scratch))
+    assert len(re.findall(r"^\d+ vectors, 0 input mismatches, 0 output mismatches$", printed, re.MULTILINE)) == 12, (
+        printed
+    )
+
+
+@settings(FEW, max_examples=25)
+@given(networks(widest=64), st.sampled_from([None, "saturate"]))
+def test_random_networks_as_c(claimed: Claimed, guard: str | None):
+    quantized, box = claimed
+    if max(needed_bits(layer) for layer in make_plan(quantized, Options(target="c")).layers) > 64:
+        return
+    with tempfile.TemporaryDirectory() as scratch:
+        for style in ("unrolled", "loops"):
+            folder = Path(scratch) / style
+            export_hls(quantized, folder, box=box, style=style, target="c", input_guard=guard, vectors=64)
+            clean, sanitized = (compile_and_run(folder, flags=flags) for flags in (["-Werror"], SANITIZED))
+            assert clean.passed, clean
+            assert sanitized.passed, sanitized
+            assert clean.warnings == ""
+
+
+@pytest.mark.parametrize(("style", "target"), STYLES)
+def test_a_changed_weight_is_noticed(tmp_path, style, target):
+    quantized, box = steering()
+    folder = export_hls(quantized, tmp_path / "net", box=box, style=style, target=target)
+    assert compile_and_run(folder).passed
+    weights = folder / "src" / "weights.h"
+    text = weights.read_text(encoding="utf-8")
+    for old, new in (("-32", "-31"), ("-16", "-15"), ("-90", "-91"), ("-6\n", "-5\n")):
+        assert text.count(old) == 1
+        weights.write_text(text.replace(old, new), encoding="utf-8")
+        result = compile_and_run(folder)
+        assert not result.passed, (old, new)
+        assert result.output_mismatches > 0
+        assert result.input_mismatches == 0
+        assert "expected" in result.output
+
+
+@pytest.mark.parametrize(("style", "target"), STYLES)
+@pytest.mark.parametrize("name", ["MountainCarNN", "ACC5NN", "UnicycleNN"])
+def test_published_controllers(tmp_path, shared_nets, name, style, target):
+    quantized, box = controller(shared_nets / "controllers" / f"{name}.npz")
+    folder = export_hls(quantized, tmp_path / "net", box=box, style=style, target=target, name=name)
+    result = compile_and_run(folder, flags=["-Werror"])
+    assert result.passed, result
+    assert result.vectors > 256
+
+
+@pytest.mark.parametrize("target", ["hls", "c"])
+def test_loops_stay_small_with_100_000_weights(tmp_path, target):
+    sizes = (((11, 8, 2), "small"), ((301, 320, 10), "large"))
+    code = {}
+    for shape, name in sizes:
+        quantized, box = dense(shape, bits=8)
+        folder = export_hls(
+            quantized, tmp_path / name, box=box, style="loops", target=target, vectors=32,
+            **({"reuse_factor": 64} if target == "hls" else {}),
+        )  # fmt: skip
+        code[name] = len((folder / "src" / ("net.cpp" if target == "hls" else "net.c")).read_text(encoding="utf-8"))
+    assert code["large"] < code["small"] + 200
+    assert compile_and_run(folder, timeout_s=60).passed
+
+
+def test_a_sum_wider_than_64_bits(tmp_path):
+    kernel, wide = np.full((3, 1), (1 << 30) - 1), Format(30, 10, False)
+    network = Network((Node("x", Input((3,)), (), "x"), Node("y", Dense(np.ones((3, 1)), np.zeros(1)), ("x",), "y")))
+    codes = AffineCodes(kernel, wide, np.array([-5]), Format(4, -40, True))
+    quantized = QuantizedNetwork(network, {"y": codes}, {"x": Format(40, 19, True)}, {"y": Format(76, 31, True)})
+    box = (np.full(3, -(2.0**19)), np.full(3, 2.0**19 - 1.0))
+    assert simulate_codes(quantized, np.stack(box)).dtype == object
+    for style in ("unrolled", "loops"):
+        assert compile_and_run(export_hls(quantized, tmp_path / style, box=box, style=style)).passed
+
+
+def test_a_guarded_input_saturates_outside_its_format(tmp_path):
+    """Samples outside are part of the vectors where everything behind the input still fits."""
+    network = Network((Node("x", Input((2,)), (), "x"), Node("y", Dense(np.ones((2, 1)), np.zeros(1)), ("x",), "y")))
+    codes = AffineCodes(np.array([[1], [1]]), Format(2, 1, True), np.array([0]), Format(2, 1, True))
+    quantized = QuantizedNetwork(network, {"y": codes}, {"x": Format(5, 2, True)}, {"y": Format(6, 3, True)})
+    box = (np.full(2, -1.0), np.full(2, 1.0))
+    for target in ("hls", "c"):
+        plain, guarded = (
+            export_hls(quantized, tmp_path / f"{target}{guard}", box=box, target=target, input_guard=guard)
+            for guard in (None, "saturate")
+        )
+        result = compile_and_run(guarded)
+        assert result.passed, result
+        assert result.vectors == compile_and_run(plain).vectors + 36
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
+@pytest.mark.parametrize("target", ["hls", "c"])
+def test_the_makefile_checks(tmp_path, target):
+    quantized, box = steering()
+    folder = export_hls(quantized, tmp_path / "net", box=box, target=target)
+    command = ["make", "-C", str(folder / "build"), "check"] + (
+        [f"AP_TYPES={find_ap_types()}"] if target == "hls" else []
+    )
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "0 output mismatches" in done.stdout
+    assert "warning" not in done.stderr
+    (folder / "tb" / "expected.dat").write_text("3 2\n0 0\n", encoding="utf-8")
+    assert subprocess.run(command, capture_output=True, check=False).returncode != 0
+
+
+@pytest.mark.parametrize(("style", "target"), STYLES)
+def test_static_checkers_are_content(tmp_path, style, target):
+    quantized, box = steering()
+    folder = export_hls(quantized, tmp_path / "net", box=box, style=style, target=target)
+    include = f"-I{folder / 'src'}"
+    commands = []
+    if shutil.which("cppcheck"):
+        commands.append(["cppcheck", "--quiet", "--error-exitcode=1", include, str(folder / "src"), str(folder / "tb")])
+    if shutil.which("clang-tidy") and target == "c":  # the ap_types headers themselves are not clean
+        files = [str(folder / "src" / "net.c"), str(folder / "tb" / "tb.c")]
+        checks = ["--checks=clang-analyzer-*,clang-diagnostic-*", "--warnings-as-errors=*"]
+        commands.append(["clang-tidy", *checks, *files, "--", "-std=c99", include])
+    if not commands:
+        pytest.skip("needs cppcheck or clang-tidy")
+    for command in commands:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr

@@ -1,0 +1,75 @@
+"""The analytic estimate against slow definitions of the same quantities."""
+
+import json
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sound_qkeras.errors import InputError
+from sound_qkeras.hls.cost import bram_blocks, csd_digits, estimate
+
+from .networks import dense, steering
+
+
+def signed_digits(number: int) -> list[int]:
+    """Canonical signed digits, least significant first: no two neighbours are nonzero."""
+    digits = []
+    while number:
+        digit = 0 if number % 2 == 0 else 2 - number % 4
+        digits.append(digit)
+        number = (number - digit) // 2
+    return digits
+
+
+@given(st.lists(st.integers(-(2**60), 2**60), min_size=1, max_size=20))
+def test_signed_digits(numbers: list[int]):
+    for number in numbers:
+        digits = signed_digits(number)
+        assert sum(digit * 2**place for place, digit in enumerate(digits)) == number
+        assert not any(a and b for a, b in pairwise(digits))
+    assert csd_digits(np.array(numbers)).tolist() == [sum(map(abs, signed_digits(number))) for number in numbers]
+
+
+def test_every_quantity_of_a_small_network():
+    quantized, _ = steering()
+    cost = estimate(quantized)
+    for node, op in quantized.network.affine():
+        codes, layer = quantized.parameters[node.name], next(c for c in cost.layers if c.node == node.name)
+        source = quantized.formats["x" if node.name == "dense" else "dense_relu"].word_length
+        weights = [int(w) for w in codes.kernel.reshape(-1) if w]
+        assert layer.weights == op.kernel.size
+        assert layer.nonzero_weights == layer.products == len(weights)
+        assert layer.multiplier_bits == len(weights) * codes.kernel_format.word_length * source
+        chains = [sum(map(abs, signed_digits(w))) - 1 for w in weights]
+        assert layer.constant_adders == sum(chains)
+        terms = [int(np.count_nonzero(codes.kernel[:, k])) + (codes.bias[k] != 0) for k in range(codes.bias.size)]
+        assert layer.sum_adders == sum(max(0, count - 1) for count in terms)
+        width = quantized.accumulators[node.name].word_length
+        in_constants = sum(n * (source + abs(w).bit_length()) for n, w in zip(chains, weights, strict=True))
+        assert layer.adder_bits == in_constants + layer.sum_adders * width
+        bias_bits = codes.bias.size * codes.bias_format.word_length
+        assert layer.memory_bits == op.kernel.size * codes.kernel_format.word_length + bias_bits
+    relu = next(layer for layer in cost.layers if layer.node == "dense_relu")
+    assert relu.adder_bits == 4 * 6  # the rounding's increment
+    assert cost.adders == cost.total("constant_adders") + cost.total("sum_adders")
+    assert json.loads(json.dumps(cost.to_json()))["total"]["products"] == 13
+
+
+def test_reuse_shares_multipliers():
+    quantized, _ = dense((11, 20, 3), bits=10)
+    full, shared = estimate(quantized).total("dsp"), estimate(quantized, reuse_factor=20).total("dsp")
+    assert full == estimate(quantized).total("products")  # one slice each
+    assert 0 < shared <= full // 20 + 2
+    with pytest.raises(InputError, match="reuse_factor 0"):
+        estimate(quantized, reuse_factor=0)
+
+
+def test_large_layers_are_quick_and_need_block_memory():
+    quantized, _ = dense((1001, 500, 2))
+    cost = estimate(quantized)
+    assert cost.total("weights") == 501_500
+    assert cost.total("bram") >= cost.total("memory_bits") // 18432
+    assert bram_blocks(500_500, 8) == 245

@@ -1,0 +1,80 @@
+"""Finding compilers and headers, and what happens when something is missing."""
+
+import importlib.util
+import sys
+
+import pytest
+
+from sound_qkeras.errors import DependencyError, FileFormatError, VerificationError
+from sound_qkeras.hls import compile_and_run, export_hls, find_ap_types
+from sound_qkeras.hls.toolchain import find_compiler
+
+from .networks import steering
+
+
+@pytest.fixture
+def exported(tmp_path):
+    quantized, box = steering()
+    return export_hls(quantized, tmp_path / "net", box=box, target="c")
+
+
+def test_headers_come_from_hls4ml_without_importing_it(monkeypatch):
+    pytest.importorskip("hls4ml.templates", reason="needs hls4ml") if "hls4ml" in sys.modules else None
+    if importlib.util.find_spec("hls4ml") is None:
+        pytest.skip("needs hls4ml")
+    monkeypatch.delenv("AP_TYPES", raising=False)
+    before = "hls4ml" in sys.modules
+    assert (find_ap_types() / "ap_fixed.h").is_file()
+    assert ("hls4ml" in sys.modules) == before
+
+
+def test_a_named_folder_is_used_or_refused(monkeypatch, tmp_path):
+    monkeypatch.setenv("AP_TYPES", str(tmp_path))
+    with pytest.raises(DependencyError, match=r"holds no ap_fixed\.h"):
+        find_ap_types()
+    (tmp_path / "ap_fixed.h").touch()
+    assert find_ap_types() == tmp_path
+
+
+def test_missing_headers_say_what_to_install(monkeypatch):
+    monkeypatch.delenv("AP_TYPES", raising=False)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(DependencyError, match=r"pip install 'sound-qkeras\[hls\]'.*AP_TYPES"):
+        find_ap_types()
+
+
+@pytest.mark.parametrize(("target", "variable"), [("hls", "CXX"), ("c", "CC")])
+def test_compilers(monkeypatch, tmp_path, target, variable):
+    monkeypatch.setenv(variable, f"{sys.executable} -x")
+    assert find_compiler(target) == [sys.executable, "-x"]
+    monkeypatch.setenv(variable, "no-such-compiler")
+    with pytest.raises(DependencyError, match=f"no-such-compiler.*{variable}"):
+        find_compiler(target)
+    monkeypatch.delenv(variable)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(DependencyError, match=f"no compiler.*set {variable}"):
+        find_compiler(target)
+
+
+@pytest.mark.hls
+def test_refused_and_incomplete_exports(exported, tmp_path):
+    with pytest.raises(FileFormatError, match="holds no exported network"):
+        compile_and_run(tmp_path / "nowhere")
+    (exported / "tb" / "expected.dat").write_text("1 2\n", encoding="utf-8")
+    with pytest.raises(FileFormatError, match="could not read its data"):
+        compile_and_run(exported)
+    (exported / "src" / "types.h").write_text("#error no\n", encoding="utf-8")
+    with pytest.raises(VerificationError, match="the compiler refused"):
+        compile_and_run(exported)
+
+
+@pytest.mark.hls
+@pytest.mark.slow
+def test_a_type_narrower_than_the_proof_does_not_compile(tmp_path):
+    quantized, box = steering()
+    folder = export_hls(quantized, tmp_path / "net", box=box)
+    types = folder / "src" / "types.h"
+    text = types.read_text(encoding="utf-8")
+    types.write_text(text.replace("ap_ufixed<6, 1, AP_RND_CONV", "ap_ufixed<5, 1, AP_RND_CONV"), encoding="utf-8")
+    with pytest.raises(VerificationError, match="dense_relu: format"):
+        compile_and_run(folder)

@@ -1,0 +1,271 @@
+"""Output directories: the old one or the new one, whatever happens in between."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sound_qkeras import files
+from sound_qkeras.errors import InputError
+from sound_qkeras.files import atomic_directory, check_writable, recover
+
+POSIX = pytest.mark.skipif(os.name == "nt", reason="kills a process with a POSIX signal")
+
+
+def fill(directory, version):
+    """What a run writes."""
+    (directory / "network.json").write_text(version, encoding="utf-8")
+    (directory / "parts").mkdir()
+    (directory / "parts" / "numbers").write_text(version, encoding="utf-8")
+
+
+def version_of(directory):
+    """The version a complete directory holds; None if there is no directory. Anything else fails."""
+    if not directory.exists():
+        return None
+    found = {file.read_text(encoding="utf-8") for file in directory.rglob("*") if file.is_file()}
+    assert len(found) == 1
+    assert sorted(file.name for file in directory.rglob("*")) == ["network.json", "numbers", "parts"]
+    return found.pop()
+
+
+def entries(directory):
+    """Names in a directory, hidden ones too."""
+    return sorted(entry.name for entry in directory.iterdir())
+
+
+@pytest.fixture(params=["exchange", "two renames"])
+def out(request, tmp_path, monkeypatch):
+    """A directory to write, on systems that exchange directories and on those that do not."""
+    if request.param == "two renames":
+        monkeypatch.setattr(files, "_exchange", lambda *_: False)
+    return tmp_path / "deep" / "out"
+
+
+def snapshot(directory):
+    """Everything a directory holds."""
+    return sorted((str(file), file.is_file() and file.read_bytes()) for file in directory.rglob("*"))
+
+
+def write(out, version):
+    """One complete run, of which nothing is seen before its end."""
+    before = snapshot(out)
+    with atomic_directory(out) as directory:
+        fill(directory, version)
+        assert snapshot(out) == before
+
+
+def test_new_and_replaced_directories_are_complete(out):
+    for version in ("one", "two", "three"):
+        write(out, version)
+        assert version_of(out) == version
+        assert entries(out.parent) == ["out"]
+
+
+def test_an_empty_directory_is_filled(out):
+    out.mkdir(parents=True)
+    write(out, "one")
+    assert version_of(out) == "one"
+    assert entries(out.parent) == ["out"]
+
+
+def test_a_new_directory_has_ordinary_permissions(out):
+    write(out, "one")
+    other = out.parent / "other"
+    other.mkdir()
+    assert out.stat().st_mode == other.stat().st_mode
+
+
+def interrupted(out, error):
+    """A run that ends in an exception after everything is written."""
+    with atomic_directory(out) as directory:
+        fill(directory, "two")
+        raise error
+
+
+@pytest.mark.parametrize("before", [None, "one"])
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_an_exception_changes_nothing(out, before, error):
+    if before:
+        write(out, before)
+    with pytest.raises(error):
+        interrupted(out, error)
+    assert version_of(out) == before
+    assert entries(out.parent) == ([] if before is None else ["out"])
+
+
+def test_a_rename_that_fails_changes_nothing(out, monkeypatch):
+    write(out, "one")
+    monkeypatch.setattr(files, "_exchange", lambda *_: False)
+    rename = Path.rename
+
+    def fail(self, target):
+        if self.name.endswith(".partial"):
+            raise OSError(28, "No space left on device")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", fail)
+    with pytest.raises(InputError, match="No space left"):
+        write(out, "two")
+    assert version_of(out) == "one"
+    assert entries(out.parent) == ["out"]
+
+
+CHILD = """
+import os, pathlib, shutil, signal, sys
+from sound_qkeras import files
+out, moment, way = sys.argv[1:]
+def die(*_args, **_kwargs): os.kill(os.getpid(), signal.SIGKILL)
+def dying(function, before):
+    def call(*args, **kwargs):
+        if before: die()
+        result = function(*args, **kwargs)
+        die()
+    return call
+if way == "two renames": files._exchange = lambda *_: False
+with files.atomic_directory(out) as directory:
+    (directory / "network.json").write_text("two")
+    if moment == "half written": die()
+    (directory / "parts").mkdir()
+    (directory / "parts" / "numbers").write_text("two")
+    if moment == "before putting in place": files._put_in_place = dying(files._put_in_place, True)
+    if moment == "after moving aside": pathlib.Path.rename = dying(pathlib.Path.rename, False)
+    if moment == "before clearing": files.shutil.rmtree = die
+sys.exit("not killed")
+"""
+
+
+@POSIX
+@pytest.mark.parametrize("before", [None, "one"])
+@pytest.mark.parametrize("way", ["exchange", "two renames"])
+@pytest.mark.parametrize("moment", ["half written", "before putting in place", "after moving aside", "before clearing"])
+def test_a_killed_process_leaves_the_old_or_the_new_directory(tmp_path, moment, way, before):
+    out = tmp_path / "out"
+    if before:
+        write(out, before)
+    command = [sys.executable, "-c", CHILD, str(out), moment, way]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[2])
+    if (moment, way, before) == ("after moving aside", "exchange", "one"):
+        assert done.returncode == 1, done.stderr  # nothing is moved aside
+    else:
+        assert done.returncode == -signal.SIGKILL, done.stderr
+    late = moment in {"after moving aside", "before clearing"}
+    if (moment, way, before) == ("after moving aside", "two renames", "one"):
+        assert version_of(out) is None
+        recover(out)
+        assert version_of(out) == "one"
+    else:
+        assert version_of(out) == ("two" if late else before)
+    recover(out)
+    write(out, "three")
+    assert version_of(out) == "three"
+
+
+def test_recovering_keeps_a_directory_that_is_there(out):
+    write(out, "new")
+    previous = out.parent / ".out.previous"
+    previous.mkdir()
+    fill(previous, "old")
+    recover(out)
+    assert version_of(out) == "new"
+    assert entries(out.parent) == ["out"]
+
+
+def test_someone_elses_directory_is_left_alone(out):
+    out.mkdir(parents=True)
+    (out / "thesis.txt").write_text("years", encoding="utf-8")
+    with pytest.raises(InputError, match=r"was not written by sound_qkeras.*thesis.txt"):
+        check_writable(out)
+    with pytest.raises(InputError, match="was not written"):
+        write(out, "one")
+    assert entries(out) == ["thesis.txt"]
+    assert entries(out.parent) == ["out"]
+
+
+def run_beside_a_writer(out):
+    """A run during which someone puts a file where the result will be."""
+    with atomic_directory(out) as directory:
+        fill(directory, "one")
+        out.mkdir()
+        (out / "thesis.txt").write_text("years", encoding="utf-8")
+
+
+def test_files_that_appear_during_the_run_are_not_lost(out):
+    with pytest.raises(InputError, match="was not written"):
+        run_beside_a_writer(out)
+    assert entries(out) == ["thesis.txt"]
+
+
+@pytest.mark.parametrize("marker", ["certificate.json", "network.json"])
+def test_our_own_directory_is_replaced(out, marker):
+    out.mkdir(parents=True)
+    (out / marker).write_text("{}", encoding="utf-8")
+    write(out, "one")
+    assert version_of(out) == "one"
+
+
+def test_other_markers_can_be_named(out):
+    out.mkdir(parents=True)
+    (out / "report.json").write_text("{}", encoding="utf-8")
+    with atomic_directory(out, markers=["report.json"]) as directory:
+        (directory / "report.json").write_text("new", encoding="utf-8")
+    assert (out / "report.json").read_text(encoding="utf-8") == "new"
+
+
+def test_checking_leaves_no_trace(tmp_path):
+    assert check_writable(tmp_path / "a" / "b") == tmp_path / "a" / "b"
+    assert entries(tmp_path) == []
+
+
+def test_a_file_in_the_way_is_named(tmp_path):
+    file = tmp_path / "out"
+    file.write_text("mine", encoding="utf-8")
+    with pytest.raises(InputError, match="is a file"):
+        check_writable(file)
+    with pytest.raises(InputError, match="cannot be written"):
+        check_writable(file / "inside")
+    assert file.read_text(encoding="utf-8") == "mine"
+
+
+def test_the_current_directory_is_not_replaced(tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    for path in (".", "..", tmp_path):
+        with pytest.raises(InputError, match="current directory"):
+            check_writable(path)
+    assert check_writable("out") == tmp_path / "here" / "out"
+
+
+def test_a_mount_point_is_refused_before_the_work(tmp_path, monkeypatch):
+    monkeypatch.setattr(Path, "is_mount", lambda self: self.name == "volume")
+    (tmp_path / "volume").mkdir()
+    with pytest.raises(InputError, match="mount point"):
+        check_writable(tmp_path / "volume")
+    assert check_writable(tmp_path / "volume" / "out").name == "out"
+
+
+def test_a_place_that_cannot_be_written_is_found_out_before_the_work(tmp_path, monkeypatch):
+    def refuse(self, *_args, **_kwargs):
+        raise PermissionError(13, "Permission denied", str(self))
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    with pytest.raises(InputError, match="Permission denied"):
+        check_writable(tmp_path / "out")
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="needs a user whose rights are limited")
+def test_a_directory_without_write_permission(tmp_path):
+    (tmp_path / "locked").mkdir(mode=0o500)
+    with pytest.raises(InputError, match="cannot be written"):
+        check_writable(tmp_path / "locked" / "out")
+
+
+def test_a_link_is_followed_and_kept(tmp_path):
+    write(tmp_path / "real", "one")
+    (tmp_path / "link").symlink_to(tmp_path / "real", target_is_directory=True)
+    write(tmp_path / "link", "two")
+    assert (tmp_path / "link").is_symlink()
+    assert version_of(tmp_path / "real") == "two"
