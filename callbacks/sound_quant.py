@@ -34,10 +34,10 @@ class SoundQuant(keras.callbacks.Callback):
     sound.result.certificate.bound  # at most 1e-3, proved
     ```
 
-    The network is quantised after the other callbacks have finished, so that weights which `EarlyStopping` restores are
-    the ones that are proved. Training never fails because of this callback: where quantisation does, `result` is None,
-    `error` holds the reason, and it is logged once, as a warning of the logger "sound_qkeras". A model that cannot be
-    quantised is reported before its first epoch. One instance can serve several fits, one after the other.
+    The formats are proved for the weights that training ends with: where another callback restores weights at the very
+    end, as `EarlyStopping` can, those are quantised. Training never fails because of this callback: where quantisation
+    does, `result` is None, `error` holds the reason, and it is logged once, as a warning of the logger `sound_qkeras`.
+    A model that cannot be quantised is reported before its first epoch. One instance can serve several fits in turn.
 
     With `every=n` the network is also quantised after each n-th epoch, and the epoch's logs get
 
@@ -45,8 +45,8 @@ class SoundQuant(keras.callbacks.Callback):
     * `sound_weight_bits`, `sound_total_bits`: what the formats cost.
 
     `History`, the progress bar, `TensorBoard`, `EarlyStopping` and `ModelCheckpoint` see them, provided they come after
-    this callback in the list. Later epochs repeat the last values, until the next run; before the first run there are
-    none. An epoch in which quantisation failed has NaN. Mind that `EarlyStopping` counts its patience in epochs, not runs.
+    this callback in the list. The epochs up to the next run repeat the last values; they are NaN before the first run
+    and after one that failed. `EarlyStopping` counts its patience in epochs, not runs: give it at least `every`.
 
     Attributes:
         result: what the last run of the latest fit proved, or None.
@@ -92,20 +92,20 @@ class SoundQuant(keras.callbacks.Callback):
             raise InputError(f"every is {every!r}; accepted: a number of epochs of at least 1, or None")
         self.eps, self.box, self.margin, self.every = eps, box, margin, every
         self.out = None if out is None else check_writable(out)
-        self._options: dict[str, Any] = {
-            "cost": cost, "word_lengths": word_lengths, "effort": effort, "solver": solver
-        }  # fmt: skip
+        self._options: dict[str, Any] = {"cost": cost, "word_lengths": word_lengths, "effort": effort, "solver": solver}
         self.result: Result | None = None
         self.error: Exception | None = None
         self._observer: InputObserver | None = None
-        self._readable = self._pending = False
+        self._tried: tuple[str, bytes, bytes] | None = None
+        self._values = _logged(None)
+        self._readable = False
 
     def on_train_begin(self, logs: Any = None) -> None:
         """Forget the last fit, see whether this model can be quantised, and start to observe its batches."""
         self._release()
-        self.result = self.error = None
-        self._values: dict[str, float] = {}
-        self._readable = self._pending = True
+        self.result = self.error = self._observer = self._tried = None
+        self._values = _logged(None)
+        self._readable = True
         try:
             if self.model.built:
                 self._check(read(self.model))
@@ -115,7 +115,6 @@ class SoundQuant(keras.callbacks.Callback):
         except Exception as error:
             self._readable = False
             self._fail(error)
-        self._finish_after_the_others()
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         """Quantise after each n-th epoch, and tell the callbacks that follow."""
@@ -128,65 +127,60 @@ class SoundQuant(keras.callbacks.Callback):
             logs.update(self._values)
 
     def on_train_end(self, logs: Any = None) -> None:
-        """Quantise, unless that is to happen when the callbacks after this one are done."""
-        if not self._waits_for_history():
-            self._finish()
-
-    def _finish(self) -> None:
-        """The last run, on the weights that training ends with."""
-        if not self._pending:
-            return
-        self._pending = False
-        observer = self._observer
+        """Quantise, and once more should a callback after this one change the weights."""
         self._release()
-        if not self._readable:
-            return
-        self._run(observer)
-        if self.result is not None and self.out is not None:
-            try:
-                self.result.save(self.out)
-            except Exception as error:
-                self._fail(error)
-
-    def _finish_after_the_others(self) -> None:
-        """Keras' own History comes after all callbacks of the user: its `on_train_end` is the place to finish."""
+        self._run()
         history = getattr(self.model, "history", None)
         if history is None or history.params is not self.params:
-            return
+            self._save()
+        else:
+            self._finish_after(history)
+
+    def _finish_after(self, history: Any) -> None:
+        """Keras' own History comes after all callbacks of the user: its `on_train_end` is the place to finish."""
         before = history.on_train_end
 
         def on_train_end(logs: Any = None) -> None:
             vars(history).pop("on_train_end", None)
             before(logs)
-            self._finish()
+            self._run()
+            self._save()
 
         history.on_train_end = on_train_end
 
-    def _waits_for_history(self) -> bool:
-        history = getattr(self.model, "history", None)
-        return "on_train_end" in vars(history or self) and history.params is self.params
-
-    def _run(self, observer: InputObserver | None = None) -> None:
-        """Quantise the model as it is; what was proved about these weights and this box before is kept."""
+    def _run(self) -> None:
+        """Quantise the model as it is, unless these very weights were tried with this very box."""
+        if not self._readable:
+            return
         try:
             network = read(self.model)
-            box, source = self._region(network, observer or self._observer)
-            if self.result is None or not _is_about(self.result, network, box):
-                self.result = None
-                self.result = quantize(network, self.eps, box, box_source=source, **self._options)
-                _LOG.info("SoundQuant: %s", self.result.summary())
+            box, source = self._region(network)
+            tried = (network.weight_hash, box.lower.tobytes(), box.upper.tobytes())
+            if tried == self._tried:
+                return
+            self.result, self._tried = None, tried
+            self.result = quantize(network, self.eps, box, box_source=source, **self._options)
             self.error = None
+            _LOG.info("SoundQuant: %s", self.result.summary())
         except Exception as error:
             self.result = None
             self._fail(error)
 
-    def _region(self, network: Network, observer: InputObserver | None) -> tuple[Interval, str]:
+    def _save(self) -> None:
+        if self.result is None or self.out is None:
+            return
+        try:
+            self.result.save(self.out)
+        except Exception as error:
+            self._fail(error)
+
+    def _region(self, network: Network) -> tuple[Interval, str]:
         """The box, and where it came from."""
         wider = f", widened by {self.margin:g} of its width on every side" if self.margin else ""
-        if self.box is not None or observer is None:
+        if self._observer is None:
             return make_box(self.box, network.input_shape, self.margin), f"given{wider}"
-        box = make_box(observer.box(), network.input_shape, self.margin)
-        return box, f"observed on {observer.batches} training batches{wider}"
+        box = make_box(self._observer.box(), network.input_shape, self.margin)
+        return box, f"observed on {self._observer.batches} training batches{wider}"
 
     def _check(self, network: Network) -> None:
         """What the last run would stumble over is said before the first epoch."""
@@ -197,13 +191,12 @@ class SoundQuant(keras.callbacks.Callback):
     def _fail(self, error: Exception) -> None:
         """Keep the reason; a series of failures is logged once."""
         if self.error is None:
-            _LOG.warning("SoundQuant: the network was not quantised, training goes on: %s", error)
+            _LOG.warning("SoundQuant: the network was not quantised, which does not stop training: %s", error)
         self.error = error
 
     def _release(self) -> None:
         if self._observer is not None:
             self._observer.detach()
-        self._observer = None
 
 
 def _check_box(box: Any, margin: float) -> None:
@@ -216,12 +209,6 @@ def _check_box(box: Any, margin: float) -> None:
         make_box(box, shape, margin)
     else:
         make_box((0.0, 1.0) if box is None else box, np.shape(box)[1:] if box is not None else (), margin)
-
-
-def _is_about(result: Result, network: Network, box: Interval) -> bool:
-    proved = result.certificate
-    same = np.array_equal(proved.box.lower, box.lower) and np.array_equal(proved.box.upper, box.upper)
-    return same and proved.weight_hash == network.weight_hash
 
 
 def _logged(result: Result | None) -> dict[str, float]:

@@ -6,6 +6,8 @@ import importlib
 import os
 from typing import TYPE_CHECKING, Any
 
+from sound_qkeras.errors import InfeasibleError, InputError, SoundQKerasError, VerificationError
+
 if TYPE_CHECKING:
     from sound_qkeras.archive import load as load
     from sound_qkeras.keras_io import float64 as float64
@@ -28,7 +30,19 @@ _PUBLIC = {
     "load": "sound_qkeras.archive",
     "quantize": "sound_qkeras.pipeline",
 }
-__all__ = ["Certificate", "Result", "__version__", "check", "float64", "load", "quantize"]
+__all__ = [
+    "Certificate",
+    "InfeasibleError",
+    "InputError",
+    "Result",
+    "SoundQKerasError",
+    "VerificationError",
+    "__version__",
+    "check",
+    "float64",
+    "load",
+    "quantize",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,7 +1,7 @@
 """Results on disk: what was proved, how it is made, and the QKeras model, in one directory.
 
-`certificate.json` and the network (`network.json` with `parameters.npz`) are all a proof needs; `formats.json` is the report
-for people and programs; `qkeras_model.keras` is the model to use.
+`certificate.json` and the network (`network.json` with `parameters.npz`) are all a proof needs; `formats.json` is the
+report for people and programs; `qkeras_model.keras` is the model to use.
 """
 
 from __future__ import annotations
@@ -157,9 +157,7 @@ def _check_report(report: Mapping[str, Any], certificate: Certificate) -> None:
 def _result(report: Mapping[str, Any], quantized: QuantizedNetwork, certificate: Certificate) -> Result:
     sample = np.asarray(report["observed_input"], dtype=np.float64)
     if sample.shape != quantized.network.input_shape:
-        raise FileFormatError(
-            f"the worst input has shape {sample.shape}, expected {quantized.network.input_shape}"
-        )
+        raise FileFormatError(f"the worst input has shape {sample.shape}, expected {quantized.network.input_shape}")
     return Result(
         quantized=quantized,
         certificate=certificate,

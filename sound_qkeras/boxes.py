@@ -27,8 +27,8 @@ def make_box(box: Any, shape: tuple[int, ...], margin: float = 0.0) -> Interval:
     Raises:
         InputError: wrong shape, no samples, NaN, infinity, or a lower end above the upper.
     """
-    if margin < 0.0 or not np.isfinite(margin):
-        raise InputError(f"margin is {margin}; accepted: a number >= 0, as a share of the box's width")
+    if not isinstance(margin, int | float | np.number) or not 0.0 <= margin < np.inf:
+        raise InputError(f"margin is {margin!r}; accepted: a number >= 0, as a share of the box's width")
     lower, upper = _ends(box, shape)
     for name, end in (("lower", lower), ("upper", upper)):
         if not np.all(np.isfinite(end)):

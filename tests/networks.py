@@ -83,7 +83,6 @@ def with_parameters(
     accumulators = {
         node.name: Format.for_range(sums[node.name].lower, sums[node.name].upper, bits_of[node.name])
         for node, _ in network.affine()
-        if node.name not in formats
     }
     return QuantizedNetwork(network, parameters, formats, accumulators)
 

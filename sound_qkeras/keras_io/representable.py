@@ -12,11 +12,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from sound_qkeras.errors import InputError, VerificationError
+from sound_qkeras.errors import InputError
 from sound_qkeras.fixed_point import Format
 from sound_qkeras.network import Node, QuantizedNetwork
-from sound_qkeras.network.ops import Affine, Input
-from sound_qkeras.network.quantized import EXACT_LIMIT
 
 MAX_INTEGER_BITS = 30
 # 2**bits is formed as a number of the model's own type.
@@ -24,7 +22,9 @@ MAX_EXPONENT = {"float32": 127, "float64": 1023}
 
 
 def check_representable(quantized: QuantizedNetwork, dtype: str) -> None:
-    """Refuse formats that QKeras misreads, and for float64 any network it would not evaluate exactly.
+    """Refuse formats that QKeras misreads.
+
+    Whether the sums are exact in `dtype` is another matter, which `verify.floating` proves layer by layer.
 
     Args:
         quantized: the fixed-point network.
@@ -32,25 +32,11 @@ def check_representable(quantized: QuantizedNetwork, dtype: str) -> None:
 
     Raises:
         InputError: names the layer, the format and the way out.
-        VerificationError: float64 only: an accumulator may need more than 53 bits.
     """
     for node, kind, output in _formats(quantized):
         problem = _problem(output, dtype)
         if problem:
             raise InputError(f"layer '{node.layer}' {kind}: {output}: {problem}")
-    if dtype == "float64":
-        _check_sums(quantized)
-        _check_saturation(quantized)
-
-
-def _check_sums(quantized: QuantizedNetwork) -> None:
-    for name in quantized.wide_layers:
-        layer = quantized.network.by_name[name].layer
-        raise VerificationError(
-            f"layer '{layer}': its exact sum may need more than the 53 bits QKeras has in float64; use the simulator, "
-            "or a larger eps",
-            layer_name=layer,
-        )
 
 
 def _formats(quantized: QuantizedNetwork) -> Iterator[tuple[Node, str, Format]]:
@@ -72,25 +58,3 @@ def _problem(output: Format, dtype: str) -> str:
     if width > MAX_EXPONENT[dtype]:
         return f"QKeras needs {width} bits for it; accepted: {MAX_EXPONENT[dtype]} in {dtype}; scale the layer up"
     return ""
-
-
-def _check_saturation(quantized: QuantizedNetwork) -> None:
-    """A format that saturates and is finer than the sum it rounds must see at most 2**53 of its own steps."""
-    magnitudes = quantized.accumulator_magnitudes()
-    for name, output in quantized.formats.items():
-        source = _affine_before(quantized, quantized.network.by_name[name])
-        if source is None:
-            continue
-        largest = magnitudes[source.name] * 2.0 ** -quantized.exact_bits[source.name]
-        if largest > output.maximum and largest > EXACT_LIMIT * output.step:
-            layer = quantized.network.by_name[name].layer
-            raise InputError(
-                f"layer '{layer}' activation: {output}: QKeras cannot saturate sums of up to {largest:.3g} exactly; "
-                f"accepted: up to 2**53 steps of {output.step:.3g}; use fewer fractional bits"
-            )
-
-
-def _affine_before(quantized: QuantizedNetwork, node: Node) -> Node | None:
-    while not isinstance(node.op, Affine | Input):
-        node = quantized.network.by_name[node.inputs[0]]
-    return node if isinstance(node.op, Affine) else None

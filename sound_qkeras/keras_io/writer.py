@@ -43,7 +43,6 @@ def to_qkeras(quantized: QuantizedNetwork, *, dtype: Dtype = "float32", head: bo
 
     Raises:
         InputError: QKeras misreads one of the formats, or `dtype` is something else.
-        VerificationError: float64 only: an accumulator may need more than 53 bits.
         DependencyError: TensorFlow, tf_keras or QKeras is missing or of the wrong kind.
     """
     if dtype not in ("float32", "float64"):

@@ -57,7 +57,7 @@ class QuantizedNetwork:
                 raise ModelError(f"layer '{node.layer}' ({op.kind}) has no integer parameters")
             _check_codes(node, op, self.parameters[node.name])
         for node, _ in self.network.affine():
-            bits = self.fractional_bits[node.name]
+            bits = self.exact_bits[node.name]
             if node.name in self.accumulators and self.accumulators[node.name].fractional_bits != bits:
                 raise ModelError(
                     f"layer '{node.layer}': its accumulator has {bits} fractional bits, its format says otherwise"

@@ -242,7 +242,7 @@ class _Lines:
         ends = zip(z.lower.at(bits), z.upper.at(bits), strict=True)
         slope = Dyadic(np.array([_chord(int(low), int(high)) for low, high in ends], dtype=object), SLOPE_BITS)
         one = Dyadic.power(0)
-        gap = (slope * -z.lower).maximum((one - slope) * z.upper).positive()
+        gap = (slope * -z.lower).maximum((one - slope) * z.upper)
         return slope, Range(gap - gap, gap)
 
     def image(self) -> Range:
@@ -330,7 +330,7 @@ class _Proof:
             if type(node.op) is Input:
                 found = rest + rows_here.at(self.facts[node.name])
             else:
-                if node is not target and node.name in self.roundoff:
+                if node.name in self.roundoff:  # not so yet for the target, whose rows are before its rounding
                     rest += self.roundoff[node.name].under(rows_here.difference)
                 pulled, left = self._pull(node, rows_here, policy)
                 source = node.inputs[0]

@@ -95,9 +95,7 @@ def networks(draw: Draw, widest: int = 200) -> Claimed:
             formats[node.name], bits = output, output.fractional_bits
             exact = on_grid(exact, bits)
         facts[node.name], fractions[node.name] = exact, bits
-    quantized = QuantizedNetwork(network, parameters, formats, {})
-    object.__setattr__(quantized, "accumulators", accumulators)  # the constructor refuses those of rounded Dense layers
-    return quantized, ranges
+    return QuantizedNetwork(network, parameters, formats, accumulators), ranges
 
 
 def format_of(values: Interval, fractional_bits: int) -> Format:

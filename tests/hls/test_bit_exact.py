@@ -111,7 +111,7 @@ def test_a_sum_wider_than_64_bits(tmp_path):
     kernel, wide = np.full((3, 1), (1 << 30) - 1), Format(30, 10, False)
     network = Network((Node("x", Input((3,)), (), "x"), Node("y", Dense(np.ones((3, 1)), np.zeros(1)), ("x",), "y")))
     codes = AffineCodes(kernel, wide, np.array([-5]), Format(4, -40, True))
-    quantized = QuantizedNetwork(network, {"y": codes}, {"x": Format(40, 19, True)}, {"y": Format(76, 31, True)})
+    quantized = QuantizedNetwork(network, {"y": codes}, {"x": Format(40, 19, True)}, {"y": Format(77, 33, True)})
     box = (np.full(3, -(2.0**19)), np.full(3, 2.0**19 - 1.0))
     assert simulate_codes(quantized, np.stack(box)).dtype == object
     for style in ("unrolled", "loops"):

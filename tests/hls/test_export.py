@@ -93,6 +93,7 @@ def test_the_report_says_what_was_proved(tmp_path):
     assert tensors["dense_relu"]["format"] == {
         "word_length": 6, "integer_bits": 1, "signed": False, "fractional_bits": 5,
     }  # fmt: skip
+    types = (folder / "src" / "types.h").read_text(encoding="utf-8")
     assert "// steer (dense), 2 values, step 2^-8, proved in [-0.3333334, 1]" in types
     readme = (folder / "README.md").read_text(encoding="utf-8")
     assert "- bound: 0.125" in readme

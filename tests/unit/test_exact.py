@@ -13,17 +13,17 @@ from sound_qkeras.interval import Interval
 from sound_qkeras.network import Network, Node, QuantizedNetwork
 from sound_qkeras.network.ops import AffineCodes, Dense, Input, Op, Relu, Reshape
 from sound_qkeras.simulate import simulate
-from sound_qkeras.verify.dyadic import Dyadic
-from sound_qkeras.verify.exact import exact_bound, exact_error, exact_error_range
+from sound_qkeras.verify.dyadic import Dyadic, Range
+from sound_qkeras.verify.exact import _Proof, exact_bound, exact_error, exact_error_range
 from sound_qkeras.verify.proof import prove
 
 from ..networks import box, quantized, random_network, random_quantized, samples, with_parameters
 
 
-def real_output(network, x, shift=Fraction(0)):
+def real_output(network, x, shift=Fraction(0), stop=None):
     """The trained network by the book: exact, one sum at a time; folded parameters moved by a part of their radii."""
     values = [Fraction(float(v)) for v in x.ravel()]
-    for node in network.nodes:
+    for node in network.nodes[:stop]:
         if isinstance(node.op, Dense):
             op, outputs = node.op, range(node.op.kernel.shape[1])
             moved = [] if op.kernel_radius is None else [[Fraction(r) * shift for r in row] for row in op.kernel_radius]
@@ -55,6 +55,33 @@ def test_no_error_exceeds_the_bound(seed):
         error = exact_error(twin, x)
         assert error == [Fraction(q) - r for q, r in zip(fixed.ravel(), real_output(twin.network, x), strict=True)]
         assert all(abs(e) <= b for e, b in zip(error, bound, strict=True))
+
+
+def value_of(code, bits):
+    """What a code stands for."""
+    return Fraction(int(code)) * Fraction(2) ** -bits
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_every_fact_holds_at_every_node(seed):
+    """Not only of the output: the float value, the fixed-point value and their difference, and the grid."""
+    rng = np.random.default_rng(seed)
+    twin, ranges = random_quantized(rng, [int(n) for n in rng.integers(1, 6, rng.integers(3, 6))])
+    facts = _Proof(twin, Range(*(Dyadic.of(end.reshape(-1)) for end in ranges))).facts
+    points = np.concatenate([samples(rng, ranges, 8), ties(rng, twin, ranges, 4)])
+    codes = twin.simulate_all(points)
+    for index, x in enumerate(points):
+        for k, node in enumerate(twin.network.nodes):
+            real = real_output(twin.network, x, stop=k + 1)
+            fixed = [value_of(code, twin.fractional_bits[node.name]) for code in codes[node.name][index].ravel()]
+            error = [q - r for q, r in zip(fixed, real, strict=True)]
+            proved = facts[node.name]
+            for found, enclosure in ((real, proved.value), (fixed, proved.fixed), (error, proved.difference)):
+                ends = zip(enclosure.lower.fractions(), found, enclosure.upper.fractions(), strict=True)
+                assert all(low <= v <= high for low, v, high in ends)
+            assert proved.grid == twin.fractional_bits[node.name]
+            ends = proved.fixed.lower.fractions() + proved.fixed.upper.fractions()
+            assert all((end * Fraction(2) ** proved.grid).denominator == 1 for end in ends)
 
 
 def tiny(kernel, code, *, bias=0.0, relu=False, low=0.0, high=1.0, kernel_bits=1, input_bits=1):
@@ -107,6 +134,33 @@ def test_an_undecided_unit_cannot_err_by_more_than_its_values():
     """`z <= 1/8` and `z_q <= 1/4` on [-1, 1/4], though the difference before the unit may be larger."""
     twin, ranges = tiny(0.5, 2, relu=True, low=-1.0, high=0.25, input_bits=2)
     assert exact_bound(twin, *ranges) == [Fraction(1, 4)]
+
+
+def test_dropping_one_bit_may_err_by_half_a_step():
+    """`1/2 * 1/4` from the input, and a tie of `1/4` where two fractional bits become one."""
+    twin, ranges = tiny(0.5, 1)
+    output = Format.for_range(np.zeros(1), np.ones(1), 1)
+    twin = QuantizedNetwork(twin.network, twin.parameters, {**twin.formats, "d": output}, {})
+    assert exact_bound(twin, *ranges) == [Fraction(3, 8)]
+    assert exact_error(twin, [0.5]) == [Fraction(-1, 4)]
+
+
+def test_steps_above_one_are_exact():
+    """Kernels and inputs in steps of 8 and 4."""
+    twin, ranges = tiny(21.0, 3, high=40.0, kernel_bits=-3, input_bits=-2)
+    assert exact_bound(twin, *ranges) == [24 * 2 + 3 * 40]
+    assert exact_error(twin, [39.0]) == [24 * 40 - 21 * 39]
+
+
+def test_radii_of_an_earlier_layer_reach_through_a_later_residual():
+    """A folded kernel of 0 +- 1 stored as 0, behind it 3 stored as 1: `0 * 1 - 3 x` for all `|x| <= 1`."""
+    first, last = (Dense(np.full((1, 1), k), np.zeros(1), np.full((1, 1), r)) for k, r in ((0.0, 1.0), (3.0, 0.0)))
+    nodes = Node("x", Input((1,))), Node("a", first, ("x",), "a"), Node("b", last, ("a",), "b")
+    zero = np.array([0]), Format(2, 1, True)
+    codes = {k: AffineCodes(np.array([[c]]), Format(2, 1, True), *zero) for k, c in (("a", 0), ("b", 1))}
+    ranges = np.full(1, -1.0), np.full(1, 1.0)
+    twin = with_parameters(Network(nodes), ranges, codes, {"x": 3, "a": 3})
+    assert exact_bound(twin, *ranges) == [3]
 
 
 def test_correlated_neurons_cancel():
@@ -298,6 +352,15 @@ def test_no_arithmetic_of_the_operations_is_used(monkeypatch):
     for name in ("__add__", "__mul__", "__sub__", "around", "mapped"):
         monkeypatch.setattr(Interval, name, forbidden)
     assert (exact_bound(twin, *ranges), exact_error(twin, x)) == expected
+
+
+def test_ranges_that_do_not_meet_are_refused():
+    one, other = (
+        Range(Dyadic.of(np.array(low)), Dyadic.of(np.array(high)))
+        for low, high in (([0.0, 0.0], [1.0, 1.0]), ([0.5, 1.5], [2.0, 2.0]))
+    )
+    with pytest.raises(VerificationError, match="do not meet"):
+        one.intersect(other)
 
 
 @pytest.mark.parametrize("bits", [-3, 0, 2, 5])

@@ -34,7 +34,9 @@ class Trace:
     after: Exact
 
 
-def trace(quantized: QuantizedNetwork, x: np.ndarray, signs: dict[str, tuple[Exact, Exact]] | None = None) -> dict[str, Trace]:
+def trace(
+    quantized: QuantizedNetwork, x: np.ndarray, signs: dict[str, tuple[Exact, Exact]] | None = None
+) -> dict[str, Trace]:
     """Every node of both networks at one float64 point; a code that leaves its format is an error, not saturated.
 
     Args:
@@ -61,7 +63,9 @@ def trace(quantized: QuantizedNetwork, x: np.ndarray, signs: dict[str, tuple[Exa
         if node.name in quantized.formats:
             after = rounded(fixed, quantized.formats[node.name])
         if node.name in quantized.accumulators:
-            assert (rounded(fixed, quantized.accumulators[node.name]) == fixed).all(), "a sum is no code of its accumulator"
+            assert (rounded(fixed, quantized.accumulators[node.name]) == fixed).all(), (
+                "a sum is no code of its accumulator"
+            )
         found[node.name] = Trace(real, fixed, after)
     return found
 
@@ -132,7 +136,9 @@ class Case:
 
 
 @st.composite
-def networks(draw, largest_width: int = 8, most_layers: int = 5, folded: bool | None = None) -> tuple[Network, np.random.Generator]:
+def networks(
+    draw, largest_width: int = 8, most_layers: int = 5, folded: bool | None = None
+) -> tuple[Network, np.random.Generator]:
     """Dense networks with ReLUs or linear layers, reshapes anywhere, parameters of any kind."""
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     sizes = draw(st.lists(st.integers(1, largest_width), min_size=2, max_size=most_layers + 1))
@@ -148,8 +154,13 @@ def networks(draw, largest_width: int = 8, most_layers: int = 5, folded: bool | 
         bias = np.where(rng.random(outputs) < 0.2, rng.choice([0.0, -50.0, 50.0], outputs), bias)
         radii = [None, None]
         if folded:
-            radii = [2.0 ** -rng.integers(8, 50) * rng.random(kernel.shape), 2.0 ** -rng.integers(8, 50) * rng.random(outputs)]
-            radii[int(rng.integers(0, 2))] = None if rng.random() < 0.3 else radii[0] if radii[0].shape == bias.shape else None
+            radii = [
+                2.0 ** -rng.integers(8, 50) * rng.random(kernel.shape),
+                2.0 ** -rng.integers(8, 50) * rng.random(outputs),
+            ]
+            radii[int(rng.integers(0, 2))] = (
+                None if rng.random() < 0.3 else radii[0] if radii[0].shape == bias.shape else None
+            )
             radii = [r if r is None or r.shape == p.shape else None for r, p in zip(radii, (kernel, bias), strict=True)]
         name = f"dense_{index}"
         nodes.append(Node(name, Dense(kernel, bias, *radii), (nodes[-1].name,), name))
@@ -210,7 +221,9 @@ def cases(draw, bits=st.integers(-4, 16), folded: bool | None = None, **sizes: i
     return Case(twin(network, codes, chosen, box, tree), box, tree, rng)
 
 
-def round_to_codes(op: Dense, kernel_bits: int, bias_bits: int, rng: np.random.Generator, careless: bool) -> AffineCodes:
+def round_to_codes(
+    op: Dense, kernel_bits: int, bias_bits: int, rng: np.random.Generator, careless: bool
+) -> AffineCodes:
     """Nearest codes, as fine as 53 bits allow; careless ones are several steps off."""
     made = []
     for x, bits in ((op.kernel, kernel_bits), (op.bias, bias_bits)):
