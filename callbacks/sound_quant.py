@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from sound_qkeras.boxes import make_box, make_tolerance
+from sound_qkeras.boxes import check_box, make_box, make_tolerance
 from sound_qkeras.errors import InputError
 from sound_qkeras.files import check_writable
 from sound_qkeras.interval import Interval
 from sound_qkeras.keras_io.environment import import_keras
 from sound_qkeras.network import Network
-from sound_qkeras.pipeline import check_options, quantize, read
+from sound_qkeras.pipeline import Progress, check_options, quantize, read
 from sound_qkeras.result import Result
 from sound_qkeras.tuning.costs import GroupCost
 
@@ -65,6 +65,7 @@ class SoundQuant(keras.callbacks.Callback):
         word_lengths: tuple[int, int] = (2, 40),
         effort: str | float = "normal",
         solver: str = "highs",
+        progress: Progress | None = None,
     ) -> None:
         """Check everything that can be checked without a model.
 
@@ -79,20 +80,28 @@ class SoundQuant(keras.callbacks.Callback):
             word_lengths: fewest and most bits of a weight or result.
             effort: "fast", "normal", "max", or a time budget in seconds, for every run.
             solver: a MILP solver that Pyomo finds by name.
+            progress: called with a stage's name and the fraction of it that is done, during every run.
 
         Raises:
             InputError: an argument is not usable, or `out` cannot be written.
+            DependencyError: the solver is missing.
         """
         super().__init__()
         self._supports_tf_logs = True  # nothing here reads the logs of a batch
         make_tolerance(eps, np.size(eps))
-        check_options(cost=cost, word_lengths=word_lengths, effort=effort)
-        _check_box(box, margin)
+        check_options(cost=cost, word_lengths=word_lengths, effort=effort, solver=solver)
+        check_box((0.0, 1.0) if box is None else box, margin)
         if every is not None and (isinstance(every, bool) or not isinstance(every, int | np.integer) or every < 1):
             raise InputError(f"every is {every!r}; accepted: a number of epochs of at least 1, or None")
         self.eps, self.box, self.margin, self.every = eps, box, margin, every
         self.out = None if out is None else check_writable(out)
-        self._options: dict[str, Any] = {"cost": cost, "word_lengths": word_lengths, "effort": effort, "solver": solver}
+        self._options: dict[str, Any] = {
+            "cost": cost,
+            "word_lengths": word_lengths,
+            "effort": effort,
+            "solver": solver,
+            "progress": progress,
+        }
         self.result: Result | None = None
         self.error: Exception | None = None
         self._observer: InputObserver | None = None
@@ -197,18 +206,6 @@ class SoundQuant(keras.callbacks.Callback):
     def _release(self) -> None:
         if self._observer is not None:
             self._observer.detach()
-
-
-def _check_box(box: Any, margin: float) -> None:
-    """Refuse what is a box for no model."""
-    if isinstance(box, tuple | list) and len(box) == 2:
-        try:
-            shape = np.broadcast_shapes(np.shape(box[0]), np.shape(box[1]))
-        except ValueError as error:
-            raise InputError(f"the box's ends have shapes {np.shape(box[0])} and {np.shape(box[1])}") from error
-        make_box(box, shape, margin)
-    else:
-        make_box((0.0, 1.0) if box is None else box, np.shape(box)[1:] if box is not None else (), margin)
 
 
 def _logged(result: Result | None) -> dict[str, float]:

@@ -35,12 +35,33 @@ def make_box(box: Any, shape: tuple[int, ...], margin: float = 0.0) -> Interval:
             raise InputError(f"the box's {name} ends hold NaN or infinity; accepted: finite numbers")
     if np.any(lower > upper):
         at = tuple(int(i) for i in np.argwhere(lower > upper)[0])
-        raise InputError(f"the box is empty: at input {at} the lower end {lower[at]:g} exceeds the upper end {upper[at]:g}")
-    width = margin * (upper - lower)
-    found = Interval(_float32_below(lower - width), -_float32_below(-(upper + width)))
+        raise InputError(
+            f"the box is empty: its lower end {lower[at]:g} exceeds its upper end {upper[at]:g}"
+            f"{f' at input {at}' if at else ''}; accepted: lower ends that are at most the upper ones"
+        )
+    with np.errstate(over="ignore"):
+        width = margin * (upper - lower)
+        found = Interval(_float32_below(lower - width), -_float32_below(-(upper + width)))
     if not (np.all(np.isfinite(found.lower)) and np.all(np.isfinite(found.upper))):
         raise InputError("the box exceeds the float32 range, which is what Keras computes in")
     return found
+
+
+def check_box(box: Any, margin: float = 0.0) -> None:
+    """Refuse what is a box for no network, before there is one.
+
+    Raises:
+        InputError: as `make_box`, but for shapes.
+    """
+    if not (isinstance(box, tuple | list) and len(box) == 2):
+        make_box(box, _numbers(box, "box").shape[1:], margin)
+        return
+    lower, upper = _numbers(box[0], "box lower end").shape, _numbers(box[1], "box upper end").shape
+    try:
+        shape = np.broadcast_shapes(lower, upper)
+    except ValueError as error:
+        raise InputError(f"the box's ends have shapes {lower} and {upper}; accepted: one shape, or numbers") from error
+    make_box(box, shape, margin)
 
 
 def _ends(box: Any, shape: tuple[int, ...]) -> tuple[Reals, Reals]:
@@ -51,8 +72,8 @@ def _ends(box: Any, shape: tuple[int, ...]) -> tuple[Reals, Reals]:
     samples = _numbers(box, "box")
     if samples.ndim != len(shape) + 1 or samples.shape[1:] != shape:
         raise InputError(
-            f"the box has shape {samples.shape}; accepted: a pair (lower, upper) of numbers or arrays {shape}, or samples "
-            f"(n, {', '.join(map(str, shape))})"
+            f"the box has shape {samples.shape}; accepted: a pair (lower, upper) of numbers or arrays {shape}, or "
+            f"samples (n, {', '.join(map(str, shape))})"
         )
     if len(samples) == 0:
         raise InputError("the box is to span samples, but there are none")
@@ -64,7 +85,9 @@ def _end(value: Any, shape: tuple[int, ...], name: str) -> Reals:
     try:
         return np.array(np.broadcast_to(array, shape))
     except ValueError as error:
-        raise InputError(f"the box's {name} end has shape {array.shape}; accepted: a number or an array {shape}") from error
+        raise InputError(
+            f"the box's {name} end has shape {array.shape}; accepted: a number or an array {shape}"
+        ) from error
 
 
 def _numbers(value: Any, name: str) -> Reals:
@@ -75,9 +98,8 @@ def _numbers(value: Any, name: str) -> Reals:
 
 
 def _float32_below(x: Reals) -> Reals:
-    with np.errstate(over="ignore"):
-        near = x.astype(np.float32)
-        return np.where(near.astype(np.float64) > x, np.nextafter(near, np.float32(-np.inf)), near).astype(np.float64)
+    near = x.astype(np.float32)
+    return np.where(near.astype(np.float64) > x, np.nextafter(near, np.float32(-np.inf)), near).astype(np.float64)
 
 
 def make_tolerance(eps: Any, outputs: int) -> Reals:

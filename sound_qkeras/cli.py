@@ -17,7 +17,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
@@ -35,28 +35,35 @@ PLAIN_WIDTH = 140
 
 app = typer.Typer(
     help="Fixed-point QKeras models with a proved error bound for every input in a box.",
-    no_args_is_help=True,
+    epilog="Exit codes: 0 done, 1 refused or failed, 2 bad input, 3 infeasible, 130 interrupted.",
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
 
-Out = Annotated[Path, typer.Option(help="Directory to write; an earlier result there is replaced.")]
+Out = Annotated[Path, typer.Option(metavar="DIR", help="Directory to write; an earlier result there is replaced.")]
 Eps = Annotated[
     list[str],
-    typer.Option(help="Tolerance in units of the output; one for all, or one per output, repeated or with commas."),
+    typer.Option(
+        metavar="EPS", help="Tolerance in units of the output; one for all, or one per output, repeated or with commas."
+    ),
 ]
 Box = Annotated[
     tuple[str, str] | None,
     typer.Option(metavar="LO HI", help="The inputs: two numbers, lists like -1,-8 1,8, or .npy files."),
 ]
 Data = Annotated[
-    Path | None, typer.Option(help="A .npy file of samples; their smallest and largest values span the box.")
+    Path | None,
+    typer.Option(metavar="FILE", help="A .npy file of samples; their smallest and largest values span the box."),
 ]
-Margin = Annotated[float, typer.Option(help="Widens the box by this share of its width, on every side.")]
-Cost = Annotated[str, typer.Option(help="What to minimise: weight_bits, total_bits or bit_operations.")]
-Effort = Annotated[str, typer.Option(help="fast, normal, max, or a time budget in seconds.")]
-Solver = Annotated[str, typer.Option(help="A MILP solver that Pyomo finds: highs, cbc, scip, gurobi, ...")]
+Margin = Annotated[
+    float, typer.Option(metavar="SHARE", help="Widens the box by this share of its width, on every side.")
+]
+Cost = Annotated[str, typer.Option(metavar="COST", help="What to minimise: weight_bits, total_bits or bit_operations.")]
+Effort = Annotated[str, typer.Option(metavar="EFFORT", help="fast, normal, max, or a time budget in seconds.")]
+Solver = Annotated[
+    str, typer.Option(metavar="NAME", help="A MILP solver that Pyomo finds: highs, cbc, scip, gurobi, ...")
+]
 WordLengths = Annotated[tuple[int, int], typer.Option(metavar="FEWEST MOST", help="Bits a weight or result may have.")]
 
 
@@ -76,19 +83,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return code if isinstance(code, int) else OK
 
 
-@app.callback()
-def options(
-    version: Annotated[bool, typer.Option("--version", is_eager=True, help="Print the version and stop.")] = False,
-) -> None:
-    """Fixed-point QKeras models with a proved error bound for every input in a box."""
-    if version:
+def _print_version(wanted: bool) -> None:
+    if wanted:
         typer.echo(f"sound-qkeras {__version__}")
         raise typer.Exit(OK)
 
 
+@app.callback(invoke_without_command=True)
+def options(
+    context: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and stop.")
+    ] = False,
+) -> None:
+    """Fixed-point QKeras models with a proved error bound for every input in a box."""
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+        raise typer.Exit(BAD_INPUT)
+
+
 @app.command()
 def quantize(
-    model: Annotated[Path, typer.Argument(help="A tf_keras model: .h5, .keras or a SavedModel directory.")],
+    model: Annotated[
+        Path, typer.Argument(metavar="MODEL", help="A tf_keras model: .h5, .keras or a SavedModel directory.")
+    ],
     eps: Eps,
     box: Box = None,
     data: Data = None,
@@ -101,22 +119,23 @@ def quantize(
 ) -> None:
     """Quantise a trained model within a tolerance that is proved for every input in a box."""
     with _clear_errors(f"; '{out}' is as it was"):
-        tolerance = [number for text in eps for number in parse_numbers(text, "--eps")]
+        tolerance = parse_eps(eps)
         region, source = parse_box(box, data)
+        check_numbers(tolerance, region, margin)
         if not model.exists():
             raise InputError(f"'{model}' does not exist; accepted: a tf_keras model saved as .h5, .keras or SavedModel")
         check_place(out)
         from sound_qkeras import pipeline
 
         parsed_effort = parse_effort(effort)
-        pipeline.check_options(cost=cost, word_lengths=word_lengths, effort=parsed_effort)
+        pipeline.check_options(cost=cost, word_lengths=word_lengths, effort=parsed_effort, solver=solver)
         with progress_bars() as progress:
             progress("read", 0.0)
             with quiet_tensorflow():
                 network = pipeline.read(model)
             result = pipeline.quantize(
                 network,
-                tolerance[0] if len(tolerance) == 1 else tolerance,
+                tolerance,
                 region,
                 margin=margin,
                 cost=cost,
@@ -148,7 +167,9 @@ def demo(out: Out = Path("out")) -> None:
 
 
 @app.command()
-def verify(directory: Annotated[Path, typer.Argument(help="A directory that a result was saved to.")]) -> None:
+def verify(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="A directory that a result was saved to.")],
+) -> None:
     """Prove a saved certificate again, from the files alone and without TensorFlow. Exit code 1 if it does not hold."""
     with _clear_errors():
         from threadpoolctl import threadpool_limits
@@ -161,9 +182,9 @@ def verify(directory: Annotated[Path, typer.Argument(help="A directory that a re
         with threadpool_limits(1, user_api="blas"):
             proof = check(quantized, certificate)
         typer.echo(
-            f"verified: for every input in the box ({certificate.box_source}; {certificate.tree.leaf_count} parts) every "
-            f"output is within {proof.bound:.6g} of the trained network, eps is {certificate.eps.max():g}, and no value "
-            f"overflows; tier {certificate.tier}, {time.monotonic() - started:.1f} s"
+            f"verified: for every input in the box ({certificate.box_source}; {certificate.tree.leaf_count} parts) "
+            f"every output is within {proof.bound:.6g} of the trained network, eps is {certificate.eps.max():g}, and "
+            f"no value overflows; tier {certificate.tier}, {time.monotonic() - started:.1f} s"
         )
 
 
@@ -181,6 +202,28 @@ def parse_numbers(text: str, option: str) -> list[float]:
         return [float(part) for part in text.split(",")]
     except ValueError as error:
         raise InputError(f"{option} received '{text}'; accepted: a number, or numbers separated by commas") from error
+
+
+def parse_eps(texts: Sequence[str]) -> float | list[float]:
+    """One number, or one per output.
+
+    Raises:
+        InputError: something else.
+    """
+    numbers = [number for text in texts for number in parse_numbers(text, "--eps")]
+    return numbers[0] if len(numbers) == 1 else numbers
+
+
+def check_numbers(tolerance: float | list[float], region: Any, margin: float) -> None:
+    """Refuse what is wrong for any model before TensorFlow is loaded to read this one.
+
+    Raises:
+        InputError: as `sound_qkeras.quantize`.
+    """
+    from sound_qkeras.boxes import check_box, make_tolerance
+
+    make_tolerance(tolerance, len(tolerance) if isinstance(tolerance, list) else 1)
+    check_box(region, margin)
 
 
 def parse_effort(text: str) -> str | float:
@@ -224,9 +267,10 @@ def load_array(path: Path) -> Any:
 
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError, SyntaxError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
-        raise FileFormatError(f"'{path}' cannot be read ({reason}); accepted: a .npy file of numbers") from error
+    except OSError as error:
+        raise FileFormatError(f"'{path}' cannot be read ({error.strerror or error}); accepted: a .npy file") from error
+    except (ValueError, EOFError, SyntaxError) as error:
+        raise FileFormatError(f"'{path}' is not a .npy file of numbers, or it is cut short") from error
     if not isinstance(array, np.ndarray) or array.dtype.kind not in "biuf" or array.ndim == 0:
         raise FileFormatError(f"'{path}' holds no array of real numbers; accepted: a .npy file that numpy.save wrote")
     return array
@@ -245,15 +289,18 @@ def check_place(out: Path) -> None:
 
 def show(result: Result, directory: Path) -> None:
     """The table of formats, and one line: bound, eps, tier, observed error, bits, seconds."""
+    from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("layer", "kind")
-    for column in ("word length", "integer bits", "signed", "from", "to"):
+    table = Table("layer", "kind", box=SIMPLE_HEAD, padding=(0, 1))
+    for column in ("word\nlength", "integer\nbits", "\nsigned", "\nfrom", "\nto"):
         table.add_column(column, justify="right")
     for row in result.formats:
-        ends = (f"{row.lower:.6g}", f"{row.upper:.6g}")
-        table.add_row(row.node, row.kind, str(row.word_length), str(row.integer_bits), "yes" if row.signed else "no", *ends)
+        ends = (f"{row.lower:.4g}", f"{row.upper:.4g}")
+        table.add_row(
+            row.node, row.kind, str(row.word_length), str(row.integer_bits), "yes" if row.signed else "no", *ends
+        )
     Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH, markup=False, highlight=False).print(table)
     for note in result.quantized.network.notes:
         typer.echo(f"note: {note}")
@@ -286,6 +333,8 @@ def _advance(bars: Any, tasks: dict[str, Any], stage: str, fraction: float) -> N
     if stage not in tasks:
         for task in tasks.values():
             bars.update(task, completed=1.0)
+        if fraction == 1.0:
+            return  # the last report, that everything is done
         tasks[stage] = bars.add_task(stage, total=1.0)
     bars.update(tasks[stage], completed=fraction)
 
@@ -315,7 +364,7 @@ def _clear_errors(after_interrupt: str = "") -> Iterator[None]:
     """Turn every error into a line on stderr and `typer.Exit` with its code."""
     try:
         yield
-    except typer.Exit:
+    except (typer.Exit, BrokenPipeError):
         raise
     except (KeyboardInterrupt, typer.Abort):
         _stop(f"interrupted{after_interrupt}", INTERRUPTED)
@@ -329,7 +378,7 @@ def _clear_errors(after_interrupt: str = "") -> Iterator[None]:
         _stop_unexpected(error)
 
 
-def _stop_unexpected(error: Exception) -> None:
+def _stop_unexpected(error: Exception) -> NoReturn:
     """Usage errors come from the option parser; the solver's are ours; anything else is a bug."""
     from sound_qkeras.errors import SoundQKerasError
 
@@ -343,7 +392,7 @@ def _stop_unexpected(error: Exception) -> None:
     _stop(f"internal error, please report it: {type(error).__name__}: {error} ({DEBUG}=1 shows where)", FAILED)
 
 
-def _stop(message: str, code: int) -> None:
+def _stop(message: str, code: int) -> NoReturn:
     typer.echo(" ".join(message.split()), err=True)
     raise typer.Exit(code)
 

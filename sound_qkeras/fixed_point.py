@@ -87,7 +87,9 @@ class Format:
     def contains(self, lower: float | Reals, upper: float | Reals) -> bool:
         """Whether every value between `lower` and `upper`, rounded to this format's grid, is a code of it."""
         low, high = to_grid(np.min(lower), self.fractional_bits), to_grid(np.max(upper), self.fractional_bits)
-        return bool(low >= self.min_code and high <= self.max_code)
+        if not (np.isfinite(low) and np.isfinite(high)):
+            return False
+        return int(low) >= self.min_code and int(high) <= self.max_code
 
     def quantize(self, x: npt.ArrayLike) -> Codes:
         """Codes of `x`, rounded half to even and saturated at the ends of the format, as QKeras does."""

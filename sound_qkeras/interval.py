@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +21,7 @@ import numpy.typing as npt
 from sound_qkeras.errors import VerificationError
 
 Reals = npt.NDArray[np.float64]
+AnyNumber = TypeVar("AnyNumber", bound=np.generic)
 
 UNIT_ROUNDOFF = 2.0**-53
 # Covers the underflow of every product in a sum of up to 2**70 of them.
@@ -167,3 +169,10 @@ def exact_difference(a: Reals, b: Reals) -> tuple[Reals, Reals]:
     shadow = total - a
     lost = (a - (total - shadow)) + (-b - shadow)
     return total, np.abs(lost)
+
+
+def read_only(array: npt.NDArray[AnyNumber]) -> npt.NDArray[AnyNumber]:
+    """A private copy that nobody can write to: what is proved and hashed about it stays true."""
+    copy = np.array(array)
+    copy.setflags(write=False)
+    return copy

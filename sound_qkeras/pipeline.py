@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -11,13 +12,18 @@ from threadpoolctl import threadpool_limits
 
 from sound_qkeras.boxes import make_box, make_tolerance
 from sound_qkeras.errors import InputError, VerificationError
+from sound_qkeras.interval import Reals
 from sound_qkeras.network.graph import Network, size_of
 from sound_qkeras.network.quantized import QuantizedNetwork
+from sound_qkeras.network.rescale import rescale
 from sound_qkeras.result import Result, tool_versions
 from sound_qkeras.tuning.costs import GroupCost, Objective, cost_of, objective
-from sound_qkeras.tuning.search import EFFORTS, Effort, Search
+from sound_qkeras.tuning.milp import find_solver
+from sound_qkeras.tuning.scaling import scaling
+from sound_qkeras.tuning.search import EFFORTS, LONGEST_WORD, Effort, Search
 from sound_qkeras.verify.certificate import Certificate, certify
 from sound_qkeras.verify.checker import check
+from sound_qkeras.verify.exact import exact_error
 from sound_qkeras.verify.falsify import falsify
 from sound_qkeras.verify.floating import float_report
 
@@ -37,6 +43,7 @@ def quantize(
     word_lengths: tuple[int, int] = (2, 40),
     effort: str | float = "normal",
     solver: str = "highs",
+    rescale_units: bool = True,
     seed: int = 0,
     box_source: str = "given",
     progress: Progress | None = None,
@@ -56,6 +63,8 @@ def quantize(
         word_lengths: fewest and most bits of a weight or result.
         effort: "fast", "normal", "max", or a time budget in seconds.
         solver: a MILP solver that Pyomo finds by name: "highs", "cbc", "scip", "gurobi".
+        rescale_units: let hidden units be multiplied by powers of two, which changes no output and saves bits; False keeps
+            every weight as it was trained.
         seed: of the search for the worst observed error.
         box_source: where the box came from, for the certificate.
         progress: called with a stage's name and the fraction of it that is done.
@@ -69,13 +78,15 @@ def quantize(
     """
     started = time.monotonic()
     report = progress or _silent
-    goal, budget = check_options(cost=cost, word_lengths=word_lengths, effort=effort)
+    goal, budget = check_options(cost=cost, word_lengths=word_lengths, effort=effort, solver=solver)
     report("read", 0.0)
     network = read(model)
     region = make_box(box, network.input_shape, margin)
     tolerance = make_tolerance(eps, size_of(network.output_shape))
     with threadpool_limits(1 if network.parameter_count < MANY_PARAMETERS else None, user_api="blas"):
-        outcome = Search(network, region, tolerance, goal, budget, word_lengths, solver, report).run()
+        exponents = scaling(network, region, tolerance) if rescale_units else {}
+        scaled = rescale(network, exponents)
+        outcome = Search(scaled, region, tolerance, goal, budget, word_lengths, solver, report).run()
         report("prove", 0.0)
         certificate = certify(
             outcome.quantized,
@@ -85,6 +96,7 @@ def quantize(
             box_source=box_source,
             error_budget=outcome.error_budget,
             versions=tool_versions(),
+            rescaling=exponents,
         )
         return _finish(outcome.quantized, certificate, seed, started, report)
 
@@ -96,13 +108,13 @@ def _finish(
     check(quantized, certificate)
     report("look for the worst error", 0.0)
     worst = falsify(quantized, certificate.box, seed=seed)
-    _compare(certificate.bound, worst.error)
+    observed = _exact_error(quantized, worst.sample, certificate)
     report("done", 1.0)
     return Result(
         quantized=quantized,
         certificate=certificate,
         cost=cost_of(quantized),
-        observed_error=worst.error,
+        observed_error=observed,
         observed_input=worst.sample,
         evaluations=worst.evaluations,
         float32=float_report(quantized, certificate.box, certificate.bound, "float32"),
@@ -125,14 +137,16 @@ def read(model: Any) -> Network:
 
 
 def check_options(
-    *, cost: str | GroupCost, word_lengths: tuple[int, int], effort: str | float
+    *, cost: str | GroupCost, word_lengths: tuple[int, int], effort: str | float, solver: str
 ) -> tuple[Objective, Effort]:
     """What can be checked before there is a model, as `quantize` does.
 
     Raises:
         InputError: an option is not usable.
+        DependencyError: the solver is missing.
     """
     _check_word_lengths(word_lengths)
+    find_solver(solver)
     return objective(cost), _effort(effort)
 
 
@@ -151,14 +165,24 @@ def _check_word_lengths(word_lengths: tuple[int, int]) -> None:
         shortest, longest = (int(value) for value in word_lengths)
     except (TypeError, ValueError) as error:
         raise InputError(f"word_lengths is {word_lengths!r}; accepted: a pair such as (2, 16)") from error
-    if not 2 <= shortest <= longest <= 48:
-        raise InputError(f"word_lengths is {word_lengths}; accepted: 2 <= fewest <= most <= 48 bits")
+    if not 2 <= shortest <= longest <= LONGEST_WORD:
+        raise InputError(f"word_lengths is {word_lengths}; accepted: 2 <= fewest <= most <= {LONGEST_WORD} bits")
 
 
-def _compare(bound: float, observed: float) -> None:
-    """A bound below an observed error is the worst bug there can be: it stops everything."""
-    if observed > bound * (1.0 + 1e-9):
-        raise VerificationError(f"an error of {observed:.9g} was observed, above the proved bound {bound:.9g}: please report this")
+def _exact_error(quantized: QuantizedNetwork, sample: Reals, certificate: Certificate) -> float:
+    """The error at the worst input found, in exact arithmetic, compared with the bound.
+
+    Raises:
+        VerificationError: it exceeds the proved bound: the worst bug there can be, so it stops everything.
+    """
+    errors = [abs(error) for error in exact_error(quantized, sample)]
+    for k, error in enumerate(errors):
+        if error > Fraction(float(certificate.output_bounds[k])):
+            raise VerificationError(
+                f"output {k}: an error of {float(error):.9g} was observed, above the proved bound "
+                f"{certificate.output_bounds[k]:.9g}: please report this"
+            )
+    return float(max(errors))
 
 
 def _silent(stage: str, fraction: float) -> None:

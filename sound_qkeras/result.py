@@ -82,7 +82,11 @@ class Result:
 
     @property
     def quantizer_config(self) -> dict[str, Any]:
-        """What `qkeras.utils.model_quantize` takes: layer name to quantizer strings."""
+        """What `qkeras.utils.model_quantize` takes for `float_model()`: layer name to quantizer strings.
+
+        The trained model has the same layers; where the certificate lists a rescaling its hidden units are larger or
+        smaller by powers of two. Quantise with `rescale_units=False` for formats that fit the trained weights as they are.
+        """
         from sound_qkeras.keras_io import quantizer_config
 
         return dict(quantizer_config(self.quantized))
@@ -101,6 +105,12 @@ class Result:
         from sound_qkeras.keras_io import to_qkeras
 
         return to_qkeras(self.quantized, dtype=dtype, head=head)  # type: ignore[arg-type]
+
+    def float_model(self) -> Any:
+        """The float tf_keras model that was quantised: the trained one, its hidden units rescaled and folded as certified."""
+        from sound_qkeras.keras_io import to_keras
+
+        return to_keras(self.quantized.network)
 
     def save(self, directory: str | Path) -> Path:
         """Write certificate, formats, network and QKeras model; an interrupted run leaves the old directory or the new one.

@@ -1,6 +1,7 @@
 """Keras models in, QKeras models out. TensorFlow is imported when a function here is first called, not before."""
 
 from sound_qkeras.keras_io.environment import float64, select_legacy_keras
+from sound_qkeras.keras_io.float_model import to_keras
 from sound_qkeras.keras_io.quantizers import model_quantize, quantizer_config
 from sound_qkeras.keras_io.reader import read_model
 from sound_qkeras.keras_io.storage import load_model, save_model
@@ -14,5 +15,6 @@ __all__ = [
     "read_model",
     "save_model",
     "select_legacy_keras",
+    "to_keras",
     "to_qkeras",
 ]

@@ -16,7 +16,6 @@ from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-import numpy as np
 import numpy.typing as npt
 
 from sound_qkeras.errors import FileFormatError, InputError
@@ -161,9 +160,6 @@ def _make(kind: type[Op], arrays: Mapping[str, Array], settings: Mapping[str, An
         raise FileFormatError(
             f"a node of kind '{kind.kind}' is described by {sorted(given)}, expected {sorted(declared)}"
         )
-    for name, array in arrays.items():
-        if array.dtype != np.float64:
-            raise FileFormatError(f"array '{name}' of kind '{kind.kind}' has dtype {array.dtype}, expected float64")
     return kind(**arrays, **settings)
 
 

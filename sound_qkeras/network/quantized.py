@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ Reals = npt.NDArray[np.float64]
 
 # Up to here every float64 sum of integers is exact, in any order.
 EXACT_LIMIT = 2.0**53
+MOST_FRACTIONAL_BITS = 300
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +44,9 @@ class QuantizedNetwork:
     accumulators: Mapping[str, Format]
 
     def __post_init__(self) -> None:
-        """Check that integers, formats and graph belong together."""
+        """Freeze the mappings, and check that integers, formats and graph belong together."""
+        for name in ("parameters", "formats", "accumulators"):
+            object.__setattr__(self, name, MappingProxyType(dict(getattr(self, name))))
         missing = [name for name in self.network.rounding_points if name not in self.formats]
         unknown = [
             name for name in (*self.formats, *self.parameters, *self.accumulators) if name not in self.network.by_name
@@ -52,6 +56,9 @@ class QuantizedNetwork:
         for name, output in self.formats.items():
             if output.word_length > MAX_WORD_LENGTH:
                 raise ModelError(f"node '{name}': a stored value has at most {MAX_WORD_LENGTH} bits, received {output}")
+            _check_scale(name, output)
+        for name, output in self.accumulators.items():
+            _check_scale(name, output)
         for node, op in self.network.affine():
             if node.name not in self.parameters:
                 raise ModelError(f"layer '{node.layer}' ({op.kind}) has no integer parameters")
@@ -150,6 +157,15 @@ class QuantizedNetwork:
         return magnitudes
 
 
+def _check_scale(name: str, output: Format) -> None:
+    """Steps must stay far from the ends of float64, or scaling by them would not be exact."""
+    if abs(output.fractional_bits) > MOST_FRACTIONAL_BITS:
+        raise ModelError(
+            f"node '{name}': {output} has {output.fractional_bits} fractional bits; accepted: between "
+            f"{-MOST_FRACTIONAL_BITS} and {MOST_FRACTIONAL_BITS}; scale the model's inputs or weights"
+        )
+
+
 def _check_codes(node: Node, op: Affine, codes: AffineCodes) -> None:
     for kind, array, output, expected in (
         ("kernel", codes.kernel, codes.kernel_format, op.kernel.shape),
@@ -159,6 +175,7 @@ def _check_codes(node: Node, op: Affine, codes: AffineCodes) -> None:
             raise ModelError(
                 f"layer '{node.layer}' {kind} codes are {array.dtype}{array.shape}, expected int64{expected}"
             )
+        _check_scale(node.name, output)
         if output.word_length > MAX_WORD_LENGTH:
             raise ModelError(f"layer '{node.layer}' {kind}: a stored value has at most {MAX_WORD_LENGTH} bits, received {output}")
         if array.size and (int(array.min()) < output.min_code or int(array.max()) > output.max_code):

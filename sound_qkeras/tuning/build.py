@@ -14,6 +14,7 @@ from sound_qkeras.network.graph import Network
 from sound_qkeras.network.ops import AffineCodes
 from sound_qkeras.network.quantized import QuantizedNetwork
 from sound_qkeras.tuning.groups import Group
+from sound_qkeras.verify.proof import with_margin
 
 
 @dataclass(frozen=True)
@@ -82,12 +83,13 @@ def provisional(network: Network, bits: Mapping[Group, int], parameters: Mapping
 
 
 def narrow(quantized: QuantizedNetwork, ranges: Mapping[str, tuple[float, float]]) -> QuantizedNetwork:
-    """The same integers in the narrowest formats that hold the proved ranges; accumulators get theirs."""
+    """The same integers in the narrowest formats that hold the ranges as they are recorded; accumulators get theirs."""
+    recorded = {name: with_margin(*ends) for name, ends in ranges.items()}
     formats = {
-        name: Format.for_range(*ranges[name], output.fractional_bits) for name, output in quantized.formats.items()
+        name: Format.for_range(*recorded[name], output.fractional_bits) for name, output in quantized.formats.items()
     }
     accumulators = {
-        node.name: Format.for_range(*ranges[node.name], quantized.exact_bits[node.name])
+        node.name: Format.for_range(*recorded[node.name], quantized.exact_bits[node.name])
         for node, _ in quantized.network.affine()
     }
     return replace(quantized, formats=formats, accumulators=accumulators)

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pyomo.environ as pyo
 from pyomo.common.errors import ApplicationError
+from pyomo.common.log import LoggingIntercept
 
 from sound_qkeras.errors import DependencyError, SolverError
 from sound_qkeras.interval import Reals
@@ -211,14 +212,25 @@ def _run(model: Any, choices: Mapping[Group, Choices], solver: str, seconds: flo
     return Solution(chosen, value, float(lower) if lower is not None and np.isfinite(lower) else float("-inf"))
 
 
-def _solver(name: str, seconds: float, gap: float) -> Any:
-    """A Pyomo solver by name, with its own spelling of the time limit and the gap."""
-    spelled = {"highs": "appsi_highs"}.get(name, name)
-    optimizer = pyo.SolverFactory(spelled)
-    if optimizer is None or not optimizer.available(exception_flag=False):
+def find_solver(name: str) -> Any:
+    """A Pyomo solver by name.
+
+    Raises:
+        DependencyError: it is not installed, or Pyomo does not know it.
+    """
+    with LoggingIntercept(module="pyomo"):  # Pyomo logs a traceback when it does not know a name
+        optimizer = pyo.SolverFactory({"highs": "appsi_highs"}.get(name, name))
+        found = optimizer is not None and optimizer.available(exception_flag=False)
+    if not found:
         raise DependencyError(
             f"MILP solver '{name}' is not available; install it or use solver='highs' (pip install highspy)"
         )
+    return optimizer
+
+
+def _solver(name: str, seconds: float, gap: float) -> Any:
+    """A solver with its own spelling of the time limit and the gap."""
+    optimizer = find_solver(name)
     options = {
         "highs": {"time_limit": seconds, "mip_rel_gap": gap},
         "cbc": {"sec": seconds, "ratio": gap},

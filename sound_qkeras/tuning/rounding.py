@@ -19,7 +19,6 @@ import numpy as np
 from sound_qkeras.interval import Interval, Reals
 from sound_qkeras.network.graph import Network, size_of
 from sound_qkeras.tuning.build import Parameters
-from sound_qkeras.tuning.groups import Group
 
 # Flips tried, best first, between two evaluations of all gains.
 FLIPS_PER_SWEEP = 64

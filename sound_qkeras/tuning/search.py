@@ -17,15 +17,15 @@ from sound_qkeras.analysis.splitting import Splitting, refine
 from sound_qkeras.errors import InfeasibleError
 from sound_qkeras.fixed_point import MAX_WORD_LENGTH, Format
 from sound_qkeras.interval import Interval, Reals
-from sound_qkeras.network.graph import Network, size_of
+from sound_qkeras.network.graph import Network
 from sound_qkeras.network.quantized import QuantizedNetwork
 from sound_qkeras.tuning.build import narrow, nearest, provisional, round_parameters
 from sound_qkeras.tuning.costs import Objective
 from sound_qkeras.tuning.groups import Group, candidate_bits, extent, groups_of, source_of
 from sound_qkeras.tuning.milp import Choices, Joint, solve
 from sound_qkeras.tuning.rounding import cancel_errors, linearise, sample_box
-from sound_qkeras.verify.certificate import MARGIN, BudgetRow
-from sound_qkeras.verify.proof import bound_leaves
+from sound_qkeras.verify.certificate import BudgetRow
+from sound_qkeras.verify.proof import MARGIN, bound_leaves
 from sound_qkeras.verify.propagation import output_difference, propagate
 from sound_qkeras.verify.split_tree import SplitTree
 
@@ -35,6 +35,8 @@ FINE = 16
 TARGET = 1.0 - 2.0 * MARGIN
 # Widest integer sums, tried in turn: exact in float64 and so in QKeras; in int64; in nothing but wide integers.
 ACCUMULATOR_BITS = (53, 63, 120)
+# Longest word a user may allow.
+LONGEST_WORD = 48
 # Fewer and more fractional bits than the base that the MILP may choose.
 WINDOW = (12, 8)
 Report = Callable[[str, float], None]
@@ -85,6 +87,7 @@ class Attempt:
     splitting: Splitting
     relative: float
     cost: float
+    sum_bits: float
 
 
 @dataclass(frozen=True)
@@ -135,7 +138,7 @@ class Search:
         if effort.samples:
             self.linearisation = linearise(network, sample_box(box, effort.samples), eps)
         self.accumulator_bits = ACCUMULATOR_BITS[0]
-        self.best: Attempt | None = None
+        self.proved: list[Attempt] = []
         self.closest = float("inf")
 
     def _candidates(self, group: Group) -> list[int]:
@@ -184,18 +187,24 @@ class Search:
             start=None if start is None else start.splitting,
             hopeless=start is not None,
         )
-        found = Attempt(dict(bits), quantized, splitting, splitting.worst, self.cost(bits))
+        found = Attempt(dict(bits), quantized, splitting, splitting.worst, self.cost(bits), self._sum_bits(quantized))
         self.closest = min(self.closest, found.relative)
-        if found.relative <= TARGET and self._fits(quantized) and (self.best is None or found.cost < self.best.cost):
-            self.best = found
+        if found.relative <= TARGET:
+            self.proved.append(found)
         return found
 
-    def _fits(self, quantized: QuantizedNetwork) -> bool:
-        """Whether every integer sum fits the accumulator once formats are narrowed to about the proved ranges."""
+    @property
+    def best(self) -> Attempt | None:
+        """The cheapest attempt that was proved and whose sums fit the accumulator width now in force."""
+        fitting = [found for found in self.proved if found.sum_bits <= self.accumulator_bits]
+        return min(fitting, key=lambda found: found.cost, default=None)
+
+    def _sum_bits(self, quantized: QuantizedNetwork) -> float:
+        """Bits the widest integer sum needs once formats are narrowed to about the proved ranges."""
         ranges = {name: (1.01 * float(found.lower.min()), 1.01 * float(found.upper.max())) for name, found in self.ranges.items()}
         narrowed = {name: Format.for_range(*ranges[name], f.fractional_bits) for name, f in quantized.formats.items()}
         sizes = QuantizedNetwork(self.network, quantized.parameters, narrowed, {}).accumulator_magnitudes()
-        return max(sizes.values()) <= 2.0 ** (self.accumulator_bits - 0.5)
+        return float(np.log2(max(1.0, *sizes.values()))) + 0.5
 
     def start(self) -> Attempt:
         """The coarsest uniform number of fractional bits that is proved, found by the bound's own slope."""
@@ -246,13 +255,12 @@ class Search:
         current = self.start()
         tables = self.tables(current)
         for self.accumulator_bits in ACCUMULATOR_BITS:
-            if solve(tables, self.joints(), 1.0, solver=self.solver) is None:
-                continue
-            for number in range(self.effort.rounds):
-                tables = tables if number == 0 else self.tables(current)
-                current = self._sweep(tables, current, number)
-                if time.monotonic() > self.deadline:
-                    break
+            if solve(tables, self.joints(), 1.0, solver=self.solver) is not None:
+                for number in range(self.effort.rounds):
+                    tables = tables if number == 0 else self.tables(current)
+                    current = self._sweep(tables, current, number)
+                    if time.monotonic() > self.deadline:
+                        break
             if self.best is not None:
                 return self._shave(self.best)
         raise self._infeasible()
@@ -346,48 +354,55 @@ class Search:
         return found
 
     def _shave(self, best: Attempt) -> Attempt:
-        """Take single bits away while the proof holds, where most is saved first.
-
-        A weight bit that does not come off alone is tried with a bit more on every activation. A group that failed is not
-        tried again: everything else only gets coarser.
-        """
-        worth = [group for group in self.groups if self._saving(best.bits, group) > 1e-4 * best.cost]
-        worth.sort(key=lambda group: -self._saving(best.bits, group))
-        for number, group in enumerate(worth):
-            self.report("shave", number / len(worth))
-            while time.monotonic() < self.deadline:
-                fewer = {**best.bits, group: best.bits[group] - 1}
-                options = [fewer, self._finer_activations(fewer)] if group.kind == "weight" else [fewer]
-                found = next((t for t in map(self._shaved, options) if t is not None), None)
-                if found is None:
-                    break
-                best = found
+        """Take single bits away while the proof holds, where most is saved first, until nothing more comes off."""
+        improved = True
+        while improved and time.monotonic() < self.deadline:
+            improved = False
+            worth = [group for group in self.groups if self._saving(best.bits, group) > 1e-4 * best.cost]
+            worth.sort(key=lambda group: -self._saving(best.bits, group))
+            for number, group in enumerate(worth):
+                self.report("shave", number / len(worth))
+                while (found := self._shaved(best, group)) is not None:
+                    best, improved = found, improved or group.kind == "weight"
         return best
 
-    def _shaved(self, bits: Mapping[Group, int]) -> Attempt | None:
-        """The attempt if it became the best, else None."""
-        if any(value not in self.candidates[group] for group, value in bits.items()):
-            return None
-        before = self.best
-        found = self.attempt(bits, start=before)
-        return found if self.best is not before else None
+    def _shaved(self, best: Attempt, group: Group) -> Attempt | None:
+        """A proved attempt with one bit less in `group`, or None.
 
-    def _finer_activations(self, bits: Mapping[Group, int]) -> dict[Group, int]:
+        A weight bit that does not come off alone is tried with a bit more on everything that is not a weight, and then on
+        the smaller layers' weights too, as long as the whole gets cheaper.
+        """
+        fewer = {**best.bits, group: best.bits[group] - 1}
+        options = [fewer]
+        if group.kind == "weight":
+            finer = self._finer(fewer, lambda other: other.kind != "weight")
+            options += [finer, self._finer(finer, lambda other: other.kind == "weight" and other.count < group.count)]
+        for bits in options:
+            if time.monotonic() > self.deadline:
+                return None
+            if all(value in self.candidates[g] for g, value in bits.items()) and self.cost(bits) < best.cost:
+                self.attempt(bits, start=best)
+                if self.best is not None and self.best is not best:
+                    return self.best
+        return None
+
+    def _finer(self, bits: Mapping[Group, int], which: Callable[[Group], bool]) -> dict[Group, int]:
         return {
-            group: min(value + 1, max(self.candidates[group])) if group.kind != "weight" else value
-            for group, value in bits.items()
+            group: min(value + 1, max(self.candidates[group])) if which(group) else value for group, value in bits.items()
         }
 
     def _saving(self, bits: Mapping[Group, int], group: Group) -> float:
         return self.cost(bits) - self.cost({**bits, group: bits[group] - 1})
 
     def _infeasible(self) -> InfeasibleError:
-        needed = self.word_lengths[1] + max(1, int(np.ceil(np.log2(max(self.closest, 1.0 + 1e-9)))))
+        eps, longest = float(self.eps.min()), self.word_lengths[1]
         bound = self.closest * float(self.eps.max())
+        needed = longest + max(1, int(np.ceil(np.log2(max(self.closest, 1.0 + 1e-9)))))
+        ways = f"raise eps above {bound:.3g}, shrink the box, or use effort='max'"
+        if needed <= LONGEST_WORD:
+            ways = f"allow about {needed} bits with word_lengths=(2, {needed}), {ways}"
         return InfeasibleError(
-            f"no word length up to {self.word_lengths[1]} bits was proved to reach eps = {float(self.eps.min()):g}: the best "
-            f"proved bound is {bound:.3g}; allow about {needed} bits with word_lengths=(2, {needed}), raise eps above "
-            f"{bound:.3g}, shrink the box, or use effort='max'",
+            f"no word length up to {longest} bits was proved to reach eps = {eps:g}: the best proved bound is {bound:.3g}; {ways}",
             best_bound=bound,
-            word_length=needed,
+            word_length=needed if needed <= LONGEST_WORD else None,
         )

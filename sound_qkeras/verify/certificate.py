@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,14 +11,13 @@ import numpy as np
 
 from sound_qkeras.errors import FileFormatError
 from sound_qkeras.interval import Interval, Reals
+from sound_qkeras.network.graph import Network
 from sound_qkeras.network.quantized import QuantizedNetwork
-from sound_qkeras.verify.proof import Proof, prove
+from sound_qkeras.network.rescale import Exponents, Indices, rescale
+from sound_qkeras.verify.proof import MARGIN, Proof, prove, with_margin
 from sound_qkeras.verify.split_tree import SplitTree
 
 TIERS = ("sound",)
-# Recorded bounds and ranges exceed the proved ones by this relative margin, so that another machine, whose matrix
-# products round differently, proves them too. The comparison itself has no tolerance.
-MARGIN = 2.0**-30
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,9 @@ class Certificate:
         box_source: where the box came from, in words.
         tree: the bisections whose leaves were proved one by one.
         ranges: for each node, what the fixed-point value before rounding stays within.
-        weight_hash: SHA-256 of the float network.
+        weight_hash: SHA-256 of the float network as it was trained.
+        rescaling: powers of two by which hidden units of that network were multiplied, per node; nodes that are missing
+            were not.
         code_hash: SHA-256 of the integers and formats.
         error_budget: what each layer's weights, biases and results contribute alone.
         versions: the tools that made it.
@@ -58,6 +60,7 @@ class Certificate:
     code_hash: str
     error_budget: tuple[BudgetRow, ...] = ()
     versions: Mapping[str, str] = field(default_factory=dict)
+    rescaling: Exponents = field(default_factory=dict)
 
     @property
     def bound(self) -> float:
@@ -79,6 +82,7 @@ class Certificate:
             "code_hash": self.code_hash,
             "error_budget": [{"layer": r.layer, "kind": r.kind, "bound": r.bound} for r in self.error_budget],
             "versions": dict(self.versions),
+            "rescaling": {name: shifts.tolist() for name, shifts in self.rescaling.items()},
         }
 
     @classmethod
@@ -97,7 +101,7 @@ class Certificate:
                     np.asarray(data["box"]["lower"], dtype=np.float64), np.asarray(data["box"]["upper"], dtype=np.float64)
                 ),
                 box_source=str(data["box"]["source"]),
-                tree=SplitTree(tuple(int(axis) for axis in data["split_tree"])),
+                tree=SplitTree(tuple(operator.index(axis) for axis in data["split_tree"])),
                 ranges={str(name): (float(low), float(high)) for name, (low, high) in data["ranges"].items()},
                 weight_hash=str(data["weight_hash"]),
                 code_hash=str(data["code_hash"]),
@@ -105,9 +109,10 @@ class Certificate:
                     BudgetRow(str(row["layer"]), str(row["kind"]), float(row["bound"])) for row in data["error_budget"]
                 ),
                 versions={str(tool): str(version) for tool, version in data["versions"].items()},
+                rescaling={str(name): _exponents(shifts) for name, shifts in data["rescaling"].items()},
             )
             recorded = float(data["bound"])
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise FileFormatError(f"the certificate is not readable ({type(error).__name__}: {error})") from error
         if found.output_bounds.size == 0 or recorded != found.bound:
             raise FileFormatError(f"the certificate's bound {recorded} is not the largest of its output bounds")
@@ -121,6 +126,10 @@ def _vector(values: Any) -> Reals:
     return array
 
 
+def _exponents(values: Any) -> Indices:
+    return np.array([operator.index(value) for value in values], dtype=np.int64)
+
+
 def certify(
     quantized: QuantizedNetwork,
     box: Interval,
@@ -130,6 +139,7 @@ def certify(
     box_source: str = "given",
     error_budget: tuple[BudgetRow, ...] = (),
     versions: Mapping[str, str] | None = None,
+    rescaling: Exponents | None = None,
 ) -> Certificate:
     """Prove the network on the leaves of `tree` and write down what was proved, with `MARGIN`.
 
@@ -146,14 +156,19 @@ def certify(
         box=box,
         box_source=box_source,
         tree=tree,
-        ranges={name: _with_margin(*ends) for name, ends in proof.ranges.items()},
-        weight_hash=quantized.network.weight_hash,
+        ranges={name: with_margin(*ends) for name, ends in proof.ranges.items()},
+        weight_hash=trained(quantized.network, rescaling or {}).weight_hash,
         code_hash=quantized.code_hash,
         error_budget=error_budget,
         versions=versions or {},
+        rescaling=rescaling or {},
     )
 
 
-def _with_margin(low: float, high: float) -> tuple[float, float]:
-    margin = MARGIN * max(abs(low), abs(high))
-    return low - margin, high + margin
+def trained(network: Network, rescaling: Exponents) -> Network:
+    """The network before its hidden units were rescaled: the same function, with the parameters of the trained model.
+
+    Raises:
+        ModelError: the exponents do not belong to this network.
+    """
+    return rescale(network, {name: -shifts for name, shifts in rescaling.items()}) if rescaling else network

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from sound_qkeras.errors import VerificationError
+from sound_qkeras.errors import ModelError, VerificationError
 from sound_qkeras.network.graph import size_of
 from sound_qkeras.network.quantized import QuantizedNetwork
-from sound_qkeras.verify.certificate import TIERS, Certificate
-from sound_qkeras.verify.proof import Proof, prove
+from sound_qkeras.verify.certificate import TIERS, Certificate, trained
+from sound_qkeras.verify.proof import Proof, check_overflow, prove
 
 
 def check(quantized: QuantizedNetwork, certificate: Certificate) -> Proof:
@@ -21,7 +21,7 @@ def check(quantized: QuantizedNetwork, certificate: Certificate) -> Proof:
     Raises:
         VerificationError: names what does not hold.
     """
-    _check_identity(quantized, certificate)
+    check_identity(quantized, certificate)
     _check_claim(quantized, certificate)
     proof = prove(quantized, certificate.box, certificate.tree)
     beyond = np.flatnonzero(~(proof.output_bounds <= certificate.output_bounds))
@@ -38,13 +38,22 @@ def check(quantized: QuantizedNetwork, certificate: Certificate) -> Proof:
             raise VerificationError(
                 f"layer '{layer}' ({name}): values reach [{low:.9g}, {high:.9g}], the certificate claims {claimed}", layer_name=layer
             )
+    check_overflow(quantized, dict(certificate.ranges))
     return proof
 
 
-def _check_identity(quantized: QuantizedNetwork, certificate: Certificate) -> None:
-    """The certificate must be about this float network and these integers."""
+def check_identity(quantized: QuantizedNetwork, certificate: Certificate) -> None:
+    """The certificate must be about this float network, perhaps rescaled, and these integers.
+
+    Raises:
+        VerificationError: it is about others.
+    """
+    try:
+        original = trained(quantized.network, certificate.rescaling)
+    except ModelError as error:
+        raise VerificationError(f"the certificate's rescaling does not fit the network: {error}") from error
     for what, found, claimed in (
-        ("float weights", quantized.network.weight_hash, certificate.weight_hash),
+        ("float weights", original.weight_hash, certificate.weight_hash),
         ("integers and formats", quantized.code_hash, certificate.code_hash),
     ):
         if found != claimed:

@@ -21,6 +21,8 @@ from sound_qkeras.network.quantized import QuantizedNetwork
 from sound_qkeras.verify.propagation import Propagation, propagate
 
 MANTISSA = {"float32": 24, "float64": 53}
+# Beyond these powers of two a type loses bits to underflow (some libraries flush subnormals to zero) or overflows.
+EXPONENT = {24: 125, 53: 1021}
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,15 @@ def _affine_error(
     pair = quantized.pairs[node.name]
     largest = result.facts[node.inputs[0]].pair()[1].magnitude
     terms = op.apply(pair.kernel_magnitude, largest + error) + np.abs(pair.bias)
+    codes = pair.codes
+    smallest = max(
+        quantized.exact_bits[node.name],
+        codes.kernel_format.fractional_bits,
+        codes.bias_format.fractional_bits,
+        quantized.fractional_bits[node.inputs[0]],
+    )
+    if smallest > EXPONENT[mantissa] or not np.all(terms < 2.0 ** EXPONENT[mantissa]):
+        return np.full_like(terms, np.inf)
     steps = np.ldexp(inflate(terms, op.fan_in + 2), quantized.exact_bits[node.name])
     if not np.any(error) and np.all(steps <= 2.0**mantissa):
         return np.zeros_like(terms)
@@ -92,6 +103,8 @@ def _after_rounding(quantized: QuantizedNetwork, node: Node, mantissa: int, erro
     output = quantized.formats.get(node.name)
     if output is None:
         return error
+    if output.fractional_bits > EXPONENT[mantissa] or output.maximum >= 2.0 ** EXPONENT[mantissa]:
+        return np.full_like(error, np.inf)
     crossed = np.where(error > 0.0, (np.floor(error / output.step) + 1.0) * output.step, 0.0)
     if max(output.max_code, -output.min_code) > 2.0**mantissa and not isinstance(node.op, Input):
         crossed = crossed + 2.0**-mantissa * max(output.maximum, -output.minimum)

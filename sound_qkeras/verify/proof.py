@@ -12,6 +12,10 @@ from sound_qkeras.network.quantized import QuantizedNetwork
 from sound_qkeras.verify.propagation import batches, fixed_ranges, output_difference, propagate
 from sound_qkeras.verify.split_tree import SplitTree
 
+# Recorded bounds and ranges exceed the proved ones by this relative margin, so that another machine, whose matrix
+# products round differently, proves them too. The comparison itself has no tolerance.
+MARGIN = 2.0**-30
+
 
 @dataclass(frozen=True)
 class Proof:
@@ -57,7 +61,7 @@ def bound_leaves(quantized: QuantizedNetwork, box: Interval, tree: SplitTree | N
         bounds.append(output_difference(result)[0].magnitude)
         for name, found in fixed_ranges(result).items():
             low, high = ranges.get(name, (np.inf, -np.inf))
-            ranges[name] = min(low, float(found.lower)), max(high, float(found.upper))
+            ranges[name] = float(np.minimum(low, found.lower)), float(np.maximum(high, found.upper))
     leaf_bounds = np.concatenate(bounds)
     return Proof(leaf_bounds.max(axis=0), leaf_bounds, ranges)
 
@@ -68,6 +72,9 @@ def check_overflow(quantized: QuantizedNetwork, ranges: dict[str, tuple[float, f
     Raises:
         VerificationError: names the layer, the range and the format.
     """
+    for name, (low, high) in ranges.items():
+        if not (np.isfinite(low) and np.isfinite(high)):
+            raise VerificationError(f"node '{name}': its range [{low}, {high}] is not finite", layer_name=name)
     for kind, formats in (("output", quantized.formats), ("accumulator", quantized.accumulators)):
         for name, output in formats.items():
             low, high = ranges[name]
@@ -78,3 +85,9 @@ def check_overflow(quantized: QuantizedNetwork, ranges: dict[str, tuple[float, f
                     f"its format holds [{output.minimum:.9g}, {output.maximum:.9g}]",
                     layer_name=layer,
                 )
+
+
+def with_margin(low: float, high: float) -> tuple[float, float]:
+    """A range as it is recorded: `MARGIN` wider on both sides."""
+    margin = MARGIN * max(abs(low), abs(high))
+    return low - margin, high + margin

@@ -78,12 +78,23 @@ class Propagation:
             inputs = [self.facts[source] for source in node.inputs]
             pulled = node.op.adjoint(self.parameters(node), current, remainder, *inputs)
             for source, part in zip(node.inputs, pulled, strict=True):
-                pending[source] = pending[source].plus(part) if source in pending else part
+                if source in pending:
+                    part = pending[source].plus(part)
+                    self._charge_sum(source, part, remainder)
+                pending[source] = part
         return remainder.enclose(), arrived
 
     def _charge_roundoff(self, node: Node, difference: Reals, remainder: Remainder) -> None:
         roundoff = self.roundoff[node.name]
         remainder.widen(inflate(contract(np.abs(difference), roundoff), roundoff[0].size))
+
+    def _charge_sum(self, source: str, rows: Rows, remainder: Remainder) -> None:
+        """The rounding of adding the rows of two readers of one tensor."""
+        facts = self.facts[source]
+        for part, known in ((rows.value, facts.value), (rows.difference, facts.difference)):
+            if part is not None and known is not None:
+                size = 2.0**-52 * known.magnitude
+                remainder.widen(inflate(contract(np.abs(part), size), size[0].size))
 
     def _concretize(self, node: Node, rows: Rows, remainder: Remainder) -> None:
         """Both networks see one input, whose rounding is charged already: only value rows are left."""

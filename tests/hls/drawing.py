@@ -1,10 +1,11 @@
 """Fixed-point networks with formats as odd as formats get, as Hypothesis strategies."""
 
-from collections.abc import Callable
+from typing import Any
 
 import hypothesis.strategies as st
 import numpy as np
 from hypothesis import assume
+from hypothesis.strategies import DrawFn
 
 from sound_qkeras.fixed_point import MAX_WORD_LENGTH, Codes, Format, from_codes, to_grid
 from sound_qkeras.interval import Interval
@@ -12,7 +13,6 @@ from sound_qkeras.network import Network, Node, QuantizedNetwork
 from sound_qkeras.network.ops import AffineCodes, AffinePair, Dense, Input, Relu, Reshape
 
 Box = tuple[np.ndarray, np.ndarray]
-Draw = Callable[[st.SearchStrategy], int]
 Claimed = tuple[QuantizedNetwork, Box]
 
 SIZES = st.sampled_from([1, 1, 2, 3, 4])
@@ -21,7 +21,7 @@ FRACTIONS = st.integers(-12, 24)
 NAMES = ("dense", "int8", "dense_1/kernel:0", "3x", "net", "while", "y", "dense_out0", "*/ ??/")
 
 
-def draw_codes(draw: Draw, shape: tuple[int, ...], longest: int = 32) -> tuple[Codes, Format]:
+def draw_codes(draw: DrawFn, shape: tuple[int, ...], longest: int = 32) -> tuple[Codes, Format]:
     """Random codes, some zero, at times a whole column or all of them; in a format at times wider than needed."""
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     bits = draw(st.integers(1, longest))
@@ -37,7 +37,7 @@ def draw_codes(draw: Draw, shape: tuple[int, ...], longest: int = 32) -> tuple[C
     return codes, Format(narrow.word_length + spare, narrow.integer_bits + spare, narrow.signed)
 
 
-def draw_box(draw: Draw, shape: tuple[int, ...]) -> tuple[Format, Box]:
+def draw_box(draw: DrawFn, shape: tuple[int, ...]) -> tuple[Format, Box]:
     """An input format, and a box inside it whose ends need not be on its grid."""
     bits = draw(st.integers(1, 32))
     signed = draw(st.booleans()) and bits > 1
@@ -49,7 +49,7 @@ def draw_box(draw: Draw, shape: tuple[int, ...]) -> tuple[Format, Box]:
     return output, (ends[0], ends[1])
 
 
-def draw_nodes(draw: Draw) -> list[Node]:
+def draw_nodes(draw: DrawFn) -> list[Node]:
     """An input, one to three Dense layers with and without ReLU, and reshapes; parameters are filled in later."""
     sizes = draw(st.lists(SIZES, min_size=2, max_size=4))
     names = iter(draw(st.permutations(NAMES)))
@@ -68,21 +68,20 @@ def draw_nodes(draw: Draw) -> list[Node]:
 
 
 @st.composite
-def networks(draw: Draw, widest: int = 200) -> Claimed:
+def networks(draw: DrawFn, widest: int = 200) -> Claimed:
     """A network and its box, with accumulators of at most `widest` bits."""
     network = Network(tuple(draw_nodes(draw)))
     formats, accumulators, parameters = {}, {}, {}
     formats[network.nodes[0].name], ranges = draw_box(draw, network.input_shape)
     entry = formats[network.nodes[0].name]
     facts = {network.nodes[0].name: on_grid(Interval(ranges[0][None], ranges[1][None]), entry.fractional_bits)}
+    no_pair: Any = None
     fractions = {network.nodes[0].name: entry.fractional_bits}
     for node in network.nodes[1:]:
-        source, pair, bits = facts[node.inputs[0]], None, fractions[node.inputs[0]]
+        source, pair, bits = facts[node.inputs[0]], no_pair, fractions[node.inputs[0]]
         if isinstance(node.op, Dense):
-            (kernel, kernel_format), (bias, bias_format) = (
-                draw_codes(draw, x.shape) for x in (node.op.kernel, node.op.bias)
-            )
-            parameters[node.name] = AffineCodes(kernel, kernel_format, bias, bias_format)
+            kernel, bias = draw_codes(draw, node.op.kernel.shape), draw_codes(draw, node.op.bias.shape)
+            parameters[node.name] = AffineCodes(*kernel, *bias)
             pair = AffinePair(node.op, parameters[node.name])
         exact = node.op.fixed_interval(pair, source)
         bits = node.op.fractional_bits(pair, bits)
@@ -107,6 +106,4 @@ def format_of(values: Interval, fractional_bits: int) -> Format:
 
 def on_grid(values: Interval, fractional_bits: int) -> Interval:
     """The range after rounding."""
-    return Interval(
-        *(from_codes(to_grid(end, fractional_bits), fractional_bits) for end in (values.lower, values.upper))
-    )
+    return values.mapped(lambda end: from_codes(to_grid(end, fractional_bits), fractional_bits))

@@ -6,12 +6,14 @@ from pathlib import Path
 import numpy as np
 
 from sound_qkeras.fixed_point import Format
+from sound_qkeras.hls.options import Style, Target
 from sound_qkeras.network import Network, Node, QuantizedNetwork
 from sound_qkeras.network.ops import AffineCodes, Dense, Input, Relu
 from tests import networks
 
 Box = tuple[np.ndarray, np.ndarray]
-STYLES = [("unrolled", "hls"), ("loops", "hls"), ("unrolled", "c"), ("loops", "c")]
+BOTH: tuple[Style, Style] = ("unrolled", "loops")
+STYLES: list[tuple[Style, Target]] = [(style, target) for target in ("hls", "c") for style in BOTH]
 
 
 def steering() -> tuple[QuantizedNetwork, Box]:

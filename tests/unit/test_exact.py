@@ -79,9 +79,10 @@ def test_every_fact_holds_at_every_node(seed):
             for found, enclosure in ((real, proved.value), (fixed, proved.fixed), (error, proved.difference)):
                 ends = zip(enclosure.lower.fractions(), found, enclosure.upper.fractions(), strict=True)
                 assert all(low <= v <= high for low, v, high in ends)
-            assert proved.grid == twin.fractional_bits[node.name]
+            bits = twin.fractional_bits[node.name]
+            assert proved.grid == bits
             ends = proved.fixed.lower.fractions() + proved.fixed.upper.fractions()
-            assert all((end * Fraction(2) ** proved.grid).denominator == 1 for end in ends)
+            assert all((end * Fraction(2) ** bits).denominator == 1 for end in ends)
 
 
 def tiny(kernel, code, *, bias=0.0, relu=False, low=0.0, high=1.0, kernel_bits=1, input_bits=1):

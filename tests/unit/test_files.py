@@ -174,6 +174,17 @@ def test_recovering_keeps_a_directory_that_is_there(out):
     assert entries(out.parent) == ["out"]
 
 
+def test_the_next_run_mends_what_a_killed_one_left(out):
+    """The old directory was moved aside and the new one not yet put in its place."""
+    write(out, "old")
+    out.rename(out.parent / ".out.previous")
+    assert check_writable(out) == out
+    assert version_of(out) == "old"
+    write(out, "new")
+    assert version_of(out) == "new"
+    assert entries(out.parent) == ["out"]
+
+
 def test_someone_elses_directory_is_left_alone(out):
     out.mkdir(parents=True)
     (out / "thesis.txt").write_text("years", encoding="utf-8")

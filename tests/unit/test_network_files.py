@@ -329,7 +329,7 @@ def test_a_size_that_only_the_directory_claims_is_refused(tmp_path):
     data = npz(a=npy(NUMBERS))
     size = len(npy(NUMBERS)).to_bytes(4, "little")
     file.write_bytes(data.replace(size + size, (2**31).to_bytes(4, "little") * 2))
-    with pytest.raises(FileFormatError, match=r"claims|not readable"):
+    with pytest.raises(FileFormatError, match="claims to hold"):
         read_arrays(file, ["a"])
 
 

@@ -101,6 +101,7 @@ def output_error(quantized: QuantizedNetwork, found: dict[str, Trace]) -> Exact:
 
 # Networks.
 
+BITS = st.integers(-4, 16)
 TABLE = st.sampled_from(["plain", "grid", "sparse", "huge", "tiny", "mixed", "neighbours", "cancelling"])
 
 
@@ -199,7 +200,7 @@ def boxes(draw, shape: tuple[int, ...], rng: np.random.Generator, bits: int) -> 
 
 
 @st.composite
-def cases(draw, bits=st.integers(-4, 16), folded: bool | None = None, **sizes: int) -> Case:
+def cases(draw, bits: st.SearchStrategy[int] = BITS, folded: bool | None = None, **sizes: int) -> Case:
     """A pair, formats of any fineness on every tensor, a box and a split tree."""
     network, rng = draw(networks(folded=folded, **sizes))
     uniform = draw(st.none() | bits)
@@ -238,7 +239,7 @@ def round_to_codes(
 def twin(
     network: Network, codes: dict[str, AffineCodes], bits: dict[str, int], box: Interval, tree: SplitTree | None = None
 ) -> QuantizedNetwork:
-    """The fixed-point network in the narrowest formats of its proved ranges; coarser where they would exceed 53 bits."""
+    """The fixed-point network in the narrowest formats of its proved ranges; coarser where 53 bits are too few."""
     for _ in range(20):
         wide = {name: Format(53, 52 - value, True) for name, value in bits.items()}
         quantized = QuantizedNetwork(network, codes, wide, {})

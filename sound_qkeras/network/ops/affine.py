@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from sound_qkeras.errors import ModelError
 from sound_qkeras.fixed_point import Codes, Format, from_codes
-from sound_qkeras.interval import Interval, exact_difference, gamma, inflate
+from sound_qkeras.interval import Interval, exact_difference, gamma, inflate, read_only
 from sound_qkeras.network.ops.base import Facts, Op, Reals, Remainder, Rows, Shape, contract
 
 
@@ -32,6 +32,11 @@ class AffineCodes:
     kernel_format: Format
     bias: Codes
     bias_format: Format
+
+    def __post_init__(self) -> None:
+        """Keep copies that cannot change under a proof."""
+        object.__setattr__(self, "kernel", read_only(self.kernel))
+        object.__setattr__(self, "bias", read_only(self.bias))
 
     @cached_property
     def kernel_value(self) -> Reals:
@@ -81,8 +86,9 @@ class Affine(Op):
     bias_radius: Reals | None = None
 
     def __post_init__(self) -> None:
-        """Refuse parameters that are not finite or do not fit together."""
+        """Keep copies that cannot change; refuse parameters that are not finite or do not fit together."""
         for name, array in self.arrays().items():
+            object.__setattr__(self, name, read_only(array))
             if array.dtype != np.float64:
                 raise ModelError(f"{name} has dtype {array.dtype}, expected float64")
             if not np.all(np.isfinite(array)):

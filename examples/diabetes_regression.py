@@ -1,0 +1,66 @@
+"""Predict the progression of diabetes in fixed point, proved for every patient within the range of the training data.
+
+    pip install scikit-learn
+    python examples/diabetes_regression.py --out out/diabetes
+"""
+
+import argparse
+
+import sound_qkeras as sq  # before Keras: it makes TensorFlow show Keras 2, which QKeras needs
+
+# isort: split
+import numpy as np
+import tf_keras as keras
+from sklearn.datasets import load_diabetes
+from sklearn.model_selection import train_test_split
+
+
+def train(x: np.ndarray, y: np.ndarray) -> keras.Model:
+    """A 10-24-12-1 network on raw measurements: the first layer standardises them."""
+    normalise = keras.layers.Normalization(axis=-1)
+    normalise.adapt(x)
+    model = keras.Sequential(
+        [
+            keras.layers.Input((10,)),
+            normalise,
+            keras.layers.Dense(24, activation="relu", kernel_regularizer=keras.regularizers.l2(1e-2)),
+            keras.layers.Dense(12, activation="relu", kernel_regularizer=keras.regularizers.l2(1e-2)),
+            keras.layers.Dropout(0.1),
+            keras.layers.Dense(1, bias_initializer=keras.initializers.Constant(y.mean())),
+        ]
+    )
+    model.compile(keras.optimizers.Adam(3e-3), "mse")
+    model.fit(x, y, batch_size=32, epochs=60, verbose=0)
+    return model
+
+
+def root_mean_square(values: np.ndarray) -> float:
+    return float(np.sqrt(np.mean(values**2)))
+
+
+def main(out: str) -> None:
+    keras.utils.set_random_seed(0)
+    x, y = load_diabetes(return_X_y=True, scaled=False)
+    x_train, x_test, y_train, y_test = train_test_split(x, y[:, None], test_size=0.2, random_state=0)
+    model = train(x_train, y_train)
+
+    # The target runs from 25 to 346: a tenth of a unit is far below what the network gets wrong anyway.
+    # The box is spanned by the training samples, and a tenth wider on every side.
+    result = sq.quantize(model, eps=0.1, box=x_train, margin=0.1, box_source="10 % beyond the training samples")
+    for note in result.quantized.network.notes:
+        print(f"note: {note}")
+    print(result.summary())
+
+    floating, fixed = model.predict(x_test, verbose=0), result.simulate(x_test)
+    inside = np.all(result.certificate.box.contains(x_test), axis=1)
+    print(f"error on unseen patients: {root_mean_square(floating - y_test):.2f} trained, "
+          f"{root_mean_square(fixed - y_test):.2f} fixed-point")  # fmt: skip
+    print(f"{inside.sum()} of {len(x_test)} unseen patients lie in the box; there the two differ by at most "
+          f"{abs(floating - fixed)[inside].max():.4f}")  # fmt: skip
+    print(f"saved in {result.save(out)}")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description="Train, quantise and prove a regression on scikit-learn's diabetes data.")
+    parser.add_argument("--out", default="out/diabetes", help="directory to save the result in")
+    main(parser.parse_args().out)

@@ -1,0 +1,88 @@
+"""The same function with its hidden units rescaled by powers of two.
+
+`relu(s z) = s relu(z)` for `s > 0`: a hidden unit's incoming weights and bias may be multiplied by `2**e` and its outgoing
+weights by `2**-e`. With powers of two every parameter stays exact, so the network computes the same real function.
+
+Reference: Nagel et al., Data-free quantization through weight equalization and bias correction (ICCV 2019), section 4.1;
+powers of two make it exact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+
+from sound_qkeras.errors import ModelError
+from sound_qkeras.network.graph import Network, Node
+from sound_qkeras.network.ops import Dense
+
+Indices = npt.NDArray[np.int64]
+Exponents = Mapping[str, Indices]
+Reals = npt.NDArray[np.float64]
+
+# Parameters stay far from the ends of float64, where scaling would not be exact.
+SMALLEST, LARGEST = 2.0**-900, 2.0**900
+
+
+def rescale(network: Network, exponents: Exponents) -> Network:
+    """Multiply unit j of each named Dense node by `2**exponents[name][j]`, and what reads it by the inverse.
+
+    Guarantee: the same function in exact arithmetic; `rescale(rescale(n, e), -e)` has the parameters of `n`.
+
+    Raises:
+        ModelError: a node is not rescalable, or a parameter would leave the range in which scaling is exact.
+    """
+    readers = rescalable(network)
+    unknown = sorted(set(exponents) - set(readers))
+    if unknown:
+        raise ModelError(f"nodes {unknown} cannot be rescaled; accepted: {sorted(readers)}")
+    ops = {node.name: op for node, op in network.affine()}
+    for name, shifts in exponents.items():
+        if shifts.shape != ops[name].bias.shape:
+            raise ModelError(f"node '{name}' has {ops[name].bias.size} units, received {shifts.shape} exponents")
+        ops[name] = _scaled(ops[name], shifts[None, :], shifts)
+        for reader in readers[name]:
+            ops[reader] = _scaled(ops[reader], -shifts[:, None], None)
+    return replace(network, nodes=tuple(replace(node, op=ops.get(node.name, node.op)) for node in network.nodes))
+
+
+def rescalable(network: Network) -> dict[str, tuple[str, ...]]:
+    """Dense nodes whose result only passes ReLUs on its way into Dense nodes, with the names of those."""
+    found: dict[str, tuple[str, ...]] = {}
+    for node, op in network.affine():
+        ends = _ends(network, node)
+        if isinstance(op, Dense) and ends and all(isinstance(end.op, Dense) for end in ends):
+            found[node.name] = tuple(end.name for end in ends)
+    return found
+
+
+def _ends(network: Network, node: Node) -> list[Node]:
+    """Where the result of a node ends up behind ReLUs; the network's own end counts as the input node."""
+    readers = network.readers[node.name]
+    if not readers:
+        return [network.nodes[0]]
+    ends: list[Node] = []
+    for reader in readers:
+        ends += _ends(network, reader) if reader.op.kind == "relu" else [reader]
+    return ends
+
+
+def _scaled(op: Dense, kernel_shift: Indices, bias_shift: Indices | None) -> Dense:
+    return replace(
+        op,
+        kernel=_shifted(op.kernel, kernel_shift),
+        bias=op.bias if bias_shift is None else _shifted(op.bias, bias_shift),
+        kernel_radius=None if op.kernel_radius is None else _shifted(op.kernel_radius, kernel_shift),
+        bias_radius=op.bias_radius if op.bias_radius is None or bias_shift is None else _shifted(op.bias_radius, bias_shift),
+    )
+
+
+def _shifted(array: Reals, shift: Indices) -> Reals:
+    result = np.ldexp(array, shift)
+    magnitude = np.abs(result[array != 0.0])
+    if magnitude.size and not (magnitude.min() >= SMALLEST and magnitude.max() <= LARGEST):
+        raise ModelError("rescaling would leave the range in which powers of two scale exactly")
+    return result
