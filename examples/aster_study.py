@@ -102,7 +102,11 @@ def main() -> None:
                 continue
             try:
                 done[key] = study(
-                    options.nets / f"{name}.npz", float(eps), baselines[name].get(eps, {}), options.effort, options.evaluations
+                    options.nets / f"{name}.npz",
+                    float(eps),
+                    baselines[name].get(eps, {}),
+                    options.effort,
+                    options.evaluations,
                 )
             except sq.SoundQKerasError as error:
                 print(f"{name} {eps}: {error}")

@@ -32,7 +32,7 @@ def main() -> int:
 
     print(result.summary())
     for row in result.certificate.error_budget:
-        print(f"  the {row.kind}s of layer '{row.layer}' alone: at most {row.bound:.3g}")
+        print(f"  rounding only each {row.kind} of layer '{row.layer}': at most {row.bound:.3g}")
     print("layer by layer, what qkeras.utils.model_quantize takes:")
     for layer, quantizers in result.quantizer_config.items():
         print(f"  {layer}: {quantizers}")

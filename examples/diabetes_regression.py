@@ -1,6 +1,7 @@
 """Predict the progression of diabetes in fixed point, proved for every patient within the range of the training data.
 
-    pip install scikit-learn
+Needs scikit-learn:
+
     python examples/diabetes_regression.py --out out/diabetes
 """
 
@@ -53,14 +54,14 @@ def main(out: str) -> None:
 
     floating, fixed = model.predict(x_test, verbose=0), result.simulate(x_test)
     inside = np.all(result.certificate.box.contains(x_test), axis=1)
-    print(f"error on unseen patients: {root_mean_square(floating - y_test):.2f} trained, "
-          f"{root_mean_square(fixed - y_test):.2f} fixed-point")  # fmt: skip
-    print(f"{inside.sum()} of {len(x_test)} unseen patients lie in the box; there the two differ by at most "
-          f"{abs(floating - fixed)[inside].max():.4f}")  # fmt: skip
+    errors = [root_mean_square(values - y_test) for values in (floating, fixed)]
+    difference = abs(floating - fixed)[inside].max()
+    print(f"root mean square error on unseen patients: {errors[0]:.2f} trained, {errors[1]:.2f} fixed-point")
+    print(f"{inside.sum()} of {len(x_test)} of them lie in the box; there the two differ by at most {difference:.4f}")
     print(f"saved in {result.save(out)}")
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description="Train, quantise and prove a regression on scikit-learn's diabetes data.")
+    parser = argparse.ArgumentParser(description="Train, quantise and prove a regression on diabetes data.")
     parser.add_argument("--out", default="out/diabetes", help="directory to save the result in")
     main(parser.parse_args().out)

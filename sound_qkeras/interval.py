@@ -61,7 +61,7 @@ def add_up(*terms: npt.ArrayLike) -> Reals:
     """Upper bound of a sum of a few arrays, of any sign."""
     total = np.asarray(terms[0], dtype=np.float64)
     for term in terms[1:]:
-        total = up(total + term)
+        total = up(total + np.asarray(term, dtype=np.float64))
     return total
 
 
@@ -89,6 +89,7 @@ class Interval:
     def around(cls, center: npt.ArrayLike, radius: npt.ArrayLike) -> Interval:
         """`center` plus or minus `radius`, rounded outward."""
         center = np.asarray(center, dtype=np.float64)
+        radius = np.asarray(radius, dtype=np.float64)
         return cls(down(center - radius), up(center + radius))
 
     @property
@@ -135,6 +136,7 @@ class Interval:
 
     def widened(self, radius: npt.ArrayLike) -> Interval:
         """Every member plus or minus `radius`."""
+        radius = np.asarray(radius, dtype=np.float64)
         return Interval(down(self.lower - radius), up(self.upper + radius))
 
     def mapped(self, monotone: Callable[[Reals], Reals]) -> Interval:

@@ -153,7 +153,9 @@ def check_options(
 def _effort(effort: str | float) -> Effort:
     if isinstance(effort, str):
         if effort not in EFFORTS:
-            raise InputError(f"effort '{effort}' is unknown; accepted: {', '.join(EFFORTS)}, or a time budget in seconds")
+            raise InputError(
+                f"effort '{effort}' is unknown; accepted: {', '.join(EFFORTS)}, or a time budget in seconds"
+            )
         return EFFORTS[effort]
     if isinstance(effort, bool) or not isinstance(effort, int | float) or not 0.0 < effort < np.inf:
         raise InputError(f"effort is {effort}; accepted: {', '.join(EFFORTS)}, or a time budget in seconds")
@@ -187,5 +189,3 @@ def _exact_error(quantized: QuantizedNetwork, sample: Reals, certificate: Certif
 
 def _silent(stage: str, fraction: float) -> None:
     """Report nothing."""
-
-

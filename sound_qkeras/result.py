@@ -77,7 +77,9 @@ class Result:
                 accumulator = self.quantized.accumulators[node.name]
                 rows.append(_row(node.layer, node.name, "accumulator", accumulator, np.array(proved)))
             if node.name in self.quantized.formats:
-                rows.append(_row(node.layer, node.name, "activation", self.quantized.formats[node.name], np.array(proved)))
+                rows.append(
+                    _row(node.layer, node.name, "activation", self.quantized.formats[node.name], np.array(proved))
+                )
         return tuple(rows)
 
     @property
@@ -135,7 +137,14 @@ class Result:
 
 def _row(layer: str, node: str, kind: str, output: Format, values: Reals) -> FormatRow:
     return FormatRow(
-        layer, node, kind, output.word_length, output.integer_bits, output.signed, float(values.min()), float(values.max())
+        layer,
+        node,
+        kind,
+        output.word_length,
+        output.integer_bits,
+        output.signed,
+        float(values.min()),
+        float(values.max()),
     )
 
 

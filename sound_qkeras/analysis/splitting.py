@@ -9,13 +9,14 @@ Reference: Bunel et al., Branch and bound for piecewise linear neural network ve
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from sound_qkeras.interval import Interval, Reals
-from sound_qkeras.network.ops import Affine, Input, Relu
+from sound_qkeras.network.ops import Facts, Relu, Rows
 from sound_qkeras.network.quantized import QuantizedNetwork
 from sound_qkeras.verify.propagation import Propagation, batches, output_difference, propagate
 from sound_qkeras.verify.split_tree import SplitTree
@@ -53,8 +54,16 @@ class Splitting:
 
     def again(self, quantized: QuantizedNetwork) -> Splitting:
         """The same tree for another fixed-point network; ratios are the old ones until they are measured."""
-        arrays = (self.lower, self.upper, self.axes, self.first_child, self.ratio, self.next_axis)
-        return Splitting(quantized, self.eps, *(array.copy() for array in arrays))
+        return Splitting(
+            quantized,
+            self.eps,
+            self.lower.copy(),
+            self.upper.copy(),
+            self.axes.copy(),
+            self.first_child.copy(),
+            self.ratio.copy(),
+            self.next_axis.copy(),
+        )
 
     @property
     def tree(self) -> SplitTree:
@@ -148,42 +157,35 @@ def _how_many(open_leaves: int, left: int) -> int:
     return max(1, min(256, left, (open_leaves + 1) // 2))
 
 
-def _best_axis(result: Propagation, rows: dict, output: np.ndarray) -> np.ndarray:
+def _best_axis(result: Propagation, rows: Mapping[str, Rows], output: Indices) -> Indices:
     """The input with the largest effect on the worst output's bound.
 
     An input acts directly, through the value row that reaches it, and through every undecided ReLU, whose remainder
     shrinks with the width of its pre-activation; the local gradient at the box's centre says how much of it is whose.
     """
     network = result.network
-    box = result.facts[network.nodes[0].name].value
-    at = np.arange(box.shape[0])
-    flat = box.shape[0], -1
-    direct = rows[network.nodes[0].name].value
-    score = np.zeros((box.shape[0], box.lower[0].size)) if direct is None else np.abs(direct[at, output].reshape(flat))
-    gradient = np.broadcast_to(
-        np.eye(score.shape[1]).reshape(1, score.shape[1], *box.shape[1:]),
-        (box.shape[0], score.shape[1], *box.shape[1:]),
-    )
-    gradients = {network.nodes[0].name: gradient}
+    first = network.nodes[0].name
+    box = result.facts[first].value
+    boxes, inputs = box.shape[0], box.lower[0].size
+    direct = rows[first].value
+    score = np.zeros((boxes, inputs))
+    if direct is not None:
+        score = np.abs(direct[np.arange(boxes), output].reshape(boxes, inputs))
+    seed = np.eye(inputs).reshape(1, inputs, *box.shape[1:])
+    gradients = {first: np.broadcast_to(seed, (boxes, *seed.shape[1:]))}
     for node in network.nodes[1:]:
-        if isinstance(node.op, Input):
-            continue
-        before = gradients[node.inputs[0]]
-        if isinstance(node.op, Affine):
-            gradients[node.name] = node.op.apply(node.op.kernel, before)
-            continue
-        if not isinstance(node.op, Relu):
-            gradients[node.name] = before.reshape(*before.shape[:2], *network.shapes[node.name])
-            continue
-        z = result.facts[node.inputs[0]]
-        active = (z.value.center > 0)[:, None]
-        gradients[node.name] = before * active
+        before, center = gradients[node.inputs[0]], result.facts[node.inputs[0]].value.center
+        gradients[node.name] = node.op.forward_gradient(before, center)
         difference = rows[node.name].difference if node.name in rows else None
-        if difference is None:
-            continue
-        value, fixed, change = z.pair()
-        undecided = ((value.lower < 0) & (value.upper > 0)) | ((fixed.lower < 0) & (fixed.upper > 0))
-        weight = np.abs(difference[at, output]) * change.magnitude * undecided
-        weight = weight / np.maximum(value.upper - value.lower, 1e-300)
-        score += np.einsum("bin,bn->bi", np.abs(before).reshape(*before.shape[:2], -1), weight.reshape(flat))
-    return (score * box.radius.reshape(flat)).argmax(axis=1)
+        if isinstance(node.op, Relu) and difference is not None:
+            weight = _undecided_weight(result.facts[node.inputs[0]], difference[np.arange(boxes), output])
+            flat = np.abs(before).reshape(boxes, inputs, -1)
+            score = score + (flat @ weight.reshape(boxes, -1, 1))[..., 0]
+    return (score * box.radius.reshape(boxes, inputs)).argmax(axis=1)
+
+
+def _undecided_weight(facts: Facts, difference: Reals) -> Reals:
+    """How much of the bound each undecided ReLU may cost per unit of its pre-activation's width."""
+    value, fixed, change = facts.pair()
+    undecided = ((value.lower < 0) & (value.upper > 0)) | ((fixed.lower < 0) & (fixed.upper > 0))
+    return np.abs(difference) * change.magnitude * undecided / np.maximum(value.upper - value.lower, 1e-300)

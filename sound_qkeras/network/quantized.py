@@ -177,7 +177,9 @@ def _check_codes(node: Node, op: Affine, codes: AffineCodes) -> None:
             )
         _check_scale(node.name, output)
         if output.word_length > MAX_WORD_LENGTH:
-            raise ModelError(f"layer '{node.layer}' {kind}: a stored value has at most {MAX_WORD_LENGTH} bits, received {output}")
+            raise ModelError(
+                f"layer '{node.layer}' {kind}: a stored value has at most {MAX_WORD_LENGTH} bits, received {output}"
+            )
         if array.size and (int(array.min()) < output.min_code or int(array.max()) > output.max_code):
             raise ModelError(f"layer '{node.layer}' {kind}: a code does not fit {output}")
 

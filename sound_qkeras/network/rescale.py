@@ -39,7 +39,7 @@ def rescale(network: Network, exponents: Exponents) -> Network:
     unknown = sorted(set(exponents) - set(readers))
     if unknown:
         raise ModelError(f"nodes {unknown} cannot be rescaled; accepted: {sorted(readers)}")
-    ops = {node.name: op for node, op in network.affine()}
+    ops = {node.name: op for node, op in network.affine() if isinstance(op, Dense)}
     for name, shifts in exponents.items():
         if shifts.shape != ops[name].bias.shape:
             raise ModelError(f"node '{name}' has {ops[name].bias.size} units, received {shifts.shape} exponents")
@@ -76,7 +76,9 @@ def _scaled(op: Dense, kernel_shift: Indices, bias_shift: Indices | None) -> Den
         kernel=_shifted(op.kernel, kernel_shift),
         bias=op.bias if bias_shift is None else _shifted(op.bias, bias_shift),
         kernel_radius=None if op.kernel_radius is None else _shifted(op.kernel_radius, kernel_shift),
-        bias_radius=op.bias_radius if op.bias_radius is None or bias_shift is None else _shifted(op.bias_radius, bias_shift),
+        bias_radius=op.bias_radius
+        if op.bias_radius is None or bias_shift is None
+        else _shifted(op.bias_radius, bias_shift),
     )
 
 

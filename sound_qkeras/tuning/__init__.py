@@ -1,0 +1,1 @@
+"""The choice of formats: costs, error tables, the MILP, rounding, and the loop that proves what is chosen."""

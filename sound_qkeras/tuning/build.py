@@ -61,7 +61,7 @@ def round_parameters(
         centers: for each affine node the point `m` of its input at which weight errors are compensated.
     """
     chosen = {(group.node, group.kind): value for group, value in bits.items()}
-    found = {}
+    found: dict[str, Parameters] = {}
     for node, op in network.affine():
         kernel_bits, bias_bits = chosen[node.name, "weight"], chosen[node.name, "bias"]
         kernel = nearest(op.kernel, kernel_bits)

@@ -41,8 +41,7 @@ def groups_of(network: Network) -> tuple[Group, ...]:
     products = {node.name: size_of(network.shapes[node.name]) * op.fan_in for node, op in network.affine()}
     for name in network.rounding_points:
         readers = sum(count for node, count in products.items() if source_of(network, node) == name)
-        layer = network.by_name[name].layer
-        groups.append(Group(name, "activation", layer, size_of(network.shapes[name]), readers))
+        groups += [Group(name, "activation", network.by_name[name].layer, size_of(network.shapes[name]), readers)]
     for node, op in network.affine():
         groups.append(Group(node.name, "weight", node.layer, op.kernel.size, products[node.name]))
         groups.append(Group(node.name, "bias", node.layer, op.bias.size, 0))
@@ -73,8 +72,5 @@ def candidate_bits(low: float, high: float, shortest: int, longest: int) -> list
     if largest == 0.0:
         return [0]
     leading = math.frexp(largest)[1]
-    found = []
-    for bits in range(shortest - leading - 3, longest - leading + 1):
-        if shortest <= Format.for_range(low, high, bits).word_length <= longest:
-            found.append(bits)
-    return found
+    near = range(shortest - leading - 3, longest - leading + 1)
+    return [bits for bits in near if shortest <= Format.for_range(low, high, bits).word_length <= longest]

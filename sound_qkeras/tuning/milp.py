@@ -8,6 +8,8 @@ Reference: Lohar et al., Sound mixed fixed-point quantization of neural networks
 lengths; here the error terms are constants, so the model has no bilinear constraint.
 """
 
+# pyright: standard, reportCallIssue=false, reportArgumentType=false, reportOperatorIssue=false
+# Pyomo has no type stubs.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
@@ -55,8 +57,8 @@ class Choices:
         better = no_worse & (~no_worse.T | (order[:, None] < order[None]))
         keep = np.flatnonzero(~better.any(axis=0))
         return Choices(
-            [self.bits[i] for i in keep],
-            [self.word_lengths[i] for i in keep],
+            [self.bits[int(i)] for i in keep],
+            [self.word_lengths[int(i)] for i in keep],
             self.costs[keep],
             self.errors[keep],
         )
@@ -112,6 +114,7 @@ def solve(
     finest = sum((found.errors.min(axis=0) for found in kept.values()), np.zeros(1))
     if np.any(finest > tolerance):
         return None
+    solution: Solution | None = None
     pending = [int(np.argmax(sum(found.errors.max(axis=0) for found in kept.values())))]
     for _ in range(50):
         for row in pending:
@@ -158,7 +161,9 @@ def _join(model: Any, choices: Mapping[Group, Choices], index: Mapping[Group, in
 
     if joint.cost == 0.0:
         bits = sum(n * side(joint.weight, i) for i, n in enumerate(w.word_lengths))
-        model.joint.add(bits + sum(n * side(joint.activation, j) for j, n in enumerate(x.word_lengths)) <= joint.most_bits)
+        model.joint.add(
+            bits + sum(n * side(joint.activation, j) for j, n in enumerate(x.word_lengths)) <= joint.most_bits
+        )
         return 0.0
     rows: list[Any] = [0.0] * len(w.word_lengths)
     columns: list[Any] = [0.0] * len(x.word_lengths)

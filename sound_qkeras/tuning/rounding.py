@@ -118,7 +118,8 @@ class _Layer:
     def error(self) -> Reals:
         """This layer's part of the first-order error, `(samples, outputs)`."""
         change = self.inputs @ self.residual + self.bias_residual
-        return (self.gradients @ change[:, :, None])[..., 0]
+        error: Reals = (self.gradients @ change[:, :, None])[..., 0]
+        return error
 
     def direction(self) -> Reals:
         """The step to each weight's other neighbour."""

@@ -201,7 +201,10 @@ class Search:
 
     def _sum_bits(self, quantized: QuantizedNetwork) -> float:
         """Bits the widest integer sum needs once formats are narrowed to about the proved ranges."""
-        ranges = {name: (1.01 * float(found.lower.min()), 1.01 * float(found.upper.max())) for name, found in self.ranges.items()}
+        ranges = {
+            name: (1.01 * float(found.lower.min()), 1.01 * float(found.upper.max()))
+            for name, found in self.ranges.items()
+        }
         narrowed = {name: Format.for_range(*ranges[name], f.fractional_bits) for name, f in quantized.formats.items()}
         sizes = QuantizedNetwork(self.network, quantized.parameters, narrowed, {}).accumulator_magnitudes()
         return float(np.log2(max(1.0, *sizes.values()))) + 0.5
@@ -228,7 +231,8 @@ class Search:
         """About `bits` fractional bits everywhere, within each group's candidates; finer where it costs little."""
         extra = {"weight": 0, "activation": 3, "bias": 6}
         return {
-            group: int(np.clip(bits + extra[group.kind], min(found), max(found))) for group, found in self.candidates.items()
+            group: int(np.clip(bits + extra[group.kind], min(found), max(found)))
+            for group, found in self.candidates.items()
         }
 
     def run(self) -> Outcome:
@@ -267,10 +271,13 @@ class Search:
 
     def _sweep(self, tables: dict[Group, Choices], current: Attempt, number: int) -> Attempt:
         """Solve and prove for several right-hand sides; returns the best feasible attempt, or the closest."""
-        tolerance, seen = 0.97, []
+        tolerance = 0.97
+        seen: list[Attempt] = []
         low, high = 0.0, float("inf")
         for step in range(self.effort.solves):
-            self.report("solve and verify", (number * self.effort.solves + step) / (self.effort.rounds * self.effort.solves))
+            self.report(
+                "solve and verify", (number * self.effort.solves + step) / (self.effort.rounds * self.effort.solves)
+            )
             solution = solve(tables, self.joints(), tolerance, solver=self.solver)
             if solution is None:
                 break
@@ -293,7 +300,7 @@ class Search:
         self.report("error tables", 0.0)
         leaves = self._worst_leaves(base.splitting)
         rows = leaves.shape[0] * self.eps.size
-        tables = {}
+        tables: dict[Group, Choices] = {}
         for group in self.groups:
             bits = self._window(group, base.bits[group])
             lengths = [self._word_length(group, value) for value in bits]
@@ -344,7 +351,7 @@ class Search:
     def joints(self) -> list[Joint]:
         """Weights and the activations they multiply: their product's cost, and 53 bits for the sum."""
         activations = {group.node: group for group in self.groups if group.kind == "activation"}
-        found = []
+        found: list[Joint] = []
         for group in self.groups:
             if group.kind == "weight":
                 source = activations[source_of(self.network, group.node)]
@@ -388,7 +395,8 @@ class Search:
 
     def _finer(self, bits: Mapping[Group, int], which: Callable[[Group], bool]) -> dict[Group, int]:
         return {
-            group: min(value + 1, max(self.candidates[group])) if which(group) else value for group, value in bits.items()
+            group: min(value + 1, max(self.candidates[group])) if which(group) else value
+            for group, value in bits.items()
         }
 
     def _saving(self, bits: Mapping[Group, int], group: Group) -> float:

@@ -59,8 +59,8 @@ class Certificate:
     weight_hash: str
     code_hash: str
     error_budget: tuple[BudgetRow, ...] = ()
-    versions: Mapping[str, str] = field(default_factory=dict)
-    rescaling: Exponents = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict[str, str])
+    rescaling: Exponents = field(default_factory=dict[str, Indices])
 
     @property
     def bound(self) -> float:
@@ -98,7 +98,8 @@ class Certificate:
                 eps=_vector(data["eps"]),
                 output_bounds=_vector(data["output_bounds"]),
                 box=Interval(
-                    np.asarray(data["box"]["lower"], dtype=np.float64), np.asarray(data["box"]["upper"], dtype=np.float64)
+                    np.asarray(data["box"]["lower"], dtype=np.float64),
+                    np.asarray(data["box"]["upper"], dtype=np.float64),
                 ),
                 box_source=str(data["box"]["source"]),
                 tree=SplitTree(tuple(operator.index(axis) for axis in data["split_tree"])),

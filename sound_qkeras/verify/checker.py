@@ -36,7 +36,8 @@ def check(quantized: QuantizedNetwork, certificate: Certificate) -> Proof:
         if claimed is None or not (claimed[0] <= low and high <= claimed[1]):
             layer = quantized.network.by_name[name].layer
             raise VerificationError(
-                f"layer '{layer}' ({name}): values reach [{low:.9g}, {high:.9g}], the certificate claims {claimed}", layer_name=layer
+                f"layer '{layer}' ({name}): values reach [{low:.9g}, {high:.9g}], the certificate claims {claimed}",
+                layer_name=layer,
             )
     check_overflow(quantized, dict(certificate.ranges))
     return proof
@@ -57,7 +58,9 @@ def check_identity(quantized: QuantizedNetwork, certificate: Certificate) -> Non
         ("integers and formats", quantized.code_hash, certificate.code_hash),
     ):
         if found != claimed:
-            raise VerificationError(f"the {what} are not those of the certificate: hash {found[:12]}, expected {claimed[:12]}")
+            raise VerificationError(
+                f"the {what} are not those of the certificate: hash {found[:12]}, expected {claimed[:12]}"
+            )
 
 
 def _check_claim(quantized: QuantizedNetwork, certificate: Certificate) -> None:
@@ -67,13 +70,17 @@ def _check_claim(quantized: QuantizedNetwork, certificate: Certificate) -> None:
     if certificate.tier not in TIERS:
         raise VerificationError(f"tier '{certificate.tier}' is unknown; accepted: {', '.join(TIERS)}")
     if box.lower.shape != quantized.network.input_shape or box.upper.shape != quantized.network.input_shape:
-        raise VerificationError(f"the box has shape {box.lower.shape}, the network's input {quantized.network.input_shape}")
+        raise VerificationError(
+            f"the box has shape {box.lower.shape}, the network's input {quantized.network.input_shape}"
+        )
     if not (np.all(np.isfinite(box.lower)) and np.all(np.isfinite(box.upper)) and np.all(box.lower <= box.upper)):
         raise VerificationError("the box is not finite, or empty")
     if certificate.eps.shape != (outputs,) or certificate.output_bounds.shape != (outputs,):
         raise VerificationError(f"expected one tolerance and one bound for each of {outputs} outputs")
     if not np.all(certificate.output_bounds <= certificate.eps):
-        raise VerificationError(f"the bound {certificate.bound:.9g} exceeds the tolerance {float(certificate.eps.max()):.9g}")
+        raise VerificationError(
+            f"the bound {certificate.bound:.9g} exceeds the tolerance {float(certificate.eps.max()):.9g}"
+        )
     missing = [node.name for node, _ in quantized.network.affine() if node.name not in quantized.accumulators]
     if missing:
         raise VerificationError(f"layers {missing} have no accumulator format, so nothing is claimed about their sums")

@@ -28,7 +28,7 @@ def errors(quantized: QuantizedNetwork, samples: Reals) -> Reals:
     network = quantized.network
     outputs = size_of(network.output_shape)
     widest = max(size_of(shape) for shape in network.shapes.values())
-    found = []
+    found: list[Reals] = []
     for part in np.array_split(samples, max(1, samples.shape[0] * widest // BATCH_NUMBERS)):
         codes = quantized.simulate_all(part)[network.output.name]
         value = from_codes(codes, quantized.fractional_bits[network.output.name])

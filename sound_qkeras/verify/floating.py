@@ -62,7 +62,9 @@ def float_report(quantized: QuantizedNetwork, box: Interval, bound: float, dtype
     layers: list[FloatLayer] = []
     for node in quantized.network.nodes:
         if isinstance(node.op, Input):
-            errors[node.name] = _after_rounding(quantized, node, mantissa, np.zeros(result.facts[node.name].value.shape))
+            errors[node.name] = _after_rounding(
+                quantized, node, mantissa, np.zeros(result.facts[node.name].value.shape)
+            )
             continue
         error = errors[node.inputs[0]]
         if isinstance(node.op, Affine):

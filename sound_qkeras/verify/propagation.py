@@ -65,12 +65,13 @@ class Propagation:
         if some is None:
             raise TypeError("substitution needs at least one kind of row")
         remainder = Remainder.zero(*some.shape[:2])
-        pending, arrived = {name: rows}, {}
+        pending = {name: rows}
+        arrived: dict[str, Rows] = {}
         for node in reversed(self.network.nodes):
             if node.name not in pending:
                 continue
             current = arrived[node.name] = pending.pop(node.name)
-            if node.name in self.roundoff and current.difference is not None and not (node.name == name):
+            if node.name in self.roundoff and current.difference is not None and node.name != name:
                 self._charge_roundoff(node, current.difference, remainder)
             if isinstance(node.op, Input):
                 self._concretize(node, current, remainder)
@@ -241,7 +242,7 @@ def batches(network: Network, boxes: Interval) -> Iterator[slice]:
 
 def fixed_ranges(result: Propagation) -> Mapping[str, Interval]:
     """For each node, the hull over the boxes of the fixed-point value before rounding, one scalar interval a node."""
-    ranges = {}
+    ranges: dict[str, Interval] = {}
     for name, facts in result.facts.items():
         before = result.exact.get(name, facts.fixed if facts.fixed is not None else facts.value)
         ranges[name] = Interval(before.lower.min(), before.upper.max())

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sound_qkeras.errors import VerificationError
-from sound_qkeras.interval import Interval
+from sound_qkeras.interval import Interval, Reals
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,8 @@ class SplitTree:
         """
         size = box.lower.size
         waiting = [(box.lower.reshape(-1), box.upper.reshape(-1))]
-        lower, upper = [], []
+        lower: list[Reals] = []
+        upper: list[Reals] = []
         for axis in self.axes:
             if not waiting or not -1 <= axis < size:
                 raise VerificationError("the split tree is malformed: it does not cut this box into leaves")
@@ -51,7 +52,8 @@ class SplitTree:
     @classmethod
     def from_children(cls, axes: Sequence[int], first_child: Sequence[int]) -> SplitTree:
         """Build from parallel lists: node i is cut along `axes[i]` into nodes `first_child[i]` and the one after it."""
-        order, waiting = [], [0]
+        order: list[int] = []
+        waiting = [0]
         while waiting:
             node = waiting.pop()
             order.append(int(axes[node]))
@@ -60,7 +62,7 @@ class SplitTree:
         return cls(tuple(order))
 
 
-def bisect(lower: np.ndarray, upper: np.ndarray, axis: int) -> tuple[tuple[np.ndarray, np.ndarray], ...]:
+def bisect(lower: Reals, upper: Reals, axis: int) -> tuple[tuple[Reals, Reals], ...]:
     """The two halves of a flat box, sharing the midpoint."""
     middle = 0.5 * lower[axis] + 0.5 * upper[axis]
     middle = min(max(middle, lower[axis]), upper[axis])

@@ -52,10 +52,13 @@ def scalars(table):
 
 def arrays(table, *shape):
     """Float64 arrays of a shape with elements of a table. One draw of bytes each: an order faster than a draw each."""
-    size = math.prod(shape)
-    return st.binary(min_size=2 * size, max_size=2 * size).map(
-        lambda drawn: table[np.frombuffer(drawn, np.uint16) % len(table)].reshape(shape)
-    )
+    return _indices(*shape).map(lambda drawn: table[drawn % len(table)])
+
+
+@cache
+def _indices(*shape):
+    size = 2 * math.prod(shape)
+    return st.binary(min_size=size, max_size=size).map(lambda drawn: np.frombuffer(drawn, np.uint16).reshape(shape))
 
 
 def choices(*shape):
@@ -63,15 +66,22 @@ def choices(*shape):
     return arrays(MEMBERS, *shape)
 
 
-@st.composite
-def intervals(draw, *shape, largest=1e38):
+KINDS = st.sampled_from(["any", "point", "mixed", "one-sided", "neighbours"])
+
+
+@cache
+def intervals(*shape, largest=1e38):
     """Intervals of any kind: points, one-sided, straddling zero, neighbours, wide."""
+    return st.composite(_interval)(shape, largest)
+
+
+def _interval(draw, shape, largest):
     a = draw(arrays(reals(largest), *shape))
-    kind = draw(st.sampled_from(["any", "point", "mixed", "one-sided", "neighbours"]))
+    kind = draw(KINDS)
     if kind == "neighbours":
         return Interval(a, np.nextafter(a, np.inf))
     b = np.zeros(shape) if kind == "one-sided" else draw(arrays(reals(largest), *shape))
-    if kind == "point" or (kind == "mixed" and draw(st.booleans())):
+    if kind in {"point", "mixed"}:
         b = np.where(draw(choices(*shape)) < 1.0, a, b) if kind == "mixed" else a
     return Interval(np.minimum(a, b), np.maximum(a, b))
 
@@ -122,29 +132,27 @@ def relu(x):
     return np.maximum(x, to_fractions(0.0))
 
 
+RADII = np.array([0.0, 1e-40, 2.0**-53, 2.0**-30, 1e-3, 1e20])
+SMALL_SIZES = st.integers(1, 3)
+DROPPED = st.sampled_from(["both", "neither", "kernel", "bias"])
+WORDS, FINE, COARSE, EITHER = st.integers(2, 24), st.integers(-30, 30), st.integers(0, 3), st.booleans()
+
+
 @st.composite
-def denses(draw, largest_size=3):
+def denses(draw):
     """A Dense operation and its integers; some have radii, as after folding; some integers are far from the floats."""
-    inputs, outputs = draw(st.integers(1, largest_size)), draw(st.integers(1, largest_size))
-    folded = draw(st.booleans())
+    inputs, outputs = draw(SMALL_SIZES), draw(SMALL_SIZES)
     kernel, bias = draw(arrays(WEIGHTS, inputs, outputs)), draw(arrays(WEIGHTS, outputs))
-    radii = [None, None]
-    if folded:
-        radius = np.array([0.0, 1e-40, 2.0**-53, 2.0**-30, 1e-3, 1e20])
-        radii = [draw(arrays(radius, inputs, outputs)), draw(arrays(radius, outputs))]
-        drop = draw(st.sampled_from([None, 0, 1]))
-        if drop is not None:
-            radii[drop] = None
-    return Dense(kernel, bias, *radii), draw(codes_of(kernel, bias))
+    dropped = draw(DROPPED)
+    kernel_radius = None if dropped in {"both", "kernel"} else draw(arrays(RADII, inputs, outputs))
+    bias_radius = None if dropped in {"both", "bias"} else draw(arrays(RADII, outputs))
+    return Dense(kernel, bias, kernel_radius, bias_radius), draw_codes(draw, kernel, bias)
 
 
-@st.composite
-def codes_of(draw, kernel, bias):
+def draw_codes(draw, kernel, bias):
     """Integers for a kernel and a bias: rounded to a fine or a coarse grid, or having nothing to do with them."""
-    word = st.integers(2, 24)
-    formats = [Format(draw(word), draw(st.integers(-30, 30)), True) for _ in range(2)]
-    if draw(st.booleans()):
-        formats = [Format(draw(word), draw(st.integers(0, 3)), True) for _ in range(2)]
+    integer_bits = COARSE if draw(EITHER) else FINE
+    formats = [Format(draw(WORDS), draw(integer_bits), True) for _ in range(2)]
     codes = [f.quantize(x) for f, x in zip(formats, (kernel, bias), strict=True)]
     return AffineCodes(codes[0], formats[0], codes[1], formats[1])
 

@@ -9,13 +9,13 @@ from hypothesis import given
 
 from sound_qkeras.fixed_point import Format
 from sound_qkeras.interval import Interval
-from sound_qkeras.network.ops import AffineCodes, AffinePair, Dense, Facts, Remainder, Rows
+from sound_qkeras.network.ops import AffineCodes, AffinePair, Dense, Facts, Relu, Remainder, Rows
 
 from .rationals import (
     arrays,
     choices,
-    codes_of,
     denses,
+    draw_codes,
     encloses,
     exact_codes,
     exact_parameters,
@@ -26,18 +26,22 @@ from .rationals import (
 )
 
 # A part of a radius: the exact parameters lie anywhere between the centres minus and plus the radii.
-parts = st.sampled_from([-1.0, 1.0, 0.0, 0.5])
+PARTS = st.sampled_from([-1.0, 1.0, 0.0, 0.5])
+LARGEST = st.sampled_from([1.0, 1e38])
+DENSES = denses()
 BOXES = 2
 
 
-@st.composite
-def cases(draw, largest=1e38):
+def draw_case(draw):
     """An operation, its integers, facts about its input, and exact members of all of them."""
-    op, codes = draw(denses())
-    x = draw(intervals(BOXES, op.fan_in, largest=largest))
-    d = draw(intervals(BOXES, op.fan_in, largest=draw(st.sampled_from([1.0, largest]))))
+    op, codes = draw(DENSES)
+    x = draw(intervals(BOXES, op.fan_in))
+    d = draw(intervals(BOXES, op.fan_in, largest=draw(LARGEST)))
     value, difference = (member(i, draw(choices(BOXES, op.fan_in))) for i in (x, d))
-    return op, codes, Facts(x, x + d, d), value, difference, exact_parameters(op, draw(parts))
+    return op, codes, Facts(x, x + d, d), value, difference, exact_parameters(op, draw(PARTS))
+
+
+cases = st.composite(draw_case)
 
 
 @given(cases())
@@ -82,8 +86,7 @@ def form(rows, value, difference):
     return total
 
 
-@st.composite
-def forms(draw, size, which):
+def draw_rows(draw, size, which):
     """Linear forms in a result of some size: two rows per box, awkward coefficients."""
     coefficients = [draw(arrays(reals(1e30), BOXES, 2, size)) for _ in range(2)]
     return Rows(coefficients[0] if "p" in which else None, coefficients[1] if "a" in which else None)
@@ -92,8 +95,8 @@ def forms(draw, size, which):
 @pytest.mark.parametrize("which", ["p", "a", "ap"])
 @given(data=st.data())
 def test_adjoint_keeps_the_value_of_every_form(which, data):
-    op, codes, facts, x, d, (kernel, bias) = data.draw(cases())
-    rows = data.draw(forms(op.fan_out, which))
+    op, codes, facts, x, d, (kernel, bias) = draw_case(data.draw)
+    rows = draw_rows(data.draw, op.fan_out, which)
     before = Remainder(*(data.draw(arrays(reals(), BOXES, 2)) for _ in range(2)))
     before.radius = np.abs(before.radius)
     remainder = Remainder(before.center, before.radius)
@@ -221,10 +224,10 @@ def test_adjoint_survives_underflow():
     assert encloses(remainder.enclose(), np.array([[exact - got]]))
 
 
-@given(denses(), st.integers(1, 10), st.integers(-6, 6), st.data())
+@given(DENSES, st.integers(1, 10), st.integers(-6, 6), st.data())
 def test_integers_equal_exact_arithmetic(dense, word_length, bits, data):
     op, _ = dense
-    small = data.draw(small_codes(op))
+    small = draw_small_codes(data.draw, op)
     codes = data.draw(arrays(np.arange(-(2.0**word_length), 2.0**word_length + 1), 3, op.fan_in))
     pair = AffinePair(op, small)
     sum_bits = op.fractional_bits(pair, bits)
@@ -240,8 +243,24 @@ def test_integers_equal_exact_arithmetic(dense, word_length, bits, data):
     assert Fraction(magnitude) >= np.max(most) * Fraction(2) ** sum_bits
 
 
-@st.composite
-def small_codes(draw, op):
+@given(st.integers(1, 3), st.integers(1, 3), st.data())
+def test_wide_sums_are_exact_in_python_integers(inputs, outputs, data):
+    """Parameters and inputs of 53 bits each: no sum fits float64."""
+    wide, limit = Format(53, 0, True), 2.0**52
+    numbers = np.rint(reals(limit - 1.0))
+    kernel, bias, x = (
+        data.draw(arrays(numbers, *s)).astype(np.int64) for s in ((inputs, outputs), (outputs,), (2, inputs))
+    )
+    pair = AffinePair(Dense(np.zeros((inputs, outputs)), np.zeros(outputs)), AffineCodes(kernel, wide, bias, wide))
+    result = Dense(np.zeros((inputs, outputs)), np.zeros(outputs)).integer(pair, [7], x.astype(object))
+    exact = x.astype(object) @ kernel.astype(object) + bias.astype(object) * 2**7
+    assert result.dtype == object
+    assert all(type(one) is int for one in result.flat)
+    assert (result == exact).all()
+    assert (Relu().integer(None, [7], result) == np.maximum(exact, 0)).all()
+
+
+def draw_small_codes(draw, op):
     """Integers narrow enough for exact sums, on grids that differ between kernel and bias."""
     formats = [Format(draw(st.integers(2, 12)), draw(st.integers(-4, 4)), True) for _ in range(2)]
     shapes = (op.kernel.shape, op.bias.shape)
@@ -252,7 +271,7 @@ def small_codes(draw, op):
 @given(st.data())
 def test_code_values_are_exact(data):
     kernel = data.draw(arrays(reals(1e6), 2, 2))
-    codes = data.draw(codes_of(kernel, kernel[0]))
+    codes = draw_codes(data.draw, kernel, kernel[0])
     exact = exact_codes(codes)
     assert (to_fractions(codes.kernel_value) == exact[0]).all()
     assert (to_fractions(codes.bias_value) == exact[1]).all()

@@ -228,6 +228,10 @@ class Affine(Op):
         """The transposed operator."""
         return self.transpose(self.kernel, rows)
 
+    def forward_gradient(self, rows: Reals, *inputs: Reals) -> Reals:
+        """The linear operator."""
+        return self.apply(self.kernel, rows)
+
     def integer(
         self, parameters: AffinePair, fractional_bits: Sequence[int], *codes: npt.NDArray[Any]
     ) -> npt.NDArray[Any]:

@@ -142,9 +142,14 @@ class Op(ABC):
         """
 
     @abstractmethod
-    def integer(
-        self, parameters: Any, fractional_bits: Sequence[int], *codes: npt.NDArray[Any]
-    ) -> npt.NDArray[Any]:
+    def forward_gradient(self, rows: Reals, *inputs: Reals) -> Reals:
+        """Float64 Jacobian-vector product at sample points: directions `(samples, rows, *shape)` pushed forward.
+
+        For heuristics only, like `gradient`.
+        """
+
+    @abstractmethod
+    def integer(self, parameters: Any, fractional_bits: Sequence[int], *codes: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """The exact integer result for input codes with the given fractional bits: float64 or Python integers, as they are."""
 
     def fractional_bits(self, parameters: Any, *inputs: int) -> int:

@@ -50,9 +50,11 @@ class Input(Op):
         """Nothing lies before an input."""
         return rows
 
-    def integer(
-        self, parameters: Any, fractional_bits: Sequence[int], *codes: npt.NDArray[Any]
-    ) -> npt.NDArray[Any]:
+    def forward_gradient(self, rows: Reals, *inputs: Reals) -> Reals:
+        """Nothing happens at an input."""
+        return rows
+
+    def integer(self, parameters: Any, fractional_bits: Sequence[int], *codes: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """The codes handed in."""
         return codes[0]
 

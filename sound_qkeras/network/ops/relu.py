@@ -106,9 +106,11 @@ class Relu(Op):
         """Rows of active units."""
         return rows * (inputs[0] > 0.0)[:, None]
 
-    def integer(
-        self, parameters: Any, fractional_bits: Sequence[int], *codes: npt.NDArray[Any]
-    ) -> npt.NDArray[Any]:
+    def forward_gradient(self, rows: Reals, *inputs: Reals) -> Reals:
+        """Directions of active units."""
+        return rows * (inputs[0] > 0.0)[:, None]
+
+    def integer(self, parameters: Any, fractional_bits: Sequence[int], *codes: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """The positive part of the codes."""
         return np.maximum(codes[0], 0)
 

@@ -59,9 +59,11 @@ class Reshape(Op):
         """The rows, reshaped back."""
         return self._to(rows, self.shape, self.input_shape)
 
-    def integer(
-        self, parameters: Any, fractional_bits: Sequence[int], *codes: npt.NDArray[Any]
-    ) -> npt.NDArray[Any]:
+    def forward_gradient(self, rows: Reals, *inputs: Reals) -> Reals:
+        """The directions, reshaped."""
+        return self._to(rows, self.input_shape, self.shape)
+
+    def integer(self, parameters: Any, fractional_bits: Sequence[int], *codes: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """The reshaped codes."""
         return self.evaluate(codes[0])
 
