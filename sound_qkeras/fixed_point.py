@@ -145,9 +145,14 @@ def to_grid(x: npt.ArrayLike, fractional_bits: int) -> Reals:
 
     Exact: scaling by a power of two only loses bits when the result is below 2**-1022, which rounds to zero anyway.
     """
-    return np.rint(np.ldexp(np.asarray(x, dtype=np.float64), fractional_bits))
+    return np.rint(scaled(np.asarray(x, dtype=np.float64), fractional_bits))
+
+
+def scaled(x: Reals, exponent: int) -> Reals:
+    """`x * 2**exponent`; as a product where that power is a float64, which is much faster than `np.ldexp`."""
+    return x * 2.0**exponent if abs(exponent) < 1000 else np.ldexp(x, exponent)
 
 
 def from_codes(codes: npt.ArrayLike, fractional_bits: int) -> Reals:
     """Values of integer codes: `codes * 2**-fractional_bits`, exact while codes stay within 53 bits."""
-    return np.ldexp(np.asarray(codes).astype(np.float64), -fractional_bits)
+    return scaled(np.asarray(codes).astype(np.float64), -fractional_bits)

@@ -1,5 +1,7 @@
 """Bad input to `quantize`, and solvers that are missing, slow or wrong: a clear error, or a proved result."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -16,6 +18,9 @@ from sound_qkeras.errors import (
 from sound_qkeras.network import Network, Node
 from sound_qkeras.network.ops import Dense, Input
 from sound_qkeras.tuning import milp
+from sound_qkeras.tuning.build import narrow
+from sound_qkeras.tuning.search import Search
+from sound_qkeras.verify.proof import bound_leaves
 from tests import networks
 
 NAN, INFINITY = float("nan"), float("inf")
@@ -69,6 +74,7 @@ def test_a_missing_file(tmp_path, name):
         quantize(tmp_path / name)
 
 
+@pytest.mark.keras  # h5py comes with TensorFlow
 @pytest.mark.parametrize("name", ["model.h5", "model.keras"])
 @pytest.mark.parametrize("content", [b"", b"no model at all", b"\x89HDF\r\n\x1a\n" + b"\0" * 100, b"PK\x03\x04" + b"\0" * 50])
 def test_an_empty_or_corrupt_file(tmp_path, name, content):
@@ -146,22 +152,14 @@ def test_a_solver_that_answers_nonsense_proves_nothing(network, monkeypatch, cho
 
 @pytest.mark.solver
 def test_a_search_that_returns_other_integers_than_it_proved_is_refused(network, monkeypatch):
-    from sound_qkeras import pipeline
-
-    real = pipeline.Search.run
+    real = Search.run
 
     def coarse(self):
         outcome = real(self)
-        bits = {group: min(found) for group, found in self.candidates.items()}
-        attempt = self.attempt(bits)
-        from dataclasses import replace
-
-        from sound_qkeras.tuning.build import narrow
-        from sound_qkeras.verify.proof import bound_leaves
-
+        attempt = self.attempt({group: min(found) for group, found in self.candidates.items()})
         ranges = bound_leaves(attempt.quantized, self.box, outcome.tree).ranges
         return replace(outcome, quantized=narrow(attempt.quantized, ranges))
 
-    monkeypatch.setattr(pipeline.Search, "run", coarse)
+    monkeypatch.setattr(Search, "run", coarse)
     with pytest.raises(VerificationError, match="exceeds the tolerance|overflow|reach"):
         quantize(network)

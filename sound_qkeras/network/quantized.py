@@ -117,7 +117,8 @@ class QuantizedNetwork:
         codes: dict[str, npt.NDArray[Any]] = {}
         for node in self.network.nodes:
             if isinstance(node.op, Input):
-                codes[node.name] = self.formats[node.name].quantize(samples).astype(np.float64)
+                output = self.formats[node.name]
+                codes[node.name] = np.clip(to_grid(samples, output.fractional_bits), output.min_code, output.max_code)
                 continue
             bits = [self.fractional_bits[name] for name in node.inputs]
             inputs = [codes[name] for name in node.inputs]

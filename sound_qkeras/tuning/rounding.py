@@ -23,6 +23,8 @@ from sound_qkeras.tuning.build import Parameters
 # Flips tried, best first, between two evaluations of all gains.
 FLIPS_PER_SWEEP = 64
 MOST_SWEEPS = 60
+# A sweep ends when so many flips in a row help no more, after those before them.
+MOST_FAILURES = 12
 # A sweep that lowers the sum of squares by less than this share is the last.
 LEAST_GAIN = 0.01
 # Layers whose error is below this share of the tolerance have nothing worth cancelling.
@@ -91,13 +93,16 @@ def cancel_errors(
 def _sweep(layers: list[_Layer], residual: Reals) -> Reals:
     """Try the best flips of all layers, best first; returns the errors that are left."""
     candidates = sorted((gain, number, at) for number, layer in enumerate(layers) for gain, at in layer.best(residual))
-    square = np.sum(residual**2)
+    square, failures = float(np.vdot(residual, residual)), 0
     for _, number, at in candidates[:FLIPS_PER_SWEEP]:
-        change = layers[number].change(at)
-        changed = residual + change
-        if np.sum(changed**2) < square:
-            residual, square = changed, np.sum(changed**2)
+        changed = residual + layers[number].change(at)
+        now = float(np.vdot(changed, changed))
+        failures = 0 if now < square else failures + 1
+        if now < square:
+            residual, square = changed, now
             layers[number].flip(at)
+        elif failures == MOST_FAILURES:
+            break
     return residual
 
 
@@ -118,8 +123,7 @@ class _Layer:
     def error(self) -> Reals:
         """This layer's part of the first-order error, `(samples, outputs)`."""
         change = self.inputs @ self.residual + self.bias_residual
-        error: Reals = (self.gradients @ change[:, :, None])[..., 0]
-        return error
+        return np.asarray(self.gradients @ change[:, :, None], dtype=np.float64)[..., 0]
 
     def direction(self) -> Reals:
         """The step to each weight's other neighbour."""

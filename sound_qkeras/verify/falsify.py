@@ -36,7 +36,7 @@ def errors(quantized: QuantizedNetwork, samples: Reals) -> Reals:
     return np.concatenate(found)
 
 
-def falsify(quantized: QuantizedNetwork, box: Interval, *, evaluations: int = 60_000, seed: int = 0) -> Counterexample:
+def falsify(quantized: QuantizedNetwork, box: Interval, *, evaluations: int = 30_000, seed: int = 0) -> Counterexample:
     """Corners, random points and hill climbing from the best of them.
 
     Args:

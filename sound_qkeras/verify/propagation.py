@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sound_qkeras.fixed_point import to_grid
+from sound_qkeras.fixed_point import from_codes, to_grid
 from sound_qkeras.interval import Interval, Reals, gamma, inflate
 from sound_qkeras.network.graph import Network, Node, size_of
 from sound_qkeras.network.ops import Affine, AffinePair, Facts, Input, Relu, Remainder, Rows
@@ -148,7 +148,7 @@ def _round(result: Propagation, node: Node) -> None:
     dropped = real_input or quantized.exact_bits[node.name] > output.fractional_bits
     always_zero = (fixed.lower == 0.0) & (fixed.upper == 0.0)
     roundoff = np.where(always_zero | (not dropped), 0.0, 0.5 * output.step)
-    rounded = fixed.mapped(lambda x: np.ldexp(to_grid(x, output.fractional_bits), -output.fractional_bits))
+    rounded = fixed.mapped(lambda x: from_codes(to_grid(x, output.fractional_bits), output.fractional_bits))
     result.exact[node.name] = fixed
     result.roundoff[node.name] = roundoff
     result.facts[node.name] = Facts(value, rounded, difference.widened(roundoff).intersect(rounded - value))

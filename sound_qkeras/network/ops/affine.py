@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sound_qkeras.errors import ModelError
-from sound_qkeras.fixed_point import Codes, Format, from_codes
+from sound_qkeras.fixed_point import Codes, Format, from_codes, scaled
 from sound_qkeras.interval import Interval, exact_difference, gamma, inflate, read_only
 from sound_qkeras.network.ops.base import Facts, Op, Reals, Remainder, Rows, Shape, contract
 
@@ -243,8 +243,8 @@ class Affine(Op):
         if codes[0].dtype == object:
             total = self.apply(integers.kernel.astype(object), codes[0])
             return total * (1 << shifts[0]) + integers.bias.astype(object) * (1 << shifts[1])
-        total = np.ldexp(self.apply(integers.kernel.astype(np.float64), codes[0]), shifts[0])
-        return total + np.ldexp(integers.bias.astype(np.float64), shifts[1])
+        kernel = scaled(integers.kernel.astype(np.float64), shifts[0])
+        return self.apply(kernel, codes[0]) + scaled(integers.bias.astype(np.float64), shifts[1])
 
     def fractional_bits(self, parameters: AffinePair, *inputs: int) -> int:
         """Those of a product or of the bias, whichever are more."""
