@@ -14,7 +14,7 @@ from sound_qkeras.files import check_writable
 from sound_qkeras.interval import Interval
 from sound_qkeras.keras_io.environment import import_keras
 from sound_qkeras.network import Network
-from sound_qkeras.pipeline import Progress, check_options, quantize, read
+from sound_qkeras.pipeline import Progress, check_options, describe_box, quantize, read
 from sound_qkeras.result import Result
 from sound_qkeras.tuning.costs import GroupCost
 
@@ -65,6 +65,7 @@ class SoundQuant(keras.callbacks.Callback):
         word_lengths: tuple[int, int] = (2, 40),
         effort: str | float = "normal",
         solver: str = "highs",
+        rescale_units: bool = True,
         progress: Progress | None = None,
     ) -> None:
         """Check everything that can be checked without a model.
@@ -80,6 +81,7 @@ class SoundQuant(keras.callbacks.Callback):
             word_lengths: fewest and most bits of a weight or result.
             effort: "fast", "normal", "max", or a time budget in seconds, for every run.
             solver: a MILP solver that Pyomo finds by name.
+            rescale_units: let hidden units be multiplied by powers of two, as `sound_qkeras.quantize` does.
             progress: called with a stage's name and the fraction of it that is done, during every run.
 
         Raises:
@@ -100,6 +102,7 @@ class SoundQuant(keras.callbacks.Callback):
             "word_lengths": word_lengths,
             "effort": effort,
             "solver": solver,
+            "rescale_units": rescale_units,
             "progress": progress,
         }
         self.result: Result | None = None
@@ -185,11 +188,11 @@ class SoundQuant(keras.callbacks.Callback):
 
     def _region(self, network: Network) -> tuple[Interval, str]:
         """The box, and where it came from."""
-        wider = f", widened by {self.margin:g} of its width on every side" if self.margin else ""
         if self._observer is None:
-            return make_box(self.box, network.input_shape, self.margin), f"given{wider}"
-        box = make_box(self._observer.box(), network.input_shape, self.margin)
-        return box, f"observed on {self._observer.batches} training batches{wider}"
+            ends, source = self.box, "given"
+        else:
+            ends, source = self._observer.box(), f"observed on {self._observer.batches} training batches"
+        return make_box(ends, network.input_shape, self.margin), describe_box(source, self.margin)
 
     def _check(self, network: Network) -> None:
         """What the last run would stumble over is said before the first epoch."""

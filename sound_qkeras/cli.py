@@ -65,6 +65,7 @@ Solver = Annotated[
     str, typer.Option(metavar="NAME", help="A MILP solver that Pyomo finds: highs, cbc, scip, gurobi, ...")
 ]
 WordLengths = Annotated[tuple[int, int], typer.Option(metavar="FEWEST MOST", help="Bits a weight or result may have.")]
+Rescale = Annotated[bool, typer.Option(help="Let hidden units be multiplied by powers of two, which saves bits.")]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -116,6 +117,7 @@ def quantize(
     effort: Effort = "normal",
     solver: Solver = "highs",
     word_lengths: WordLengths = (2, 40),
+    rescale: Rescale = True,
 ) -> None:
     """Quantise a trained model within a tolerance that is proved for every input in a box."""
     with _clear_errors(f"; '{out}' is as it was"):
@@ -142,6 +144,7 @@ def quantize(
                 effort=parsed_effort,
                 solver=solver,
                 word_lengths=word_lengths,
+                rescale_units=rescale,
                 box_source=source,
                 progress=progress,
             )

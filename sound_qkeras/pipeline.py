@@ -93,7 +93,7 @@ def quantize(
             region,
             tolerance,
             outcome.tree,
-            box_source=box_source,
+            box_source=describe_box(box_source, margin),
             error_budget=outcome.error_budget,
             versions=tool_versions(),
             rescaling=exponents,
@@ -134,6 +134,11 @@ def read(model: Any) -> Network:
     from sound_qkeras.keras_io import read_model
 
     return read_model(model)
+
+
+def describe_box(source: str, margin: float) -> str:
+    """Where a box came from, for its certificate."""
+    return f"{source}, widened by {margin:g} of its width on every side" if margin else source
 
 
 def check_options(

@@ -125,7 +125,7 @@ def test_a_place_that_cannot_be_written_is_found_before_the_work(tmp_path, monke
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "thesis.tex").write_text("mine", encoding="utf-8")
     for place in ("file", "file/deeper", "folder"):
-        with pytest.raises(InputError, match="file|thesis"):
+        with pytest.raises(InputError, match=r"file|thesis"):
             random_result().save(tmp_path / place)
 
 

@@ -76,10 +76,12 @@ def test_a_missing_file(tmp_path, name):
 
 @pytest.mark.keras  # h5py comes with TensorFlow
 @pytest.mark.parametrize("name", ["model.h5", "model.keras"])
-@pytest.mark.parametrize("content", [b"", b"no model at all", b"\x89HDF\r\n\x1a\n" + b"\0" * 100, b"PK\x03\x04" + b"\0" * 50])
+@pytest.mark.parametrize(
+    "content", [b"", b"no model at all", b"\x89HDF\r\n\x1a\n" + b"\0" * 100, b"PK\x03\x04" + b"\0" * 50]
+)
 def test_an_empty_or_corrupt_file(tmp_path, name, content):
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(FileFormatError, match="empty|corrupt|truncated|neither"):
+    with pytest.raises(FileFormatError, match=r"empty|corrupt|truncated|neither"):
         quantize(tmp_path / name)
 
 
@@ -161,5 +163,5 @@ def test_a_search_that_returns_other_integers_than_it_proved_is_refused(network,
         return replace(outcome, quantized=narrow(attempt.quantized, ranges))
 
     monkeypatch.setattr(Search, "run", coarse)
-    with pytest.raises(VerificationError, match="exceeds the tolerance|overflow|reach"):
+    with pytest.raises(VerificationError, match=r"exceeds the tolerance|overflow|reach"):
         quantize(network)

@@ -83,7 +83,16 @@ def test_refused(box, says):
 
 @pytest.mark.parametrize(
     "box",
-    [(1.0, -1.0), (NAN, 1), (0, INFINITY), ([1, 2], [1, 2, 3]), "abc", np.zeros((0, 2)), ([[1], [2, 3]], 4), (-1e300, 1)],
+    [
+        (1.0, -1.0),
+        (NAN, 1),
+        (0, INFINITY),
+        ([1, 2], [1, 2, 3]),
+        "abc",
+        np.zeros((0, 2)),
+        ([[1], [2, 3]], 4),
+        (-1e300, 1),
+    ],
 )
 def test_refused_without_a_network(box):
     with pytest.raises(InputError):
@@ -92,7 +101,7 @@ def test_refused_without_a_network(box):
 
 @pytest.mark.parametrize("margin", [-0.1, NAN, INFINITY, "wide", None, 1e300])
 def test_refused_margins(margin):
-    with pytest.raises(InputError, match="margin|float32"):
+    with pytest.raises(InputError, match=r"margin|float32"):
         make_box((0.0, 1.0), (2,), margin)
 
 

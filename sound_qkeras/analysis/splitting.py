@@ -153,8 +153,8 @@ def refine(
 
 
 def _how_many(open_leaves: int, left: int) -> int:
-    """Half of the open leaves, within what one batch and the budget allow."""
-    return max(1, min(256, left, (open_leaves + 1) // 2))
+    """All open leaves while they are few, then the worse half, within what one batch and the budget allow."""
+    return max(1, min(256, left, open_leaves if open_leaves <= 64 else open_leaves // 2))
 
 
 def _best_axis(result: Propagation, rows: Mapping[str, Rows], output: Indices) -> Indices:

@@ -96,7 +96,7 @@ def estimate(quantized: QuantizedNetwork, *, reuse_factor: int = 1) -> CostEstim
     """
     if reuse_factor != int(reuse_factor) or reuse_factor < 1:
         raise InputError(f"reuse_factor {reuse_factor!r} is not a whole number of at least 1")
-    magnitudes = quantized.accumulator_magnitudes()
+    magnitudes = quantized.accumulator_magnitudes
     layers = [
         _affine(quantized, node, reuse_factor, magnitudes[node.name])
         if node.name in quantized.parameters

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from sound_qkeras import __version__
 from sound_qkeras.errors import InputError
-from sound_qkeras.hls.files import write_tree
+from sound_qkeras.files import atomic_directory, check_writable
 from sound_qkeras.hls.options import InputGuard, Options, Style, Target
 from sound_qkeras.hls.plan import make_plan
 from sound_qkeras.hls.render import environment, layer_text, parts
@@ -26,6 +26,7 @@ UNROLLED_LIMIT = 16384
 # What the C target adds up in.
 C_BITS = 64
 
+REPORT = "report.json"
 # File of the export -> its template.
 FILES: dict[str, dict[str, str]] = {
     "hls": {
@@ -48,6 +49,7 @@ FILES: dict[str, dict[str, str]] = {
         "build/Makefile": "c/Makefile.j2",
         "README.md": "README.md.j2",
     },
+    "verilog": {"src/net.v": "verilog/net.v.j2", "README.md": "README.md.j2"},
 }
 
 
@@ -79,7 +81,8 @@ def export_hls(
         box: `(lower, upper)`, each of the input's shape: the inputs the formats were proved for.
         style: "unrolled" is straight code, one line per weight that is not zero, one input per clock cycle; "loops" is
             loops over arrays, whose code does not grow with the number of weights.
-        target: "hls" is C++ for Vitis HLS on ap_types, "c" is portable C99 on <stdint.h>.
+        target: "hls" is C++ for Vitis HLS on ap_types, "c" is portable C99 on <stdint.h>,
+            "verilog" one module of adders and registers.
         input_guard: "saturate" clamps inputs outside the input format to it; None lets them wrap. Neither says anything
             about results outside the box.
         reuse_factor: how often each multiplier is used per input (style "loops", target "hls").
@@ -88,12 +91,12 @@ def export_hls(
         name: the top function, a C identifier.
         vectors: random samples for the test bench, beside corners, ties and zero; 256 by default, fewer where inputs
             are large.
-        overwrite: replace an earlier export.
+        overwrite: replace an earlier export, with everything in its directory.
         ranges: proved `(lower, upper)` of nodes by name, for comments and report.
         certificate: what is proved (bound, eps, tier, ...), plain values for report and README.
 
     Returns:
-        The directory.
+        The directory's absolute path.
 
     Raises:
         InputError: an option, the box, a name or the directory is not usable, or the network does not fit the style.
@@ -104,6 +107,7 @@ def export_hls(
     options = Options(style, target, input_guard, reuse_factor, part, clock_ns, name)
     if vectors is not None and vectors < 1:
         raise InputError(f"vectors {vectors} is not a number of samples of at least 1")
+    target_folder = check_directory(directory, overwrite=overwrite)
     plan = make_plan(quantized, options, ranges)
     check_size(plan)
     lower, upper = check_box(plan, box)
@@ -111,13 +115,34 @@ def export_hls(
     jinja = environment()
     shared = parts(plan)
     shared |= {"version": __version__, "vectors": len(made), "certificate": dict(certificate or {})}
-    shared["flags"] = FLAGS[target]
+    shared["flags"] = FLAGS.get(target, ())
     shared["texts"] = {layer.identifier: layer_text(jinja, shared, layer) for layer in plan.layers}
     files = {file: jinja.get_template(template).render(shared) for file, template in FILES[target].items()}
     files["tb/inputs.dat"] = inputs_table(made)
     files["tb/expected.dat"] = expected_table(made)
-    files["report.json"] = report_text(plan, (lower, upper), made, certificate)
-    return write_tree(Path(directory), files, overwrite=overwrite, generator=GENERATOR)
+    files[REPORT] = report_text(plan, (lower, upper), made, certificate)
+    with atomic_directory(target_folder, markers=(REPORT,)) as folder:
+        for file, text in files.items():
+            (folder / file).parent.mkdir(exist_ok=True)
+            (folder / file).write_text(text, encoding="utf-8", newline="\n")
+    return target_folder
+
+
+def check_directory(directory: str | Path, *, overwrite: bool) -> Path:
+    """Find out, before any work is done, that an export may be written here.
+
+    Raises:
+        InputError: the place cannot be written, is not empty and not to be overwritten, or is not an earlier export.
+    """
+    folder = check_writable(directory, markers=(REPORT,))
+    report = folder / REPORT
+    if not report.exists():
+        return folder
+    if GENERATOR not in report.read_text(encoding="utf-8", errors="replace"):
+        raise InputError(f"'{folder}' holds a {REPORT} that is not ours; name an empty or new directory")
+    if not overwrite:
+        raise InputError(f"'{folder}' holds an earlier export; pass overwrite=True, or name another directory")
+    return folder
 
 
 def check_size(plan: Plan) -> None:

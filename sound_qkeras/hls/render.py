@@ -41,8 +41,8 @@ def environment() -> Environment:
         keep_trailing_newline=True,
         autoescape=False,
     )
-    types = (ap_fixed, ap_int, exact_type, integer_bits, signed_bits, stdint)
-    texts = (declaration, describe, plain, plus, shifted_left, step)
+    types = (ap_fixed, ap_int, exact_type, integer_bits, signed_bits, signed_width, stdint)
+    texts = (declaration, describe, mangled, plain, plus, shifted_left, step)
     jinja.filters.update({function.__name__: function for function in (*types, *texts)})
     return jinja
 
@@ -62,6 +62,7 @@ def parts(plan: Plan) -> dict[str, Any]:
         "sums": {identifier for identifier, writer in writers.items() if writer.sums},
         "constants": {layer.identifier: writer_for(layer.node).constants(layer, plan.options) for layer in plan.layers},
         "contexts": contexts,
+        **registers(plan),
         **sharing(plan, contexts),
     }
 
@@ -122,6 +123,16 @@ def stdint(output: Format) -> str:
 def shifted_left(bits: int | None) -> str:
     """The C text of a left shift, empty for none."""
     return f" << {bits}" if bits else ""
+
+
+def signed_width(output: Format) -> int:
+    """Bits of a signed number that holds the codes of a format."""
+    return output.word_length + (not output.signed)
+
+
+def mangled(name: str) -> str:
+    """A Verilog name as cxxrtl spells it in C++."""
+    return name.replace("_", "__")
 
 
 def plus(bits: int) -> str:
@@ -185,6 +196,12 @@ def _wrapped(codes: Codes, indent: str) -> Iterator[str]:
     for start in range(0, len(texts), count):
         comma = "," if start + count < len(texts) else ""
         yield indent + ", ".join(texts[start : start + count]) + comma
+
+
+def registers(plan: Plan) -> dict[str, Any]:
+    """For Verilog: the tensors that are registers, rounded ones and the output, and how many lie between x and y."""
+    found = [layer.identifier for layer in plan.layers if layer.output.rounded or layer.output is plan.output]
+    return {"registered": set(found), "latency": len(found)}
 
 
 def sharing(plan: Plan, contexts: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from sound_qkeras.errors import InputError, VerificationError
 from sound_qkeras.fixed_point import Codes, Format, to_grid
 from sound_qkeras.hls.tensors import Plan
-from sound_qkeras.network.quantized import round_integers, to_python_integers
+from sound_qkeras.network.quantized import as_integers, round_integers
 from sound_qkeras.simulate import simulate_codes
 
 Reals = npt.NDArray[np.float64]
@@ -117,7 +117,7 @@ def _overflowing(plan: Plan, samples: Reals) -> str:
         bits = [quantized.fractional_bits[name] for name in node.inputs]
         inputs = [codes[name] for name in node.inputs]
         if node.name in quantized.wide_layers:
-            inputs = [to_python_integers(array) for array in inputs]
+            inputs = [as_integers(array, object) for array in inputs]
         exact = node.op.integer(quantized.pairs.get(node.name), bits, *inputs)
         tensor = plan.tensors[node.name]
         shift = tensor.format.fractional_bits - quantized.exact_bits[node.name]

@@ -21,6 +21,8 @@ Reals = npt.NDArray[np.float64]
 
 # Up to here every float64 sum of integers is exact, in any order.
 EXACT_LIMIT = 2.0**53
+# Below this, int64 sums cannot wrap, with a bit to spare.
+INT64_LIMIT = 2.0**62
 MOST_FRACTIONAL_BITS = 300
 
 
@@ -108,10 +110,11 @@ class QuantizedNetwork:
         digest.update(repr((sorted(self.formats.items()), sorted(self.accumulators.items()))).encode())
         return digest.hexdigest()
 
-    def simulate_all(self, x: npt.ArrayLike) -> dict[str, npt.NDArray[Any]]:
+    def simulate_all(self, x: npt.ArrayLike, *, exact: bool = True) -> dict[str, npt.NDArray[Any]]:
         """Codes of every node for samples `(n, *input_shape)`; see `simulate`.
 
-        Arrays of float64 holding integers, or of Python integers behind a layer whose sums may exceed 53 bits.
+        Arrays of float64 holding integers; behind a layer whose sums may exceed 53 bits of int64, and behind one whose sums
+        may exceed 63 bits of Python integers, which are slow. `exact=False` keeps float64 everywhere, for searches.
         """
         samples = as_samples(x, self.network.input_shape)
         codes: dict[str, npt.NDArray[Any]] = {}
@@ -122,10 +125,11 @@ class QuantizedNetwork:
                 continue
             bits = [self.fractional_bits[name] for name in node.inputs]
             inputs = [codes[name] for name in node.inputs]
-            if node.name in self.wide_layers:
-                inputs = [to_python_integers(array) for array in inputs]
-            exact = node.op.integer(self.pairs.get(node.name), bits, *inputs)
-            codes[node.name] = self._round(node.name, exact)
+            if exact and node.name in self.wide_layers:
+                wide = np.int64 if self.accumulator_magnitudes[node.name] < INT64_LIMIT else object
+                inputs = [as_integers(array, wide) for array in inputs]
+            result = node.op.integer(self.pairs.get(node.name), bits, *inputs)
+            codes[node.name] = self._round(node.name, result)
         return codes
 
     def _round(self, name: str, exact: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -133,14 +137,15 @@ class QuantizedNetwork:
             return exact
         output = self.formats[name]
         shift = output.fractional_bits - self.exact_bits[name]
-        scaled = to_grid(exact, shift) if exact.dtype != object else round_integers(exact, shift)
+        scaled = to_grid(exact, shift) if exact.dtype == np.float64 else round_integers(exact, shift)
         return np.clip(scaled, output.min_code, output.max_code).astype(np.float64)
 
     @cached_property
     def wide_layers(self) -> frozenset[str]:
         """Affine nodes whose sums may need more than 53 bits: neither float64 nor QKeras is exact there."""
-        return frozenset(name for name, size in self.accumulator_magnitudes().items() if not size <= EXACT_LIMIT)
+        return frozenset(name for name, size in self.accumulator_magnitudes.items() if not size <= EXACT_LIMIT)
 
+    @cached_property
     def accumulator_magnitudes(self) -> dict[str, float]:
         """For each affine node, the largest sum of absolute terms in steps, over every code its input format has.
 
@@ -185,20 +190,19 @@ def _check_codes(node: Node, op: Affine, codes: AffineCodes) -> None:
             raise ModelError(f"layer '{node.layer}' {kind}: a code does not fit {output}")
 
 
-def to_python_integers(codes: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """The same integers as an object array, whose arithmetic never rounds."""
-    return codes if codes.dtype == object else codes.astype(np.int64).astype(object)
+def as_integers(codes: npt.NDArray[Any], kind: type) -> npt.NDArray[Any]:
+    """The same integers as int64 or, with `kind=object`, as Python integers, whose arithmetic never wraps."""
+    return codes.astype(np.int64).astype(kind) if codes.dtype != object else codes.astype(kind)
 
 
 def round_integers(codes: npt.NDArray[Any], shift: int) -> npt.NDArray[Any]:
-    """`codes * 2**shift` rounded half to even, for Python integers of any size."""
+    """`codes * 2**shift` rounded half to even, for int64 or Python integers."""
     if shift >= 0:
         return codes * (1 << shift)
     floor = codes >> -shift
-    twice_rest = 2 * (codes - (floor << -shift))
-    half = 1 << -shift
-    up = (twice_rest > half) | ((twice_rest == half) & (floor % 2 == 1))
-    return floor + up.astype(np.int64).astype(object)
+    rest, half = codes - (floor << -shift), 1 << (-shift - 1)
+    up = (rest > half) | ((rest == half) & (floor % 2 == 1))
+    return floor + up.astype(np.int64)
 
 
 def check_exactness(quantized: QuantizedNetwork) -> None:

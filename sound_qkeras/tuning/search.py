@@ -206,7 +206,7 @@ class Search:
             for name, found in self.ranges.items()
         }
         narrowed = {name: Format.for_range(*ranges[name], f.fractional_bits) for name, f in quantized.formats.items()}
-        sizes = QuantizedNetwork(self.network, quantized.parameters, narrowed, {}).accumulator_magnitudes()
+        sizes = QuantizedNetwork(self.network, quantized.parameters, narrowed, {}).accumulator_magnitudes
         return float(np.log2(max(1.0, *sizes.values()))) + 0.5
 
     def start(self) -> Attempt:

@@ -225,19 +225,20 @@ def test_directories(tmp_path):
     folder = tmp_path / "net"
     folder.mkdir()
     export_hls(quantized, folder, box=box)  # an empty one is used
-    (folder / "mine.txt").write_text("keep", encoding="utf-8")
     (folder / "src" / "stale.h").touch()
-    with pytest.raises(InputError, match=r"not empty.*overwrite=True"):
+    with pytest.raises(InputError, match=r"an earlier export; pass overwrite=True"):
         export_hls(quantized, folder, box=box)
     assert (folder / "src" / "stale.h").exists()
     export_hls(quantized, folder, box=box, overwrite=True)
-    assert tree(folder) == HLS_TREE | {"mine.txt"}
-    with pytest.raises(InputError, match="is a file"):
-        export_hls(quantized, folder / "mine.txt", box=box, overwrite=True)
+    assert tree(folder) == HLS_TREE
+    (tmp_path / "file").touch()
     (tmp_path / "project" / "src").mkdir(parents=True)
-    with pytest.raises(InputError, match=r"holds \['src'\].*not ours"):
-        export_hls(quantized, tmp_path / "project", box=box, overwrite=True)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["net", "project"]
+    (tmp_path / "reports").mkdir()
+    (tmp_path / "reports" / "report.json").write_text("{}", encoding="utf-8")
+    for name, message in (("file", "is a file"), ("project", "not empty"), ("reports", "not ours")):
+        with pytest.raises(InputError, match=message):
+            export_hls(quantized, tmp_path / name, box=box, overwrite=True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "net", "project", "reports"]
 
 
 def test_a_failure_leaves_the_earlier_export(tmp_path):

@@ -279,9 +279,7 @@ def test_logs_reach_history_tensorboard_and_checkpoints(data, tmp_path):
 def test_logs_reach_history_and_checkpoints(data, tmp_path):
     model, sound = small(), sound_quant(every=2)
     files = tmp_path / "{epoch}-{sound_weight_bits:.0f}.weights.h5"
-    save = keras.callbacks.ModelCheckpoint(
-        str(files), "sound_weight_bits", save_best_only=True, save_weights_only=True
-    )
+    save = keras.callbacks.ModelCheckpoint(str(files), "sound_weight_bits", save_best_only=True, save_weights_only=True)
     check_history(fit(model, *data, callbacks=[sound, save], epochs=5), sound)
     assert sorted(file.name for file in tmp_path.iterdir())[0].startswith("2-")
 
@@ -396,7 +394,9 @@ class Begin(keras.callbacks.Callback):
 
 def test_diverged_weights_are_reported(data, caplog):
     model, sound = small(), sound_quant()
-    ruin = keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: model.layers[0].kernel.assign(np.full((3, 4), np.nan)))
+    ruin = keras.callbacks.LambdaCallback(
+        on_epoch_end=lambda *_: model.layers[0].kernel.assign(np.full((3, 4), np.nan))
+    )
     history = fit(model, *data, callbacks=[ruin, sound])
     assert len(history.history["loss"]) == 2
     assert "NaN" in str(sound.error)

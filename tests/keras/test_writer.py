@@ -138,7 +138,7 @@ def test_float32_equals_the_simulator_where_sums_fit_24_bits(seed):
     rng = np.random.default_rng(seed)
     network = random_network(rng, [int(size) for size in rng.integers(1, 30, size=3)])
     narrow = quantized(network, box(network), 7, 6)
-    assert max(narrow.accumulator_magnitudes().values()) <= 2**24
+    assert max(narrow.accumulator_magnitudes.values()) <= 2**24
     for scale in (1.0, 20.0):
         x = samples(rng, box(network), 300, scale).astype(np.float32)
         np.testing.assert_array_equal(call(to_qkeras(narrow), x), simulate(narrow, x))

@@ -11,6 +11,7 @@ import numpy as np
 
 from sound_qkeras.errors import InputError
 from sound_qkeras.fixed_point import Codes, Format
+from sound_qkeras.hls.adders import AdderGraph, Term, constant, wire_of
 from sound_qkeras.hls.options import Options
 from sound_qkeras.hls.tensors import Layer, Tensor
 from sound_qkeras.hls.writers.base import Constant, OpWriter
@@ -83,6 +84,19 @@ def accumulator_of(quantized: QuantizedNetwork, node: Node) -> Format:
     return quantized.accumulators[node.name]
 
 
+def adder_layer(layer: Layer, codes: AffineCodes, align: Alignment) -> dict[str, Any]:
+    """The adders of a layer, and the text of each output's sum modulo the accumulator's width."""
+    graph = AdderGraph(f"{layer.identifier}_s", layer.output.exact.word_length)
+    source = layer.source
+    inputs = [wire_of(f"{source.identifier}_y{i}", source.format) for i in range(source.size)]
+    totals: list[str] = []
+    for weights, bias in zip(codes.kernel.T.tolist(), codes.bias.tolist(), strict=True):
+        terms = [graph.product(x, w).shifted(align.products or 0) for x, w in zip(inputs, weights, strict=True) if w]
+        terms += [Term(constant(bias), align.bias or 0, 1)] if bias else []
+        totals.append(str(graph.sum(terms) or 0))
+    return {"adders": graph.adders, "totals": totals}
+
+
 class DenseWriter(OpWriter):
     """`y = x @ kernel + bias`."""
 
@@ -109,12 +123,15 @@ class DenseWriter(OpWriter):
         """Alignment, the inputs each output uses (unrolled), and the unroll factors (loops)."""
         codes = codes_of(layer)
         kernel = codes.kernel.T
+        straight = options.style == "unrolled"
+        verilog = adder_layer(layer, codes, _alignment(layer)) if options.target == "verilog" else {}
         return {
+            **verilog,
             "align": _alignment(layer),
             "kernel_format": codes.kernel_format,
             "bias_format": codes.bias_format,
-            "terms": [np.flatnonzero(row).tolist() for row in kernel] if options.style == "unrolled" else [],
-            "biased": codes.bias.astype(bool).tolist() if options.style == "unrolled" else [],
+            "terms": [np.flatnonzero(row).tolist() for row in kernel] if straight else [],
+            "biased": codes.bias.astype(bool).tolist() if straight else [],
             "nonzero": int(np.count_nonzero(kernel)),
             "weights": kernel.size,
             "factors": Factors.of(kernel.shape[1], kernel.shape[0], options.reuse_factor),

@@ -41,12 +41,12 @@ class AffineCodes:
     @cached_property
     def kernel_value(self) -> Reals:
         """The kernel the fixed-point network multiplies with, exactly."""
-        return from_codes(self.kernel, self.kernel_format.fractional_bits)
+        return read_only(from_codes(self.kernel, self.kernel_format.fractional_bits))
 
     @cached_property
     def bias_value(self) -> Reals:
         """The bias the fixed-point network adds, exactly."""
-        return from_codes(self.bias, self.bias_format.fractional_bits)
+        return read_only(from_codes(self.bias, self.bias_format.fractional_bits))
 
 
 class AffinePair:
@@ -62,6 +62,9 @@ class AffinePair:
         self.bias_slack = _total_slack(lost, op.bias_radius)
         self.kernel_magnitude = np.abs(self.kernel)
         self.kernel_residual_magnitude = np.abs(self.kernel_residual)
+        for array in vars(self).values():
+            if isinstance(array, np.ndarray):
+                array.setflags(write=False)
 
 
 def _total_slack(lost: Reals, radius: Reals | None) -> Reals | None:
@@ -120,7 +123,7 @@ class Affine(Op):
     @cached_property
     def kernel_magnitude(self) -> Reals:
         """Elementwise absolute value of the kernel."""
-        return np.abs(self.kernel)
+        return read_only(np.abs(self.kernel))
 
     def evaluate(self, *inputs: Reals) -> Reals:
         """The float64 value."""
@@ -240,9 +243,10 @@ class Affine(Op):
         product_bits = fractional_bits[0] + integers.kernel_format.fractional_bits
         sum_bits = self.fractional_bits(parameters, *fractional_bits)
         shifts = sum_bits - product_bits, sum_bits - integers.bias_format.fractional_bits
-        if codes[0].dtype == object:
-            total = self.apply(integers.kernel.astype(object), codes[0])
-            return total * (1 << shifts[0]) + integers.bias.astype(object) * (1 << shifts[1])
+        if codes[0].dtype != np.float64:
+            kind = codes[0].dtype
+            total = self.apply(integers.kernel.astype(kind), codes[0])
+            return total * (1 << shifts[0]) + integers.bias.astype(kind) * (1 << shifts[1])
         kernel = scaled(integers.kernel.astype(np.float64), shifts[0])
         return self.apply(kernel, codes[0]) + scaled(integers.bias.astype(np.float64), shifts[1])
 

@@ -1,0 +1,446 @@
+"""The command line: exit codes, one line per failure, and nothing written but what was asked for."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+import sound_qkeras as sq
+from sound_qkeras import __version__, archive, cli, pipeline
+from sound_qkeras.cli import BAD_INPUT, FAILED, INFEASIBLE, INTERRUPTED, OK, main
+from sound_qkeras.errors import SolverError
+from tests import networks
+from tests.results import content, random_result
+
+FILES = ["certificate.json", "formats.json", "network.json", "parameters.npz"]
+WITHOUT_TENSORFLOW = "import sys; sys.modules['tensorflow'] = sys.modules['tf_keras'] = None\n"
+
+
+@pytest.fixture
+def saved(tmp_path, monkeypatch):
+    """A saved result, without its QKeras model."""
+    with monkeypatch.context() as context:
+        context.setitem(sys.modules, "tf_keras", None)
+        return random_result().save(tmp_path / "saved")
+
+
+@pytest.fixture
+def stub(monkeypatch):
+    """What is read instead of a Keras file, so that the command line can be tested without TensorFlow."""
+    network = networks.random_network(np.random.default_rng(0), (3, 5, 2))
+    monkeypatch.setattr(pipeline, "read", lambda model: network)
+    monkeypatch.setitem(sys.modules, "tf_keras", None)
+    return network
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """An empty working directory with a file that stands for a model."""
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    (tmp_path / "work" / "model.h5").write_bytes(b"stands for a model")
+    return tmp_path / "work"
+
+
+def failure(capfd, *arguments):
+    """Exit code and stderr of a call that fails: one or two lines, no traceback, nothing on stdout."""
+    code = main([str(argument) for argument in arguments])
+    out, err = capfd.readouterr()
+    assert code != OK
+    assert out == ""
+    assert 1 <= len(err.splitlines()) <= 2
+    assert "Traceback" not in err
+    return code, err
+
+
+def names(directory):
+    """What a directory holds, hidden files included."""
+    return sorted(entry.name for entry in directory.iterdir())
+
+
+def quantize_arguments(**changes):
+    options = {"eps": "1e-2", "box": ("-1", "1"), "out": "out", "effort": "fast", **changes}
+    found = ["quantize", str(options.pop("model", "model.h5"))]
+    for name, value in options.items():
+        if value is not None:
+            found += [f"--{name.replace('_', '-')}", *(value if isinstance(value, tuple) else (value,))]
+    return [str(argument) for argument in found]
+
+
+# Without a command.
+
+
+def test_version(capfd):
+    assert main(["--version"]) == OK
+    assert capfd.readouterr().out == f"sound-qkeras {__version__}\n"
+
+
+@pytest.mark.parametrize("command", [[], ["quantize"], ["demo"], ["verify"]])
+def test_help(capfd, command):
+    assert main([*command, "--help"]) == OK
+    assert "Usage: sound-qkeras" in capfd.readouterr().out
+
+
+def test_no_command_shows_what_there_is(capfd):
+    assert main([]) == BAD_INPUT
+    out = capfd.readouterr().out
+    assert all(name in out for name in ("quantize", "demo", "verify", "Exit codes"))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["dance"],
+        ["--dance"],
+        ["quantize"],
+        ["quantize", "model.h5"],
+        ["quantize", "model.h5", "--eps"],
+        ["quantize", "model.h5", "--eps", "1", "--box", "1"],
+        ["quantize", "model.h5", "--eps", "1", "--margin", "wide"],
+        ["quantize", "model.h5", "--eps", "1", "--word-lengths", "2", "many"],
+        ["verify"],
+    ],
+)
+def test_usage_errors(capfd, arguments):
+    code, err = failure(capfd, *arguments)
+    assert code == BAD_INPUT
+    assert "--help" in err
+
+
+def test_the_module_is_light():
+    code = "import sys, sound_qkeras.cli; print(*{name.split('.')[0] for name in sys.modules})"
+    done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True)
+    assert not set(done.stdout.split()) & {"tensorflow", "keras", "tf_keras", "qkeras", "pyomo", "numpy"}
+
+
+# quantize: bad input is found before TensorFlow is loaded.
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"eps": "0"}, "eps is 0"),
+        ({"eps": "-1e-3"}, "eps is -0.001"),
+        ({"eps": "nan"}, "eps is nan"),
+        ({"eps": "inf"}, "eps is inf"),
+        ({"eps": "tiny"}, "--eps received 'tiny'"),
+        ({"eps": "1e-3,0"}, "positive"),
+        ({"box": ("1", "-1")}, "empty"),
+        ({"box": ("nan", "1")}, "NaN or infinity"),
+        ({"box": ("-inf", "inf")}, "NaN or infinity"),
+        ({"box": ("low", "1")}, "--box received 'low'"),
+        ({"box": ("-1,-1", "1,1,1")}, "shapes (2,) and (3,)"),
+        ({"box": None}, "--box LO HI or --data"),
+        ({"data": "x.npy"}, "--box LO HI or --data"),
+        ({"box": None, "data": "x.npy"}, "'x.npy' cannot be read (No such file"),
+        ({"box": None, "data": "model.h5"}, "not a .npy file"),
+        ({"margin": "-1"}, "margin"),
+        ({"margin": "nan"}, "margin"),
+        ({"model": "nowhere.h5"}, "'nowhere.h5' does not exist"),
+        ({"cost": "money"}, "weight_bits"),
+        ({"effort": "heroic"}, "fast, normal, max"),
+        ({"effort": "-3"}, "seconds"),
+        ({"word_lengths": ("8", "4")}, "fewest <= most"),
+        ({"solver": "no_such_solver"}, "not available"),
+        ({"out": "model.h5"}, "is a file"),
+        ({"out": "."}, "current directory"),
+        ({"out": "model.h5/deeper"}, "cannot be written"),
+    ],
+)
+def test_bad_input(capfd, here, monkeypatch, changes, says):
+    monkeypatch.setattr(pipeline, "read", lambda model: pytest.fail("the model was read first"))
+    code, err = failure(capfd, *quantize_arguments(**changes))
+    assert code == BAD_INPUT
+    assert says in err
+    assert names(here) == ["model.h5"]
+
+
+def test_an_output_directory_that_is_not_ours_is_refused_before_the_work(capfd, here, monkeypatch):
+    monkeypatch.setattr(pipeline, "read", lambda model: pytest.fail("the model was read first"))
+    (here / "out").mkdir()
+    (here / "out" / "thesis.tex").write_text("mine", encoding="utf-8")
+    code, err = failure(capfd, *quantize_arguments())
+    assert (code, names(here / "out")) == (BAD_INPUT, ["thesis.tex"])
+    assert "thesis.tex" in err
+
+
+@pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="root may write anywhere")
+def test_a_read_only_directory_is_found_before_the_work(capfd, here, monkeypatch):
+    monkeypatch.setattr(pipeline, "read", lambda model: pytest.fail("the model was read first"))
+    here.chmod(0o500)
+    try:
+        code, err = failure(capfd, *quantize_arguments())
+    finally:
+        here.chmod(0o700)
+    assert code == BAD_INPUT
+    assert "cannot be written" in err
+
+
+# quantize: what it does.
+
+
+@pytest.mark.solver
+def test_quantize(capfd, here, stub):
+    assert main(quantize_arguments(eps="1e-2", box=("-1,-2,-1e-1", "1"))) == OK
+    out, err = capfd.readouterr()
+    assert err == ""
+    result = sq.load("out")
+    assert out.splitlines()[-1] == result.summary()
+    assert all(row.kind in out for row in result.formats)
+    assert result.certificate.box.lower.tolist() == [-1.0, -2.0, float(np.float32(-0.1))]
+    assert result.certificate.eps.tolist() == [1e-2, 1e-2]
+    sq.check(result.quantized, result.certificate)
+
+
+@pytest.mark.solver
+@pytest.mark.parametrize("eps", [["1e-2,2e-2"], ["1e-2", "--eps", "2e-2"]])
+def test_one_eps_per_output(here, stub, eps):
+    assert main(quantize_arguments(eps=tuple(eps))) == OK
+    assert sq.load("out").certificate.eps.tolist() == [1e-2, 2e-2]
+
+
+@pytest.mark.solver
+def test_a_box_from_samples_or_files(here, stub):
+    x = np.random.default_rng(0).normal(size=(50, 3)).astype(np.float32)
+    np.save("x.npy", x)
+    assert main(quantize_arguments(box=None, data="x.npy", margin="0.5")) == OK
+    certificate = sq.load("out").certificate
+    assert (
+        certificate.box_source
+        == "smallest and largest values of 50 samples in x.npy, widened by 0.5 of its width on every side"
+    )
+    low, high = x.min(axis=0).astype(np.float64), x.max(axis=0).astype(np.float64)
+    np.testing.assert_allclose(certificate.box.lower, low - 0.5 * (high - low), rtol=1e-6)
+    np.save("low.npy", low)
+    assert main(quantize_arguments(box=("low.npy", "9"))) == OK
+    certificate = sq.load("out").certificate
+    assert (certificate.box.lower.tolist(), certificate.box.upper.tolist()) == (low.tolist(), [9.0] * 3)
+    assert certificate.box_source == "given"
+
+
+@pytest.mark.solver
+def test_an_infeasible_request(capfd, here, stub):
+    code, err = failure(capfd, *quantize_arguments(eps="1e-9", word_lengths=("2", "6")))
+    assert code == INFEASIBLE
+    assert "best proved bound" in err
+    assert "word_lengths=(2," in err
+    assert names(here) == ["model.h5"]
+
+
+def test_a_result_in_the_way_survives_every_failure(capfd, here, stub, monkeypatch):
+    old = random_result(3)
+    old.save("out")
+    for error, code in (
+        (SolverError("no answer", status="maxTimeLimit"), FAILED),
+        (KeyboardInterrupt(), INTERRUPTED),
+        (MemoryError("much too large"), FAILED),
+        (ZeroDivisionError("a bug\nin two lines"), FAILED),
+    ):
+        monkeypatch.setattr(pipeline, "quantize", raising(error))
+        assert failure(capfd, *quantize_arguments())[0] == code
+        assert content(sq.load("out")) == content(old)
+
+
+def raising(error):
+    def fail(*_, **__):
+        raise error
+
+    return fail
+
+
+def test_an_interrupt_says_so(capfd, here, stub, monkeypatch):
+    monkeypatch.setattr(pipeline, "quantize", raising(KeyboardInterrupt()))
+    code, err = failure(capfd, *quantize_arguments())
+    assert (code, err) == (INTERRUPTED, "interrupted; 'out' is as it was\n")
+
+
+def test_a_bug_can_be_seen_on_request(here, stub, monkeypatch):
+    monkeypatch.setattr(pipeline, "quantize", raising(ZeroDivisionError("a bug")))
+    monkeypatch.setenv(cli.DEBUG, "1")
+    with pytest.raises(ZeroDivisionError):
+        main(quantize_arguments())
+
+
+@pytest.mark.solver
+def test_a_network_that_does_not_fit_the_arguments(capfd, here, stub):
+    for changes, says in (({"eps": "1,2,3"}, "2 outputs"), ({"box": ("0,0", "1")}, "(3,)")):
+        code, err = failure(capfd, *quantize_arguments(**changes))
+        assert code == BAD_INPUT
+        assert says in err
+
+
+# verify.
+
+
+def test_verify(capfd, saved):
+    assert main(["verify", str(saved)]) == OK
+    out, err = capfd.readouterr()
+    certificate = sq.load(saved).certificate
+    assert out.startswith("verified: ")
+    assert err == ""
+    assert f"{certificate.bound:.6g}"[:6] in out
+    assert "tier sound" in out
+
+
+def test_verify_needs_no_tensorflow(saved):
+    code = WITHOUT_TENSORFLOW + f"from sound_qkeras.cli import main; sys.exit(main(['verify', {str(saved)!r}]))"
+    done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (OK, "")
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda document: document.update(bound=1e-9, output_bounds=[1e-9, 1e-9]), "the proved bound is"),
+        (lambda document: document.update(eps=[1e-9, 1e-9]), "exceeds the tolerance"),
+        (lambda document: document["box"].update(upper=[5.0, 5.0, 5.0]), "refused"),
+        (lambda document: document["box"].update(lower=[2.0, 2.0, 2.0]), "empty"),
+        (lambda document: document.update(split_tree=[0, -1]), "split tree"),
+        (lambda document: document.update(split_tree=[9, -1, -1]), "split tree"),
+        (lambda document: document.update(tier="absolute"), "tier"),
+        (lambda document: document.update(code_hash="0" * 64), "integers"),
+        (lambda document: document.update(weight_hash="0" * 64), "weights"),
+        (lambda document: document["ranges"].update(dense_0=[0.0, 0.0]), "dense_0"),
+    ],
+)
+def test_verify_refuses_a_claim_that_does_not_hold(capfd, saved, change, says):
+    document = json.loads((saved / "certificate.json").read_text(encoding="utf-8"))
+    change(document)
+    (saved / "certificate.json").write_text(json.dumps(document), encoding="utf-8")
+    code, err = failure(capfd, "verify", saved)
+    assert code == FAILED
+    assert err.startswith("refused: ")
+    assert says in err
+
+
+def test_verify_refuses_the_certificate_of_other_integers(capfd, saved, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tf_keras", None)
+    other = random_result(5).save(tmp_path / "other")
+    (saved / "certificate.json").write_bytes((other / "certificate.json").read_bytes())
+    assert failure(capfd, "verify", saved)[0] == FAILED
+
+
+@pytest.mark.parametrize("name", ["certificate.json", "network.json", "parameters.npz"])
+@pytest.mark.parametrize("damage", ["missing", "empty", "half"])
+def test_verify_says_which_file_is_damaged(capfd, saved, name, damage):
+    whole = (saved / name).read_bytes()
+    (saved / name).unlink()
+    if damage != "missing":
+        (saved / name).write_bytes(whole[: len(whole) // 2] if damage == "half" else b"")
+    code, err = failure(capfd, "verify", saved)
+    assert code == BAD_INPUT
+    assert str(saved) in err
+
+
+def test_verify_needs_a_directory(capfd, tmp_path):
+    assert failure(capfd, "verify", tmp_path / "nowhere")[0] == BAD_INPUT
+
+
+# As a process.
+
+
+def command(*arguments, **options):
+    # The environment a user has: nothing set for TensorFlow.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("TF_")}
+    return [sys.executable, "-P", "-m", "sound_qkeras.cli", *map(str, arguments)], {
+        "env": environment,
+        "text": True,
+        "stdout": subprocess.PIPE,
+        "stderr": subprocess.PIPE,
+        **options,
+    }
+
+
+@pytest.fixture(scope="module")
+def keras_model(tmp_path_factory):
+    """A small Keras model as a file."""
+    keras = pytest.importorskip("tf_keras")
+    keras.utils.set_random_seed(0)
+    layers = keras.layers
+    model = keras.Sequential([layers.Input((3,)), layers.Dense(4, "relu"), layers.Dense(2, "softmax")])
+    path = tmp_path_factory.mktemp("model") / "model.h5"
+    model.save(path)
+    return path
+
+
+@pytest.mark.keras
+@pytest.mark.solver
+@pytest.mark.slow
+def test_the_whole_way_as_a_process(keras_model, tmp_path):
+    line, options = command("quantize", keras_model, "--eps", "1e-3", "--box", "-1", "1", "--effort", "fast")
+    done = subprocess.run(line, cwd=tmp_path, check=False, **options)
+    assert (done.returncode, done.stderr) == (OK, "")
+    result = sq.load(tmp_path / "out")
+    assert done.stdout.splitlines()[-1] == result.summary()
+    assert "softmax is set aside" in done.stdout
+    assert names(tmp_path / "out") == sorted([*FILES, archive.MODEL_FILE])
+    line, options = command("verify", "out")
+    done = subprocess.run(line, cwd=tmp_path, check=False, **options)
+    assert (done.returncode, done.stderr) == (OK, "")
+    assert names(tmp_path) == ["out"]
+
+
+@pytest.mark.keras
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5 file:UserWarning")
+@pytest.mark.parametrize("kind", ["unsupported layer", "nan weights", "two inputs", "truncated", "empty", "text"])
+def test_models_that_cannot_be_read(capfd, here, keras_model, kind):
+    keras = pytest.importorskip("tf_keras")
+    layers, whole = keras.layers, keras_model.read_bytes()
+    path = here / "bad.h5"
+    if kind == "unsupported layer":
+        keras.Sequential([layers.Input((3,)), layers.Dense(4), layers.LayerNormalization(name="odd")]).save(path)
+    elif kind == "nan weights":
+        model = keras.Sequential([layers.Input((3,)), layers.Dense(4, name="broken")])
+        model.set_weights([np.full((3, 4), np.nan), np.zeros(4)])
+        model.save(path)
+    elif kind == "two inputs":
+        sources = [layers.Input((3,)), layers.Input((3,))]
+        keras.Model(sources, [layers.Dense(1)(source) for source in sources]).save(path)
+    else:
+        path.write_bytes({"truncated": whole[: len(whole) // 2], "empty": b"", "text": b"hello"}[kind])
+    capfd.readouterr()
+    code, err = failure(capfd, *quantize_arguments(model="bad.h5"))
+    assert code == BAD_INPUT
+    words = {"unsupported layer": "odd", "nan weights": "NaN", "two inputs": "2 inputs"}
+    assert words.get(kind, "bad.h5") in err
+    assert names(here) == ["bad.h5", "model.h5"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="sends a POSIX signal")
+def test_an_interrupted_process_leaves_nothing(here):
+    code = (
+        "import sys, time\n"
+        "from sound_qkeras import cli, pipeline\n"
+        "pipeline.read = lambda model: model\n"
+        "pipeline.quantize = lambda *_, **__: (print('ready', flush=True), time.sleep(60))\n"
+        f"sys.exit(cli.main({quantize_arguments()!r}))"
+    )
+    _, options = command()
+    process = subprocess.Popen([sys.executable, "-P", "-c", code], cwd=here, **options)
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=30)
+    assert (process.returncode, out, err) == (INTERRUPTED, "", "interrupted; 'out' is as it was\n")
+    assert names(here) == ["model.h5"]
+
+
+@pytest.mark.keras
+@pytest.mark.solver
+@pytest.mark.slow
+def test_demo(tmp_path):
+    line, options = command("demo", "--out", "out")
+    started = time.monotonic()
+    done = subprocess.run(line, cwd=tmp_path, check=False, **options)
+    assert (done.returncode, done.stderr) == (OK, "")
+    result = sq.load(tmp_path / "out")
+    assert result.certificate.bound <= 1e-3
+    assert result.certificate.box_source == "observed on 3840 training batches"
+    assert result.summary() in done.stdout.splitlines()
+    assert "every state was inside the proved box" in done.stdout
+    assert time.monotonic() - started < 300.0  # a minute on a machine that does nothing else
