@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from fractions import Fraction
 from typing import Any
@@ -96,14 +97,14 @@ def test_a_random_network_is_proved_and_counted(seed):
 
 
 def test_more_effort_is_proved_too_and_costs_no_more():
-    model = network(7, (2, 5, 1))
+    model = network(7, (2, 3, 1))
     fast, normal = quantize(model, 1e-2), quantize(model, 1e-2, effort="normal")
     confirm(model, normal, 1e-2)
     assert normal.cost.weight_bits <= fast.cost.weight_bits
 
 
 def test_every_output_has_its_own_tolerance():
-    model, eps = network(1, (3, 6, 3)), [1e-1, 1e-3, 1e-5]
+    model, eps = network(1, (3, 4, 3)), [1e-1, 1e-3, 1e-5]
     result = quantize(model, eps)
     confirm(model, result, eps)
     assert result.certificate.output_bounds[2] <= 1e-5 < quantize(model, 1e-1).certificate.output_bounds[2]
@@ -156,7 +157,7 @@ def test_the_same_call_gives_the_same_result():
 
 
 def test_the_cost_that_is_named_is_the_one_that_is_lowered():
-    model = network(5, (4, 6, 2))
+    model = network(5, (3, 4, 2))
     names = ("weight_bits", "total_bits", "bit_operations")
     found = {cost: quantize(model, 1e-2, cost=cost) for cost in names}
     for name in names:
@@ -230,12 +231,8 @@ def test_a_wrong_answer_of_the_solver_never_becomes_a_wrong_result(nonsense, mon
         return NONSENSE[nonsense](dict(choices))
 
     monkeypatch.setattr(milp, "_run", wrong)
-    try:
-        result = quantize(model, 1e-2)
-    except SoundQKerasError as error:
-        assert isinstance(error, InfeasibleError | SolverError)
-    else:
-        confirm(model, result, 1e-2)
+    with contextlib.suppress(InfeasibleError, SolverError):
+        confirm(model, quantize(model, 1e-2), 1e-2)
     assert calls
 
 
@@ -260,7 +257,7 @@ def test_what_the_tuner_proposes_is_proved_again(monkeypatch):
         return found
 
     monkeypatch.setattr(search, "refine", blind)
-    with pytest.raises(SoundQKerasError, match="exceeds the tolerance|the proved bound"):
+    with pytest.raises(SoundQKerasError, match=r"exceeds the tolerance|the proved bound"):
         quantize(network(0), 1e-6)
 
 

@@ -1,7 +1,18 @@
-"""Source code that computes the fixed-point network's integers: C++ for HLS, portable C, and what they cost."""
+"""Source code that computes the fixed-point network's integers: C++ for HLS, portable C, Verilog, and what they cost."""
 
 from sound_qkeras.hls.cost import CostEstimate, LayerCost, estimate
 from sound_qkeras.hls.export import export_hls
+from sound_qkeras.hls.hardware import MeasuredCost, measure
 from sound_qkeras.hls.toolchain import TestBenchResult, compile_and_run, find_ap_types
 
-__all__ = ["CostEstimate", "LayerCost", "TestBenchResult", "compile_and_run", "estimate", "export_hls", "find_ap_types"]
+__all__ = [
+    "CostEstimate",
+    "LayerCost",
+    "MeasuredCost",
+    "TestBenchResult",
+    "compile_and_run",
+    "estimate",
+    "export_hls",
+    "find_ap_types",
+    "measure",
+]

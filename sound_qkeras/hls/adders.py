@@ -36,7 +36,7 @@ class Wire:
     @property
     def bits(self) -> int:
         """Two's complement bits that hold every value."""
-        return max(self.high.bit_length(), (-self.low - 1).bit_length() if self.low < 0 else 0) + 1
+        return max(max(self.high, 0).bit_length(), max(-self.low - 1, 0).bit_length()) + 1
 
 
 @dataclass(frozen=True)

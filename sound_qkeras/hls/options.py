@@ -48,7 +48,11 @@ class Options:
                 "are shared only with style='loops', target='hls'"
             )
         if self.target == "verilog" and self.style == "loops":
-            raise InputError("target 'verilog' is one combinational module: accepted with style='unrolled'")
+            raise InputError("target 'verilog' has no loops: accepted with style='unrolled'")
+        if self.target == "verilog" and self.input_guard is not None:
+            raise InputError(
+                "target 'verilog' reads input codes, which cannot leave the format: no input_guard is needed"
+            )
         if not re.fullmatch(r"[A-Za-z0-9_.-]+", self.part):
             raise InputError(f"part {self.part!r} is not a device name; accepted: letters, digits, '-', '_' and '.'")
         if not (math.isfinite(self.clock_ns) and self.clock_ns > 0.0):

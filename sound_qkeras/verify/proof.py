@@ -88,6 +88,6 @@ def check_overflow(quantized: QuantizedNetwork, ranges: dict[str, tuple[float, f
 
 
 def with_margin(low: float, high: float) -> tuple[float, float]:
-    """A range as it is recorded: `MARGIN` wider on both sides."""
+    """A range as it is recorded: `MARGIN` wider on both sides; an end at zero is where a ReLU cut it, exactly."""
     margin = MARGIN * max(abs(low), abs(high))
-    return low - margin, high + margin
+    return low - margin if low else low, high + margin if high else high

@@ -35,6 +35,9 @@ def test_the_tree_is_complete_and_nothing_else_is_left(tmp_path):
     folder = export_hls(quantized, tmp_path / "out" / "hls", box=box)
     assert tree(folder) == HLS_TREE
     assert [path.name for path in folder.parent.iterdir()] == ["hls"]
+    assert tree(export_hls(quantized, tmp_path / "v", box=box, target="verilog")) == {
+        *("src/net.v", "tb/inputs.dat", "tb/expected.dat", "report.json", "README.md")
+    }
     assert tree(export_hls(quantized, tmp_path / "c", box=box, target="c")) == {
         file.replace("net.cpp", "net.c").replace("tb.cpp", "tb.c") for file in HLS_TREE if not file.endswith(".tcl")
     }
@@ -155,6 +158,9 @@ def test_top_names_that_are_no_identifiers(tmp_path, name):
         ({"reuse_factor": 0, "style": "loops"}, "reuse_factor 0 is not"),
         ({"reuse_factor": 1.5, "style": "loops"}, r"reuse_factor 1\.5 is not"),
         ({"reuse_factor": 2}, "only with style='loops'"),
+        ({"reuse_factor": 2, "style": "loops", "target": "c"}, "only with style='loops', target='hls'"),
+        ({"style": "loops", "target": "verilog"}, "accepted with style='unrolled'"),
+        ({"input_guard": "saturate", "target": "verilog"}, "no input_guard is needed"),
         ({"part": "a;exec"}, "part 'a;exec' is not a device name"),
         ({"clock_ns": 0.0}, r"clock_ns 0\.0 is not a clock period"),
         ({"clock_ns": float("nan")}, "clock_ns nan is not"),

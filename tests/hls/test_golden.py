@@ -22,13 +22,14 @@ def as_one_text(folder: Path) -> str:
     return re.sub(r'"versions": \{[^}]*\}', '"versions": {}', text)
 
 
-@pytest.mark.parametrize(("style", "target"), STYLES)
+@pytest.mark.parametrize(("style", "target"), [*STYLES, ("unrolled", "verilog")])
 def test_generated_text_is_the_golden_text(tmp_path, style, target):
     quantized, box = steering()
     ranges = {"x": box, "dense": (-0.976563, 1.10782), "dense_relu": (0, 1.10782), "steer": (-1.92847, 1.39283)}
+    guard = None if target == "verilog" else "saturate"
     reuse = 4 if (style, target) == ("loops", "hls") else 1
     folder = export_hls(
-        quantized, tmp_path / "net", box=box, style=style, target=target, input_guard="saturate", ranges=ranges,
+        quantized, tmp_path / "net", box=box, style=style, target=target, input_guard=guard, ranges=ranges,
         certificate={"tier": "sound", "eps": 0.5, "bound": 0.31}, reuse_factor=reuse,
     )  # fmt: skip
     golden = GOLDEN / f"{target}_{style}.txt"

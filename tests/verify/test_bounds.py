@@ -83,7 +83,7 @@ def same_codes(
 # Random networks.
 
 
-@examples(45)
+@examples(30)
 @given(cases())
 def test_no_error_exceeds_the_bound(case):
     attack(case)
@@ -95,7 +95,7 @@ def test_no_error_exceeds_the_bound_of_folded_parameters(case):
     attack(case)
 
 
-@examples(20)
+@examples(14)
 @given(cases(bits=st.integers(14, 44), largest_width=6))
 def test_no_error_exceeds_the_bound_where_sums_need_more_than_53_bits(case):
     attack(case)
@@ -128,19 +128,19 @@ def test_the_wide_cases_are_wide():
     """The strategy above does reach what it is there for."""
     wide = []
 
-    @examples(20)
+    @examples(14)
     @given(cases(bits=st.integers(14, 44), largest_width=6))
     def collect(case):
         wide.append(max(f.word_length for f in case.quantized.accumulators.values()) > 53)
 
     collect()
-    assert sum(wide) >= 5
+    assert sum(wide) >= 4
 
 
 # Hidden enclosures: not only the outputs.
 
 
-@examples(15)
+@examples(10)
 @given(cases(largest_width=5))
 def test_every_tensor_stays_within_its_enclosures(case):
     leaves = case.tree.leaves(case.box)
@@ -150,19 +150,25 @@ def test_every_tensor_stays_within_its_enclosures(case):
         for leaf in leaves_of(case, x):
             for name, value in values.items():
                 real, fixed, difference = facts[name].pair()
-                for interval, member in ((real, value.real), (fixed, value.after), (difference, value.after - value.real)):
+                for interval, member in (
+                    (real, value.real),
+                    (fixed, value.after),
+                    (difference, value.after - value.real),
+                ):
                     lower, upper = (twins.fractions(end[leaf].reshape(-1)) for end in (interval.lower, interval.upper))
                     assert np.all(lower <= member), name
                     assert np.all(member <= upper), name
 
 
-@examples(15)
+@examples(10)
 @given(cases(largest_width=5))
 def test_every_real_tensor_stays_within_its_range_without_formats(case):
     facts = propagate(case.quantized.network, case.box[None]).facts
     for x in points(case, 3)[::2]:
         for name, value in trace(case.quantized, x, corner_parameters(case)).items():
-            lower, upper = (twins.fractions(end.reshape(-1)) for end in (facts[name].value.lower, facts[name].value.upper))
+            lower, upper = (
+                twins.fractions(end.reshape(-1)) for end in (facts[name].value.lower, facts[name].value.upper)
+            )
             assert np.all(lower <= value.real), name
             assert np.all(value.real <= upper), name
 
@@ -170,7 +176,7 @@ def test_every_real_tensor_stays_within_its_range_without_formats(case):
 # A second proof, in exact rationals.
 
 
-@examples(40)
+@examples(25)
 @given(cases(largest_width=5, most_layers=4))
 def test_the_rational_proof_is_never_looser(case):
     """It uses every enclosure the float64 proof uses, without rounding: a smaller float64 bound would lack something.
@@ -250,7 +256,9 @@ def test_a_unit_whose_sign_changes_between_the_networks_is_covered(bias, nudge):
         )
     )
     codes = {
-        "a": AffineCodes(np.array([[3, -3]]), Format(4, 1, True), np.array([4 * bias + nudge, 0]).astype(int), Format(6, 3, True)),
+        "a": AffineCodes(
+            np.array([[3, -3]]), Format(4, 1, True), np.array([4 * bias + nudge, 0]).astype(int), Format(6, 3, True)
+        ),
         "b": AffineCodes(np.array([[2], [-1]]), Format(4, 2, True), np.array([0]), Format(2, 1, True)),
     }
     box = Interval(np.array([-0.6]), np.array([0.45]))
@@ -271,7 +279,11 @@ def test_a_unit_whose_sign_changes_between_the_networks_is_covered(bias, nudge):
 @given(cases(bits=st.integers(-2, 12)), st.data())
 def test_any_format_or_accumulator_one_bit_narrower_is_refused(case, data):
     quantized = case.quantized
-    chosen = data.draw(st.sampled_from([("formats", n) for n in quantized.formats] + [("accumulators", n) for n in quantized.accumulators]))
+    chosen = data.draw(
+        st.sampled_from(
+            [("formats", n) for n in quantized.formats] + [("accumulators", n) for n in quantized.accumulators]
+        )
+    )
     kind, name = chosen
     held = getattr(quantized, kind)[name]
     if held.word_length <= 1 + held.signed:
@@ -282,7 +294,7 @@ def test_any_format_or_accumulator_one_bit_narrower_is_refused(case, data):
         prove(replace(quantized, **{kind: {**getattr(quantized, kind), name: narrower}}), case.box, case.tree)
 
 
-def test_what_overflows_float64_is_refused():
+def test_what_overflows_float64_has_no_finite_bound():
     huge = Dense(np.full((1, 1), 1e38), np.zeros(1))
     names = [f"d{number}" for number in range(12)]
     nodes = [Node("x", Input((1,)))] + [
@@ -291,9 +303,9 @@ def test_what_overflows_float64_is_refused():
     zero = AffineCodes(np.array([[0]]), Format(2, 1, True), np.array([0]), Format(2, 1, True))
     formats = dict.fromkeys(["x", *names[:-1]], Format(8, 2, True))
     quantized = QuantizedNetwork(Network(tuple(nodes)), dict.fromkeys(names, zero), formats, {})
-    with pytest.warns(RuntimeWarning), pytest.raises(VerificationError):
-        if not prove(quantized, Interval(np.array([0.5]), np.array([1.0]))).bound < np.inf:
-            raise VerificationError("no finite bound")
+    box = Interval(np.array([0.5]), np.array([1.0]))
+    with np.errstate(all="ignore"):
+        assert not np.isfinite(bound_leaves(quantized, box).bound)
 
 
 @pytest.mark.parametrize("bits", [301, 1079, -301])

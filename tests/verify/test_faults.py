@@ -91,9 +91,7 @@ class Claim:
 @pytest.fixture(scope="module")
 def claim() -> Claim:
     found = tight(0)
-    quantized = twin(
-        found.quantized.network, dict(found.quantized.parameters), {"x": 4, "a_relu": 4}, found.box, TREE
-    )
+    quantized = twin(found.quantized.network, dict(found.quantized.parameters), {"x": 4, "a_relu": 4}, found.box, TREE)
     bound = certify(quantized, found.box, np.ones(2), TREE).output_bounds
     return Claim(quantized, certify(quantized, found.box, bound * (1 + 1e-9), TREE), found.worst)
 
@@ -155,13 +153,22 @@ def box(claim: Claim, lower: Any = 0.0, upper: Any = 0.0) -> Interval:
 
 SAID: dict[str, tuple[Callable[[Claim], Claim], str]] = {
     "bound rounded inward": (lambda c: c.saying(output_bounds=bounds(c, 1 - 1e-2)), "output 0: the proved bound"),
-    "bound inward by one part in 1e8": (lambda c: c.saying(output_bounds=bounds(c, 1 - 1e-8)), "output 0: the proved bound"),
+    "bound inward by one part in 1e8": (
+        lambda c: c.saying(output_bounds=bounds(c, 1 - 1e-8)),
+        "output 0: the proved bound",
+    ),
     "last bound inward": (lambda c: c.saying(output_bounds=bounds(c, [1, 1 - 1e-8])), "output 1: the proved bound"),
-    "bounds of the outputs swapped": (lambda c: c.saying(output_bounds=bounds(c, 1)[::-1], eps=np.ones(2)), "the proved bound"),
+    "bounds of the outputs swapped": (
+        lambda c: c.saying(output_bounds=bounds(c, 1)[::-1], eps=np.ones(2)),
+        "the proved bound",
+    ),
     "bound zero": (lambda c: c.saying(output_bounds=bounds(c, 0)), "output 0: the proved bound"),
     "bound negative": (lambda c: c.saying(output_bounds=bounds(c, -1)), "output 0: the proved bound"),
     "bound NaN": (lambda c: c.saying(output_bounds=bounds(c, [1, np.nan])), "exceeds the tolerance"),
-    "bound and eps NaN": (lambda c: c.saying(output_bounds=bounds(c, np.nan), eps=np.full(2, np.nan)), "exceeds the tolerance"),
+    "bound and eps NaN": (
+        lambda c: c.saying(output_bounds=bounds(c, np.nan), eps=np.full(2, np.nan)),
+        "exceeds the tolerance",
+    ),
     "bounds missing": (lambda c: c.saying(output_bounds=bounds(c, 1)[:0], eps=np.ones(0)), "one bound for each of 2"),
     "one bound for two outputs": (lambda c: c.saying(output_bounds=bounds(c, 1)[:1]), "one bound for each of 2"),
     "eps for one output": (lambda c: c.saying(eps=np.ones(1)), "one bound for each of 2"),
@@ -170,9 +177,15 @@ SAID: dict[str, tuple[Callable[[Claim], Claim], str]] = {
     "eps of one output lowered": (lambda c: c.saying(eps=c.certificate.eps * [1, 0.5]), "exceeds the tolerance"),
     "eps NaN": (lambda c: c.saying(eps=np.full(2, np.nan)), "exceeds the tolerance"),
     "box a step larger": (lambda c: c.saying(box=box(c, upper=2.0**-4)), "the proved bound"),
-    "box larger by one part in 1e6": (lambda c: c.saying(box=box(c, -1e-6, 1e-6)), "the proved bound|the certificate claims"),
+    "box larger by one part in 1e6": (
+        lambda c: c.saying(box=box(c, -1e-6, 1e-6)),
+        "the proved bound|the certificate claims",
+    ),
     "box larger at one input": (lambda c: c.saying(box=box(c, lower=[0, 0, -1.0])), "output: values reach"),
-    "box empty": (lambda c: c.saying(box=Interval(c.certificate.box.upper, c.certificate.box.lower)), "not finite, or empty"),
+    "box empty": (
+        lambda c: c.saying(box=Interval(c.certificate.box.upper, c.certificate.box.lower)),
+        "not finite, or empty",
+    ),
     "box empty at one input": (lambda c: c.saying(box=box(c, lower=[0, 9.0, 0])), "not finite, or empty"),
     "box NaN": (lambda c: c.saying(box=box(c, upper=[0, np.nan, 0])), "not finite, or empty"),
     "box all NaN": (lambda c: c.saying(box=box(c, np.nan, np.nan)), "not finite, or empty"),
@@ -260,7 +273,7 @@ def test_any_tree_cut_short_is_refused(undecided, cut):
 @pytest.mark.parametrize("at", range(11))
 def test_any_element_dropped_from_a_tree_is_refused(undecided, at):
     axes = undecided.certificate.tree.axes
-    with pytest.raises(VerificationError, match="malformed|the proved bound"):
+    with pytest.raises(VerificationError, match=r"malformed|the proved bound"):
         undecided.saying(tree=SplitTree(axes[:at] + axes[at + 1 :])).check()
 
 
@@ -295,7 +308,9 @@ def with_room(claim: Claim) -> Claim:
     """The same claim in formats with room for other integers, so that nothing but the bound can be refused."""
     quantized = claim.quantized
     parameters = {
-        name: replace(c, kernel_format=Format(12, 11 - c.kernel_format.fractional_bits, True), bias_format=roomy(c.bias_format))
+        name: replace(
+            c, kernel_format=Format(12, 11 - c.kernel_format.fractional_bits, True), bias_format=roomy(c.bias_format)
+        )
         for name, c in quantized.parameters.items()
     }
     formats = {name: roomy(f) for name, f in quantized.formats.items()}
@@ -321,7 +336,9 @@ BUILT: dict[str, tuple[Callable[[Claim], Claim], str]] = {
     "bias of the last layer": (lambda c: bias_nudged(c, "b", 0, hurting(c, 0)), "output 0: the proved bound"),
     "bias of the first layer": (lambda c: bias_nudged(c, "a", 1, 8), "the proved bound"),
     "integers of the outputs swapped": (
-        lambda c: c.with_codes("b", kernel=c.quantized.parameters["b"].kernel[:, ::-1], bias=c.quantized.parameters["b"].bias[::-1]),
+        lambda c: c.with_codes(
+            "b", kernel=c.quantized.parameters["b"].kernel[:, ::-1], bias=c.quantized.parameters["b"].bias[::-1]
+        ),
         "the proved bound",
     ),
     "integers of hidden units swapped": (
@@ -332,7 +349,10 @@ BUILT: dict[str, tuple[Callable[[Claim], Claim], str]] = {
         lambda c: c.with_codes("b", kernel=c.quantized.parameters["b"].kernel[::-1]),
         "the proved bound",
     ),
-    "sign of all weights": (lambda c: c.with_codes("b", kernel=-c.quantized.parameters["b"].kernel), "the proved bound"),
+    "sign of all weights": (
+        lambda c: c.with_codes("b", kernel=-c.quantized.parameters["b"].kernel),
+        "the proved bound",
+    ),
     "point of the weights moved": (
         lambda c: c.bare().with_codes("b", kernel_format=Format(12, 6, True)).reformatted(),
         "the proved bound",
@@ -343,18 +363,26 @@ BUILT: dict[str, tuple[Callable[[Claim], Claim], str]] = {
     ),
     "input one bit coarser": (lambda c: coarser(c, "x"), "the proved bound"),
     "hidden values one bit coarser": (lambda c: coarser(c, "a_relu"), "the proved bound"),
-    "float weight one ulp": (lambda c: next_float32(c, "b", "kernel", (0, 0), -np.inf * hurting(c, 0)), "output 0: the proved bound"),
+    "float weight one ulp": (
+        lambda c: next_float32(c, "b", "kernel", (0, 0), -np.inf * hurting(c, 0)),
+        "output 0: the proved bound",
+    ),
     "float weight of the first layer one ulp": (
         lambda c: next_float32(c, "a", "kernel", (0, 0), against(c, 0)),
         "output 0: the proved bound",
     ),
-    "float bias one ulp": (lambda c: next_float32(c, "b", "bias", 0, -np.inf * hurting(c, 0)), "output 0: the proved bound"),
+    "float bias one ulp": (
+        lambda c: next_float32(c, "b", "bias", 0, -np.inf * hurting(c, 0)),
+        "output 0: the proved bound",
+    ),
 }
 
 
 def against(claim: Claim, unit: int) -> float:
     """Where a float weight from input `unit` to hidden unit `unit` has to go for the error at the worst point to grow."""
-    grows = -claim.worst[unit] * claim.quantized.network.by_name["b"].op.arrays()["kernel"][unit, 0] * hurting(claim, unit)
+    grows = (
+        -claim.worst[unit] * claim.quantized.network.by_name["b"].op.arrays()["kernel"][unit, 0] * hurting(claim, unit)
+    )
     return float(np.inf * np.sign(grows))
 
 
@@ -362,7 +390,9 @@ def coarser(claim: Claim, name: str) -> Claim:
     """A rounding point with one fractional bit less; everything else follows."""
     bits = {key: output.fractional_bits - (key == name) for key, output in claim.quantized.formats.items()}
     formats = {key: Format(40, 39 - value, True) for key, value in bits.items()}
-    return claim.having(QuantizedNetwork(claim.quantized.network, claim.quantized.parameters, formats, {})).reformatted()
+    return claim.having(
+        QuantizedNetwork(claim.quantized.network, claim.quantized.parameters, formats, {})
+    ).reformatted()
 
 
 def test_the_roomy_claim_is_accepted(claim):
@@ -472,7 +502,7 @@ def test_a_format_that_gained_a_sign_is_refused(claim):
 def test_a_parameter_format_narrowed_by_one_bit_is_no_network(claim, name, kind):
     codes = claim.quantized.parameters[name]
     held = getattr(codes, f"{kind}_format")
-    with pytest.raises(InputError, match="does not fit|word_length 0"):
+    with pytest.raises(InputError, match=r"does not fit|word_length 0"):
         claim.with_codes(name, **{f"{kind}_format": narrower(held)})
 
 
@@ -493,7 +523,14 @@ def test_the_fractional_bits_of_an_accumulator_follow_from_the_integers(claim):
             q, parameters={**q.parameters, "b": replace(q.parameters["b"], kernel=q.parameters["b"].kernel * 1.0)}
         ),
     ],
-    ids=["integers missing", "format missing", "unknown name", "format too wide", "shape", "codes that are not integers"],
+    ids=[
+        "integers missing",
+        "format missing",
+        "unknown name",
+        "format too wide",
+        "shape",
+        "codes that are not integers",
+    ],
 )
 def test_what_does_not_belong_together_is_no_network(claim, change):
     with pytest.raises(ModelError):
@@ -523,15 +560,14 @@ def test_every_part_of_the_integers_and_formats_is_hashed(claim):
     bare = claim.bare()
     changes = [bare.quantized, nudged(claim, "b", (1, 1), -1).quantized, bias_nudged(claim, "b", 1, -1).quantized]
     for name, held in quantized.formats.items():
-        for other in (replace(held, word_length=held.word_length + 1), roomy(held), replace(held, signed=not held.signed)):
-            changes.append(replace(bare.quantized, formats={**quantized.formats, name: other}))
+        others = (replace(held, word_length=held.word_length + 1), roomy(held), replace(held, signed=not held.signed))
+        changes += [replace(bare.quantized, formats={**quantized.formats, name: other}) for other in others]
     for name, held in quantized.accumulators.items():
         changes.append(replace(quantized, accumulators={**quantized.accumulators, name: roomy(held)}))
-        codes = quantized.parameters[name]
         for kind in ("kernel_format", "bias_format"):
-            given = getattr(codes, kind)
-            for other in (roomy(given), replace(given, word_length=given.word_length + 1)):
-                changes.append(bare.with_codes(name, **{kind: other}).quantized)
+            given = getattr(quantized.parameters[name], kind)
+            others = (roomy(given), replace(given, word_length=given.word_length + 1))
+            changes += [bare.with_codes(name, **{kind: other}).quantized for other in others]
     changes.append(replace(quantized, formats={**quantized.formats, "b": Format(30, 10, True)}))
     for changed in changes:
         assert changed.code_hash not in seen
@@ -563,7 +599,9 @@ def test_a_rescaled_network_is_the_trained_one(claim, rescaled):
     for x in (claim.worst, claim.certificate.box.lower, claim.certificate.box.upper):
         scaled, plain = trace(rescaled.quantized, x), trace(claim.quantized, x)
         assert list(scaled["b"].real) == list(plain["b"].real)
-        assert list(scaled["a_relu"].real) == [v * Fraction(2) ** int(e) for v, e in zip(plain["a_relu"].real, RESCALING, strict=True)]
+        assert list(scaled["a_relu"].real) == [
+            v * Fraction(2) ** int(e) for v, e in zip(plain["a_relu"].real, RESCALING, strict=True)
+        ]
 
 
 @pytest.mark.parametrize(
@@ -587,7 +625,7 @@ def test_a_rescaled_network_is_the_trained_one(claim, rescaled):
     ids=str,
 )
 def test_another_rescaling_is_refused(rescaled, exponents):
-    with pytest.raises(VerificationError, match="float weights are not those|rescaling does not fit"):
+    with pytest.raises(VerificationError, match=r"float weights are not those|rescaling does not fit"):
         rescaled.saying(rescaling=exponents).check()
 
 
@@ -625,7 +663,11 @@ def test_no_array_of_a_checked_network_can_be_written_to(claim):
 def test_a_network_keeps_copies_of_what_it_was_made_of(claim):
     quantized = claim.quantized
     codes = quantized.parameters["b"]
-    kernel, weights, formats = np.array(codes.kernel), np.array(quantized.network.by_name["b"].op.arrays()["kernel"]), dict(quantized.formats)
+    kernel, weights, formats = (
+        np.array(codes.kernel),
+        np.array(quantized.network.by_name["b"].op.arrays()["kernel"]),
+        dict(quantized.formats),
+    )
     op = replace(quantized.network.by_name["b"].op, kernel=weights)
     nodes = tuple(replace(n, op=op) if n.name == "b" else n for n in quantized.network.nodes)
     parameters = {**quantized.parameters, "b": replace(codes, kernel=kernel)}
@@ -703,7 +745,7 @@ def test_a_file_that_was_changed_is_refused(claim, fault):
         replace(claim, certificate=Certificate.from_json(data)).check()
 
 
-@pytest.mark.parametrize("part", list(Certificate.__dataclass_fields__) + ["bound", "split_tree"])
+@pytest.mark.parametrize("part", [*Certificate.__dataclass_fields__, "bound", "split_tree"])
 def test_a_file_that_lacks_a_part_is_refused(claim, part):
     data = claim.certificate.to_json()
     part = {"tree": "split_tree", "box_source": "box"}.get(part, part)

@@ -144,13 +144,13 @@ def few(count: int):
     return settings(max_examples=count, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 
 
-@few(30)
+@few(18)
 @given(cases(bits=st.integers(-2, 20), folded=False))
 def test_float32_stays_within_its_bound(case):
     attack(case, "float32")
 
 
-@few(10)
+@few(8)
 @given(cases(bits=st.integers(12, 40), folded=False, largest_width=5))
 def test_float64_stays_within_its_bound(case):
     attack(case, "float64")
@@ -167,16 +167,16 @@ def test_exactness_is_claimed_where_it_is_and_not_where_it_is_not():
     """Otherwise the tests above would be about nothing."""
     seen = []
 
-    @few(25)
-    @given(cases(bits=st.integers(0, 14), folded=False, largest_width=5))
+    @few(16)
+    @given(cases(bits=st.integers(0, 16), folded=False, largest_width=5))
     def collect(case):
         seen.append(attack(case, "float32"))
 
     collect()
     claimed = [exact for is_claimed, exact in seen if is_claimed]
     assert all(claimed)
-    assert len(claimed) > 5
-    assert sum(not exact for _, exact in seen) > 2
+    assert len(claimed) > 2
+    assert sum(not exact for _, exact in seen) > 1
 
 
 # Exponents near the ends of float32.
@@ -190,14 +190,19 @@ def chain(weight: float, kernel_bits: int, input_bits: int, depth: int = 1) -> Q
         name = f"d{number}"
         nodes.append(Node(name, Dense(np.array([[weight]]), np.zeros(1)), (nodes[-1].name,), name))
         codes[name] = AffineCodes(
-            np.array([[int(np.ldexp(weight, kernel_bits))]]), Format(8, 7 - kernel_bits, True), np.array([0]), Format(2, 0, True)
+            np.array([[int(np.ldexp(weight, kernel_bits))]]),
+            Format(8, 7 - kernel_bits, True),
+            np.array([0]),
+            Format(2, 0, True),
         )
         if number < depth - 1:
             formats[name] = Format(8, 7 - input_bits, True)
     return QuantizedNetwork(Network(tuple(nodes)), codes, formats, {})
 
 
-@pytest.mark.parametrize(("weight", "largest"), [(2.0**-80, 2.0**-78), (2.0**-120, 2.0**-10), (2.0**-63, 2.0**-63), (2.0**-62, 2.0**-60)])
+@pytest.mark.parametrize(
+    ("weight", "largest"), [(2.0**-80, 2.0**-78), (2.0**-120, 2.0**-10), (2.0**-63, 2.0**-63), (2.0**-62, 2.0**-60)]
+)
 def test_products_below_float32_are_no_claim(weight, largest):
     quantized = chain(weight, -int(np.log2(weight)), 3 - int(np.log2(largest)))
     box = Interval(np.array([-largest]), np.array([largest]))
@@ -233,7 +238,9 @@ def test_products_above_float32_are_no_claim(exponent):
 def test_a_word_of_more_than_24_bits_is_not_exact_in_float32():
     weight = 1.0 + 2.0**-30
     codes = AffineCodes(np.array([[2**30 + 1]]), Format(32, 1, True), np.array([0]), Format(2, 0, True))
-    network = Network((Node("x", Input((1,)), (), "x"), Node("d", Dense(np.array([[weight]]), np.zeros(1)), ("x",), "d")))
+    network = Network(
+        (Node("x", Input((1,)), (), "x"), Node("d", Dense(np.array([[weight]]), np.zeros(1)), ("x",), "d"))
+    )
     quantized = QuantizedNetwork(network, {"d": codes}, {"x": Format(4, 1, True)}, {})
     box = Interval(np.array([-1.0]), np.array([1.0]))
     single, double = float_report(quantized, box, 0.25), float_report(quantized, box, 0.25, "float64")
@@ -248,7 +255,9 @@ def test_a_word_of_more_than_24_bits_is_not_exact_in_float32():
 def test_a_sum_is_exact_up_to_24_bits_and_not_beyond(terms):
     """All products are 2**12 steps: with 2**12 of them the sum just fits."""
     codes = AffineCodes(np.full((terms, 1), 64), Format(8, 7, True), np.array([0]), Format(2, 1, True))
-    network = Network((Node("x", Input((terms,)), (), "x"), Node("d", Dense(np.full((terms, 1), 64.0), np.zeros(1)), ("x",), "d")))
+    network = Network(
+        (Node("x", Input((terms,)), (), "x"), Node("d", Dense(np.full((terms, 1), 64.0), np.zeros(1)), ("x",), "d"))
+    )
     quantized = QuantizedNetwork(network, {"d": codes}, {"x": Format(8, 7, True)}, {})
     box = Interval(np.full(terms, 64.0), np.full(terms, 64.0))
     assert float_report(quantized, box, 0.0).exact == (terms < 2**12)

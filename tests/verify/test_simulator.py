@@ -63,8 +63,12 @@ def scaled_by(shift: int, input_bits: int, weight: int, bias: int = 0, ends: For
     return QuantizedNetwork(Network(nodes), {"a": codes, "b": plain}, formats, {})
 
 
-@pytest.mark.parametrize("shift", [-130, -90, -70, -65, -64, -63, -62, -61, -54, -40, -20, -3, -1, 0, 1, 2, 5, 11, 30, 64])
-@pytest.mark.parametrize(("input_bits", "weight"), [(20, 3), (30, 2**25 + 1), (31, 2**30 - 1), (40, 2**30 + 1), (50, 2**50 + 1)])
+@pytest.mark.parametrize(
+    "shift", [-130, -90, -70, -65, -64, -63, -62, -61, -54, -40, -20, -3, -1, 0, 1, 2, 5, 11, 30, 64]
+)
+@pytest.mark.parametrize(
+    ("input_bits", "weight"), [(20, 3), (30, 2**25 + 1), (31, 2**30 - 1), (40, 2**30 + 1), (50, 2**50 + 1)]
+)
 def test_rounding_wide_sums_is_exact_for_every_shift(shift, input_bits, weight):
     quantized = scaled_by(shift, input_bits, weight)
     largest = 2 ** (input_bits - 1)

