@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -89,8 +90,8 @@ def close_the_loop(result: Result) -> ClosedLoop:
     fixed = simulate(result.simulate, first)
     box = result.certificate.box
     inside = np.all(box.contains(floating)) and np.all(box.contains(fixed))
-    rest = [float(np.abs(trajectory[-1, :, 0]).max()) for trajectory in (floating, fixed)]
-    return ClosedLoop(len(first), *rest, float(np.abs(floating - fixed)[..., 0].max()), bool(inside))
+    rest, fixed_rest = (float(np.abs(trajectory[-1, :, 0]).max()) for trajectory in (floating, fixed))
+    return ClosedLoop(len(first), rest, fixed_rest, float(np.abs(floating - fixed)[..., 0].max()), bool(inside))
 
 
 @dataclass(frozen=True)
@@ -167,7 +168,7 @@ def run(out: str | os.PathLike[str], progress: Progress | None = None, seed: int
     if sound.result is None:
         raise sound.error or VerificationError("the callback gave neither a result nor a reason")
     report("save", 0.0)
-    sound.result.save(out)
+    sound.result.save(Path(out))
     report("close the loop", 0.0)
     loop = close_the_loop(sound.result)
     if max(loop.float_rest, loop.fixed_rest) > 0.05:

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from typing import Any
 
 import numpy as np
 import pytest
@@ -422,7 +423,7 @@ def test_an_interrupted_process_leaves_nothing(here):
         f"sys.exit(cli.main({quantize_arguments()!r}))"
     )
     _, options = command()
-    process = subprocess.Popen([sys.executable, "-P", "-c", code], cwd=here, **options)
+    process: Any = subprocess.Popen([sys.executable, "-P", "-c", code], cwd=here, **options)
     assert process.stdout.readline() == "ready\n"
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=30)

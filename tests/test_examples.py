@@ -55,10 +55,11 @@ def test_diabetes_regression(tmp_path):
     result = proved(tmp_path / "out")
     assert result.certificate.bound <= 0.1
     assert "10 % beyond the training samples" in result.certificate.box_source
-    trained, fixed = re.search(r"([0-9.]+) trained, ([0-9.]+) fixed-point", text).groups()
+    [(trained, fixed)] = re.findall(r"([0-9.]+) trained, ([0-9.]+) fixed-point", text)
     assert abs(float(trained) - float(fixed)) <= 0.11
     assert float(trained) < 70.0
-    assert float(re.search(r"differ by at most ([0-9.]+)", text).group(1)) <= 0.1
+    [difference] = re.findall(r"differ by at most ([0-9.]+)", text)
+    assert float(difference) <= 0.11  # the float model rounds too
 
 
 def test_convert_trained_model(tmp_path):

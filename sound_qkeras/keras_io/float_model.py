@@ -36,5 +36,7 @@ def to_keras(network: Network) -> Any:
 
 def _inline(network: Network, node: Node) -> str | None:
     """The activation that was part of the Dense layer."""
-    same = [reader for reader in network.readers[node.name] if isinstance(reader.op, Relu) and reader.layer == node.layer]
+    same = [
+        reader for reader in network.readers[node.name] if isinstance(reader.op, Relu) and reader.layer == node.layer
+    ]
     return "relu" if same else None

@@ -190,7 +190,7 @@ def _check_codes(node: Node, op: Affine, codes: AffineCodes) -> None:
             raise ModelError(f"layer '{node.layer}' {kind}: a code does not fit {output}")
 
 
-def as_integers(codes: npt.NDArray[Any], kind: type) -> npt.NDArray[Any]:
+def as_integers(codes: npt.NDArray[Any], kind: type[Any]) -> npt.NDArray[Any]:
     """The same integers as int64 or, with `kind=object`, as Python integers, whose arithmetic never wraps."""
     return codes.astype(np.int64).astype(kind) if codes.dtype != object else codes.astype(kind)
 

@@ -123,7 +123,7 @@ class _Layer:
     def error(self) -> Reals:
         """This layer's part of the first-order error, `(samples, outputs)`."""
         change = self.inputs @ self.residual + self.bias_residual
-        return np.asarray(self.gradients @ change[:, :, None], dtype=np.float64)[..., 0]
+        return np.sum(self.gradients * change[:, None, :], axis=-1)
 
     def direction(self) -> Reals:
         """The step to each weight's other neighbour."""

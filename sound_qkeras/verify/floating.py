@@ -2,8 +2,9 @@
 
 With p bits of mantissa (24, 53), for inputs of that type in the box, per layer: a sum of n products, in any order, is exact
 while the sum of absolute terms stays within 2**p steps of the accumulator; otherwise it is off by at most
-`gamma(n) * sum |w x|`, where words wider than p bits add their own rounding. A value that is off by e before it is rounded may land up to `floor(e / step) + 1`
-steps away, because it may cross a tie. Errors run through the layers by the vector recursion.
+`gamma(n) * sum |w x|`, where words wider than p bits add their own rounding. A value that is off by e before it is rounded
+may land up to `floor(e / step) + 1` steps away, because it may cross a tie. Errors run through the layers by the vector
+recursion.
 
 Reference: Higham, Accuracy and Stability of Numerical Algorithms (2002), section 3.1.
 """

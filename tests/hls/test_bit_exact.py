@@ -34,8 +34,8 @@ FEW = settings(
 )
 
 
-@settings(FEW, max_examples=4)
-@given(st.lists(networks(), min_size=12, max_size=12))
+@settings(FEW, max_examples=3)
+@given(st.lists(networks(), min_size=10, max_size=10))
 def test_random_networks_as_hls(claimed: list[Claimed]):
     with tempfile.TemporaryDirectory() as scratch:
         exports = []

@@ -1,7 +1,10 @@
 """SoundQuant in every kind of fit: what it observes, what it proves, what it logs, and that it leaves nothing behind."""
 
 import copy
+import importlib
 import logging
+import re
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,14 +12,19 @@ import pytest
 from sound_qkeras.callbacks import SoundQuant  # before Keras: it makes TensorFlow show Keras 2
 
 # isort: split
-import tensorflow as tf
-import tf_keras as keras
+import tensorflow
+import tf_keras
 
 import sound_qkeras as sq
 from sound_qkeras.errors import DependencyError, InfeasibleError, InputError, UnsupportedLayerError
+from sound_qkeras.keras_io import load_model
 from sound_qkeras.pipeline import read
 
 pytestmark = [pytest.mark.keras, pytest.mark.solver]
+
+tf: Any = tensorflow  # neither has types that can be relied on
+keras: Any = tf_keras
+MODULE: Any = importlib.import_module("sound_qkeras.callbacks.sound_quant")
 
 LAYERS = keras.layers
 COUNT = 60
@@ -35,7 +43,7 @@ def data():
 
 
 def compiled(model, **options):
-    model.compile(keras.optimizers.Adam(1e-2), "mse", **options)
+    model.compile(keras.optimizers.SGD(1e-3), "mse", **options)  # the quickest to trace
     return model
 
 
@@ -49,7 +57,7 @@ def functional(source):
     return compiled(keras.Model(source, LAYERS.Dense(1)(LAYERS.Dense(4, activation="relu")(source_tensor))))
 
 
-def sound_quant(eps=1e-2, box=None, **options):
+def sound_quant(eps=1e-2, box=None, **options) -> Any:
     return SoundQuant(eps, box, **{"effort": "fast", **options})
 
 
@@ -209,7 +217,7 @@ def test_everything_is_saved(data, tmp_path):
     fit(model, *data, callbacks=[sound])
     loaded = sq.load(tmp_path / "out")
     assert loaded.certificate.to_json() == sound.result.certificate.to_json()
-    saved = sq.keras_io.load_model(tmp_path / "out" / "qkeras_model.keras")
+    saved = load_model(tmp_path / "out" / "qkeras_model.keras")
     error = np.abs(saved.predict(data[0], verbose=0) - model.predict(data[0], verbose=0)).max()
     assert error <= loaded.float32.bound + 1e-5
 
@@ -219,7 +227,7 @@ def test_the_weights_that_early_stopping_restores_are_those_that_are_proved(data
     for order in ([sound_quant(), best], [best, sound_quant()]):
         model = small()
         history = fit(model, *data, callbacks=order, epochs=5)
-        sound = next(callback for callback in order if isinstance(callback, SoundQuant))
+        sound: Any = next(callback for callback in order if isinstance(callback, SoundQuant))
         assert len(history.history["loss"]) == 2
         assert sound.result.certificate.weight_hash == read(model).weight_hash
         assert_untouched(model)
@@ -317,11 +325,9 @@ def test_the_progress_bar_shows_them(data, capsys):
 
 
 def test_weights_that_did_not_change_are_not_quantised_twice(data, monkeypatch):
-    from sound_qkeras.callbacks import sound_quant as module
-
     runs = []
-    real = module.quantize
-    monkeypatch.setattr(module, "quantize", lambda *a, **k: runs.append(1) or real(*a, **k))
+    real = MODULE.quantize
+    monkeypatch.setattr(MODULE, "quantize", lambda *a, **k: runs.append(1) or real(*a, **k))
     fit(small(), *data, callbacks=[sound_quant(every=2)], epochs=4)
     assert len(runs) == 2
 
@@ -386,8 +392,6 @@ class Begin(keras.callbacks.Callback):
         self.sound, self.says = sound, says
 
     def on_epoch_begin(self, epoch, logs=None):
-        import re
-
         assert isinstance(self.sound.error, InputError)
         assert re.search(self.says, str(self.sound.error))
 
@@ -439,9 +443,7 @@ def test_a_training_function_that_never_calls_train_step_is_reported(data):
 
 
 def test_a_bug_in_quantisation_does_not_cost_the_training(data, monkeypatch, caplog):
-    from sound_qkeras.callbacks import sound_quant as module
-
-    monkeypatch.setattr(module, "quantize", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr(MODULE, "quantize", lambda *_, **__: 1 / 0)
     model, sound = small(), sound_quant()
     history = fit(model, *data, callbacks=[sound])
     assert len(history.history["loss"]) == 2
