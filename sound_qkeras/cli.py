@@ -191,8 +191,58 @@ def verify(
         )
 
 
-# The commands `export` (C++ and C) and `cost` (hardware estimate) of sound_qkeras.hls belong here: load the result with
-# sound_qkeras.archive.load, work inside _clear_errors(), check_place(out) before the work.
+@app.command()
+def export(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="A directory that a result was saved to.")],
+    hls: Annotated[Path, typer.Option(metavar="DIR", help="Directory to write the sources to.")],
+    target: Annotated[str, typer.Option(help="hls (C++ for Vitis HLS), c (portable C99) or verilog.")] = "hls",
+    style: Annotated[str, typer.Option(help="unrolled, or loops for large networks.")] = "unrolled",
+    input_guard: Annotated[str | None, typer.Option(help="saturate: clamp inputs outside the input's format.")] = None,
+    reuse_factor: Annotated[int, typer.Option(help="How often each multiplier is used per input; loops only.")] = 1,
+    part: Annotated[str, typer.Option(help="The FPGA, for the Vitis script.")] = "xc7z020clg484-1",
+    clock_ns: Annotated[float, typer.Option(help="The clock period in nanoseconds, for the Vitis script.")] = 5.0,
+    name: Annotated[str, typer.Option(help="The top function, a C identifier.")] = "net",
+    overwrite: Annotated[bool, typer.Option(help="Replace an earlier export.")] = False,
+    test: Annotated[bool, typer.Option(help="Compile it and run its test bench.")] = True,
+) -> None:
+    """Export a saved result as source code with a test bench, and run the test bench."""
+    with _clear_errors():
+        from sound_qkeras.archive import load
+
+        options: dict[str, Any] = {"target": target, "style": style, "input_guard": input_guard, "name": name}
+        options |= {"reuse_factor": reuse_factor, "part": part, "clock_ns": clock_ns, "overwrite": overwrite}
+        written = load(directory).export_hls(hls, **options)
+        typer.echo(f"written to {written}")
+        if test and target != "verilog":
+            from sound_qkeras.hls import compile_and_run
+
+            bench = compile_and_run(written)
+            if not bench.passed:
+                raise VerificationError(f"the test bench found {bench.output_mismatches} wrong codes: {bench.output.strip()}")
+            typer.echo(f"test bench: {bench.vectors} vectors, 0 mismatches")
+
+
+@app.command()
+def cost(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="A directory that a result was saved to.")],
+    reuse_factor: Annotated[int, typer.Option(help="How often a multiplier is used per input.")] = 1,
+    measure: Annotated[bool, typer.Option(help="Synthesise with yosys and count cells; needs the extra [hw].")] = False,
+) -> None:
+    """Estimate what a saved result costs in hardware; with --measure, synthesise its Verilog and count."""
+    with _clear_errors():
+        from sound_qkeras import hls
+        from sound_qkeras.archive import load
+
+        result = load(directory)
+        estimate = result.estimate_hardware(reuse_factor=reuse_factor)
+        for quantity, value in estimate.to_json()["total"].items():
+            typer.echo(f"{quantity.replace('_', ' '):>20}  {value:,}")
+        typer.echo(f"({estimate.to_json()['method']})")
+        if measure:
+            box = result.certificate.box
+            measured = hls.measure(result.quantized, box=(box.lower, box.upper))
+            for quantity, value in measured.to_json().items():
+                typer.echo(f"{quantity.replace('_', ' '):>20}  {value}")
 
 
 def parse_numbers(text: str, option: str) -> list[float]:

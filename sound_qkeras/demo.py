@@ -6,7 +6,6 @@ controller by imitating one that is known, and is quantised within 0.001 Nm of w
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sound_qkeras.errors import VerificationError
+from sound_qkeras.files import check_writable
 from sound_qkeras.pipeline import Progress
 from sound_qkeras.result import Result
 
@@ -103,12 +103,13 @@ class Outcome:
     closed_loop: ClosedLoop
 
     def summary(self) -> str:
-        """One line on the closed loop."""
+        """Two lines: how well the network imitates, and what it does to the pendulum."""
         loop = self.closed_loop
         return (
-            f"closed loop: after {STEPS * TIME_STEP:g} s from {loop.starts} starts the pendulum is within "
-            f"{loop.float_rest:.2g} rad of upright with the trained controller and within {loop.fixed_rest:.2g} rad with "
-            f"the fixed-point one; their angles never differ by more than {loop.distance:.2g} rad; "
+            f"the network imitates the expert within {self.imitation_error:.2g} Nm (root mean square)\n"
+            f"closed loop: {STEPS * TIME_STEP:g} s after {loop.starts} starts the pendulum is within "
+            f"{loop.float_rest:.2g} rad of upright with the trained controller, {loop.fixed_rest:.2g} rad with the "
+            f"fixed-point one; their angles never differ by more than {loop.distance:.2g} rad; "
             f"{'every state was' if loop.inside else 'NOT every state was'} inside the proved box"
         )
 
@@ -140,7 +141,7 @@ def training_data(rng: np.random.Generator) -> tuple[Reals, Reals]:
     return states, expert(states)
 
 
-def run(out: str | os.PathLike[str], progress: Progress | None = None, seed: int = 0) -> Outcome:
+def run(out: str | Path, progress: Progress | None = None, seed: int = 0) -> Outcome:
     """Train, quantise, save to `out` and close the loop.
 
     Args:
@@ -156,6 +157,7 @@ def run(out: str | os.PathLike[str], progress: Progress | None = None, seed: int
     from sound_qkeras.callbacks import SoundQuant
     from sound_qkeras.keras_io.environment import import_keras
 
+    check_writable(out)
     keras = import_keras()
     keras.utils.set_random_seed(seed)
     report = progress or (lambda stage, fraction: None)
@@ -168,7 +170,7 @@ def run(out: str | os.PathLike[str], progress: Progress | None = None, seed: int
     if sound.result is None:
         raise sound.error or VerificationError("the callback gave neither a result nor a reason")
     report("save", 0.0)
-    sound.result.save(Path(out))
+    sound.result.save(out)
     report("close the loop", 0.0)
     loop = close_the_loop(sound.result)
     if max(loop.float_rest, loop.fixed_rest) > 0.05:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +20,9 @@ from sound_qkeras.simulate import simulate
 from sound_qkeras.tuning.costs import Cost
 from sound_qkeras.verify.certificate import Certificate
 from sound_qkeras.verify.floating import FloatReport
+
+if TYPE_CHECKING:
+    from sound_qkeras.hls import CostEstimate
 
 Reals = npt.NDArray[np.float64]
 
@@ -114,7 +118,37 @@ class Result:
 
         return to_keras(self.quantized.network)
 
-    def save(self, directory: str | Path) -> Path:
+    def export_hls(self, directory: str | Path, **options: Any) -> Path:
+        """Write the network as HLS C++, or with `target="c"` / `"verilog"` as C99 or Verilog, with a test bench.
+
+        The code computes exactly the codes of `simulate` for every input in the box. Options are those of
+        `sound_qkeras.hls.export_hls`: `style`, `target`, `input_guard`, `reuse_factor`, `part`, `clock_ns`, `name`,
+        `vectors`, `overwrite`.
+
+        Raises:
+            InputError: an option is unknown, the directory is not empty, or the network does not suit the style.
+            DependencyError: Jinja2 is missing.
+        """
+        from sound_qkeras.hls import export_hls
+
+        claim = self.certificate.to_json()
+        kept = ("tier", "claim", "eps", "bound", "output_bounds", "weight_hash", "code_hash", "versions")
+        return export_hls(
+            self.quantized,
+            directory,
+            box=(self.certificate.box.lower, self.certificate.box.upper),
+            ranges=self.certificate.ranges,
+            certificate={name: claim[name] for name in kept},
+            **options,
+        )
+
+    def estimate_hardware(self, *, reuse_factor: int = 1) -> CostEstimate:
+        """An analytic estimate of multipliers, adders, memory, BRAM and DSP; no synthesis tool is run."""
+        from sound_qkeras.hls import estimate
+
+        return estimate(self.quantized, reuse_factor=reuse_factor)
+
+    def save(self, directory: str | os.PathLike[str]) -> Path:
         """Write certificate, formats, network and QKeras model; an interrupted run leaves the old directory or the new one.
 
         Raises:

@@ -3,10 +3,12 @@
 from sound_qkeras.hls.cost import CostEstimate, LayerCost, estimate
 from sound_qkeras.hls.export import export_hls
 from sound_qkeras.hls.hardware import MeasuredCost, measure
+from sound_qkeras.hls.hls4ml_project import Hls4mlProject, to_hls4ml
 from sound_qkeras.hls.toolchain import TestBenchResult, compile_and_run, find_ap_types
 
 __all__ = [
     "CostEstimate",
+    "Hls4mlProject",
     "LayerCost",
     "MeasuredCost",
     "TestBenchResult",
@@ -15,4 +17,5 @@ __all__ = [
     "export_hls",
     "find_ap_types",
     "measure",
+    "to_hls4ml",
 ]

@@ -123,7 +123,8 @@ class _Layer:
     def error(self) -> Reals:
         """This layer's part of the first-order error, `(samples, outputs)`."""
         change = self.inputs @ self.residual + self.bias_residual
-        return np.sum(self.gradients * change[:, None, :], axis=-1)
+        total: Reals = np.sum(self.gradients * change[:, None, :], axis=-1)
+        return total
 
     def direction(self) -> Reals:
         """The step to each weight's other neighbour."""

@@ -141,7 +141,7 @@ def test_datasets(data, form):
 
 
 def test_weighted_samples_and_other_types_of_numbers(data):
-    x = np.round(data[0] * 100).astype(np.int16)
+    x = np.round(data[0] * 3).astype(np.int16)
     model, sound = small(), sound_quant()
     fit(model, x, data[1], callbacks=[sound], batch_size=15, sample_weight=np.ones(COUNT))
     assert_proved(sound, model, x, 8)
