@@ -62,7 +62,7 @@ class SoundQuant(keras.callbacks.Callback):
         out: str | os.PathLike[str] | None = None,
         *,
         margin: float = 0.0,
-        word_lengths: tuple[int, int] = (2, 40),
+        word_lengths: tuple[int, int] = (2, 48),
         effort: str | float = "normal",
         solver: str = "highs",
         rescale_units: bool = True,

@@ -116,7 +116,7 @@ def quantize(
     cost: Cost = "weight_bits",
     effort: Effort = "normal",
     solver: Solver = "highs",
-    word_lengths: WordLengths = (2, 40),
+    word_lengths: WordLengths = (2, 48),
     rescale: Rescale = True,
 ) -> None:
     """Quantise a trained model within a tolerance that is proved for every input in a box."""
@@ -218,7 +218,9 @@ def export(
 
             bench = compile_and_run(written)
             if not bench.passed:
-                raise VerificationError(f"the test bench found {bench.output_mismatches} wrong codes: {bench.output.strip()}")
+                raise VerificationError(
+                    f"the test bench found {bench.output_mismatches} wrong codes: {bench.output.strip()}"
+                )
             typer.echo(f"test bench: {bench.vectors} vectors, 0 mismatches")
 
 

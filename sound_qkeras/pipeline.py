@@ -40,7 +40,7 @@ def quantize(
     *,
     margin: float = 0.0,
     cost: str | GroupCost = "weight_bits",
-    word_lengths: tuple[int, int] = (2, 40),
+    word_lengths: tuple[int, int] = (2, 48),
     effort: str | float = "normal",
     solver: str = "highs",
     rescale_units: bool = True,

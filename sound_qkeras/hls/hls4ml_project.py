@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import io
 import sys
 from collections.abc import Iterator
@@ -83,7 +84,9 @@ def to_hls4ml(
         box: `(lower, upper)`, the inputs the formats were proved for; samples are drawn from it.
         name: the top function, a C identifier.
         backend: hls4ml's backend.
-        part, clock_ns, reuse_factor: passed on.
+        part: the FPGA.
+        clock_ns: the clock period in nanoseconds.
+        reuse_factor: how often each multiplier is used per sample.
         samples: random samples to compare, beside corners, ties and zero.
         overwrite: write into the directory of an earlier project.
 
@@ -117,7 +120,7 @@ def _convert(quantized: QuantizedNetwork, backend: str, reuse_factor: int, setti
     from sound_qkeras.keras_io import to_qkeras
 
     try:
-        import hls4ml
+        hls4ml = importlib.import_module("hls4ml")
     except ImportError as error:
         raise DependencyError("this route needs hls4ml: pip install 'sound-qkeras[hls]'") from error
     model = to_qkeras(quantized)

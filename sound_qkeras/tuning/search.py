@@ -31,12 +31,14 @@ from sound_qkeras.verify.split_tree import SplitTree
 
 # Extra fractional bits that make a group's own error vanish beside the others'.
 FINE = 16
+# Least relative error a group is said to contribute.
+NEGLIGIBLE = 1e-9
 # Relative bound to reach: the certificate records bounds with a margin and must still meet the tolerance.
 TARGET = 1.0 - 2.0 * MARGIN
 # Widest integer sums, tried in turn: exact in float64 and so in QKeras; in int64; in nothing but wide integers.
 ACCUMULATOR_BITS = (53, 63, 120)
 # Longest word a user may allow.
-LONGEST_WORD = 48
+LONGEST_WORD = 52
 # Fewer and more fractional bits than the base that the MILP may choose.
 WINDOW = (12, 8)
 Report = Callable[[str, float], None]
@@ -300,6 +302,7 @@ class Search:
         self.report("error tables", 0.0)
         leaves = self._worst_leaves(base.splitting)
         rows = leaves.shape[0] * self.eps.size
+        floor = self._contribution(base.bits, None, leaves)
         tables: dict[Group, Choices] = {}
         for group in self.groups:
             bits = self._window(group, base.bits[group])
@@ -307,6 +310,7 @@ class Search:
             costs = np.array([self.goal.groups(group, length) for length in lengths], dtype=np.float64)
             at, shape = self._shape(group, bits, base.bits[group])
             measured = self._contribution({**base.bits, group: at}, group, leaves)
+            measured = np.maximum(measured - floor, NEGLIGIBLE)
             tables[group] = Choices(bits, lengths, costs, shape[:, None] * measured.reshape(1, rows))
         return tables
 
@@ -337,8 +341,8 @@ class Search:
             splitting.lower[worst].reshape(-1, *self.box.shape), splitting.upper[worst].reshape(-1, *self.box.shape)
         )
 
-    def _contribution(self, bits: Mapping[Group, int], group: Group, leaves: Interval) -> Reals:
-        """Relative bound on each leaf when only `group` is quantised, less what the fine rest adds."""
+    def _contribution(self, bits: Mapping[Group, int], group: Group | None, leaves: Interval) -> Reals:
+        """Relative bound on each leaf when only `group` is quantised and the rest is much finer."""
         others = {g: value if g == group else min(value + FINE, self._finest(g)) for g, value in bits.items()}
         result = propagate(self.network, leaves, self.build(others))
         return output_difference(result)[0].magnitude / self.eps
@@ -369,19 +373,24 @@ class Search:
             worth.sort(key=lambda group: -self._saving(best.bits, group))
             for number, group in enumerate(worth):
                 self.report("shave", number / len(worth))
-                while (found := self._shaved(best, group)) is not None:
-                    best, improved = found, improved or group.kind == "weight"
+                step = 1
+                while step:
+                    found = self._shaved(best, group, step)
+                    if found is not None:
+                        best, improved = found, improved or group.kind == "weight"
+                    # Twice as far after a success, for weights that had run out of bits to lose; one bit after a failure.
+                    step = 2 * step if found is not None else int(step > 1)
         return best
 
-    def _shaved(self, best: Attempt, group: Group) -> Attempt | None:
-        """A proved attempt with one bit less in `group`, or None.
+    def _shaved(self, best: Attempt, group: Group, step: int) -> Attempt | None:
+        """A proved attempt with `step` bits less in `group`, or None.
 
         A weight bit that does not come off alone is tried with a bit more on everything that is not a weight, and then on
         the smaller layers' weights too, as long as the whole gets cheaper.
         """
-        fewer = {**best.bits, group: best.bits[group] - 1}
+        fewer = {**best.bits, group: best.bits[group] - step}
         options = [fewer]
-        if group.kind == "weight":
+        if group.kind == "weight" and step == 1:
             finer = self._finer(fewer, lambda other: other.kind != "weight")
             options += [finer, self._finer(finer, lambda other: other.kind == "weight" and other.count < group.count)]
         for bits in options:
