@@ -67,7 +67,8 @@ class InputObserver:
             raise InputError(f"the training batches could not be observed ({self.problem}); give SoundQuant a box=")
         if self._variables is None or self.batches == 0:
             raise InputError("no training batch was observed: train_step was not called; give SoundQuant a box=")
-        lower, upper = np.min(_copies(self._variables[0]), axis=0), np.max(_copies(self._variables[1]), axis=0)
+        lower, upper = (_copies(variable) for variable in self._variables[:2])
+        lower, upper = np.min(lower, axis=0).astype(np.float64), np.max(upper, axis=0).astype(np.float64)
         if not (np.all(np.isfinite(lower)) and np.all(np.isfinite(upper))):
             raise InputError("the training batches hold NaN or infinity; clean them, or give SoundQuant a box=")
         return lower, upper
@@ -98,7 +99,7 @@ class InputObserver:
         try:
             x = _samples(self.model, data)
             if self._variables is None:
-                self._variables = _make_variables(x.shape[1:])
+                self._variables = _make_variables(x.shape[1:], x.dtype)
             lower, upper, count = self._variables
             lower.assign(tf.minimum(lower, tf.reduce_min(x, axis=0)))
             upper.assign(tf.maximum(upper, tf.reduce_max(x, axis=0)))
@@ -136,7 +137,7 @@ class _ObservedFunction:
 
 
 def _samples(model: Any, data: Any) -> Any:
-    """The one input tensor of a batch as float64 `(n, *input_shape)`."""
+    """The one input tensor of a batch, `(n, *input_shape)`, in the type the model computes in."""
     x, _, _ = tf.keras.utils.unpack_x_y_sample_weight(data)
     names = getattr(model, "input_names", None) or []
     if isinstance(x, dict) and len(names) == 1 and names[0] in x:
@@ -144,23 +145,24 @@ def _samples(model: Any, data: Any) -> Any:
     tensors = tf.nest.flatten(x)
     if len(tensors) != 1:
         raise InputError(f"batches have {len(tensors)} inputs; accepted: one")
-    samples = tf.cast(tensors[0], tf.float64)
-    shape = tf.TensorShape(model.inputs[0].shape[1:] if getattr(model, "inputs", None) else samples.shape[1:])
+    like = model.inputs[0] if getattr(model, "inputs", None) else tensors[0]
+    samples = tf.cast(tensors[0], tf.float64 if like.dtype == tf.float64 else tf.float32)
+    shape = tf.TensorShape(like.shape[1:])
     return tf.reshape(samples, (-1, *shape)) if shape.is_fully_defined() else samples
 
 
-def _make_variables(shape: Any) -> tuple[Any, Any, Any]:
+def _make_variables(shape: Any, kind: Any) -> tuple[Any, Any, Any]:
     """Minimum, maximum and count, outside of whatever is being traced, one copy per replica."""
     if not shape.is_fully_defined():
         raise InputError(f"batches have samples of shape {shape}; accepted: known sizes")
-    kind = {
+    options = {
         "trainable": False,
         "synchronization": tf.VariableSynchronization.ON_READ,
         "aggregation": tf.VariableAggregation.ONLY_FIRST_REPLICA,
     }
     with tf.init_scope():
-        ends = (tf.Variable(np.full(shape, end), dtype=tf.float64, **kind) for end in (np.inf, -np.inf))
-        return (*ends, tf.Variable(0, dtype=tf.int64, **kind))
+        ends = (tf.Variable(np.full(shape, end), dtype=kind, **options) for end in (np.inf, -np.inf))
+        return (*ends, tf.Variable(0, dtype=tf.int64, **options))
 
 
 def _copies(variable: Any) -> list[Any]:

@@ -142,7 +142,7 @@ def training_data(rng: np.random.Generator) -> tuple[Reals, Reals]:
 
 
 def run(out: str | Path, progress: Progress | None = None, seed: int = 0) -> Outcome:
-    """Train, quantise, save to `out` and close the loop.
+    """Train, quantise, save to `out`, export to `out/hls` and close the loop.
 
     Args:
         out: directory to write; an earlier result there is replaced.
@@ -171,6 +171,8 @@ def run(out: str | Path, progress: Progress | None = None, seed: int = 0) -> Out
         raise sound.error or VerificationError("the callback gave neither a result nor a reason")
     report("save", 0.0)
     sound.result.save(out)
+    report("export C++", 0.0)
+    sound.result.export_hls(Path(out) / "hls")
     report("close the loop", 0.0)
     loop = close_the_loop(sound.result)
     if max(loop.float_rest, loop.fixed_rest) > 0.05:

@@ -50,7 +50,7 @@ def quantize(network, **changes):
         ({"margin": -1}, "margin"),
         ({"cost": "money"}, "weight_bits, total_bits, bit_operations"),
         ({"word_lengths": (8, 4)}, "fewest <= most"),
-        ({"word_lengths": (2, 99)}, "48"),
+        ({"word_lengths": (2, 99)}, "fewest <= most <= "),
         ({"word_lengths": 8}, "pair"),
         ({"effort": "heroic"}, "fast, normal, max"),
         ({"effort": 0}, "seconds"),

@@ -173,13 +173,21 @@ def signed_digits(number: int) -> list[tuple[int, int]]:
     place = 0
     while number:
         digit = 2 - number % 4 if number % 2 else 0
-        if digit and digits and digits[-1] == (place - 2, -digit):
-            digits[-1:] = [(place - 2, digit), (place - 1, digit)]
-        elif digit:
+        if digit:
             digits.append((place, digit))
+            _prefer_sums(digits)
         number = (number - digit) // 2
         place += 1
     return digits
+
+
+def _prefer_sums(digits: list[tuple[int, int]]) -> None:
+    """Replace 4 - 1 by 2 + 1, and 1 - 4 by -2 - 1, from the last digit down."""
+    for index in range(len(digits) - 2, -1, -1):
+        (low, first), (high, second) = digits[index : index + 2]
+        if (high, second) != (low + 2, -first):
+            return
+        digits[index : index + 2] = [(low, second), (low + 1, second)]
 
 
 def constant(value: int) -> Wire:
