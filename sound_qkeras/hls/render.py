@@ -42,7 +42,7 @@ def environment() -> Environment:
         autoescape=False,
     )
     types = (ap_fixed, ap_int, exact_type, integer_bits, signed_bits, signed_width, stdint)
-    texts = (declaration, describe, mangled, plain, plus, shifted_left, step)
+    texts = (declaration, describe, mangled, one_line, plain, plus, shifted_left, step)
     jinja.filters.update({function.__name__: function for function in (*types, *texts)})
     return jinja
 
@@ -78,6 +78,11 @@ def layer_text(jinja: Environment, shared: Mapping[str, Any], layer: Layer) -> s
 def plain(text: str) -> str:
     """A user's name as it may stand in a comment: nothing that ends one or continues a line."""
     return re.sub(r"[^A-Za-z0-9_.:()<>\[\] -]", "_", text)
+
+
+def one_line(value: object) -> str:
+    """A certificate's value for the README."""
+    return " ".join(str(value).split())
 
 
 def ap_fixed(output: Format, mode: str = "", word_length: int = 0) -> str:

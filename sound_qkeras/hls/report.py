@@ -13,6 +13,7 @@ from sound_qkeras import __version__
 from sound_qkeras.errors import InputError
 from sound_qkeras.fixed_point import Format
 from sound_qkeras.hls.cost import estimate
+from sound_qkeras.hls.options import Options
 from sound_qkeras.hls.tensors import Plan, Tensor
 from sound_qkeras.hls.vectors import Reals, Vectors
 from sound_qkeras.network import QuantizedNetwork
@@ -36,7 +37,7 @@ def report_text(plan: Plan, box: tuple[Reals, Reals], vectors: Vectors, certific
         "target": options.target,
         "style": options.style,
         "rounding": "half to even",
-        "overflow": {"inside": "wrap (proved impossible inside the box)", "input": options.input_guard or "wrap"},
+        "overflow": {"inside": "wrap (proved impossible inside the box)", "input": _input_overflow(options)},
         "reuse_factor": options.reuse_factor,
         "part": options.part,
         "clock_ns": options.clock_ns,
@@ -53,6 +54,11 @@ def report_text(plan: Plan, box: tuple[Reals, Reals], vectors: Vectors, certific
         return json.dumps(report, indent=2, allow_nan=False, default=_plain) + "\n"
     except (TypeError, ValueError) as error:
         raise InputError(f"the certificate is no json: {error}; pass plain numbers, texts and lists") from error
+
+
+def _input_overflow(options: Options) -> str:
+    """What happens to a real input outside the input format; C gives a conversion that does not fit no meaning."""
+    return options.input_guard or {"hls": "wrap", "c": "saturate when rounded"}.get(options.target, "not representable")
 
 
 def _tensor(tensor: Tensor) -> dict[str, Any]:

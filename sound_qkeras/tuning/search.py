@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from sound_qkeras.analysis.splitting import Splitting, refine
-from sound_qkeras.errors import InfeasibleError
+from sound_qkeras.errors import InfeasibleError, SolverError
 from sound_qkeras.fixed_point import MAX_WORD_LENGTH, Format
 from sound_qkeras.interval import Interval, Reals
 from sound_qkeras.network.graph import Network
@@ -280,7 +280,12 @@ class Search:
             self.report(
                 "solve and verify", (number * self.effort.solves + step) / (self.effort.rounds * self.effort.solves)
             )
-            solution = solve(tables, self.joints(), tolerance, solver=self.solver)
+            try:
+                solution = solve(tables, self.joints(), tolerance, solver=self.solver)
+            except SolverError:
+                if self.best is None:
+                    raise
+                break  # what was proved already is not lost to a solver that fails later
             if solution is None:
                 break
             found = self.attempt(solution.bits)

@@ -1,6 +1,6 @@
 """How long imports take, each in a fresh process; the best of several, because other processes only ever add to it.
 
-    python benchmarks/import_time.py [runs]
+    python tests/benchmarks/import_time.py [runs]
 
 The library is to be imported in under 0.5 s and without TensorFlow. Exit code 1 if it is not.
 """
