@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from sound_qkeras.fixed_point import from_codes
 from sound_qkeras.interval import Interval, Reals
 from sound_qkeras.network.graph import Network, size_of
 from sound_qkeras.tuning.build import Parameters
@@ -113,9 +114,9 @@ class _Layer:
         self, rounded: Parameters, kernel: Reals, bias: Reals, linearisation: Linearisation, name: str
     ) -> None:
         self.name, self.rounded = name, rounded
-        self.step = np.ldexp(1.0, -rounded.kernel_bits)
-        self.residual = np.ldexp(rounded.kernel.astype(np.float64), -rounded.kernel_bits) - kernel
-        self.bias_residual = np.ldexp(rounded.bias.astype(np.float64), -rounded.bias_bits) - bias
+        self.step = 2.0**-rounded.kernel_bits
+        self.residual: Reals = from_codes(rounded.kernel, rounded.kernel_bits) - kernel
+        self.bias_residual: Reals = from_codes(rounded.bias, rounded.bias_bits) - bias
         self.flips = np.zeros(kernel.shape, np.int64)
         self.inputs, self.gradients = linearisation.inputs[name], linearisation.gradients[name]
         self.curvature = (self.inputs**2).T @ (self.gradients**2).sum(axis=1)
@@ -123,8 +124,7 @@ class _Layer:
     def error(self) -> Reals:
         """This layer's part of the first-order error, `(samples, outputs)`."""
         change = self.inputs @ self.residual + self.bias_residual
-        total: Reals = np.sum(self.gradients * change[:, None, :], axis=-1)
-        return total
+        return np.einsum("skj,sj->sk", self.gradients, change)  # pyright: ignore[reportUnknownVariableType]
 
     def direction(self) -> Reals:
         """The step to each weight's other neighbour."""

@@ -79,7 +79,8 @@ def test_wheel_holds_the_code_and_nothing_else(wheel):
         names = {name for name in archive.namelist() if ".dist-info/" not in name}
     code = {str(file.relative_to(ROOT)) for file in (ROOT / "sound_qkeras").rglob("*.py")}
     callbacks = {f"sound_qkeras/{file.relative_to(ROOT)}" for file in (ROOT / "callbacks").rglob("*.py")}
-    assert names == code | callbacks | {"sound_qkeras/py.typed"}
+    templates = {str(file.relative_to(ROOT)) for file in (ROOT / "sound_qkeras").rglob("*.j2")}
+    assert names == code | callbacks | templates | {"sound_qkeras/py.typed"}
     assert wheel.stat().st_size < 500_000
 
 
