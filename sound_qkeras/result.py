@@ -23,6 +23,7 @@ from sound_qkeras.verify.floating import FloatReport
 
 if TYPE_CHECKING:
     from sound_qkeras.hls import CostEstimate
+    from sound_qkeras.hls.hls4ml_project import Hls4mlProject
 
 Reals = npt.NDArray[np.float64]
 
@@ -141,6 +142,16 @@ class Result:
             certificate={name: claim[name] for name in kept},
             **options,
         )
+
+    def to_hls4ml(self, directory: str | Path, **options: Any) -> Hls4mlProject:
+        """Build an hls4ml project from the QKeras model and compare it with `simulate`, code by code.
+
+        Look at the project's `bit_exact`, `mismatches` and `first_layer`. Options are those of `sound_qkeras.hls.to_hls4ml`.
+        """
+        from sound_qkeras.hls.hls4ml_project import to_hls4ml
+
+        box = self.certificate.box
+        return to_hls4ml(self.quantized, directory, box=(box.lower, box.upper), **options)
 
     def estimate_hardware(self, *, reuse_factor: int = 1) -> CostEstimate:
         """An analytic estimate of multipliers, adders, memory, BRAM and DSP; no synthesis tool is run."""

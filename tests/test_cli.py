@@ -445,3 +445,48 @@ def test_demo(tmp_path):
     assert result.summary() in done.stdout.splitlines()
     assert "every state was inside the proved box" in done.stdout
     assert time.monotonic() - started < 300.0  # a minute on a machine that does nothing else
+
+
+# export and cost.
+
+
+@pytest.mark.hls
+@pytest.mark.parametrize("target", ["hls", "c"])
+def test_export_is_compiled_and_tested(capfd, saved, tmp_path, target):
+    assert main(["export", str(saved), "--hls", str(tmp_path / "source"), "--target", target]) == OK
+    out, _ = capfd.readouterr()
+    assert "0 mismatches" in out
+    assert {"src", "tb", "build", "report.json", "README.md"} <= set(names(tmp_path / "source"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--target", "fpga"], "fpga"),
+        (["--style", "rolled"], "rolled"),
+        (["--name", "2net"], "2net"),
+        (["--reuse-factor", "0"], "reuse_factor"),
+    ],
+)
+def test_export_refuses(capfd, saved, tmp_path, arguments, says):
+    code, err = failure(capfd, "export", saved, "--hls", tmp_path / "source", *arguments)
+    assert code == BAD_INPUT
+    assert says in err
+    assert not (tmp_path / "source").exists()
+
+
+def test_export_does_not_overwrite_what_is_not_ours(capfd, saved, tmp_path):
+    (tmp_path / "source").mkdir()
+    (tmp_path / "source" / "thesis.tex").write_text("years of work")
+    code, err = failure(capfd, "export", saved, "--hls", tmp_path / "source")
+    assert code == BAD_INPUT
+    assert "source" in err
+    assert names(tmp_path / "source") == ["thesis.tex"]
+
+
+def test_cost(capfd, saved):
+    assert main(["cost", str(saved)]) == OK
+    out, err = capfd.readouterr()
+    assert err == ""
+    assert "multiplier bits" in out
+    assert "analytic estimate" in out

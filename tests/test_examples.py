@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 import sound_qkeras as sq
+from sound_qkeras.hls import compile_and_run
 
-pytestmark = [pytest.mark.keras, pytest.mark.solver, pytest.mark.slow]
+pytestmark = [pytest.mark.keras, pytest.mark.solver, pytest.mark.slow, pytest.mark.hls]
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 # They need data that is no part of the repository.
@@ -31,6 +32,10 @@ def proved(directory):
     """The result in a directory, its certificate proved again."""
     result = sq.load(directory)
     sq.check(result.quantized, result.certificate)
+    for target in ("hls", "c"):
+        bench = compile_and_run(result.export_hls(directory.parent / target, target=target))
+        assert bench.passed
+        assert bench.warnings == ""
     assert result.observed_error <= result.certificate.bound
     return result
 
