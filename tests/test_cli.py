@@ -416,7 +416,8 @@ def test_models_that_cannot_be_read(capfd, here, keras_model, kind):
 @pytest.mark.skipif(os.name == "nt", reason="sends a POSIX signal")
 def test_an_interrupted_process_leaves_nothing(here):
     code = (
-        "import sys, time\n"
+        "import signal, sys, time\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # background jobs inherit that it is ignored
         "from sound_qkeras import cli, pipeline\n"
         "pipeline.read = lambda model: model\n"
         "pipeline.quantize = lambda *_, **__: (print('ready', flush=True), time.sleep(60))\n"

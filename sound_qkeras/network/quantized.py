@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sound_qkeras.errors import ModelError, VerificationError
+from sound_qkeras.errors import ModelError
 from sound_qkeras.fixed_point import MAX_WORD_LENGTH, Format, to_grid
 from sound_qkeras.network.graph import Network, Node, as_samples
 from sound_qkeras.network.ops import Affine, AffineCodes, AffinePair, Input
@@ -23,6 +23,7 @@ Reals = npt.NDArray[np.float64]
 EXACT_LIMIT = 2.0**53
 # Below this, int64 sums cannot wrap, with a bit to spare.
 INT64_LIMIT = 2.0**62
+INT64_SHIFTS = 62
 MOST_FRACTIONAL_BITS = 300
 
 
@@ -196,21 +197,12 @@ def as_integers(codes: npt.NDArray[Any], kind: type[Any]) -> npt.NDArray[Any]:
 
 
 def round_integers(codes: npt.NDArray[Any], shift: int) -> npt.NDArray[Any]:
-    """`codes * 2**shift` rounded half to even, for int64 or Python integers."""
+    """`codes * 2**shift` rounded half to even, for int64 (below 2**62) or Python integers."""
+    if codes.dtype != object and not -INT64_SHIFTS < shift <= 0:
+        codes = codes.astype(object)  # int64 would wrap, or cannot shift that far
     if shift >= 0:
         return codes * (1 << shift)
     floor = codes >> -shift
     rest, half = codes - (floor << -shift), 1 << (-shift - 1)
     up = (rest > half) | ((rest == half) & (floor % 2 == 1))
-    return floor + up.astype(np.int64)
-
-
-def check_exactness(quantized: QuantizedNetwork) -> None:
-    """Refuse a network with integer sums that float64 cannot hold.
-
-    Raises:
-        VerificationError: names the first layer whose sum may need more than 53 bits.
-    """
-    for name in quantized.wide_layers:
-        layer = quantized.network.by_name[name].layer
-        raise VerificationError(f"layer '{layer}': its exact sum may need more than 53 bits", layer_name=layer)
+    return floor + up.astype(codes.dtype)

@@ -246,7 +246,7 @@ class Affine(Op):
         if codes[0].dtype != np.float64:
             kind = codes[0].dtype
             total = self.apply(integers.kernel.astype(kind), codes[0])
-            return total * (1 << shifts[0]) + integers.bias.astype(kind) * (1 << shifts[1])
+            return _shifted(total, shifts[0]) + _shifted(integers.bias.astype(kind), shifts[1])
         kernel = scaled(integers.kernel.astype(np.float64), shifts[0])
         return self.apply(kernel, codes[0]) + scaled(integers.bias.astype(np.float64), shifts[1])
 
@@ -276,6 +276,11 @@ class Affine(Op):
             "bias_radius": self.bias_radius,
         }
         return {name: array for name, array in named.items() if array is not None}
+
+
+def _shifted(codes: npt.NDArray[Any], shift: int) -> npt.NDArray[Any]:
+    """`codes * 2**shift`; int64 sums are known to fit, so what would be shifted further than int64 goes is zero."""
+    return codes * (1 << shift if codes.dtype == object or shift < 62 else 0)
 
 
 @dataclass(frozen=True, eq=False)
