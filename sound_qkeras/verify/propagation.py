@@ -14,7 +14,7 @@ values; Mohammadinejad et al., DiffRNN / Paulsen et al., NeuroDiff (ASE 2020), f
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,6 +30,7 @@ from sound_qkeras.network.quantized import QuantizedNetwork
 WIDEST_SUBSTITUTION = 1024
 # Coefficient rows of one batch of boxes stay below this many float64 numbers.
 BATCH_NUMBERS = 4_000_000
+MOST_BOXES = 256
 
 
 @dataclass(frozen=True)
@@ -154,20 +155,16 @@ def _round(result: Propagation, node: Node) -> None:
     result.facts[node.name] = Facts(value, rounded, difference.widened(roundoff).intersect(rounded - value))
 
 
-def _needs_substitution(result: Propagation, node: Node) -> bool:
+def _needs_substitution(network: Network, node: Node) -> bool:
     """Whether a ReLU reads this affine node and correlations through an earlier nonlinearity could help it."""
-    if not isinstance(node.op, Affine) or size_of(result.network.shapes[node.name]) > WIDEST_SUBSTITUTION:
+    if not isinstance(node.op, Affine) or size_of(network.shapes[node.name]) > WIDEST_SUBSTITUTION:
         return False
-    return any(isinstance(reader.op, Relu) for reader in result.network.readers[node.name]) and _behind_relu(
-        result, node
-    )
+    return any(isinstance(reader.op, Relu) for reader in network.readers[node.name]) and _behind_relu(network, node)
 
 
-def _behind_relu(result: Propagation, node: Node) -> bool:
-    return any(
-        isinstance(result.network.by_name[name].op, Relu) or _behind_relu(result, result.network.by_name[name])
-        for name in node.inputs
-    )
+def _behind_relu(network: Network, node: Node) -> bool:
+    sources = [network.by_name[name] for name in node.inputs]
+    return any(isinstance(source.op, Relu) or _behind_relu(network, source) for source in sources)
 
 
 def _identity_rows(result: Propagation, node: Node, chosen: np.ndarray) -> Reals:
@@ -179,7 +176,7 @@ def _identity_rows(result: Propagation, node: Node, chosen: np.ndarray) -> Reals
 
 
 def _tighter_value(result: Propagation, node: Node, value: Interval) -> Interval:
-    if not _needs_substitution(result, node):
+    if not _needs_substitution(result.network, node):
         return value
     chosen = _undecided(value)
     if chosen.size == 0:
@@ -189,7 +186,7 @@ def _tighter_value(result: Propagation, node: Node, value: Interval) -> Interval
 
 
 def _tighter_difference(result: Propagation, node: Node, difference: Interval) -> Interval:
-    if not _needs_substitution(result, node):
+    if not _needs_substitution(result.network, node):
         return difference
     value, fixed, _ = result.facts[node.name].pair()
     chosen = np.union1d(_undecided(value), _undecided(fixed))
@@ -224,20 +221,13 @@ def output_difference(result: Propagation) -> tuple[Interval, dict[str, Rows]]:
     return found.intersect(forward), arrived
 
 
-def batches(network: Network, boxes: Interval) -> Iterator[slice]:
-    """Slices of the box axis whose coefficient rows fit in memory."""
+def batches(network: Network, boxes: Interval) -> list[slice]:
+    """Slices of the box axis whose coefficient rows fit in memory, and in the processor's cache where boxes are many."""
     widest = max(size_of(shape) for shape in network.shapes.values())
-    rows = max(
-        [size_of(network.output_shape)]
-        + [
-            size_of(network.shapes[node.name])
-            for node, _ in network.affine()
-            if size_of(network.shapes[node.name]) <= WIDEST_SUBSTITUTION
-        ]
-    )
-    count = max(1, BATCH_NUMBERS // (widest * rows))
-    for start in range(0, boxes.shape[0], count):
-        yield slice(start, min(start + count, boxes.shape[0]))
+    substituted = [size_of(network.shapes[node.name]) for node in network.nodes if _needs_substitution(network, node)]
+    rows = max([size_of(network.output_shape), *substituted])
+    count = max(1, min(MOST_BOXES, BATCH_NUMBERS // (widest * rows)))
+    return [slice(start, start + count) for start in range(0, boxes.shape[0], count)]
 
 
 def fixed_ranges(result: Propagation) -> Mapping[str, Interval]:
