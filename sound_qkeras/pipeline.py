@@ -18,9 +18,10 @@ from sound_qkeras.network.quantized import QuantizedNetwork
 from sound_qkeras.network.rescale import rescale
 from sound_qkeras.result import Result, tool_versions
 from sound_qkeras.tuning.costs import GroupCost, Objective, cost_of, objective
+from sound_qkeras.tuning.effort import EFFORTS, Effort
 from sound_qkeras.tuning.milp import find_solver
 from sound_qkeras.tuning.scaling import scaling
-from sound_qkeras.tuning.search import EFFORTS, LONGEST_WORD, Effort, Search
+from sound_qkeras.tuning.search import LONGEST_WORD, Search
 from sound_qkeras.verify.certificate import Certificate, certify
 from sound_qkeras.verify.checker import check
 from sound_qkeras.verify.exact import exact_error

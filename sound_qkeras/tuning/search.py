@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -21,6 +21,7 @@ from sound_qkeras.network.graph import Network
 from sound_qkeras.network.quantized import QuantizedNetwork
 from sound_qkeras.tuning.build import narrow, nearest, provisional, round_parameters
 from sound_qkeras.tuning.costs import Objective
+from sound_qkeras.tuning.effort import Effort
 from sound_qkeras.tuning.groups import Group, candidate_bits, extent, groups_of, source_of
 from sound_qkeras.tuning.milp import Choices, Joint, solve
 from sound_qkeras.tuning.rounding import cancel_errors, linearise, sample_box
@@ -42,42 +43,6 @@ LONGEST_WORD = 52
 # Fewer and more fractional bits than the base that the MILP may choose.
 WINDOW = (12, 8)
 Report = Callable[[str, float], None]
-
-
-@dataclass(frozen=True)
-class Effort:
-    """How hard to try.
-
-    Args:
-        leaves: most leaves of the split tree while formats are searched.
-        most_leaves: most leaves while single bits are shaved.
-        rounds: rounds of measuring and solving.
-        solves: right-hand sides tried in a round.
-        samples: points at which error-aware rounding looks; 0 keeps nearest rounding.
-        rows: worst leaves that become rows of the MILP.
-        seconds: time budget of the search.
-    """
-
-    leaves: int
-    most_leaves: int
-    rounds: int
-    solves: int
-    samples: int
-    rows: int
-    seconds: float
-
-    @classmethod
-    def within(cls, seconds: float) -> Effort:
-        """The effort that suits a time budget."""
-        name = "fast" if seconds < 2.0 else "normal" if seconds < 60.0 else "max"
-        return replace(EFFORTS[name], seconds=seconds)
-
-
-EFFORTS = {
-    "fast": Effort(1, 1, 1, 4, 0, 1, 240.0),
-    "normal": Effort(64, 768, 2, 4, 384, 16, 20.0),
-    "max": Effort(512, 8192, 3, 6, 1024, 32, 600.0),
-}
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from sound_qkeras.network import Network, Node, QuantizedNetwork
 from sound_qkeras.network.ops import AffineCodes, Dense, Input, Relu
 from sound_qkeras.verify.exact import exact_bound, exact_error
 from sound_qkeras.verify.proof import Proof, bound_leaves, prove
-from sound_qkeras.verify.propagation import propagate
+from sound_qkeras.verify.propagation import batches, propagate
 from sound_qkeras.verify.split_tree import SplitTree
 
 from . import twins
@@ -236,6 +236,14 @@ def test_the_ranges_are_the_hull_of_all_leaves_in_all_batches(monkeypatch):
             assert apart.ranges[name][0] <= low <= high <= apart.ranges[name][1]
     assert np.allclose(together.leaf_bounds, apart.leaf_bounds, rtol=1e-12)
     assert np.array_equal(apart.output_bounds, apart.leaf_bounds.max(axis=0))
+
+
+@pytest.mark.parametrize("count", [1, 2, 15, 16, 31, 32, 33, 63, 64, 255, 257, 1000])
+def test_batches_hold_every_box_once(count):
+    network = tight(0).quantized.network
+    boxes = Interval(np.zeros((count, 3)), np.ones((count, 3)))
+    numbers = [int(number) for part in batches(network, boxes) for number in np.arange(count)[part]]
+    assert numbers == list(range(count))
 
 
 # What decides the phases of a ReLU.

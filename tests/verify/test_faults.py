@@ -120,6 +120,15 @@ def test_the_first_bound_cannot_be_lowered(claim):
     assert error >= Fraction(claim.certificate.output_bounds[0]) * (1 - Fraction(1, 5 * 10**8))
 
 
+def test_what_is_recorded_is_a_little_more_than_what_is_proved(claim):
+    """Another machine, which rounds differently, has to be able to prove it too."""
+    proof = check(claim.quantized, claim.certificate)
+    assert np.all(claim.certificate.output_bounds > proof.output_bounds)
+    for name, (low, high) in proof.ranges.items():
+        claimed = claim.certificate.ranges[name]
+        assert claimed[0] < low <= high < claimed[1] or low == high == 0.0
+
+
 # What is said.
 
 

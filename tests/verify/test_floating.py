@@ -291,6 +291,53 @@ def test_an_error_crosses_ties():
     assert found > 6
 
 
+def near_ties(
+    input_bits: int, weight: int, weight_bits: int, hidden_bits: int
+) -> tuple[QuantizedNetwork, Interval, Array]:
+    """`x * weight` rounded to so many bits, then times eight; and the inputs whose products are closest to ties."""
+    codes = {
+        "a": AffineCodes(np.array([[weight]]), Format(40, 39 - weight_bits, True), np.array([0]), Format(2, 1, True)),
+        "b": AffineCodes(np.array([[8]]), Format(5, 4, True), np.array([0]), Format(2, 1, True)),
+    }
+    nodes = (
+        Node("x", Input((1,)), (), "x"),
+        Node("a", Dense(np.array([[float(np.ldexp(weight, -weight_bits))]]), np.zeros(1)), ("x",), "a"),
+        Node("b", Dense(np.array([[8.0]]), np.zeros(1)), ("a",), "b"),
+    )
+    box = Interval(np.array([0.0]), np.array([1.0]))
+    quantized = twin(Network(nodes), codes, {"x": input_bits, "a": hidden_bits}, box)
+    every = np.arange(2**input_bits, dtype=np.int64)
+    dropped = input_bits + weight_bits - hidden_bits
+    rest = np.abs((every * weight) % (1 << dropped) - (1 << (dropped - 1)))
+    return quantized, box, np.ldexp(every[np.argsort(rest)[:200]].astype(np.float64), -input_bits)[:, None]
+
+
+@pytest.mark.parametrize("hidden_bits", [8, 12, 16, 19])
+def test_an_error_far_below_a_step_still_crosses_ties(hidden_bits):
+    """A product that is off by much less than a step ends up on the next code, and the next layer makes it larger."""
+    quantized, box, x = near_ties(14, 2**28 + 7129455, 29, hidden_bits)
+    report = float_report(quantized, box, 0.0)
+    error = worst(quantized, x, np.float32, by_blas, np.random.default_rng(0))
+    assert error is not None
+    assert 8 * Fraction(2) ** -hidden_bits <= error <= Fraction(report.error)
+
+
+@pytest.mark.parametrize("terms", [1, 16, 200])
+def test_every_rounding_of_a_sum_counts(terms):
+    """Each product is five eighths of the last bit of the sum so far, and is rounded up to one."""
+    codes = AffineCodes(np.full((terms, 1), 5), Format(8, -19, True), np.array([2**26]), Format(28, 1, True))
+    kernel = np.full((terms, 1), 5 * 2.0**-26)
+    nodes = (Node("x", Input((terms,)), (), "x"), Node("d", Dense(kernel, np.ones(1)), ("x",), "d"))
+    quantized = QuantizedNetwork(Network(nodes), {"d": codes}, {"x": Format(2, 1, True)}, {})
+    box = Interval(np.ones(terms), np.ones(terms))
+    total = np.float32(1.0)
+    for _ in range(terms):
+        total = np.float32(total + np.float32(5 * 2.0**-26))
+    error = abs(Fraction(float(total)) - 1 - terms * Fraction(5, 2**26))
+    assert error == terms * Fraction(3, 2**26)
+    assert error <= Fraction(float_report(quantized, box, 0.0).error)
+
+
 def test_the_types_are_those_of_numpy():
     assert {name: np.finfo(name).nmant + 1 for name in MANTISSA} == MANTISSA
 

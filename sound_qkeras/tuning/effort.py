@@ -1,0 +1,41 @@
+"""How hard the search tries, and how long it may take."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How hard to try.
+
+    Args:
+        leaves: most leaves of the split tree while formats are searched.
+        most_leaves: most leaves while single bits are shaved.
+        rounds: rounds of measuring and solving.
+        solves: right-hand sides tried in a round.
+        samples: points at which error-aware rounding looks; 0 keeps nearest rounding.
+        rows: worst leaves that become rows of the MILP.
+        seconds: time budget of the search.
+    """
+
+    leaves: int
+    most_leaves: int
+    rounds: int
+    solves: int
+    samples: int
+    rows: int
+    seconds: float
+
+    @classmethod
+    def within(cls, seconds: float) -> Effort:
+        """The effort that suits a time budget."""
+        name = "fast" if seconds < 2.0 else "normal" if seconds < 60.0 else "max"
+        return replace(EFFORTS[name], seconds=seconds)
+
+
+EFFORTS = {
+    "fast": Effort(1, 1, 1, 4, 0, 1, 240.0),
+    "normal": Effort(64, 768, 2, 4, 384, 16, 20.0),
+    "max": Effort(512, 8192, 3, 6, 1024, 32, 600.0),
+}
