@@ -83,7 +83,7 @@ def same_codes(
 # Random networks.
 
 
-@examples(30)
+@examples(24)
 @given(cases())
 def test_no_error_exceeds_the_bound(case):
     attack(case)
@@ -101,7 +101,7 @@ def test_no_error_exceeds_the_bound_where_sums_need_more_than_53_bits(case):
     attack(case)
 
 
-@examples(12)
+@examples(8)
 @given(cases(bits=st.integers(0, 6), largest_width=2, most_layers=3))
 def test_no_error_exceeds_the_bound_of_tiny_networks_on_many_leaves(case):
     tree = random_tree(case.rng, case.box.lower.size, 40)
@@ -176,7 +176,7 @@ def test_every_real_tensor_stays_within_its_range_without_formats(case):
 # A second proof, in exact rationals.
 
 
-@examples(25)
+@examples(20)
 @given(cases(largest_width=5, most_layers=4))
 def test_the_rational_proof_is_never_looser(case):
     """It uses every enclosure the float64 proof uses, without rounding: a smaller float64 bound would lack something.

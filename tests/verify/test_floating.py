@@ -312,10 +312,10 @@ def near_ties(
     return quantized, box, np.ldexp(every[np.argsort(rest)[:200]].astype(np.float64), -input_bits)[:, None]
 
 
-@pytest.mark.parametrize("hidden_bits", [8, 12, 16, 19])
+@pytest.mark.parametrize("hidden_bits", [8, 12, 14])
 def test_an_error_far_below_a_step_still_crosses_ties(hidden_bits):
-    """A product that is off by much less than a step ends up on the next code, and the next layer makes it larger."""
-    quantized, box, x = near_ties(14, 2**28 + 7129455, 29, hidden_bits)
+    """The weight is a half and a little more: float32 drops that little, and with it which side of a tie the product is on."""
+    quantized, box, x = near_ties(14, 2**28 + 1, 29, hidden_bits)
     report = float_report(quantized, box, 0.0)
     error = worst(quantized, x, np.float32, by_blas, np.random.default_rng(0))
     assert error is not None
