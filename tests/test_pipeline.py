@@ -20,7 +20,7 @@ from sound_qkeras.verify.checker import check
 from sound_qkeras.verify.exact import exact_bound, exact_error
 from tests.networks import random_network, samples
 
-pytestmark = pytest.mark.solver
+pytestmark = [pytest.mark.solver, pytest.mark.slow]
 
 
 @pytest.fixture(autouse=True)
@@ -96,7 +96,6 @@ def test_a_random_network_is_proved_and_counted(seed):
     confirm(model, quantize(model, eps), eps)
 
 
-@pytest.mark.slow
 def test_more_effort_is_proved_too_and_costs_no_more():
     model = network(7, (2, 3, 1))
     fast, normal = quantize(model, 1e-2), quantize(model, 1e-2, effort="normal")
@@ -111,7 +110,7 @@ def test_every_output_has_its_own_tolerance():
     assert result.certificate.output_bounds[2] <= 1e-5 < quantize(model, 1e-1).certificate.output_bounds[2]
 
 
-@pytest.mark.parametrize("eps", [1e-9, pytest.param(1e-12, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("eps", [1e-9, 1e-12])
 def test_a_tiny_tolerance_is_met_and_no_alarm_is_raised(eps):
     model = network(2, (2, 4, 1))
     result = quantize(model, eps)
@@ -157,7 +156,6 @@ def test_the_same_call_gives_the_same_result():
     assert first.observed_error == second.observed_error
 
 
-@pytest.mark.slow
 def test_the_cost_that_is_named_is_the_one_that_is_lowered():
     model = network(5, (3, 4, 2))
     names = ("weight_bits", "total_bits", "bit_operations")
