@@ -72,7 +72,8 @@ class Claim:
     def with_float(self, name: str, **changed: Any) -> Claim:
         """Other float parameters for one layer."""
         network = self.quantized.network
-        nodes = tuple(replace(n, op=replace(n.op, **changed)) if n.name == name else n for n in network.nodes)
+        op: Any = network.by_name[name].op
+        nodes = tuple(replace(n, op=replace(op, **changed)) if n.name == name else n for n in network.nodes)
         return self.having(replace(self.quantized, network=Network(nodes)))
 
     def rehashed(self) -> Claim:

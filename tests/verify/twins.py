@@ -240,19 +240,26 @@ def twin(
     network: Network, codes: dict[str, AffineCodes], bits: dict[str, int], box: Interval, tree: SplitTree | None = None
 ) -> QuantizedNetwork:
     """The fixed-point network in the narrowest formats of its proved ranges; coarser where 53 bits are too few."""
-    for _ in range(20):
-        wide = {name: Format(53, 52 - value, True) for name, value in bits.items()}
-        quantized = QuantizedNetwork(network, codes, wide, {})
-        ranges = bound_leaves(quantized, box, tree).ranges
+    wide = {name: Format(53, 52 - value, True) for name, value in bits.items()}
+    quantized = QuantizedNetwork(network, codes, wide, {})
+    ranges = bound_leaves(quantized, box, tree).ranges
+
+    def narrowest(name: str, fractional_bits: int) -> Format:
+        low, high = ranges[name]
+        return Format.for_range(low, high, fractional_bits)
+
+    formats: dict[str, Format] = {}
+    too_wide: list[str] = []
+    for name, value in bits.items():
         try:
-            formats = {name: Format.for_range(*ranges[name], value) for name, value in bits.items()}
+            formats[name] = narrowest(name, value)
         except OverflowError:
-            formats = {}
-        too_wide = [name for name in bits if name not in formats or formats[name].word_length > 53]
-        if not too_wide:
-            break
-        bits = {name: value - 8 if name in too_wide else value for name, value in bits.items()}
-    sums = {n.name: Format.for_range(*ranges[n.name], quantized.exact_bits[n.name]) for n, _ in network.affine()}
+            too_wide.append(name)
+        else:
+            too_wide += [name] if formats[name].word_length > 53 else []
+    if too_wide:
+        return twin(network, codes, {n: v - 8 * (n in too_wide) for n, v in bits.items()}, box, tree)
+    sums = {node.name: narrowest(node.name, quantized.exact_bits[node.name]) for node, _ in network.affine()}
     return replace(quantized, formats=formats, accumulators=sums)
 
 
