@@ -65,6 +65,7 @@ class SoundQuant(keras.callbacks.Callback):
         word_lengths: tuple[int, int] = (2, 48),
         effort: str | float = "normal",
         solver: str = "highs",
+        keep_architecture: bool = False,
         rescale_units: bool = True,
         progress: Progress | None = None,
     ) -> None:
@@ -81,6 +82,8 @@ class SoundQuant(keras.callbacks.Callback):
             word_lengths: fewest and most bits of a weight or result.
             effort: "fast", "normal", "max", or a time budget in seconds, for every run.
             solver: a MILP solver that Pyomo finds by name.
+            keep_architecture: keep units that are proved dead and layers that could be merged, as
+                `sound_qkeras.quantize` does.
             rescale_units: let hidden units be multiplied by powers of two, as `sound_qkeras.quantize` does.
             progress: called with a stage's name and the fraction of it that is done, during every run.
 
@@ -102,6 +105,7 @@ class SoundQuant(keras.callbacks.Callback):
             "word_lengths": word_lengths,
             "effort": effort,
             "solver": solver,
+            "keep_architecture": keep_architecture,
             "rescale_units": rescale_units,
             "progress": progress,
         }

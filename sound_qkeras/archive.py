@@ -51,7 +51,7 @@ def save(result: Result, directory: str | os.PathLike[str]) -> Path:
     model, reason = _qkeras_model(result)
     certificate = result.certificate.to_json()
     with atomic_directory(target) as folder:
-        save_network(folder, result.quantized.network, result.quantized)
+        save_network(folder, result.quantized.trained, result.quantized)
         if model is not None:
             from sound_qkeras.keras_io import save_model
 

@@ -65,6 +65,9 @@ Solver = Annotated[
     str, typer.Option(metavar="NAME", help="A MILP solver that Pyomo finds: highs, cbc, scip, gurobi, ...")
 ]
 WordLengths = Annotated[tuple[int, int], typer.Option(metavar="FEWEST MOST", help="Bits a weight or result may have.")]
+KeepArchitecture = Annotated[
+    bool, typer.Option("--keep-architecture", help="Keep units that are proved dead, and layers that could be merged.")
+]
 Rescale = Annotated[bool, typer.Option(help="Let hidden units be multiplied by powers of two, which saves bits.")]
 
 
@@ -117,6 +120,7 @@ def quantize(
     effort: Effort = "normal",
     solver: Solver = "highs",
     word_lengths: WordLengths = (2, 48),
+    keep_architecture: KeepArchitecture = False,
     rescale: Rescale = True,
 ) -> None:
     """Quantise a trained model within a tolerance that is proved for every input in a box."""
@@ -144,6 +148,7 @@ def quantize(
                 effort=parsed_effort,
                 solver=solver,
                 word_lengths=word_lengths,
+                keep_architecture=keep_architecture,
                 rescale_units=rescale,
                 box_source=source,
                 progress=progress,

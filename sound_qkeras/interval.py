@@ -170,6 +170,14 @@ class Interval:
         return (self.lower <= other) & (other <= self.upper)
 
 
+def matmul(a: Interval, b: Interval) -> Interval:
+    """An enclosure of the matrix product, in centre and radius form."""
+    (ac, ar), (bc, br) = (a.center, a.radius), (b.center, b.radius)
+    magnitude, terms = np.abs(ac), ac.shape[-1]
+    radius = gamma(terms) * (magnitude @ np.abs(bc)) + magnitude @ br + ar @ (np.abs(bc) + br)
+    return Interval.around(ac @ bc, inflate(radius, 3 * terms + 8))
+
+
 def exact_difference(a: Reals, b: Reals) -> tuple[Reals, Reals]:
     """`a - b` as its float64 value and the magnitude of what that rounding lost, exactly (Knuth's TwoSum)."""
     total = a - b

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
@@ -15,11 +16,12 @@ from sound_qkeras.errors import InputError, VerificationError
 from sound_qkeras.interval import Reals
 from sound_qkeras.network.graph import Network, size_of
 from sound_qkeras.network.quantized import QuantizedNetwork
-from sound_qkeras.network.rescale import rescale
+from sound_qkeras.network.rewrite import Rewrite
 from sound_qkeras.result import Result, tool_versions
 from sound_qkeras.tuning.costs import GroupCost, Objective, cost_of, objective
 from sound_qkeras.tuning.effort import EFFORTS, Effort
 from sound_qkeras.tuning.milp import find_solver
+from sound_qkeras.tuning.reductions import reductions_of
 from sound_qkeras.tuning.scaling import scaling
 from sound_qkeras.tuning.search import LONGEST_WORD, Search
 from sound_qkeras.verify.certificate import Certificate, certify
@@ -27,6 +29,7 @@ from sound_qkeras.verify.checker import check
 from sound_qkeras.verify.exact import exact_error
 from sound_qkeras.verify.falsify import falsify
 from sound_qkeras.verify.floating import float_report
+from sound_qkeras.verify.split_tree import SplitTree
 
 Progress = Callable[[str, float], None]
 
@@ -44,6 +47,7 @@ def quantize(
     word_lengths: tuple[int, int] = (2, 48),
     effort: str | float = "normal",
     solver: str = "highs",
+    keep_architecture: bool = False,
     rescale_units: bool = True,
     seed: int = 0,
     box_source: str = "given",
@@ -64,6 +68,8 @@ def quantize(
         word_lengths: fewest and most bits of a weight or result.
         effort: "fast", "normal", "max", or a time budget in seconds.
         solver: a MILP solver that Pyomo finds by name: "highs", "cbc", "scip", "gurobi".
+        keep_architecture: keep every layer and unit; otherwise hidden units that are proved dead on the box are dropped,
+            and those proved always active are replaced by fewer where that saves weights. The function is the same.
         rescale_units: let hidden units be multiplied by powers of two, which changes no output and saves bits; False keeps
             every weight as it was trained.
         seed: of the search for the worst observed error.
@@ -81,25 +87,31 @@ def quantize(
     report = progress or _silent
     goal, budget = check_options(cost=cost, word_lengths=word_lengths, effort=effort, solver=solver)
     report("read", 0.0)
-    network = read(model)
-    region = make_box(box, network.input_shape, margin)
-    tolerance = make_tolerance(eps, size_of(network.output_shape))
-    with threadpool_limits(1 if network.parameter_count < MANY_PARAMETERS else None, user_api="blas"):
-        exponents = scaling(network, region, tolerance) if rescale_units else {}
-        scaled = rescale(network, exponents)
-        outcome = Search(scaled, region, tolerance, goal, budget, word_lengths, solver, report).run()
+    trained = read(model)
+    region = make_box(box, trained.input_shape, margin)
+    tolerance = make_tolerance(eps, size_of(trained.output_shape))
+    with threadpool_limits(1 if trained.parameter_count < MANY_PARAMETERS else None, user_api="blas"):
+        report("simplify", 0.0)
+        reductions, phase_tree = {}, SplitTree()
+        if not keep_architecture:
+            reductions, phase_tree = reductions_of(trained, region, max_leaves=budget.phase_leaves)
+        rewrite = Rewrite(reductions)
+        if rescale_units:
+            rewrite = replace(rewrite, exponents=scaling(rewrite.apply(trained), region, tolerance))
+        outcome = Search(rewrite.apply(trained), region, tolerance, goal, budget, word_lengths, solver, report).run()
+        quantized = replace(outcome.quantized, trained=trained, rewrite=rewrite)
         report("prove", 0.0)
         certificate = certify(
-            outcome.quantized,
+            quantized,
             region,
             tolerance,
             outcome.tree,
             box_source=describe_box(box_source, margin),
             error_budget=outcome.error_budget,
             versions=tool_versions(),
-            rescaling=exponents,
+            phase_tree=phase_tree,
         )
-        return _finish(outcome.quantized, certificate, seed, started, report)
+        return _finish(quantized, certificate, seed, started, report)
 
 
 def _finish(

@@ -91,8 +91,8 @@ class Result:
     def quantizer_config(self) -> dict[str, Any]:
         """What `qkeras.utils.model_quantize` takes for `float_model()`: layer name to quantizer strings.
 
-        The trained model has the same layers; where the certificate lists a rescaling its hidden units are larger or
-        smaller by powers of two. Quantise with `rescale_units=False` for formats that fit the trained weights as they are.
+        That is the trained model, except where `quantized.rewrite` drops or replaces units, or rescales them by powers of
+        two. Quantise with `keep_architecture=True, rescale_units=False` for formats that fit the trained weights.
         """
         from sound_qkeras.keras_io import quantizer_config
 
@@ -114,7 +114,7 @@ class Result:
         return to_qkeras(self.quantized, dtype=dtype, head=head)  # type: ignore[arg-type]
 
     def float_model(self) -> Any:
-        """The float tf_keras model that was quantised: the trained one, its hidden units rescaled and folded as certified."""
+        """The float tf_keras model that was given formats: the trained one on the box, its units reduced and rescaled."""
         from sound_qkeras.keras_io import to_keras
 
         return to_keras(self.quantized.network)

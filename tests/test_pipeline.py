@@ -53,7 +53,7 @@ def confirm(model: Network, result: sq.Result, eps: Any) -> None:
     for sample, value in zip(x[:12], fixed, strict=False):
         errors = [abs(e) for e in exact_error(quantized, sample)]
         assert all(e <= Fraction(b) for e, b in zip(errors, certificate.output_bounds, strict=True))
-        # The network that was tuned is the trained one, its hidden units rescaled by powers of two.
+        # The network that was tuned is the trained one on the box.
         assert np.allclose(value.ravel() - model.evaluate(sample[None]).ravel(), 0.0, atol=eps.max() + 1e-12)
 
 
@@ -195,10 +195,22 @@ def test_boxes_of_every_kind_are_proved():
 
 def test_hidden_units_are_rescaled_only_if_allowed():
     model = network(9, (3, 8, 2))
-    kept = quantize(model, 1e-3, rescale_units=False)
+    free, kept = quantize(model, 1e-3), quantize(model, 1e-3, rescale_units=False)
     confirm(model, kept, 1e-3)
-    assert kept.quantized.network is model or kept.quantized.network.weight_hash == model.weight_hash
-    assert dict(kept.certificate.rescaling) == {}
+    assert free.quantized.rewrite.exponents
+    assert not kept.quantized.rewrite.exponents
+
+
+def test_the_architecture_is_kept_if_asked_for():
+    """Units that are dead or active on a small box go, and the network is still proved to be the trained one."""
+    model, box = network(9, (3, 8, 6, 2)), (np.full(3, 0.4), np.full(3, 0.6))
+    free = quantize(model, 1e-3, box)
+    kept = quantize(model, 1e-3, box, keep_architecture=True, rescale_units=False)
+    for result in (free, kept):
+        confirm(model, result, 1e-3)
+    assert kept.quantized.network is model
+    assert free.quantized.network.parameter_count < model.parameter_count
+    assert free.cost.weight_bits < kept.cost.weight_bits
 
 
 # A solver that answers nonsense.
@@ -253,7 +265,7 @@ def test_what_the_tuner_proposes_is_proved_again(monkeypatch):
 
     def blind(*args: Any, **kwargs: Any) -> Any:
         found = refine(*args, **kwargs)
-        found.ratio[:] = np.minimum(found.ratio, 0.5)
+        found.boxes.score[:] = np.minimum(found.boxes.score, 0.5)
         return found
 
     monkeypatch.setattr(search, "refine", blind)

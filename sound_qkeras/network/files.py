@@ -24,6 +24,7 @@ from sound_qkeras.network.graph import Network, Node
 from sound_qkeras.network.npz import check_size, read_arrays, write_arrays
 from sound_qkeras.network.ops import OPS, AffineCodes, Op
 from sound_qkeras.network.quantized import QuantizedNetwork
+from sound_qkeras.network.rewrite import Rewrite
 
 Array = npt.NDArray[Any]
 T = TypeVar("T")
@@ -54,7 +55,7 @@ def save_network(
     Raises:
         InputError: the twin is another network's, or the directory cannot be written.
     """
-    if quantized is not None and quantized.network is not network:
+    if quantized is not None and quantized.trained is not network:
         raise InputError("the fixed-point network to be saved belongs to another network")
     folder = Path(directory)
     arrays = _arrays(network, quantized)
@@ -111,7 +112,8 @@ def _read_parts(document: Mapping[str, Any], parameters: Path) -> tuple[Network,
     formats, accumulators = (
         {name: _format(entry) for name, entry in _dict(twin[kind]).items()} for kind in ("formats", "accumulators")
     )
-    return network, QuantizedNetwork(network, parameters_of, formats, accumulators)
+    rewrite = Rewrite.from_json(twin["rewrite"])
+    return network, QuantizedNetwork(network, parameters_of, formats, accumulators, rewrite)
 
 
 def _arrays(network: Network, quantized: QuantizedNetwork | None) -> dict[str, Array]:
@@ -184,6 +186,7 @@ def _twin_to_json(quantized: QuantizedNetwork) -> dict[str, Any]:
             name: {"kernel_format": codes.kernel_format.to_json(), "bias_format": codes.bias_format.to_json()}
             for name, codes in quantized.parameters.items()
         },
+        "rewrite": quantized.rewrite.to_json(),
     }
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from types import MappingProxyType
 from typing import Any
@@ -16,6 +17,7 @@ from sound_qkeras.errors import ModelError
 from sound_qkeras.fixed_point import MAX_WORD_LENGTH, Format, to_grid
 from sound_qkeras.network.graph import Network, Node, as_samples
 from sound_qkeras.network.ops import Affine, AffineCodes, AffinePair, Input
+from sound_qkeras.network.rewrite import Rewrite
 
 Reals = npt.NDArray[np.float64]
 
@@ -32,19 +34,21 @@ class QuantizedNetwork:
     """Integers and formats for every node of a network.
 
     Args:
-        network: the trained network it stands for.
+        trained: the network it stands for, as it was trained.
         parameters: codes of each affine node, by node name.
         formats: the format each rounding point rounds to (half to even, saturating), by node name.
         accumulators: the format of each affine node's exact sum, as wide as its proved range, by node name.
+        rewrite: what was changed about the trained network first; node names are those of the outcome, `network`.
 
     Raises:
         ModelError: a node lacks its integers or its format, shapes differ, or a code does not fit its format.
     """
 
-    network: Network
+    trained: Network
     parameters: Mapping[str, AffineCodes]
     formats: Mapping[str, Format]
     accumulators: Mapping[str, Format]
+    rewrite: Rewrite = field(default_factory=Rewrite)
 
     def __post_init__(self) -> None:
         """Freeze the mappings, and check that integers, formats and graph belong together."""
@@ -72,6 +76,11 @@ class QuantizedNetwork:
                 raise ModelError(
                     f"layer '{node.layer}': its accumulator has {bits} fractional bits, its format says otherwise"
                 )
+
+    @cached_property
+    def network(self) -> Network:
+        """The network whose tensors the formats are for: the trained one, rewritten to the same function on the box."""
+        return self.rewrite.apply(self.trained)
 
     @cached_property
     def pairs(self) -> dict[str, AffinePair]:
@@ -103,12 +112,13 @@ class QuantizedNetwork:
 
     @cached_property
     def code_hash(self) -> str:
-        """SHA-256 over every integer and every format."""
+        """SHA-256 over every integer, every format, and the rewrite."""
         digest = hashlib.sha256()
         for name, codes in sorted(self.parameters.items()):
             digest.update(repr((name, codes.kernel_format, codes.bias_format, codes.kernel.shape)).encode())
             digest.update(np.ascontiguousarray(codes.kernel).tobytes() + np.ascontiguousarray(codes.bias).tobytes())
         digest.update(repr((sorted(self.formats.items()), sorted(self.accumulators.items()))).encode())
+        digest.update(json.dumps(self.rewrite.to_json(), sort_keys=True).encode())
         return digest.hexdigest()
 
     def simulate_all(self, x: npt.ArrayLike, *, exact: bool = True) -> dict[str, npt.NDArray[Any]]:

@@ -17,6 +17,7 @@ class Effort:
         samples: points at which error-aware rounding looks; 0 keeps nearest rounding.
         rows: worst leaves that become rows of the MILP.
         seconds: time budget of the search.
+        phase_leaves: most leaves on which units are proved dead or active.
     """
 
     leaves: int
@@ -26,6 +27,7 @@ class Effort:
     samples: int
     rows: int
     seconds: float
+    phase_leaves: int
 
     @classmethod
     def within(cls, seconds: float) -> Effort:
@@ -35,7 +37,7 @@ class Effort:
 
 
 EFFORTS = {
-    "fast": Effort(1, 1, 1, 4, 0, 1, 240.0),
-    "normal": Effort(64, 768, 2, 4, 384, 16, 20.0),
-    "max": Effort(512, 8192, 3, 6, 1024, 32, 600.0),
+    "fast": Effort(1, 1, 1, 4, 0, 1, 240.0, 1),
+    "normal": Effort(64, 768, 2, 4, 384, 16, 20.0, 256),
+    "max": Effort(512, 8192, 3, 6, 1024, 32, 600.0, 4096),
 }

@@ -306,10 +306,7 @@ class Search:
         return at, np.array([error[value] * 2.0**-value / scale for value in bits])
 
     def _worst_leaves(self, splitting: Splitting) -> Interval:
-        worst = splitting.leaves[: self.effort.rows]
-        return Interval(
-            splitting.lower[worst].reshape(-1, *self.box.shape), splitting.upper[worst].reshape(-1, *self.box.shape)
-        )
+        return splitting.boxes.boxes(splitting.leaves[: self.effort.rows], self.box.shape)
 
     def _contribution(self, bits: Mapping[Group, int], group: Group | None, leaves: Interval) -> Reals:
         """Relative bound on each leaf when only `group` is quantised and the rest is much finer."""

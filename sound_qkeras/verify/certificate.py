@@ -11,9 +11,8 @@ import numpy as np
 
 from sound_qkeras.errors import FileFormatError
 from sound_qkeras.interval import Interval, Reals
-from sound_qkeras.network.graph import Network
 from sound_qkeras.network.quantized import QuantizedNetwork
-from sound_qkeras.network.rescale import Exponents, Indices, rescale
+from sound_qkeras.verify.phases import check_rewrite
 from sound_qkeras.verify.proof import MARGIN, Proof, prove, with_margin
 from sound_qkeras.verify.split_tree import SplitTree
 
@@ -40,11 +39,10 @@ class Certificate:
         box: the inputs, shape `input_shape`.
         box_source: where the box came from, in words.
         tree: the bisections whose leaves were proved one by one.
+        phase_tree: the bisections on whose leaves dropped and replaced units were proved to be so.
         ranges: for each node, what the fixed-point value before rounding stays within.
         weight_hash: SHA-256 of the float network as it was trained.
-        rescaling: powers of two by which hidden units of that network were multiplied, per node; nodes that are missing
-            were not.
-        code_hash: SHA-256 of the integers and formats.
+        code_hash: SHA-256 of the integers, the formats and the rewrite of the trained network.
         error_budget: what each layer's weights, biases and results contribute alone.
         versions: the tools that made it.
     """
@@ -60,7 +58,7 @@ class Certificate:
     code_hash: str
     error_budget: tuple[BudgetRow, ...] = ()
     versions: Mapping[str, str] = field(default_factory=dict[str, str])
-    rescaling: Exponents = field(default_factory=dict[str, Indices])
+    phase_tree: SplitTree = field(default_factory=SplitTree)
 
     @property
     def bound(self) -> float:
@@ -82,7 +80,7 @@ class Certificate:
             "code_hash": self.code_hash,
             "error_budget": [{"layer": r.layer, "kind": r.kind, "bound": r.bound} for r in self.error_budget],
             "versions": dict(self.versions),
-            "rescaling": {name: shifts.tolist() for name, shifts in self.rescaling.items()},
+            "phase_tree": list(self.phase_tree.axes),
         }
 
     @classmethod
@@ -102,7 +100,7 @@ class Certificate:
                     np.asarray(data["box"]["upper"], dtype=np.float64),
                 ),
                 box_source=str(data["box"]["source"]),
-                tree=SplitTree(tuple(operator.index(axis) for axis in data["split_tree"])),
+                tree=_tree(data["split_tree"]),
                 ranges={str(name): (float(low), float(high)) for name, (low, high) in data["ranges"].items()},
                 weight_hash=str(data["weight_hash"]),
                 code_hash=str(data["code_hash"]),
@@ -110,7 +108,7 @@ class Certificate:
                     BudgetRow(str(row["layer"]), str(row["kind"]), float(row["bound"])) for row in data["error_budget"]
                 ),
                 versions={str(tool): str(version) for tool, version in data["versions"].items()},
-                rescaling={str(name): _exponents(shifts) for name, shifts in data["rescaling"].items()},
+                phase_tree=_tree(data["phase_tree"]),
             )
             recorded = float(data["bound"])
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
@@ -127,8 +125,8 @@ def _vector(values: Any) -> Reals:
     return array
 
 
-def _exponents(values: Any) -> Indices:
-    return np.array([operator.index(value) for value in values], dtype=np.int64)
+def _tree(axes: Any) -> SplitTree:
+    return SplitTree(tuple(operator.index(axis) for axis in axes))
 
 
 def certify(
@@ -140,15 +138,17 @@ def certify(
     box_source: str = "given",
     error_budget: tuple[BudgetRow, ...] = (),
     versions: Mapping[str, str] | None = None,
-    rescaling: Exponents | None = None,
+    phase_tree: SplitTree | None = None,
 ) -> Certificate:
     """Prove the network on the leaves of `tree` and write down what was proved, with `MARGIN`.
 
     The certificate may claim less than `eps` asks; `check` refuses it then.
 
     Raises:
-        VerificationError: something may overflow.
+        VerificationError: something may overflow, or the rewritten network is not proved to be the trained one.
     """
+    phase_tree = phase_tree or SplitTree()
+    check_rewrite(quantized, box, phase_tree)
     proof: Proof = prove(quantized, box, tree)
     return Certificate(
         tier="sound",
@@ -158,18 +158,9 @@ def certify(
         box_source=box_source,
         tree=tree,
         ranges={name: with_margin(*ends) for name, ends in proof.ranges.items()},
-        weight_hash=trained(quantized.network, rescaling or {}).weight_hash,
+        weight_hash=quantized.trained.weight_hash,
         code_hash=quantized.code_hash,
         error_budget=error_budget,
         versions=versions or {},
-        rescaling=rescaling or {},
+        phase_tree=phase_tree,
     )
-
-
-def trained(network: Network, rescaling: Exponents) -> Network:
-    """The network before its hidden units were rescaled: the same function, with the parameters of the trained model.
-
-    Raises:
-        ModelError: the exponents do not belong to this network.
-    """
-    return rescale(network, {name: -shifts for name, shifts in rescaling.items()}) if rescaling else network

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from sound_qkeras.errors import ModelError, VerificationError
+from sound_qkeras.errors import VerificationError
 from sound_qkeras.network.graph import size_of
 from sound_qkeras.network.quantized import QuantizedNetwork
-from sound_qkeras.verify.certificate import TIERS, Certificate, trained
+from sound_qkeras.verify.certificate import TIERS, Certificate
+from sound_qkeras.verify.phases import check_rewrite
 from sound_qkeras.verify.proof import Proof, check_overflow, prove
 
 
@@ -23,6 +24,7 @@ def check(quantized: QuantizedNetwork, certificate: Certificate) -> Proof:
     """
     check_identity(quantized, certificate)
     _check_claim(quantized, certificate)
+    check_rewrite(quantized, certificate.box, certificate.phase_tree)
     proof = prove(quantized, certificate.box, certificate.tree)
     beyond = np.flatnonzero(~(proof.output_bounds <= certificate.output_bounds))
     if beyond.size:
@@ -44,17 +46,13 @@ def check(quantized: QuantizedNetwork, certificate: Certificate) -> Proof:
 
 
 def check_identity(quantized: QuantizedNetwork, certificate: Certificate) -> None:
-    """The certificate must be about this float network, perhaps rescaled, and these integers.
+    """The certificate must be about this trained network and these integers.
 
     Raises:
         VerificationError: it is about others.
     """
-    try:
-        original = trained(quantized.network, certificate.rescaling)
-    except ModelError as error:
-        raise VerificationError(f"the certificate's rescaling does not fit the network: {error}") from error
     for what, found, claimed in (
-        ("float weights", original.weight_hash, certificate.weight_hash),
+        ("float weights", quantized.trained.weight_hash, certificate.weight_hash),
         ("integers and formats", quantized.code_hash, certificate.code_hash),
     ):
         if found != claimed:

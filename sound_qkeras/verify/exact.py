@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from sound_qkeras.errors import InputError, VerificationError
 from sound_qkeras.fixed_point import Format
-from sound_qkeras.network.graph import Node
+from sound_qkeras.network.graph import Network, Node
 from sound_qkeras.network.ops import Dense, Input, Relu, Reshape
 from sound_qkeras.network.quantized import QuantizedNetwork
 from sound_qkeras.verify.dyadic import Dyadic, Integers, Range
@@ -77,26 +77,41 @@ def exact_error_range(quantized: QuantizedNetwork, x: npt.ArrayLike) -> list[tup
         quantized: the network and its fixed-point twin; values that overflow their format saturate.
         x: one sample of float64 numbers, shape `input_shape`.
     """
-    # Exact types: a kind derived from a known one would not have its meaning.
     sample = _box(quantized, x, x).lower
-    reals: dict[str, Range] = {}
-    fixed: dict[str, Dyadic] = {}
+    real, fixed = _trained(quantized.trained, sample), _fixed(quantized, sample)
+    error = Range.point(fixed) - real
+    return list(zip(error.lower.fractions(), error.upper.fractions(), strict=True))
+
+
+# Exact types below: a kind derived from a known one would not have its meaning.
+def _trained(network: Network, sample: Dyadic) -> Range:
+    values: dict[str, Range] = {}
+    for node in network.nodes:
+        value = values[node.inputs[0]] if node.inputs else Range.point(sample)
+        if type(node.op) is Dense:
+            value = _Trained(node.op)(value)
+        elif type(node.op) is Relu:
+            value = value.positive()
+        elif type(node.op) not in (Input, Reshape):
+            raise _unknown(node)
+        values[node.name] = value
+    return values[network.output.name]
+
+
+def _fixed(quantized: QuantizedNetwork, sample: Dyadic) -> Dyadic:
+    values: dict[str, Dyadic] = {}
     for node in quantized.network.nodes:
-        source = node.inputs[0] if node.inputs else node.name
-        real, twin = reals.get(source, Range.point(sample)), fixed.get(source, sample)
+        value = values[node.inputs[0]] if node.inputs else sample
         if type(node.op) is Dense:
             layer = _Layer(node.op, quantized, node.name)
-            real = layer.real(real)
-            twin = layer.fixed_kernel @ twin + layer.fixed_bias
+            value = layer.fixed_kernel @ value + layer.fixed_bias
         elif type(node.op) is Relu:
-            real, twin = real.positive(), twin.positive()
+            value = value.positive()
         elif type(node.op) not in (Input, Reshape):
             raise _unknown(node)
         output = quantized.formats.get(node.name)
-        reals[node.name], fixed[node.name] = real, twin if output is None else _saturated(twin, output)
-    name = quantized.network.output.name
-    error = Range.point(fixed[name]) - reals[name]
-    return list(zip(error.lower.fractions(), error.upper.fractions(), strict=True))
+        values[node.name] = value if output is None else _saturated(value, output)
+    return values[quantized.network.output.name]
 
 
 def _saturated(x: Dyadic, output: Format) -> Dyadic:
@@ -127,18 +142,18 @@ def _unknown(node: Node) -> VerificationError:
     )
 
 
-class _Layer:
-    """One Dense layer in exact numbers; kernels are `(outputs, inputs)`."""
+class _Trained:
+    """One trained Dense layer in exact numbers; the kernel is `(outputs, inputs)`."""
 
-    def __init__(self, op: Dense, quantized: QuantizedNetwork, name: str) -> None:
-        codes = quantized.parameters[name]
+    def __init__(self, op: Dense) -> None:
         self.kernel, self.bias = Dyadic.of(op.kernel).T, Dyadic.of(op.bias)
-        self.fixed_kernel = Dyadic.codes(codes.kernel, codes.kernel_format.fractional_bits).T
-        self.fixed_bias = Dyadic.codes(codes.bias, codes.bias_format.fractional_bits)
-        self.residual, self.bias_residual = self.fixed_kernel - self.kernel, self.fixed_bias - self.bias
-        self.kernel_bits, self.bias_bits = codes.kernel_format.fractional_bits, codes.bias_format.fractional_bits
         self.kernel_radius = None if op.kernel_radius is None else Dyadic.of(op.kernel_radius).T
         self.bias_radius = None if op.bias_radius is None else Dyadic.of(op.bias_radius)
+
+    def __call__(self, x: Range) -> Range:
+        """The layer's result."""
+        result, slack = x.under(self.kernel) + Range.point(self.bias), self.slack(x)
+        return result if slack is None else result + Range.symmetric(slack)
 
     def slack(self, x: Range) -> Dyadic | None:
         """How far the parameters' radii may move each output, or None where the parameters are exact."""
@@ -147,10 +162,17 @@ class _Layer:
         moved = self.kernel_radius @ x.magnitude()
         return moved if self.bias_radius is None else moved + self.bias_radius
 
-    def real(self, x: Range) -> Range:
-        """The trained layer's result."""
-        result, slack = x.under(self.kernel) + Range.point(self.bias), self.slack(x)
-        return result if slack is None else result + Range.symmetric(slack)
+
+class _Layer(_Trained):
+    """The same beside its integers."""
+
+    def __init__(self, op: Dense, quantized: QuantizedNetwork, name: str) -> None:
+        super().__init__(op)
+        codes = quantized.parameters[name]
+        self.fixed_kernel = Dyadic.codes(codes.kernel, codes.kernel_format.fractional_bits).T
+        self.fixed_bias = Dyadic.codes(codes.bias, codes.bias_format.fractional_bits)
+        self.residual, self.bias_residual = self.fixed_kernel - self.kernel, self.fixed_bias - self.bias
+        self.kernel_bits, self.bias_bits = codes.kernel_format.fractional_bits, codes.bias_format.fractional_bits
 
     def fixed(self, x: Range) -> Range:
         """The fixed-point layer's sum."""

@@ -27,12 +27,12 @@ def errors(quantized: QuantizedNetwork, samples: Reals) -> Reals:
     """`|f_q - f|` per sample and output, shape `(samples, outputs)`, in float64 throughout: to search with, not to claim."""
     network = quantized.network
     outputs = size_of(network.output_shape)
-    widest = max(size_of(shape) for shape in network.shapes.values())
+    widest = max(size_of(shape) for shape in quantized.trained.shapes.values())
     found: list[Reals] = []
     for part in np.array_split(samples, max(1, samples.shape[0] * widest // BATCH_NUMBERS)):
         codes = quantized.simulate_all(part, exact=False)[network.output.name]
         value = from_codes(codes, quantized.fractional_bits[network.output.name])
-        found.append(np.abs(value - network.evaluate(part)).reshape(len(part), outputs))
+        found.append(np.abs(value - quantized.trained.evaluate(part)).reshape(len(part), outputs))
     return np.concatenate(found)
 
 

@@ -264,7 +264,7 @@ class Swish(Relu):
 def test_operations_without_a_writer(tmp_path):
     quantized, box = steering()
     nodes = [replace(node, op=Swish()) if node.name == "dense_relu" else node for node in quantized.network.nodes]
-    unknown = replace(quantized, network=Network(tuple(nodes)))
+    unknown = replace(quantized, trained=Network(tuple(nodes)))
     with pytest.raises(UnsupportedLayerError, match="operation 'swish' to export; accepted: dense, relu, reshape"):
         export_hls(unknown, tmp_path / "net", box=box)
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 
 from sound_qkeras.errors import VerificationError
-from sound_qkeras.interval import Interval, add_up, down, exact_difference, gamma, inflate, sum_up, up
+from sound_qkeras.interval import Interval, add_up, down, exact_difference, gamma, inflate, matmul, sum_up, up
 
 from .rationals import (
     arrays,
@@ -39,6 +39,15 @@ def test_sums_differences_and_products_enclose(a, b, i, j):
     assert encloses(a - b, x - y)
     assert encloses(a * b, x * y)
     assert encloses(-a, -x)
+
+
+CANCELLING = Interval.point([[1e16, 1.0, -1e16], [1e16, 3.0, 1.0]]), Interval.point(np.ones((SIZE, 2)))
+
+
+@example(*CANCELLING, np.zeros((2, SIZE)), np.zeros((SIZE, 2)))
+@given(intervals(2, SIZE), intervals(SIZE, 2), choices(2, SIZE), choices(SIZE, 2))
+def test_matrix_products_enclose(a, b, i, j):
+    assert encloses(matmul(a, b), member(a, i) @ member(b, j))
 
 
 @given(any_interval, any_choice, scalars(reals()))

@@ -21,7 +21,6 @@ from sound_qkeras.fixed_point import Format
 from sound_qkeras.interval import Interval
 from sound_qkeras.network import Network, QuantizedNetwork
 from sound_qkeras.network.ops import AffineCodes
-from sound_qkeras.network.rescale import rescale
 from sound_qkeras.verify.certificate import Certificate, certify
 from sound_qkeras.verify.checker import check
 from sound_qkeras.verify.exact import exact_error
@@ -29,7 +28,7 @@ from sound_qkeras.verify.split_tree import SplitTree
 
 from ..networks import random_network
 from .tight import tight
-from .twins import round_to_codes, trace, twin
+from .twins import round_to_codes, twin
 
 TREE = SplitTree((0, 1, -1, -1, 2, -1, -1))
 AFFINE = ("a", "b")
@@ -71,14 +70,14 @@ class Claim:
 
     def with_float(self, name: str, **changed: Any) -> Claim:
         """Other float parameters for one layer."""
-        network = self.quantized.network
+        network = self.quantized.trained
         op: Any = network.by_name[name].op
         nodes = tuple(replace(n, op=replace(op, **changed)) if n.name == name else n for n in network.nodes)
-        return self.having(replace(self.quantized, network=Network(nodes)))
+        return self.having(replace(self.quantized, trained=Network(nodes)))
 
     def rehashed(self) -> Claim:
         """The certificate names the network it stands beside."""
-        return self.saying(weight_hash=self.quantized.network.weight_hash, code_hash=self.quantized.code_hash)
+        return self.saying(weight_hash=self.quantized.trained.weight_hash, code_hash=self.quantized.code_hash)
 
     def reformatted(self) -> Claim:
         """Formats, accumulators, ranges and hashes are remade for the network; the bound is the old one."""
@@ -584,69 +583,6 @@ def test_every_part_of_the_integers_and_formats_is_hashed(claim):
         seen.add(changed.code_hash)
 
 
-# What was rescaled.
-
-
-RESCALING = np.array([1, -2, 3])
-
-
-@pytest.fixture(scope="module")
-def rescaled(claim) -> Claim:
-    """A claim about the trained network whose proof is about that network with its hidden units rescaled."""
-    network = claim.quantized.network
-    scaled = rescale(network, {"a": RESCALING})
-    codes: Any = {n.name: round_to_codes(op, 7, 12, np.random.default_rng(0), False) for n, op in scaled.affine()}  # type: ignore[arg-type]
-    quantized = twin(scaled, codes, {"x": 8, "a_relu": 8}, claim.certificate.box)
-    certificate = certify(quantized, claim.certificate.box, np.full(2, 9.0), SplitTree(), rescaling={"a": RESCALING})
-    assert certificate.weight_hash == network.weight_hash
-    return Claim(quantized, certificate, claim.worst)
-
-
-def test_a_rescaled_network_is_the_trained_one(claim, rescaled):
-    rescaled.check()
-    data = json.loads(json.dumps(rescaled.certificate.to_json()))
-    replace(rescaled, certificate=Certificate.from_json(data)).check()
-    for x in (claim.worst, claim.certificate.box.lower, claim.certificate.box.upper):
-        scaled, plain = trace(rescaled.quantized, x), trace(claim.quantized, x)
-        assert list(scaled["b"].real) == list(plain["b"].real)
-        assert list(scaled["a_relu"].real) == [
-            v * Fraction(2) ** int(e) for v, e in zip(plain["a_relu"].real, RESCALING, strict=True)
-        ]
-
-
-@pytest.mark.parametrize(
-    "exponents",
-    [
-        {},
-        {"a": -RESCALING},
-        {"a": RESCALING + 1},
-        {"a": RESCALING[::-1]},
-        {"a": RESCALING * 0},
-        {"a": RESCALING[:2]},
-        {"a": RESCALING[None]},
-        {"a": np.array(1)},
-        {"a": RESCALING * 400},
-        {"a": np.array([2**62, 0, 0])},
-        {"b": RESCALING[:2]},
-        {"x": RESCALING},
-        {"a": RESCALING, "b": RESCALING[:2]},
-        {"a": RESCALING, "c": RESCALING},
-    ],
-    ids=str,
-)
-def test_another_rescaling_is_refused(rescaled, exponents):
-    with pytest.raises(VerificationError, match=r"float weights are not those|rescaling does not fit"):
-        rescaled.saying(rescaling=exponents).check()
-
-
-def test_a_rescaling_is_no_licence_to_change_the_network(rescaled):
-    """A network that claims to be rescaled, but whose readers were not."""
-    op = rescaled.quantized.network.by_name["b"].op
-    doubled = rescaled.with_float("b", kernel=2.0 * op.arrays()["kernel"])
-    with pytest.raises(VerificationError, match="float weights are not those"):
-        doubled.check()
-
-
 # In memory.
 
 
@@ -731,6 +667,8 @@ WRITTEN: dict[str, dict[str, Any]] = {
     "tree nested": {"split_tree": [[0], -1, -1]},
     "tree null": {"split_tree": None},
     "tree empty": {"split_tree": []},
+    "phase tree with words": {"phase_tree": ["0", "-1", "-1"]},
+    "phase tree null": {"phase_tree": None},
     "ranges a list": {"ranges": []},
     "ranges with one end": {"ranges": {"x": [0.0]}},
     "ranges NaN": {"ranges": dict.fromkeys(["x", "a", "a_relu", "b"], [float("nan")] * 2)},
@@ -738,11 +676,6 @@ WRITTEN: dict[str, dict[str, Any]] = {
     "tier local": {"tier": "local"},
     "hash missing": {"weight_hash": None},
     "hash cut short": {"code_hash": "0123"},
-    "rescaling with a fraction": {"rescaling": {"a": [0.5, 0, 0]}},
-    "rescaling of words": {"rescaling": {"a": ["1", "0", "0"]}},
-    "rescaling that was not": {"rescaling": {"a": [1, 0, 0]}},
-    "rescaling beyond int64": {"rescaling": {"a": [2**70, 0, 0]}},
-    "rescaling null": {"rescaling": None},
     "versions null": {"versions": None},
     "budget of words": {"error_budget": [{"layer": "a", "kind": "b", "bound": "c"}]},
 }

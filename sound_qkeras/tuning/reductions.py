@@ -1,0 +1,94 @@
+"""Which hidden layers shrink: dead units always go, active ones where their replacements need fewer weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+
+from sound_qkeras.analysis.phases import Phases, find_phases
+from sound_qkeras.interval import Interval, Reals, up
+from sound_qkeras.network.graph import Network
+from sound_qkeras.network.reduce import Path, Reduction, kept_units, reduce_units, reducible
+from sound_qkeras.tuning.rounding import sample_box
+from sound_qkeras.verify.phases import value_ranges
+from sound_qkeras.verify.split_tree import SplitTree
+
+SAMPLES = 4096
+# Replacement units stay this share of their largest magnitude above zero.
+SPARE = 2.0**-10
+NONE = np.zeros(0, np.int64)
+
+
+def reductions_of(network: Network, box: Interval, *, max_leaves: int) -> tuple[dict[str, Reduction], SplitTree]:
+    """What the layers of a trained network shrink to on a box, and the tree that proves it.
+
+    Args:
+        network: the trained network.
+        box: inputs, shape `input_shape`.
+        max_leaves: most leaves of the tree.
+    """
+    if not reducible(network):
+        return {}, SplitTree()
+    phases = find_phases(network, box, sample_box(box, SAMPLES), max_leaves=max_leaves)
+    chosen = choose(network, phases)
+    if not chosen:
+        return {}, SplitTree()
+    return _shifted(network, chosen, phases.tree.leaves(box)), phases.tree
+
+
+def choose(network: Network, phases: Phases) -> dict[str, Reduction]:
+    """The form with the fewest weights for every layer, the last one first; replacement units are not shifted yet."""
+    paths = reducible(network)
+    units = {node.name: max(1, op.bias.size - phases.dead.get(node.name, NONE).size) for node, op in network.affine()}
+    feeders = {path.last.name: name for name, path in paths.items()}
+    found: dict[str, Reduction] = {}
+    for name, path in reversed(paths.items()):
+        kernel = path.first.op.arrays()["kernel"]
+        inputs = units[feeders[name]] if name in feeders else kernel.shape[0]
+        reduction = _cheapest(path, phases, kernel.shape[1], inputs, units[path.last.name])
+        if reduction is not None:
+            found[name] = reduction
+            units[name] = _units_left(reduction, kernel.shape[1], units[path.last.name])
+    return found
+
+
+def _cheapest(path: Path, phases: Phases, total: int, inputs: int, outputs: int) -> Reduction | None:
+    """The best reduction of a layer of `total` units that reads so many inputs and is read by so many units."""
+    if path.relu is None:
+        dead, active = NONE, np.arange(total)
+    else:
+        dead, active = (found.get(path.first.name, NONE) for found in (phases.dead, phases.active))
+    if dead.size == total:  # a layer needs a unit
+        dead = dead[1:]
+    kept = total - dead.size - active.size
+    replaced = {"kept": active.size, "outputs": outputs, "inputs": inputs}
+    weights = {form: (kept + count) * (inputs + outputs) for form, count in replaced.items()}
+    if kept == 0:
+        weights["merged"] = inputs * outputs
+    form = min(weights, key=lambda form: weights[form]) if active.size else "kept"
+    if form == "kept":
+        return Reduction(dead, NONE, form, np.zeros(0)) if dead.size else None
+    return Reduction(dead, active, form, np.zeros(replaced.get(form, 0)))
+
+
+def _units_left(reduction: Reduction, total: int, outputs: int) -> int:
+    """Units between a layer's inputs and its reader; where it is merged, those of its reader."""
+    return outputs if reduction.form == "merged" else kept_units(reduction, total) + reduction.shift.size
+
+
+def _shifted(network: Network, chosen: Mapping[str, Reduction], leaves: Interval) -> dict[str, Reduction]:
+    """Shift replacement units above zero, layer by layer, as the ranges of later ones follow from the earlier."""
+    found = dict(chosen)
+    for name, path in reducible(network).items():
+        if name in found and found[name].form in {"outputs", "inputs"}:
+            first = kept_units(found[name], len(path.first.op.arrays()["bias"]))
+            values = value_ranges(reduce_units(network, found), leaves, [name])[name][first:]
+            found[name] = replace(found[name], shift=_shift(values))
+    return found
+
+
+def _shift(values: Interval) -> Reals:
+    """A little more than what is lacking, for another machine's rounding and bounds that shifting changes."""
+    return np.where(values.lower < 0.0, up(SPARE * values.magnitude - values.lower), 0.0)
