@@ -43,7 +43,7 @@ def report_text(plan: Plan, box: tuple[Reals, Reals], vectors: Vectors, certific
         "clock_ns": options.clock_ns,
         "box": {"lower": box[0].tolist(), "upper": box[1].tolist()},
         "certificate": certificate,
-        "weight_hash": plan.quantized.network.weight_hash,
+        "weight_hash": plan.quantized.trained.weight_hash,
         "code_hash": plan.quantized.code_hash,
         "tensors": [_tensor(tensor) for tensor in plan.written],
         "weights": [_weights(plan.quantized, name) for name in plan.quantized.parameters],

@@ -119,7 +119,7 @@ def test_text_from_outside_cannot_leave_a_comment(tmp_path):
     ]
 
     renamed = replace(
-        quantized, network=Network(tuple(nodes)), parameters=rename(quantized.parameters),
+        quantized, trained=Network(tuple(nodes)), parameters=rename(quantized.parameters),
         accumulators=rename(quantized.accumulators),
     )  # fmt: skip
     folder = export_hls(renamed, tmp_path / "net", box=box, certificate={"tier": "*/\n#error"})
