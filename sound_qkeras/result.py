@@ -79,6 +79,7 @@ class Result:
                 codes = self.quantized.parameters[node.name]
                 rows.append(_row(node.layer, node.name, "weight", codes.kernel_format, codes.kernel_value))
                 rows.append(_row(node.layer, node.name, "bias", codes.bias_format, codes.bias_value))
+            if node.name in self.quantized.accumulators:
                 accumulator = self.quantized.accumulators[node.name]
                 rows.append(_row(node.layer, node.name, "accumulator", accumulator, np.array(proved)))
             if node.name in self.quantized.formats:

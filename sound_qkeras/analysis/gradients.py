@@ -16,6 +16,6 @@ def input_gradients(result: Propagation) -> dict[str, Reals]:
     seed = np.eye(inputs).reshape(1, inputs, *box.shape[1:])
     gradients = {first: np.broadcast_to(seed, (box.shape[0], *seed.shape[1:]))}
     for node in result.network.nodes[1:]:
-        source = node.inputs[0]
-        gradients[node.name] = node.op.forward_gradient(gradients[source], result.facts[source].value.center)
+        centers = (result.facts[name].value.center for name in node.inputs)
+        gradients[node.name] = node.op.forward_gradient([gradients[name] for name in node.inputs], *centers)
     return gradients

@@ -150,7 +150,7 @@ def dsp_slices(weight: Format, source: Format) -> int:
 def _affine(quantized: QuantizedNetwork, node: Node, reuse_factor: int, magnitude: float) -> LayerCost:
     codes = quantized.parameters[node.name]
     kernel, weight = codes.kernel, codes.kernel_format
-    source = _format_read(quantized, node.inputs[0])
+    source = _format_read(quantized, node)
     accumulator = quantized.accumulators.get(node.name)
     sum_bits = math.ceil(math.log2(magnitude + 1.0)) + 1 if accumulator is None else accumulator.word_length
     positions = size_of(quantized.network.shapes[node.name]) // kernel.shape[-1]
@@ -188,7 +188,7 @@ def _rounding_bits(quantized: QuantizedNetwork, node: Node) -> int:
     return size_of(quantized.network.shapes[node.name]) * quantized.formats[node.name].word_length
 
 
-def _format_read(quantized: QuantizedNetwork, name: str) -> Format:
-    while name not in quantized.formats:
-        name = quantized.network.by_name[name].inputs[0]
-    return quantized.formats[name]
+def _format_read(quantized: QuantizedNetwork, node: Node) -> Format:
+    """The widest format among what a node reads."""
+    found = [quantized.formats[name] for name in quantized.network.sources(node.inputs[0])]
+    return max(found, key=lambda output: output.word_length)

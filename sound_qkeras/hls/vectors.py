@@ -13,7 +13,7 @@ import numpy.typing as npt
 from sound_qkeras.errors import InputError, VerificationError
 from sound_qkeras.fixed_point import Codes, Format, to_grid
 from sound_qkeras.hls.tensors import Plan
-from sound_qkeras.network.quantized import as_integers, round_integers
+from sound_qkeras.network.quantized import round_integers
 from sound_qkeras.simulate import simulate_codes
 
 Reals = npt.NDArray[np.float64]
@@ -114,14 +114,10 @@ def _overflowing(plan: Plan, samples: Reals) -> str:
     quantized, nodes = plan.quantized, plan.quantized.network.nodes
     codes = quantized.simulate_all(samples.reshape(-1, *plan.input.shape))
     for node in nodes[1:]:
-        bits = [quantized.fractional_bits[name] for name in node.inputs]
-        inputs = [codes[name] for name in node.inputs]
-        if node.name in quantized.wide_layers:
-            inputs = [as_integers(array, object) for array in inputs]
-        exact = node.op.integer(quantized.pairs.get(node.name), bits, *inputs)
+        exact = quantized.exact_result(node, codes)
         tensor = plan.tensors[node.name]
         shift = tensor.format.fractional_bits - quantized.exact_bits[node.name]
-        rounded = to_grid(exact, shift) if exact.dtype != object else round_integers(exact, shift)
+        rounded = to_grid(exact, shift) if exact.dtype == np.float64 else round_integers(exact, shift)
         accumulator = quantized.accumulators.get(node.name)
         if not _fits(rounded, tensor.format) or not (accumulator is None or _fits(exact, accumulator)):
             return node.layer or node.name

@@ -94,6 +94,14 @@ class Network:
         """For each node, the nodes that read it."""
         return {node.name: tuple(reader for reader in self.nodes if node.name in reader.inputs) for node in self.nodes}
 
+    @cached_property
+    def relaxed(self) -> dict[str, bool]:
+        """For each node, whether something before it is only bounded by an adjoint that is not exact."""
+        found: dict[str, bool] = {}
+        for node in self.nodes:
+            found[node.name] = any(found[name] or self.by_name[name].op.relaxes for name in node.inputs)
+        return found
+
     @property
     def input_shape(self) -> Shape:
         """Shape of one sample."""
@@ -117,17 +125,29 @@ class Network:
 
     @cached_property
     def rounding_points(self) -> tuple[str, ...]:
-        """Nodes whose result is rounded: the input, and whatever an affine operation reads through reshapes.
+        """Nodes whose result is rounded: the input, and whatever an operation that multiplies or looks up reads.
 
-        The last layer is not among them: it returns its exact accumulator.
+        Operations that only move values are looked through, so that every value is rounded once, where it is made. The
+        last layer is not among them: it returns its exact accumulator.
         """
-        points: dict[str, None] = {self.nodes[0].name: None}
-        for node, _ in self.affine():
-            source = self.by_name[node.inputs[0]]
-            while source.op.kind == "reshape":
-                source = self.by_name[source.inputs[0]]
-            points[source.name] = None
+        points = {self.nodes[0].name}
+        for node in self.nodes:
+            if node.op.multiplies:
+                points.update(source for name in node.inputs for source in self.sources(name))
         return tuple(node.name for node in self.nodes if node.name in points)
+
+    def sources(self, name: str) -> tuple[str, ...]:
+        """The nodes that made the values of a node's result: itself, unless it only moves what others made."""
+        return self._sources[name]
+
+    @cached_property
+    def _sources(self) -> dict[str, tuple[str, ...]]:
+        found: dict[str, tuple[str, ...]] = {}
+        for node in self.nodes:
+            found[node.name] = (node.name,)
+            if node.op.moves:
+                found[node.name] = tuple(dict.fromkeys(source for name in node.inputs for source in found[name]))
+        return found
 
     @property
     def parameter_count(self) -> int:

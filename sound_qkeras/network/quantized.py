@@ -37,7 +37,8 @@ class QuantizedNetwork:
         trained: the network it stands for, as it was trained.
         parameters: codes of each affine node, by node name.
         formats: the format each rounding point rounds to (half to even, saturating), by node name.
-        accumulators: the format of each affine node's exact sum, as wide as its proved range, by node name.
+        accumulators: formats of exact results that may be wider than what they are made of (sums, products), as wide as
+            their proved ranges, by node name.
         rewrite: what was changed about the trained network first; node names are those of the outcome, `network`.
 
     Raises:
@@ -70,9 +71,9 @@ class QuantizedNetwork:
             if node.name not in self.parameters:
                 raise ModelError(f"layer '{node.layer}' ({op.kind}) has no integer parameters")
             _check_codes(node, op, self.parameters[node.name])
-        for node, _ in self.network.affine():
-            bits = self.exact_bits[node.name]
-            if node.name in self.accumulators and self.accumulators[node.name].fractional_bits != bits:
+        for name, output in self.accumulators.items():
+            node, bits = self.network.by_name[name], self.exact_bits[name]
+            if output.fractional_bits != bits:
                 raise ModelError(
                     f"layer '{node.layer}': its accumulator has {bits} fractional bits, its format says otherwise"
                 )
@@ -134,14 +135,23 @@ class QuantizedNetwork:
                 output = self.formats[node.name]
                 codes[node.name] = np.clip(to_grid(samples, output.fractional_bits), output.min_code, output.max_code)
                 continue
-            bits = [self.fractional_bits[name] for name in node.inputs]
-            inputs = [codes[name] for name in node.inputs]
-            if exact and node.name in self.wide_layers:
-                wide = np.int64 if self.accumulator_magnitudes[node.name] < INT64_LIMIT else object
-                inputs = [as_integers(array, wide) for array in inputs]
-            result = node.op.integer(self.pairs.get(node.name), bits, *inputs)
-            codes[node.name] = self._round(node.name, result)
+            codes[node.name] = self._round(node.name, self.exact_result(node, codes, exact=exact))
         return codes
+
+    def exact_result(
+        self, node: Node, codes: Mapping[str, npt.NDArray[Any]], *, exact: bool = True
+    ) -> npt.NDArray[Any]:
+        """A node's integers before its own rounding, from the codes of what it reads; see `simulate_all`."""
+        bits = [self.fractional_bits[name] for name in node.inputs]
+        inputs = [codes[name] for name in node.inputs]
+        if exact and node.name in self.wide_layers:
+            wide = np.int64 if self.accumulator_magnitudes[node.name] < INT64_LIMIT else object
+            inputs = [as_integers(array, wide) for array in inputs]
+        kinds = {array.dtype for array in inputs}
+        if len(kinds) > 1:  # what one of them needs, float64 would not keep for all
+            widest = object if np.dtype(object) in kinds else np.int64
+            inputs = [as_integers(array, widest) for array in inputs]
+        return node.op.integer(self.pairs.get(node.name), bits, *inputs)
 
     def _round(self, name: str, exact: npt.NDArray[Any]) -> npt.NDArray[Any]:
         if name not in self.formats:
@@ -153,24 +163,28 @@ class QuantizedNetwork:
 
     @cached_property
     def wide_layers(self) -> frozenset[str]:
-        """Affine nodes whose sums may need more than 53 bits: neither float64 nor QKeras is exact there."""
+        """Nodes whose sums or products may need more than 53 bits: neither float64 nor QKeras is exact there."""
         return frozenset(name for name, size in self.accumulator_magnitudes.items() if not size <= EXACT_LIMIT)
 
     @cached_property
     def accumulator_magnitudes(self) -> dict[str, float]:
-        """For each affine node, the largest sum of absolute terms in steps, over every code its input format has.
+        """For each node that accumulates, the largest sum of absolute terms in steps, over every code its inputs may have.
 
         While all are at most 2**53, float64 evaluation (of the simulator and of QKeras) is exact for every input at all.
         """
+        found: dict[str, Reals] = {}
         magnitudes: dict[str, float] = {}
-        for node, op in self.network.affine():
-            source = node.inputs[0]
-            while source not in self.formats:
-                source = self.network.by_name[source].inputs[0]
-            output = self.formats[source]
-            shape = self.network.shapes[node.inputs[0]]
-            largest = np.full((1, *shape), float(max(output.max_code, -output.min_code)))
-            magnitudes[node.name] = op.accumulator_magnitude(self.pairs[node.name], output.fractional_bits, largest)
+        for node in self.network.nodes:
+            if node.inputs:
+                bits = [self.fractional_bits[name] for name in node.inputs]
+                inputs = (found[name] for name in node.inputs)
+                found[node.name] = node.op.code_magnitude(self.pairs.get(node.name), bits, *inputs)
+                if node.op.accumulates:
+                    magnitudes[node.name] = float(np.max(found[node.name]))
+            output = self.formats.get(node.name)
+            if output is not None:
+                largest = float(max(output.max_code, -output.min_code))
+                found[node.name] = np.full((1, *self.network.shapes[node.name]), largest)
         return magnitudes
 
 

@@ -90,6 +90,7 @@ def narrow(quantized: QuantizedNetwork, ranges: Mapping[str, tuple[float, float]
     }
     accumulators = {
         node.name: Format.for_range(*recorded[node.name], quantized.exact_bits[node.name])
-        for node, _ in quantized.network.affine()
+        for node in quantized.network.nodes
+        if node.op.accumulates
     }
     return replace(quantized, formats=formats, accumulators=accumulators)

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from sound_qkeras.errors import InputError
 from sound_qkeras.network.graph import size_of
 from sound_qkeras.network.quantized import QuantizedNetwork
-from sound_qkeras.tuning.groups import Group, source_of
+from sound_qkeras.tuning.groups import Group, sources_of
 
 # Cost of one group at a word length.
 GroupCost = Callable[[Group, int], float]
@@ -51,9 +51,9 @@ def cost_of(quantized: QuantizedNetwork) -> Cost:
         weight += op.kernel.size * codes.kernel_format.word_length
         bias += op.bias.size * codes.bias_format.word_length
         products = size_of(network.shapes[node.name]) * op.fan_in
-        operations += (
-            products * codes.kernel_format.word_length * quantized.formats[source_of(network, node.name)].word_length
-        )
+        lengths = {name: quantized.formats[name].word_length for name in sources_of(network, node.name)}
+        read = sum(share * lengths[name] for name, share in sources_of(network, node.name).items())
+        operations += round(products * codes.kernel_format.word_length * read)
     activation = sum(size_of(network.shapes[name]) * output.word_length for name, output in quantized.formats.items())
     return Cost(weight, bias, activation, operations)
 

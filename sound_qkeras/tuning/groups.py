@@ -40,20 +40,21 @@ def groups_of(network: Network) -> tuple[Group, ...]:
     groups: list[Group] = []
     products = {node.name: size_of(network.shapes[node.name]) * op.fan_in for node, op in network.affine()}
     for name in network.rounding_points:
-        readers = sum(count for node, count in products.items() if source_of(network, node) == name)
-        groups += [Group(name, "activation", network.by_name[name].layer, size_of(network.shapes[name]), readers)]
+        readers = sum(count * sources_of(network, node).get(name, 0.0) for node, count in products.items())
+        groups += [
+            Group(name, "activation", network.by_name[name].layer, size_of(network.shapes[name]), round(readers))
+        ]
     for node, op in network.affine():
         groups.append(Group(node.name, "weight", node.layer, op.kernel.size, products[node.name]))
         groups.append(Group(node.name, "bias", node.layer, op.bias.size, 0))
     return tuple(groups)
 
 
-def source_of(network: Network, node: str) -> str:
-    """The rounding point that feeds an affine node."""
-    source = network.by_name[network.by_name[node].inputs[0]]
-    while source.name not in network.rounding_points:
-        source = network.by_name[source.inputs[0]]
-    return source.name
+def sources_of(network: Network, node: str) -> dict[str, float]:
+    """The rounding points that feed an affine node, with their share of what it reads."""
+    found = network.sources(network.by_name[node].inputs[0])
+    sizes = [size_of(network.shapes[name]) for name in found]
+    return {name: size / sum(sizes) for name, size in zip(found, sizes, strict=True)}
 
 
 def extent(network: Network, group: Group, ranges: Mapping[str, Interval]) -> tuple[float, float]:

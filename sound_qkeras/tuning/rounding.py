@@ -53,8 +53,9 @@ def linearise(network: Network, samples: Reals, eps: Reals) -> Linearisation:
     gradients = {network.output.name: np.broadcast_to(seed, (len(samples), *seed.shape[1:]))}
     for node in reversed(network.nodes[1:]):
         if node.name in gradients:
-            source = node.inputs[0]
-            gradients[source] = node.op.gradient(gradients[node.name], values[source])
+            pulled = node.op.gradient(gradients[node.name], *(values[name] for name in node.inputs))
+            for source, part in zip(node.inputs, pulled, strict=True):
+                gradients[source] = gradients[source] + part if source in gradients else part
     affine = [node for node, _ in network.affine()]
     return Linearisation(
         {node.name: values[node.inputs[0]] for node in affine}, {node.name: gradients[node.name] for node in affine}

@@ -22,7 +22,7 @@ from sound_qkeras.network.quantized import QuantizedNetwork
 from sound_qkeras.tuning.build import narrow, nearest, provisional, round_parameters
 from sound_qkeras.tuning.costs import Objective
 from sound_qkeras.tuning.effort import Effort
-from sound_qkeras.tuning.groups import Group, candidate_bits, extent, groups_of, source_of
+from sound_qkeras.tuning.groups import Group, candidate_bits, extent, groups_of, sources_of
 from sound_qkeras.tuning.milp import Choices, Joint, solve
 from sound_qkeras.tuning.rounding import cancel_errors, linearise, sample_box
 from sound_qkeras.verify.certificate import BudgetRow
@@ -130,7 +130,8 @@ class Search:
             by_node = {group.node: lengths[group] for group in self.groups if group.kind == "activation"}
             for group in self.groups:
                 if group.kind == "weight":
-                    other = by_node[source_of(self.network, group.node)]
+                    sources = sources_of(self.network, group.node)
+                    other = sum(share * by_node[name] for name, share in sources.items())
                     total += self.goal.products * group.products * lengths[group] * other
         return total
 
@@ -325,10 +326,9 @@ class Search:
         found: list[Joint] = []
         for group in self.groups:
             if group.kind == "weight":
-                source = activations[source_of(self.network, group.node)]
-                op = self.network.by_name[group.node].op
-                most = self.accumulator_bits - 1 - int(np.ceil(np.log2(op.fan_in + 1)))  # type: ignore[attr-defined]
-                found.append(Joint(group, source, self.goal.products * group.products, most))
+                most = self.accumulator_bits - 1 - int(np.ceil(np.log2(self.network.by_name[group.node].op.terms + 1)))
+                for name, share in sources_of(self.network, group.node).items():
+                    found.append(Joint(group, activations[name], self.goal.products * group.products * share, most))
         return found
 
     def _shave(self, best: Attempt) -> Attempt:

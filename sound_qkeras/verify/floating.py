@@ -11,11 +11,12 @@ Reference: Higham, Accuracy and Stability of Numerical Algorithms (2002), sectio
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from sound_qkeras.interval import Interval, Reals, inflate
+from sound_qkeras.interval import Interval, Reals, inflate, up
 from sound_qkeras.network.graph import Node
 from sound_qkeras.network.ops import Affine, Input
 from sound_qkeras.network.quantized import QuantizedNetwork
@@ -67,38 +68,35 @@ def float_report(quantized: QuantizedNetwork, box: Interval, bound: float, dtype
                 quantized, node, mantissa, np.zeros(result.facts[node.name].value.shape)
             )
             continue
-        error = errors[node.inputs[0]]
+        error = _computed(quantized, result, node, mantissa, [errors[name] for name in node.inputs])
         if isinstance(node.op, Affine):
-            error = _affine_error(quantized, result, node, node.op, mantissa, error)
             layers.append(FloatLayer(node.layer, not np.any(error), float(error.max())))
-        else:
-            error = node.op.evaluate(error)
         errors[node.name] = _after_rounding(quantized, node, mantissa, error)
     total = float(errors[quantized.network.output.name].max())
     return FloatReport(tuple(layers), total, float(np.nextafter(bound + total, np.inf)) if total else bound)
 
 
-def _affine_error(
-    quantized: QuantizedNetwork, result: Propagation, node: Node, op: Affine, mantissa: int, error: Reals
+def _computed(
+    quantized: QuantizedNetwork, result: Propagation, node: Node, mantissa: int, errors: Sequence[Reals]
 ) -> Reals:
-    pair = quantized.pairs[node.name]
-    largest = result.facts[node.inputs[0]].pair()[1].magnitude
-    terms = op.apply(pair.kernel_magnitude, largest + error) + np.abs(pair.bias)
-    codes = pair.codes
-    smallest = max(
-        quantized.exact_bits[node.name],
-        codes.kernel_format.fractional_bits,
-        codes.bias_format.fractional_bits,
-        quantized.fractional_bits[node.inputs[0]],
-    )
-    if smallest > EXPONENT[mantissa] or not np.all(terms < 2.0 ** EXPONENT[mantissa]):
+    """How far a node's result may be off before its own rounding."""
+    op, pair = node.op, quantized.pairs.get(node.name)
+    known = (result.facts[name].pair()[1].magnitude for name in node.inputs)
+    largest = [up(size + error) for size, error in zip(known, errors, strict=True)]
+    if not op.accumulates:
+        return op.carried_error(pair, errors, *largest)
+    terms = op.absolute_terms(pair, *largest)
+    bits = [quantized.exact_bits[node.name], *(quantized.fractional_bits[name] for name in node.inputs)]
+    if pair is not None:
+        bits += [pair.codes.kernel_format.fractional_bits, pair.codes.bias_format.fractional_bits]
+    if max(bits) > EXPONENT[mantissa] or not np.all(terms < 2.0 ** EXPONENT[mantissa]):
         return np.full_like(terms, np.inf)
-    steps = np.ldexp(inflate(terms, op.fan_in + 2), quantized.exact_bits[node.name])
-    if not np.any(error) and np.all(steps <= 2.0**mantissa):
+    steps = np.ldexp(terms, quantized.exact_bits[node.name])
+    if not any(np.any(error) for error in errors) and np.all(steps <= 2.0**mantissa):
         return np.zeros_like(terms)
-    carried = op.apply(pair.kernel_magnitude, error)
-    rounding = 2.0 * (op.fan_in + 4) * 2.0**-mantissa
-    return inflate(carried + rounding * terms, op.fan_in + 8)
+    carried = op.carried_error(pair, errors, *largest)
+    rounding = 2.0 * (op.terms + 4) * 2.0**-mantissa
+    return inflate(carried + rounding * terms, op.terms + 8)
 
 
 def _after_rounding(quantized: QuantizedNetwork, node: Node, mantissa: int, error: Reals) -> Reals:

@@ -22,7 +22,7 @@ import numpy as np
 from sound_qkeras.fixed_point import from_codes, to_grid
 from sound_qkeras.interval import Interval, Reals, gamma, inflate
 from sound_qkeras.network.graph import Network, Node, size_of
-from sound_qkeras.network.ops import Affine, AffinePair, Facts, Input, Relu, Remainder, Rows
+from sound_qkeras.network.ops import AffinePair, Facts, Input, Relu, Remainder, Rows
 from sound_qkeras.network.ops.base import contract
 from sound_qkeras.network.quantized import QuantizedNetwork
 
@@ -156,15 +156,10 @@ def _round(result: Propagation, node: Node) -> None:
 
 
 def _needs_substitution(network: Network, node: Node) -> bool:
-    """Whether a ReLU reads this affine node and correlations through an earlier nonlinearity could help it."""
-    if not isinstance(node.op, Affine) or size_of(network.shapes[node.name]) > WIDEST_SUBSTITUTION:
+    """Whether a ReLU reads this sum and correlations through an earlier relaxation could help it."""
+    if not node.op.accumulates or size_of(network.shapes[node.name]) > WIDEST_SUBSTITUTION:
         return False
-    return any(isinstance(reader.op, Relu) for reader in network.readers[node.name]) and _behind_relu(network, node)
-
-
-def _behind_relu(network: Network, node: Node) -> bool:
-    sources = [network.by_name[name] for name in node.inputs]
-    return any(isinstance(source.op, Relu) or _behind_relu(network, source) for source in sources)
+    return any(isinstance(reader.op, Relu) for reader in network.readers[node.name]) and network.relaxed[node.name]
 
 
 def _identity_rows(result: Propagation, node: Node, chosen: np.ndarray) -> Reals:

@@ -237,7 +237,7 @@ def test_integers_equal_exact_arithmetic(dense, word_length, bits, data):
     exact = to_fractions(codes) * Fraction(2) ** -bits @ kernel + bias
     assert (to_fractions(result) * Fraction(2) ** -sum_bits == exact).all()
     assert (result == np.rint(result)).all()
-    magnitude = op.accumulator_magnitude(pair, bits, np.full((1, op.fan_in), 2.0**word_length))
+    magnitude = float(np.max(op.code_magnitude(pair, [bits], np.full((1, op.fan_in), 2.0**word_length))))
     assert Fraction(magnitude) >= np.max(np.abs(exact)) * Fraction(2) ** sum_bits
     most = np.full(op.fan_in, Fraction(2) ** (word_length - bits)) @ np.abs(kernel) + np.abs(bias)
     assert Fraction(magnitude) >= np.max(most) * Fraction(2) ** sum_bits

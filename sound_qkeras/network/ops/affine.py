@@ -83,6 +83,8 @@ class Affine(Op):
             centres are exact, which they are for float32 parameters nothing was folded into.
     """
 
+    multiplies: ClassVar[bool] = True
+    accumulates: ClassVar[bool] = True
     kernel: Reals
     bias: Reals
     kernel_radius: Reals | None = None
@@ -227,13 +229,13 @@ class Affine(Op):
         constant = contract(rows, np.broadcast_to(bias, output)[None])
         remainder.add(constant, inflate(contract(np.abs(rows), size), int(np.prod(output))))
 
-    def gradient(self, rows: Reals, *inputs: Reals) -> Reals:
+    def gradient(self, rows: Reals, *inputs: Reals) -> tuple[Reals, ...]:
         """The transposed operator."""
-        return self.transpose(self.kernel, rows)
+        return (self.transpose(self.kernel, rows),)
 
-    def forward_gradient(self, rows: Reals, *inputs: Reals) -> Reals:
+    def forward_gradient(self, rows: Sequence[Reals], *inputs: Reals) -> Reals:
         """The linear operator."""
-        return self.apply(self.kernel, rows)
+        return self.apply(self.kernel, rows[0])
 
     def integer(
         self, parameters: AffinePair, fractional_bits: Sequence[int], *codes: npt.NDArray[Any]
@@ -255,17 +257,29 @@ class Affine(Op):
         integers = parameters.codes
         return max(inputs[0] + integers.kernel_format.fractional_bits, integers.bias_format.fractional_bits)
 
-    def accumulator_magnitude(self, parameters: AffinePair, fractional_bits: int, magnitude: Reals) -> float:
-        """Largest possible sum of absolute terms, in accumulator steps, for input codes of at most `magnitude`.
-
-        While this is at most 2**53 every float64 evaluation of the integer sum is exact, in any order.
-        """
+    def code_magnitude(self, parameters: AffinePair, fractional_bits: Sequence[int], *magnitudes: Reals) -> Reals:
+        """Products of magnitudes, and the bias."""
         integers = parameters.codes
-        sum_bits = self.fractional_bits(parameters, fractional_bits)
-        products = self.apply(np.abs(integers.kernel).astype(np.float64), magnitude)
-        scaled = np.ldexp(products, sum_bits - fractional_bits - integers.kernel_format.fractional_bits)
+        sum_bits = self.fractional_bits(parameters, *fractional_bits)
+        products = self.apply(np.abs(integers.kernel).astype(np.float64), magnitudes[0])
+        scaled = np.ldexp(products, sum_bits - fractional_bits[0] - integers.kernel_format.fractional_bits)
         bias = np.ldexp(np.abs(integers.bias).astype(np.float64), sum_bits - integers.bias_format.fractional_bits)
-        return float(np.max(inflate(scaled + bias, self.fan_in)))
+        return inflate(scaled + bias, self.fan_in)
+
+    def absolute_terms(self, parameters: AffinePair, *magnitudes: Reals) -> Reals:
+        """Products of magnitudes, and the bias."""
+        return inflate(
+            self.apply(parameters.kernel_magnitude, magnitudes[0]) + np.abs(parameters.bias), self.fan_in + 2
+        )
+
+    def carried_error(self, parameters: AffinePair, errors: Sequence[Reals], *magnitudes: Reals) -> Reals:
+        """Errors times weights."""
+        return inflate(self.apply(parameters.kernel_magnitude, errors[0]), self.fan_in)
+
+    @property
+    def terms(self) -> int:
+        """Products summed into one output."""
+        return self.fan_in
 
     def arrays(self) -> Mapping[str, npt.NDArray[Any]]:
         """Kernel and bias, and their radii where something was folded in."""

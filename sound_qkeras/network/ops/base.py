@@ -102,9 +102,21 @@ def contract(rows: Reals, vector: Reals) -> Reals:
 
 
 class Op(ABC):
-    """One operation of a network. Instances are frozen; parameters are numpy arrays that nobody changes."""
+    """One operation of a network. Instances are frozen; parameters are numpy arrays that nobody changes.
+
+    Attributes:
+        kind: its name in files, and in the tables of readers, writers and templates.
+        multiplies: its inputs are multiplied or looked up, so they are rounded before it reads them.
+        moves: its results are values of its inputs, or zeros; a rounding before it is one after it, and is put before it.
+        accumulates: its exact result may be wider than its inputs, and gets an accumulator's format of its own.
+        relaxes: its adjoint is not exact, so that bounds behind it gain from being pulled back through it.
+    """
 
     kind: ClassVar[str]
+    multiplies: ClassVar[bool] = False
+    moves: ClassVar[bool] = False
+    accumulates: ClassVar[bool] = False
+    relaxes: ClassVar[bool] = False
 
     @abstractmethod
     def output_shape(self, *input_shapes: Shape) -> Shape:
@@ -135,15 +147,15 @@ class Op(ABC):
         """
 
     @abstractmethod
-    def gradient(self, rows: Reals, *inputs: Reals) -> Reals:
-        """Float64 vector-Jacobian product at sample points: rows `(samples, rows, *shape)` in the result to the input's.
+    def gradient(self, rows: Reals, *inputs: Reals) -> tuple[Reals, ...]:
+        """Float64 vector-Jacobian product at sample points: rows `(samples, rows, *shape)` in the result to each input's.
 
         For heuristics only; nothing proved depends on it.
         """
 
     @abstractmethod
-    def forward_gradient(self, rows: Reals, *inputs: Reals) -> Reals:
-        """Float64 Jacobian-vector product at sample points: directions `(samples, rows, *shape)` pushed forward.
+    def forward_gradient(self, rows: Sequence[Reals], *inputs: Reals) -> Reals:
+        """Float64 Jacobian-vector product at sample points: directions `(samples, rows, *shape)`, one per input, to the result's.
 
         For heuristics only, like `gradient`.
         """
@@ -155,6 +167,37 @@ class Op(ABC):
     def fractional_bits(self, parameters: Any, *inputs: int) -> int:
         """Fractional bits of the exact result, given those of the inputs."""
         return inputs[0]
+
+    def code_magnitude(self, parameters: Any, fractional_bits: Sequence[int], *magnitudes: Reals) -> Reals:
+        """Largest possible sum of absolute terms of every result, in its own steps, shape `(1, *shape)`.
+
+        While it is at most 2**53 every float64 evaluation of `integer` is exact, in any order of summation.
+
+        Args:
+            parameters: the node's parameter pair.
+            fractional_bits: of the inputs.
+            magnitudes: largest absolute codes of the inputs, each `(1, *shape)`.
+        """
+        return self.evaluate(*magnitudes)
+
+    def absolute_terms(self, parameters: Any, *magnitudes: Reals) -> Reals:
+        """Upper bound of the sum of absolute terms in every result, for inputs of at most these absolute values."""
+        return self.evaluate(*magnitudes)
+
+    def carried_error(self, parameters: Any, errors: Sequence[Reals], *magnitudes: Reals) -> Reals:
+        """Upper bound of how far an exact evaluation is off when the inputs are off by `errors`.
+
+        Args:
+            parameters: the node's parameter pair.
+            errors: largest error of each input, `(1, *shape)`.
+            magnitudes: largest absolute values of the inputs, their errors included.
+        """
+        return self.evaluate(*errors)
+
+    @property
+    def terms(self) -> int:
+        """Products or terms summed into one result."""
+        return 1
 
     def arrays(self) -> Mapping[str, npt.NDArray[Any]]:
         """Parameters by name, for saving and hashing."""

@@ -46,13 +46,13 @@ class Input(Op):
         """Nothing lies before an input."""
         return ()
 
-    def gradient(self, rows: Reals, *inputs: Reals) -> Reals:
+    def gradient(self, rows: Reals, *inputs: Reals) -> tuple[Reals, ...]:
         """Nothing lies before an input."""
-        return rows
+        return ()
 
-    def forward_gradient(self, rows: Reals, *inputs: Reals) -> Reals:
+    def forward_gradient(self, rows: Sequence[Reals], *inputs: Reals) -> Reals:
         """Nothing happens at an input."""
-        return rows
+        return rows[0]
 
     def integer(self, parameters: Any, fractional_bits: Sequence[int], *codes: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """The codes handed in."""

@@ -44,6 +44,7 @@ class Relu(Op):
     """`max(z, 0)`, elementwise."""
 
     kind: ClassVar[str] = "relu"
+    relaxes: ClassVar[bool] = True
 
     def output_shape(self, *input_shapes: Shape) -> Shape:
         """The input's shape."""
@@ -102,13 +103,13 @@ class Relu(Op):
         gap = up(np.maximum(up(-slope * z.lower), up(up(1.0 - slope) * z.upper)))
         return slope, Interval(np.zeros_like(gap), np.where(unstable, gap, 0.0))
 
-    def gradient(self, rows: Reals, *inputs: Reals) -> Reals:
+    def gradient(self, rows: Reals, *inputs: Reals) -> tuple[Reals, ...]:
         """Rows of active units."""
-        return rows * (inputs[0] > 0.0)[:, None]
+        return (rows * (inputs[0] > 0.0)[:, None],)
 
-    def forward_gradient(self, rows: Reals, *inputs: Reals) -> Reals:
+    def forward_gradient(self, rows: Sequence[Reals], *inputs: Reals) -> Reals:
         """Directions of active units."""
-        return rows * (inputs[0] > 0.0)[:, None]
+        return rows[0] * (inputs[0] > 0.0)[:, None]
 
     def integer(self, parameters: Any, fractional_bits: Sequence[int], *codes: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """The positive part of the codes."""

@@ -19,6 +19,7 @@ class Reshape(Op):
     """Row-major reshape of one sample, as Keras does it."""
 
     kind: ClassVar[str] = "reshape"
+    moves: ClassVar[bool] = True
     input_shape: Shape
     shape: Shape
 
@@ -55,13 +56,13 @@ class Reshape(Op):
 
         return (Rows(back(rows.value), back(rows.difference)),)
 
-    def gradient(self, rows: Reals, *inputs: Reals) -> Reals:
+    def gradient(self, rows: Reals, *inputs: Reals) -> tuple[Reals, ...]:
         """The rows, reshaped back."""
-        return self._to(rows, self.shape, self.input_shape)
+        return (self._to(rows, self.shape, self.input_shape),)
 
-    def forward_gradient(self, rows: Reals, *inputs: Reals) -> Reals:
+    def forward_gradient(self, rows: Sequence[Reals], *inputs: Reals) -> Reals:
         """The directions, reshaped."""
-        return self._to(rows, self.input_shape, self.shape)
+        return self._to(rows[0], self.input_shape, self.shape)
 
     def integer(self, parameters: Any, fractional_bits: Sequence[int], *codes: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """The reshaped codes."""
