@@ -6,7 +6,8 @@ import numpy as np
 from hypothesis import given
 
 from sound_qkeras.verify.dyadic import Dyadic, Range
-from sound_qkeras.verify.exact import _Facts, _Lines
+from sound_qkeras.verify.exact_ops import Lines
+from sound_qkeras.verify.exact_tensors import ExactFacts
 
 from .rationals import relu
 from .test_relu_reshape_input import pairs
@@ -27,7 +28,7 @@ def inside(found, x):
 def test_lines_and_rests_stand_for_the_unit(case):
     facts, members = case
     z, zq, d = map(exact, facts.pair())
-    lines = _Lines(_Facts(z, zq, d, None))
+    lines = Lines(ExactFacts(z, zq, d, None))
     slope, rest = lines.value
     for value, difference in members:
         value, difference = value.ravel(), difference.ravel()
@@ -42,7 +43,7 @@ def test_lines_and_rests_stand_for_the_unit(case):
 def test_units_decided_in_both_networks_leave_nothing(case):
     facts, _ = case
     z, zq, d = map(exact, facts.pair())
-    lines = _Lines(_Facts(z, zq, d, None))
+    lines = Lines(ExactFacts(z, zq, d, None))
     ends = [r.fractions() for r in (z.lower, z.upper, zq.lower, zq.upper, d.lower, d.upper)]
     image = zip(lines.image().lower.fractions(), lines.image().upper.fractions(), strict=True)
     for k, (z_low, z_high, q_low, q_high, d_low, d_high) in enumerate(zip(*ends, strict=True)):
