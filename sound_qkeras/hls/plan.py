@@ -30,11 +30,16 @@ def make_plan(quantized: QuantizedNetwork, options: Options, ranges: Mapping[str
         UnsupportedLayerError: there is no code for a kind of operation.
     """
     network = quantized.network
+    if options.target == "verilog" and quantized.saturating:
+        raise InputError(
+            f"{sorted(quantized.saturating)} saturate, for which there is no Verilog; accepted: target='hls' or 'c', or a "
+            "network whose overflow is proved impossible"
+        )
     proved = _proved(quantized, ranges or {})
     names = identifiers({node.name: size_of(network.shapes[node.name]) for node in network.nodes[1:]}, options.name)
     first = network.nodes[0]
     entry = quantized.formats[first.name]
-    guarded = options.input_guard is not None
+    guarded = options.input_guard is not None or first.name in quantized.saturating
     tensors = {
         first.name: Tensor(first, "input", network.input_shape, entry, entry, True, guarded, proved.get(first.name))
     }
@@ -49,7 +54,10 @@ def make_plan(quantized: QuantizedNetwork, options: Options, ranges: Mapping[str
             continue
         rounded = output is not None and output != exact
         shape, name = network.shapes[node.name], names[node.name]
-        tensors[node.name] = Tensor(node, name, shape, exact, output or exact, rounded, proved=proved.get(node.name))
+        saturated = rounded and node.name in quantized.saturating
+        tensors[node.name] = Tensor(
+            node, name, shape, exact, output or exact, rounded, saturated, proved.get(node.name)
+        )
         layers.append(Layer(node, inputs, tensors[node.name], quantized))
     return Plan(options, quantized, tensors, tuple(layers))
 

@@ -24,7 +24,7 @@ class Tensor:
         exact: a format that holds every exact result inside the box.
         format: what readers see: `exact`, or what it is rounded to.
         rounded: whether there is a rounding between the two.
-        saturated: whether that rounding saturates (the input, when guarded); everything else wraps.
+        saturated: whether that rounding saturates (the input when guarded, and where the network does); all else wraps.
         proved: the proved range of `format`'s values, where the caller gave one.
     """
 

@@ -50,7 +50,7 @@ def check_box(plan: Plan, box: tuple[npt.ArrayLike, npt.ArrayLike]) -> tuple[Rea
     if not np.all(np.isfinite(lower) & np.isfinite(upper) & (lower <= upper)):
         raise InputError("box bounds must be finite, lower at most upper")
     output = plan.input.format
-    if not output.contains(lower, upper):
+    if not plan.input.saturated and not output.contains(lower, upper):
         raise InputError(
             f"the box reaches from {lower.min()} to {upper.max()}, the input format {output} from {output.minimum} to "
             f"{output.maximum}: inputs would overflow; export with the box the formats were proved for"
@@ -119,7 +119,8 @@ def _overflowing(plan: Plan, samples: Reals) -> str:
         shift = tensor.format.fractional_bits - quantized.exact_bits[node.name]
         rounded = to_grid(exact, shift) if exact.dtype == np.float64 else round_integers(exact, shift)
         accumulator = quantized.accumulators.get(node.name)
-        if not _fits(rounded, tensor.format) or not (accumulator is None or _fits(exact, accumulator)):
+        wraps = not tensor.saturated and not _fits(rounded, tensor.format)
+        if wraps or not (accumulator is None or _fits(exact, accumulator)):
             return node.layer or node.name
     return ""
 

@@ -112,8 +112,8 @@ def _read_parts(document: Mapping[str, Any], parameters: Path) -> tuple[Network,
     formats, accumulators = (
         {name: _format(entry) for name, entry in _dict(twin[kind]).items()} for kind in ("formats", "accumulators")
     )
-    rewrite = Rewrite.from_json(twin["rewrite"])
-    return network, QuantizedNetwork(network, parameters_of, formats, accumulators, rewrite)
+    rewrite, saturating = Rewrite.from_json(twin["rewrite"]), frozenset(map(_text, _list(twin["saturating"])))
+    return network, QuantizedNetwork(network, parameters_of, formats, accumulators, rewrite, saturating)
 
 
 def _arrays(network: Network, quantized: QuantizedNetwork | None) -> dict[str, Array]:
@@ -187,6 +187,7 @@ def _twin_to_json(quantized: QuantizedNetwork) -> dict[str, Any]:
             for name, codes in quantized.parameters.items()
         },
         "rewrite": quantized.rewrite.to_json(),
+        "saturating": sorted(quantized.saturating),
     }
 
 

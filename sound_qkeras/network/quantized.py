@@ -40,6 +40,8 @@ class QuantizedNetwork:
         accumulators: formats of exact results that may be wider than what they are made of (sums, products), as wide as
             their proved ranges, by node name.
         rewrite: what was changed about the trained network first; node names are those of the outcome, `network`.
+        saturating: rounding points whose format may be too narrow for some input in the box: values beyond it become its
+            ends, in every execution, and proofs charge that. Everywhere else overflow is to be proved impossible.
 
     Raises:
         ModelError: a node lacks its integers or its format, shapes differ, or a code does not fit its format.
@@ -50,6 +52,7 @@ class QuantizedNetwork:
     formats: Mapping[str, Format]
     accumulators: Mapping[str, Format]
     rewrite: Rewrite = field(default_factory=Rewrite)
+    saturating: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
         """Freeze the mappings, and check that integers, formats and graph belong together."""
@@ -61,6 +64,8 @@ class QuantizedNetwork:
         ]
         if missing or unknown:
             raise ModelError(f"rounding points without a format: {missing}; names that are no node: {unknown}")
+        if not self.saturating <= set(self.formats):
+            raise ModelError(f"{sorted(self.saturating - set(self.formats))} saturate but are not rounded")
         for name, output in self.formats.items():
             if output.word_length > MAX_WORD_LENGTH:
                 raise ModelError(f"node '{name}': a stored value has at most {MAX_WORD_LENGTH} bits, received {output}")
@@ -113,13 +118,13 @@ class QuantizedNetwork:
 
     @cached_property
     def code_hash(self) -> str:
-        """SHA-256 over every integer, every format, and the rewrite."""
+        """SHA-256 over every integer, every format, where they saturate, and the rewrite."""
         digest = hashlib.sha256()
         for name, codes in sorted(self.parameters.items()):
             digest.update(repr((name, codes.kernel_format, codes.bias_format, codes.kernel.shape)).encode())
             digest.update(np.ascontiguousarray(codes.kernel).tobytes() + np.ascontiguousarray(codes.bias).tobytes())
         digest.update(repr((sorted(self.formats.items()), sorted(self.accumulators.items()))).encode())
-        digest.update(json.dumps(self.rewrite.to_json(), sort_keys=True).encode())
+        digest.update(json.dumps([self.rewrite.to_json(), sorted(self.saturating)], sort_keys=True).encode())
         return digest.hexdigest()
 
     def simulate_all(self, x: npt.ArrayLike, *, exact: bool = True) -> dict[str, npt.NDArray[Any]]:

@@ -191,11 +191,14 @@ class _Proof:
         output = self.quantized.formats.get(node.name)
         if output is None:
             return before
-        codes = _check(node, "output", before.fixed, output)
+        saturates = node.name in self.quantized.saturating
+        codes = _clipped(before.fixed, output) if saturates else _check(node, "output", before.fixed, output)
         bits = output.fractional_bits
         fixed = Range(*(_values(end, output) for end in codes))
         exact = before.grid is not None and before.grid <= bits
         largest = Dyadic.zeros(*fixed.lower.shape) + (Dyadic.zeros() if exact else Dyadic.power(-bits - 1))
+        if saturates:
+            largest = largest + _excess(before.fixed, output)
         roundoff = self.roundoff[node.name] = Range.symmetric(largest).intersect(fixed - before.fixed)
         difference = before.difference + roundoff
         return ExactFacts(before.value, fixed, difference.intersect(fixed - before.value), bits)
@@ -230,6 +233,19 @@ def _total(ranges: list[Range]) -> Range:
     for other in ranges[1:]:
         total = total + other
     return total
+
+
+def _clipped(fixed: Range, output: Format) -> tuple[Integers, Integers]:
+    """The codes of both ends, saturated."""
+    low, high = (end.rounded(output.fractional_bits) for end in (fixed.lower, fixed.upper))
+    return tuple(np.minimum(np.maximum(end, output.min_code), output.max_code) for end in (low, high))  # type: ignore[return-value]
+
+
+def _excess(fixed: Range, output: Format) -> Dyadic:
+    """How far values may lie beyond the ends of the format."""
+    ends = np.array([output.min_code], dtype=object), np.array([output.max_code], dtype=object)
+    low, high = (_values(end, output) for end in ends)
+    return (fixed.upper - high).maximum(low - fixed.lower).positive()
 
 
 def _check(node: Node, kind: str, fixed: Range, output: Format) -> tuple[Integers, Integers]:

@@ -69,6 +69,8 @@ def bound_leaves(quantized: QuantizedNetwork, box: Interval, tree: SplitTree | N
 def check_overflow(quantized: QuantizedNetwork, ranges: dict[str, tuple[float, float]]) -> None:
     """Refuse formats that do not contain the proved range of what is rounded to them or summed in them.
 
+    Rounding points that saturate are exempt: their proof charges what is cut off.
+
     Raises:
         VerificationError: names the layer, the range and the format.
     """
@@ -78,7 +80,8 @@ def check_overflow(quantized: QuantizedNetwork, ranges: dict[str, tuple[float, f
     for kind, formats in (("output", quantized.formats), ("accumulator", quantized.accumulators)):
         for name, output in formats.items():
             low, high = ranges[name]
-            if not output.contains(low, high):
+            exempt = kind == "output" and name in quantized.saturating
+            if not exempt and not output.contains(low, high):
                 layer = quantized.network.by_name[name].layer
                 raise VerificationError(
                     f"layer '{layer}' {kind}: values reach [{low:.9g}, {high:.9g}], "

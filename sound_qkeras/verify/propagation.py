@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sound_qkeras.fixed_point import from_codes, to_grid
-from sound_qkeras.interval import Interval, Reals, gamma, inflate
+from sound_qkeras.interval import Interval, Reals, gamma, inflate, up
 from sound_qkeras.network.graph import Network, Node, size_of
 from sound_qkeras.network.ops import AffinePair, Facts, Input, Relu, Remainder, Rows
 from sound_qkeras.network.ops.base import contract
@@ -42,7 +42,7 @@ class Propagation:
         quantized: its twin, or None when only ranges are asked for.
         facts: enclosures of every node as its readers see it, shape `(boxes, *shape)`.
         exact: enclosures of the fixed-point value before rounding, at the nodes that are rounded.
-        roundoff: largest rounding error, at the nodes that are rounded.
+        roundoff: largest error of rounding and saturating, at the nodes that are rounded.
     """
 
     network: Network
@@ -150,6 +150,10 @@ def _round(result: Propagation, node: Node) -> None:
     always_zero = (fixed.lower == 0.0) & (fixed.upper == 0.0)
     roundoff = np.where(always_zero | (not dropped), 0.0, 0.5 * output.step)
     rounded = fixed.mapped(lambda x: from_codes(to_grid(x, output.fractional_bits), output.fractional_bits))
+    if node.name in quantized.saturating:
+        rounded = rounded.mapped(lambda x: np.clip(x, output.minimum, output.maximum))
+        excess = np.maximum(up(fixed.upper - output.maximum), up(output.minimum - fixed.lower))
+        roundoff = up(roundoff + np.maximum(excess, 0.0))
     result.exact[node.name] = fixed
     result.roundoff[node.name] = roundoff
     result.facts[node.name] = Facts(value, rounded, difference.widened(roundoff).intersect(rounded - value))

@@ -68,10 +68,11 @@ def draw_nodes(draw: DrawFn) -> list[Node]:
 
 
 @st.composite
-def networks(draw: DrawFn, widest: int = 200) -> Claimed:
-    """A network and its box, with accumulators of at most `widest` bits."""
+def networks(draw: DrawFn, widest: int = 200, *, saturate: bool = True) -> Claimed:
+    """A network and its box, with accumulators of at most `widest` bits; some of its formats may be too narrow."""
     network = Network(tuple(draw_nodes(draw)))
     formats, accumulators, parameters = {}, {}, {}
+    saturating: set[str] = set()
     formats[network.nodes[0].name], ranges = draw_box(draw, network.input_shape)
     entry = formats[network.nodes[0].name]
     facts = {network.nodes[0].name: on_grid(Interval(ranges[0][None], ranges[1][None]), entry.fractional_bits)}
@@ -91,10 +92,15 @@ def networks(draw: DrawFn, widest: int = 200) -> Claimed:
         if node.name in network.rounding_points or draw(st.integers(0, 5)) == 0:
             output = format_of(exact, bits - draw(st.integers(-3, 40)))
             assume(output.word_length <= MAX_WORD_LENGTH)
+            lost = draw(st.sampled_from([0, 0, 0, 1, 2, 5]))
+            if saturate and 0 < lost < output.word_length - 1:
+                output = Format(output.word_length - lost, output.integer_bits - lost, output.signed)
+                saturating.add(node.name)
             formats[node.name], bits = output, output.fractional_bits
-            exact = on_grid(exact, bits)
+            exact = on_grid(exact, bits).mapped(lambda x, f=output: np.clip(x, f.minimum, f.maximum))
         facts[node.name], fractions[node.name] = exact, bits
-    return QuantizedNetwork(network, parameters, formats, accumulators), ranges
+    quantized = QuantizedNetwork(network, parameters, formats, accumulators, saturating=frozenset(saturating))
+    return quantized, ranges
 
 
 def format_of(values: Interval, fractional_bits: int) -> Format:

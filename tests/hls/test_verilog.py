@@ -104,7 +104,7 @@ def run(command: list[str], folder: Path) -> str:
     phases=[Phase.explicit, Phase.generate],
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.large_base_example],
 )
-@given(st.lists(networks(), min_size=8, max_size=8))
+@given(st.lists(networks(saturate=False), min_size=8, max_size=8))
 def test_random_networks(claimed: list[Claimed]):
     with tempfile.TemporaryDirectory() as scratch:
         printed = simulate_together(claimed, Path(scratch))

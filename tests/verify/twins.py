@@ -6,6 +6,7 @@ Nothing here uses the library's own arithmetic beyond the data it stores: parame
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import pairwise
@@ -61,7 +62,7 @@ def trace(
             real, fixed = np.maximum(real, 0), np.maximum(fixed, 0)
         after = fixed
         if node.name in quantized.formats:
-            after = rounded(fixed, quantized.formats[node.name])
+            after = rounded(fixed, quantized.formats[node.name], node.name in quantized.saturating)
         if node.name in quantized.accumulators:
             assert (rounded(fixed, quantized.accumulators[node.name]) == fixed).all(), (
                 "a sum is no code of its accumulator"
@@ -85,10 +86,12 @@ def values(codes: np.ndarray, output: Format) -> Exact:
     return fractions(codes) * Fraction(2) ** -output.fractional_bits
 
 
-def rounded(x: Exact, output: Format) -> Exact:
-    """Half to even onto the grid of a format; refuses what leaves the format."""
+def rounded(x: Exact, output: Format, saturates: bool = False) -> Exact:
+    """Half to even onto the grid of a format; refuses what leaves the format, unless that saturates."""
     step = Fraction(2) ** -output.fractional_bits
     codes = [round(value / step) for value in x]
+    if saturates:
+        codes = [min(max(code, output.min_code), output.max_code) for code in codes]
     assert all(output.min_code <= code <= output.max_code for code in codes), "a code does not fit its format"
     return np.array([code * step for code in codes], dtype=object)
 
@@ -200,8 +203,10 @@ def boxes(draw, shape: tuple[int, ...], rng: np.random.Generator, bits: int) -> 
 
 
 @st.composite
-def cases(draw, bits: st.SearchStrategy[int] = BITS, folded: bool | None = None, **sizes: int) -> Case:
-    """A pair, formats of any fineness on every tensor, a box and a split tree."""
+def cases(
+    draw, bits: st.SearchStrategy[int] = BITS, folded: bool | None = None, saturate: bool = False, **sizes: int
+) -> Case:
+    """A pair, formats of any fineness on every tensor, at times too narrow where that is asked for, a box and a tree."""
     network, rng = draw(networks(folded=folded, **sizes))
     uniform = draw(st.none() | bits)
 
@@ -219,7 +224,23 @@ def cases(draw, bits: st.SearchStrategy[int] = BITS, folded: bool | None = None,
     chosen = {name: choose() for name in dict.fromkeys(names)}
     box = draw(boxes(network.input_shape, rng, chosen["x"]))
     tree = random_tree(rng, box.lower.size, draw(st.integers(1, 6)))
-    return Case(twin(network, codes, chosen, box, tree), box, tree, rng)
+    quantized = twin(network, codes, chosen, box, tree)
+    if saturate and draw(st.booleans()):
+        quantized = twin(network, codes, chosen, box, tree, too_narrow(quantized, rng))
+    return Case(quantized, box, tree, rng)
+
+
+def too_narrow(quantized: QuantizedNetwork, rng: np.random.Generator) -> dict[str, Format]:
+    """Formats for some rounding points that lack bits on the left."""
+    lost = {
+        n: int(rng.integers(1, min(4, f.word_length - 2))) for n, f in quantized.formats.items() if f.word_length > 3
+    }
+    return {
+        name: replace(old, word_length=old.word_length - bits, integer_bits=old.integer_bits - bits)
+        for name, bits in lost.items()
+        for old in [quantized.formats[name]]
+        if rng.random() < 0.5
+    }
 
 
 def round_to_codes(
@@ -237,20 +258,31 @@ def round_to_codes(
 
 
 def twin(
-    network: Network, codes: dict[str, AffineCodes], bits: dict[str, int], box: Interval, tree: SplitTree | None = None
+    network: Network,
+    codes: dict[str, AffineCodes],
+    bits: dict[str, int],
+    box: Interval,
+    tree: SplitTree | None = None,
+    saturating: Mapping[str, Format] | None = None,
 ) -> QuantizedNetwork:
-    """The fixed-point network in the narrowest formats of its proved ranges; coarser where 53 bits are too few."""
-    wide = {name: Format(53, 52 - value, True) for name, value in bits.items()}
-    quantized = QuantizedNetwork(network, codes, wide, {})
+    """The fixed-point network in the narrowest formats of its proved ranges; coarser where 53 bits are too few.
+
+    `saturating` names rounding points that clip to a given format instead.
+    """
+    given = dict(saturating or {})
+    wide = {name: Format(53, 52 - value, True) for name, value in bits.items()} | given
+    quantized = QuantizedNetwork(network, codes, wide, {}, saturating=frozenset(given))
     ranges = bound_leaves(quantized, box, tree).ranges
 
     def narrowest(name: str, fractional_bits: int) -> Format:
         low, high = ranges[name]
         return Format.for_range(low, high, fractional_bits)
 
-    formats: dict[str, Format] = {}
+    formats: dict[str, Format] = dict(given)
     too_wide: list[str] = []
     for name, value in bits.items():
+        if name in given:
+            continue
         try:
             formats[name] = narrowest(name, value)
         except OverflowError:
@@ -258,7 +290,7 @@ def twin(
         else:
             too_wide += [name] if formats[name].word_length > 53 else []
     if too_wide:
-        return twin(network, codes, {n: v - 8 * (n in too_wide) for n, v in bits.items()}, box, tree)
+        return twin(network, codes, {n: v - 8 * (n in too_wide) for n, v in bits.items()}, box, tree, given)
     sums = {node.name: narrowest(node.name, quantized.exact_bits[node.name]) for node, _ in network.affine()}
     return replace(quantized, formats=formats, accumulators=sums)
 
