@@ -14,11 +14,12 @@ from typing import Any, TypeVar
 from uuid import uuid4
 
 from sound_qkeras.interval import Interval
+from sound_qkeras.network.graph import Network
 from sound_qkeras.network.quantized import QuantizedNetwork
 from sound_qkeras.verify.propagation import batches, numbers_per_box
 
 Found = TypeVar("Found")
-Work = Callable[[QuantizedNetwork, Interval], Found]
+Subject = TypeVar("Subject", Network, QuantizedNetwork)
 
 # Seconds of work, by the first batch's measure, from which handing out the rest is worth asking joblib.
 WORTH_ASKING = 0.05
@@ -30,7 +31,7 @@ THREADS_SECONDS = 0.1
 _PROCESS = uuid4().hex
 
 
-def over_batches(work: Work[Found], quantized: QuantizedNetwork, boxes: Interval) -> list[Found]:
+def over_batches(work: Callable[[Subject, Interval], Found], subject: Subject, boxes: Interval) -> list[Found]:
     """Do `work` on every batch of boxes (shape `(boxes, *input_shape)`), results in their order.
 
     The first batch is done here. If the rest is long, it goes where `joblib.parallel_config` says: processes, Dask, Ray.
@@ -39,23 +40,26 @@ def over_batches(work: Work[Found], quantized: QuantizedNetwork, boxes: Interval
     Args:
         work: a function at the top level of a module, or a `functools.partial` of one; its results must not depend on
             anything but its arguments.
-        quantized: the pair of networks; processes get its fields, nothing derived.
+        subject: a network, or a pair of networks; processes get its fields, nothing derived.
         boxes: the leaves.
     """
-    parts = [boxes[part] for part in batches(quantized.network, boxes)]
+    network = subject if isinstance(subject, Network) else subject.network
+    parts = [boxes[part] for part in batches(network, boxes)]
     if not parts:
         return []
     started = time.perf_counter()
-    first = work(quantized, parts[0])
+    first = work(subject, parts[0])
     seconds = time.perf_counter() - started
     rest = parts[1:]
     if seconds * len(rest) < WORTH_ASKING:
-        return [first, *(work(quantized, part) for part in rest)]
-    wide = parts[0].shape[0] * numbers_per_box(quantized.network) >= THREADS_NUMBERS
-    return [first, *_spread(work, quantized, rest, threads=wide and seconds >= THREADS_SECONDS)]
+        return [first, *(work(subject, part) for part in rest)]
+    wide = parts[0].shape[0] * numbers_per_box(network) >= THREADS_NUMBERS
+    return [first, *_spread(work, subject, rest, threads=wide and seconds >= THREADS_SECONDS)]
 
 
-def _spread(work: Work[Found], quantized: QuantizedNetwork, parts: list[Interval], *, threads: bool) -> list[Found]:
+def _spread(
+    work: Callable[[Subject, Interval], Found], subject: Subject, parts: list[Interval], *, threads: bool
+) -> list[Found]:
     import joblib
     from threadpoolctl import threadpool_info
 
@@ -63,7 +67,7 @@ def _spread(work: Work[Found], quantized: QuantizedNetwork, parts: list[Interval
     parallel = joblib.Parallel()
     if not _told():
         parallel = joblib.Parallel(n_jobs=max(1, joblib.cpu_count() // blas) if threads else 1, prefer="threads")
-    found: Any = parallel(joblib.delayed(_work_anywhere)(work, quantized, part, _PROCESS, blas) for part in parts)
+    found: Any = parallel(joblib.delayed(_work_anywhere)(work, subject, part, _PROCESS, blas) for part in parts)
     return list(found)
 
 
@@ -75,11 +79,13 @@ def _told() -> bool:
     return jobs is not None or type(backend) is not BACKENDS[DEFAULT_BACKEND]
 
 
-def _work_anywhere(work: Work[Found], quantized: QuantizedNetwork, boxes: Interval, process: str, blas: int) -> Found:
+def _work_anywhere(
+    work: Callable[[Subject, Interval], Found], subject: Subject, boxes: Interval, process: str, blas: int
+) -> Found:
     """The work, in another process with as many BLAS threads as at home: their number can change the last bit."""
     if process == _PROCESS:
-        return work(quantized, boxes)
+        return work(subject, boxes)
     from threadpoolctl import threadpool_limits
 
     with threadpool_limits(blas, user_api="blas"):
-        return work(quantized, boxes)
+        return work(subject, boxes)
