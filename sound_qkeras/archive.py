@@ -23,7 +23,7 @@ from sound_qkeras.network.files import load_network, save_network
 from sound_qkeras.network.quantized import QuantizedNetwork
 from sound_qkeras.result import Result
 from sound_qkeras.tuning.costs import cost_of
-from sound_qkeras.tuning.gap import Optimality
+from sound_qkeras.tuning.optimality import Optimality
 from sound_qkeras.verify.certificate import Certificate
 from sound_qkeras.verify.checker import check_identity
 from sound_qkeras.verify.floating import FloatLayer, FloatReport

@@ -18,7 +18,7 @@ from sound_qkeras.fixed_point import Format
 from sound_qkeras.network.quantized import QuantizedNetwork
 from sound_qkeras.simulate import simulate
 from sound_qkeras.tuning.costs import Cost
-from sound_qkeras.tuning.gap import Optimality
+from sound_qkeras.tuning.optimality import Optimality
 from sound_qkeras.verify.certificate import Certificate
 from sound_qkeras.verify.floating import FloatReport
 

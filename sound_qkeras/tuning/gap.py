@@ -14,50 +14,19 @@ Reference: Geoffrion, Lagrangean relaxation for integer programming (Mathematica
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 
 from sound_qkeras.interval import TINY, Reals, down, gamma, inflate, up
 from sound_qkeras.tuning.groups import Group
 from sound_qkeras.tuning.milp import ROW_TOLERANCE, Choices, Joint, Solution, row_prices
+from sound_qkeras.tuning.optimality import Optimality
 
 # Rows with a price, the fullest ones: the relaxation has a few that matter, the others only make it slow.
 PRICED_ROWS = 64
-
-
-@dataclass(frozen=True)
-class Optimality:
-    """What is known about an answer of the MILP, in units of the objective.
-
-    It compares choices of the model that was solved: its candidates, its error tables, its right-hand side. The tables are
-    estimates and the proof has the last word, so this says how much the solver may have left, and nothing about networks
-    that the model does not know; shaving goes below the model's optimum.
-
-    Args:
-        cost: of the answer, counted again from the tables.
-        lower_bound: no choice that meets the model's rows costs less, proved here with outward rounding.
-        claimed_lower_bound: the same as the solver says it; usually higher, for it branches.
-    """
-
-    cost: float
-    lower_bound: float
-    claimed_lower_bound: float
-
-    @property
-    def gap(self) -> float:
-        """How far above the optimum the cost may be, as a share of the cost, by the bound proved here."""
-        return _share(self.cost, self.lower_bound)
-
-    @property
-    def claimed_gap(self) -> float:
-        """The same by the solver's word."""
-        return _share(self.cost, self.claimed_lower_bound)
-
-    def to_json(self) -> dict[str, float]:
-        """The three numbers and both gaps."""
-        return {**asdict(self), "gap": self.gap, "claimed_gap": self.claimed_gap}
 
 
 @dataclass(frozen=True)
@@ -116,15 +85,14 @@ def lower_bound(choices: Mapping[Group, Choices], joints: Sequence[Joint], toler
     """
     prices = np.where(np.isfinite(prices), np.maximum(prices, 0.0), 0.0)
     priced = {group: _priced(found, prices) for group, found in choices.items()}
-    # A weight that reads several tensors keeps its first joint: leaving one out only lowers the minimum.
-    joined: dict[Group, dict[Group, Joint]] = {group: {} for group in choices}
-    centers: dict[Group, Joint] = {}
-    for joint in joints:
-        if centers.setdefault(joint.weight, joint) is joint:
-            joined[joint.activation][joint.weight] = joint
+    # A weight that multiplies several tensors may choose for each apart, with its share of the cost: that only lowers it.
+    tensors = Counter(joint.weight for joint in joints)
+    for weight, count in tensors.items():
+        priced[weight] = _below(priced[weight] / count)
+    joined = {group: [joint for joint in joints if joint.activation == group] for group in choices}
     total = np.zeros(())
     for group in choices:
-        if group not in centers:
+        if group not in tensors:
             total = _below(total + _star(group, joined[group], choices, priced).min())
     spent = inflate(prices.sum(), prices.size)
     limit = up(up(tolerance * (1.0 + ROW_TOLERANCE)) * (1.0 + 2.0**-40))
@@ -140,13 +108,13 @@ def _priced(found: Choices, prices: Reals) -> Reals:
 
 
 def _star(
-    center: Group, joints: Mapping[Group, Joint], choices: Mapping[Group, Choices], priced: Mapping[Group, Reals]
+    center: Group, joints: Sequence[Joint], choices: Mapping[Group, Choices], priced: Mapping[Group, Reals]
 ) -> Reals:
     """For each candidate of a rounded tensor, the least that it and the weights that multiply it cost together."""
     total, length = priced[center], np.asarray(choices[center].word_lengths, np.float64)
-    for weight, joint in joints.items():
-        other = np.asarray(choices[weight].word_lengths, np.float64)
-        together = _below(priced[weight] + down(joint.cost * (length[:, None] * other)))
+    for joint in joints:
+        other = np.asarray(choices[joint.weight].word_lengths, np.float64)
+        together = _below(priced[joint.weight] + down(joint.cost * (length[:, None] * other)))
         together = np.where(length[:, None] + other <= joint.most_bits, together, np.inf)
         total = _below(total + together.min(axis=1))
     return total
@@ -155,9 +123,3 @@ def _star(
 def _below(total: Reals) -> Reals:
     """At most what was rounded to `total`; infinity stays, for what cannot be chosen."""
     return np.where(np.isinf(total), total, down(np.where(np.isinf(total), 0.0, total)))
-
-
-def _share(cost: float, bound: float) -> float:
-    if cost == bound:
-        return 0.0
-    return max(0.0, (cost - bound) / max(abs(cost), 1e-300))

@@ -22,9 +22,10 @@ from sound_qkeras.network.quantized import QuantizedNetwork
 from sound_qkeras.tuning.build import narrow, nearest, provisional, round_parameters
 from sound_qkeras.tuning.costs import Objective
 from sound_qkeras.tuning.effort import Effort
-from sound_qkeras.tuning.gap import Optimality, Solved, optimality
+from sound_qkeras.tuning.gap import Solved, optimality
 from sound_qkeras.tuning.groups import Group, candidate_bits, extent, groups_of, sources_of
 from sound_qkeras.tuning.milp import Choices, Joint, solve
+from sound_qkeras.tuning.optimality import Optimality
 from sound_qkeras.tuning.rounding import cancel_errors, linearise, sample_box
 from sound_qkeras.verify.certificate import BudgetRow
 from sound_qkeras.verify.proof import MARGIN, bound_leaves

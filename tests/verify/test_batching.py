@@ -9,6 +9,7 @@ from functools import partial
 import joblib
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from sound_qkeras.analysis.splitting import refine
 from sound_qkeras.errors import InfeasibleError, SolverError, UnsupportedLayerError, VerificationError
@@ -75,6 +76,17 @@ def test_processes_prove_the_same_and_do_it_themselves(spread_all):
         # Travels by value: worker processes cannot import tests.
         first, *others = over_batches(lambda quantized, boxes: os.getpid(), quantized, leaves(40))
     assert first == os.getpid() not in others
+
+
+@pytest.mark.slow
+def test_processes_multiply_matrices_with_as_many_threads_as_here(spread_all):
+    def threads(quantized: QuantizedNetwork, boxes: Interval) -> int:
+        return max(int(found["num_threads"]) for found in threadpool_info() if found["user_api"] == "blas")
+
+    for count in (1, 3):
+        config = joblib.parallel_config(backend="loky", n_jobs=2, inner_max_num_threads=2)
+        with threadpool_limits(count, user_api="blas"), config:
+            assert over_batches(threads, pair()[0], leaves(20)) == [count] * 5
 
 
 def test_an_error_elsewhere_is_the_error_here(spread_all):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterator
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import joblib
@@ -17,6 +19,7 @@ from tests.networks import random_network
 from tests.verify.test_batching import pair, proved
 
 distributed = pytest.importorskip("distributed", reason="needs distributed: pip install 'sound-qkeras[dask]'")
+ROOT = Path(__file__).resolve().parents[2]
 pytestmark = [pytest.mark.slow, pytest.mark.solver]
 
 
@@ -58,6 +61,14 @@ def test_a_network_is_quantized_with_its_leaves_on_the_cluster(client, monkeypat
     monkeypatch.setattr(batching, "WORTH_ASKING", 0.0)
     with joblib.parallel_config(backend="dask"):
         assert told(quantize(eps=1e-3)) == told(here)
+
+
+def test_what_the_readme_says_works(client):
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), flags=re.DOTALL)
+    [block] = [block for block in blocks if "parallel_config" in block]
+    names: dict[str, Any] = {"sq": sq, "model": random_network(np.random.default_rng(3), (3, 6, 2))}
+    exec(block, names)
+    assert names["result"].certificate.bound <= 1e-3
 
 
 def test_a_sweep_runs_on_the_cluster(client):
