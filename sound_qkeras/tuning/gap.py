@@ -79,7 +79,7 @@ def lower_bound(choices: Mapping[Group, Choices], joints: Sequence[Joint], toler
 
     Args:
         choices: candidates per group.
-        joints: pairs of groups with a nonnegative cost on, or a limit of, their joint word length.
+        joints: pairs of groups with a cost on the product of their word lengths, or a limit of their sum.
         tolerance: right-hand side of every row.
         prices: one number a row; negative, infinite or missing ones count as zero.
     """
