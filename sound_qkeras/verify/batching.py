@@ -21,7 +21,7 @@ from sound_qkeras.verify.propagation import batches, numbers_per_box
 Found = TypeVar("Found")
 Subject = TypeVar("Subject", Network, QuantizedNetwork)
 
-# Seconds of work, by the first batch's measure, from which handing out the rest is worth asking joblib.
+# Seconds of the processor, by the first batch's measure, from which handing out the rest is worth asking joblib.
 WORTH_ASKING = 0.05
 # Threads share one interpreter: unless told otherwise they are used only where numpy is long outside of it, with batches
 # of at least so many coefficients and seconds. Deep narrow networks were 10 % slower on two threads, wide ones 1.7x faster.
@@ -47,9 +47,9 @@ def over_batches(work: Callable[[Subject, Interval], Found], subject: Subject, b
     parts = [boxes[part] for part in batches(network, boxes)]
     if not parts:
         return []
-    started = time.perf_counter()
+    started = time.thread_time()
     first = work(subject, parts[0])
-    seconds = time.perf_counter() - started
+    seconds = time.thread_time() - started
     rest = parts[1:]
     if seconds * len(rest) < WORTH_ASKING:
         return [first, *(work(subject, part) for part in rest)]
