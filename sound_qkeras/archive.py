@@ -23,6 +23,7 @@ from sound_qkeras.network.files import load_network, save_network
 from sound_qkeras.network.quantized import QuantizedNetwork
 from sound_qkeras.result import Result
 from sound_qkeras.tuning.costs import cost_of
+from sound_qkeras.tuning.optimality import Optimality
 from sound_qkeras.verify.certificate import Certificate
 from sound_qkeras.verify.checker import check_identity
 from sound_qkeras.verify.floating import FloatLayer, FloatReport
@@ -130,6 +131,7 @@ def _report(result: Result, certificate_digest: str, reason: str | None) -> dict
         "float32": _float_report(result.float32),
         "float64": _float_report(result.float64),
         "seconds": result.seconds,
+        "optimality": _optimality(result),
         "qkeras_model": MODEL_FILE if reason is None else None,
         "no_qkeras_model_because": reason,
         "certificate": certificate_digest,
@@ -167,6 +169,7 @@ def _result(report: Mapping[str, Any], quantized: QuantizedNetwork, certificate:
         float32=_read_float_report(report["float32"]),
         float64=_read_float_report(report["float64"]),
         seconds=float(report["seconds"]),
+        optimality=_read_optimality(report["optimality"]),
     )
 
 
@@ -182,6 +185,17 @@ def _float_report(report: FloatReport) -> dict[str, Any]:
 def _read_float_report(data: Mapping[str, Any]) -> FloatReport:
     layers = tuple(FloatLayer(str(row["layer"]), bool(row["exact"]), float(row["error"])) for row in data["layers"])
     return FloatReport(layers, float(data["error"]), float(data["bound"]))
+
+
+def _optimality(result: Result) -> dict[str, float | str] | None:
+    found = result.optimality
+    return None if found is None else {name: _number(value) for name, value in found.to_json().items()}
+
+
+def _read_optimality(data: Mapping[str, Any] | None) -> Optimality | None:
+    if data is None:
+        return None
+    return Optimality(*(float(data[name]) for name in ("cost", "lower_bound", "claimed_lower_bound")))
 
 
 def _number(value: float) -> float | str:

@@ -6,9 +6,21 @@ message is kept on the exception, so a program can act on it.
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class SoundQKerasError(Exception):
     """Base of every error this library raises on purpose."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Travel between processes with message and data, whatever the constructor asks for."""
+        return _again, (type(self), self.args, self.__dict__)
+
+
+def _again(kind: type[SoundQKerasError], arguments: tuple[Any, ...], data: dict[str, Any]) -> SoundQKerasError:
+    error = kind.__new__(kind, *arguments)
+    error.__dict__.update(data)
+    return error
 
 
 class InputError(SoundQKerasError, ValueError):

@@ -23,7 +23,7 @@ from sound_qkeras.tuning.effort import EFFORTS, Effort
 from sound_qkeras.tuning.milp import find_solver
 from sound_qkeras.tuning.reductions import reductions_of
 from sound_qkeras.tuning.scaling import scaling
-from sound_qkeras.tuning.search import LONGEST_WORD, Search
+from sound_qkeras.tuning.search import LONGEST_WORD, Outcome, Search
 from sound_qkeras.verify.certificate import Certificate, certify
 from sound_qkeras.verify.checker import check
 from sound_qkeras.verify.exact import exact_error
@@ -111,13 +111,12 @@ def quantize(
             versions=tool_versions(),
             phase_tree=phase_tree,
         )
-        return _finish(quantized, certificate, seed, started, report)
+        return _finish(replace(outcome, quantized=quantized), certificate, seed, started, report)
 
 
-def _finish(
-    quantized: QuantizedNetwork, certificate: Certificate, seed: int, started: float, report: Progress
-) -> Result:
+def _finish(outcome: Outcome, certificate: Certificate, seed: int, started: float, report: Progress) -> Result:
     """Check the certificate as a stranger would, look for the worst error, and put the result together."""
+    quantized = outcome.quantized
     check(quantized, certificate)
     report("look for the worst error", 0.0)
     worst = falsify(quantized, certificate.box, seed=seed)
@@ -133,6 +132,7 @@ def _finish(
         float32=float_report(quantized, certificate.box, certificate.bound, "float32"),
         float64=float_report(quantized, certificate.box, certificate.bound, "float64"),
         seconds=time.monotonic() - started,
+        optimality=outcome.optimality,
     )
 
 

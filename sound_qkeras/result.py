@@ -18,6 +18,7 @@ from sound_qkeras.fixed_point import Format
 from sound_qkeras.network.quantized import QuantizedNetwork
 from sound_qkeras.simulate import simulate
 from sound_qkeras.tuning.costs import Cost
+from sound_qkeras.tuning.optimality import Optimality
 from sound_qkeras.verify.certificate import Certificate
 from sound_qkeras.verify.floating import FloatReport
 
@@ -57,6 +58,8 @@ class Result:
             certificate's bound.
         float32, float64: how far QKeras' floating-point evaluation may be from the integers.
         seconds: how long the run took.
+        optimality: how far the answer of the MILP may be from the optimum of the model it solved, re-checked; None where no
+            model was solved.
     """
 
     quantized: QuantizedNetwork
@@ -68,6 +71,7 @@ class Result:
     float32: FloatReport
     float64: FloatReport
     seconds: float
+    optimality: Optimality | None = None
 
     @cached_property
     def formats(self) -> tuple[FormatRow, ...]:
@@ -171,13 +175,14 @@ class Result:
         return save(self, directory)
 
     def summary(self) -> str:
-        """One line: bound, eps, tier, observed error, bits, seconds."""
+        """One line: bound, eps, tier, observed error, bits, how good the MILP's answer was, seconds."""
         eps = self.certificate.eps
         asked = f"{eps[0]:g}" if np.all(eps == eps[0]) else f"{eps.min():g} to {eps.max():g}"
+        solved = "" if self.optimality is None else f"MILP within {self.optimality.gap:.2%} of its model's optimum, "
         return (
             f"bound {self.certificate.bound:.4g} <= eps {asked}, tier {self.certificate.tier}, worst observed error "
             f"{self.observed_error:.4g}, weights {self.cost.weight_bits:,} bits, total {self.cost.total_bits:,} bits, "
-            f"{self.seconds:.1f} s"
+            f"{solved}{self.seconds:.1f} s"
         )
 
 

@@ -13,6 +13,7 @@ import pytest
 import sound_qkeras as sq
 from sound_qkeras import archive
 from sound_qkeras.errors import FileFormatError, InputError
+from sound_qkeras.tuning.optimality import Optimality
 from sound_qkeras.verify.floating import FloatReport
 from tests.results import content, random_result
 
@@ -78,9 +79,20 @@ def test_the_report_says_everything(saved):
     }  # fmt: skip
     assert report["cost"]["total_bits"] == result.cost.total_bits
     assert report["observed_error"] == result.observed_error
+    assert report["optimality"] == {
+        "cost": 120.0, "lower_bound": 118.5, "claimed_lower_bound": 119.75, "gap": 0.0125, "claimed_gap": 0.25 / 120,
+    }  # fmt: skip
     assert report["qkeras_model"] is None
     assert "tf_keras" in report["no_qkeras_model_because"]
     assert names(folder) == FILES
+
+
+@pytest.mark.parametrize("found", [None, Optimality(120.0, -math.inf, -math.inf)])
+def test_round_trip_of_what_is_not_known_about_the_optimum(found, tmp_path):
+    result = replace(random_result(), optimality=found)
+    loaded = sq.load(result.save(tmp_path / "out"))
+    assert loaded.optimality == found
+    assert loaded.summary() == result.summary()
 
 
 def test_saving_again_replaces(saved):
@@ -94,7 +106,7 @@ def test_saving_again_replaces(saved):
 def test_loading_needs_no_tensorflow(saved):
     code = (
         "import sys\n"
-        "for name in ('tensorflow', 'tf_keras', 'qkeras', 'keras', 'highspy'): sys.modules[name] = None\n"
+        "for name in ('tensorflow', 'tf_keras', 'qkeras', 'keras', 'highspy', 'pyomo', 'joblib'): sys.modules[name] = None\n"
         f"import sound_qkeras as sq\nprint(sq.load({str(saved[1])!r}).summary())"
     )
     done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=False)

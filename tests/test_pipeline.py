@@ -213,6 +213,17 @@ def test_the_architecture_is_kept_if_asked_for():
     assert free.cost.weight_bits < kept.cost.weight_bits
 
 
+@pytest.mark.parametrize("cost", ["weight_bits", "bit_operations"])
+def test_the_answer_of_the_solver_is_close_to_the_optimum_of_its_model(cost):
+    result = quantize(network(0, (3, 6, 6, 2)), 1e-3, cost=cost)
+    found = result.optimality
+    assert found is not None
+    assert 0.0 < found.lower_bound <= found.cost
+    assert found.claimed_gap <= 2e-4
+    assert found.gap < 0.1
+    assert f"MILP within {found.gap:.2%} of its model's optimum" in result.summary()
+
+
 # A solver that answers nonsense.
 
 

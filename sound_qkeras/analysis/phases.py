@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +18,8 @@ from sound_qkeras.analysis.gradients import input_gradients
 from sound_qkeras.interval import Interval, Reals
 from sound_qkeras.network.graph import Network
 from sound_qkeras.network.reduce import reducible
-from sound_qkeras.verify.propagation import Propagation, batches, propagate
+from sound_qkeras.verify.batching import over_batches
+from sound_qkeras.verify.propagation import Propagation, propagate
 from sound_qkeras.verify.split_tree import SplitTree
 
 SAMPLES = 4096
@@ -75,16 +77,12 @@ class _Search:
     def measure(self, nodes: Indices) -> None:
         """Find the open candidates of leaves, and the axis each would be cut along."""
         boxes = self.boxes.boxes(nodes, self.shape)
-        for part in batches(self.network, boxes):
-            result = propagate(self.network, boxes[part])
-            flags = {name: self._open(name, result.facts[name].value) for name in self.dead}
-            self.boxes.score[nodes[part]] = sum((flag.sum(axis=1) for flag in flags.values()), np.zeros(1))
-            self.boxes.next_axis[nodes[part]] = _best_axis(result, flags)
-            for number, node in enumerate(nodes[part]):
-                self.open[int(node)] = {name: flag[number] for name, flag in flags.items()}
-
-    def _open(self, name: str, value: Interval) -> Flags:
-        return self.dead[name] & (value.upper > 0.0) | self.active[name] & (value.lower < 0.0)
+        found = over_batches(partial(_measure_batch, dead=self.dead, active=self.active), self.network, boxes)
+        self.boxes.next_axis[nodes] = np.concatenate([axis for axis, _ in found])
+        flags = {name: np.concatenate([flags[name] for _, flags in found]) for name in self.dead}
+        self.boxes.score[nodes] = sum((flag.sum(axis=1) for flag in flags.values()), np.zeros(1))
+        for number, node in enumerate(nodes):
+            self.open[int(node)] = {name: flag[number] for name, flag in flags.items()}
 
     def found(self) -> Phases:
         """What no leaf leaves open; on the whole box at once, if cutting settled nothing more."""
@@ -100,6 +98,18 @@ class _Search:
 
     def _any(self, leaves: Indices) -> dict[str, Flags]:
         return {name: np.any([self.open[int(leaf)][name] for leaf in leaves], axis=0) for name in self.dead}
+
+
+def _measure_batch(
+    network: Network, boxes: Interval, dead: Mapping[str, Flags], active: Mapping[str, Flags]
+) -> tuple[Indices, dict[str, Flags]]:
+    """The axis each box would be cut along, and which candidates are open on it, `(boxes, units)` by node."""
+    result = propagate(network, boxes)
+    flags: dict[str, Flags] = {}
+    for name, candidates in dead.items():
+        value = result.facts[name].value
+        flags[name] = candidates & (value.upper > 0.0) | active[name] & (value.lower < 0.0)
+    return _best_axis(result, flags), flags
 
 
 def _best_axis(result: Propagation, flags: Mapping[str, Flags]) -> Indices:

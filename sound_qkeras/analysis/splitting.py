@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -19,7 +20,8 @@ from sound_qkeras.analysis.gradients import input_gradients
 from sound_qkeras.interval import Interval, Reals
 from sound_qkeras.network.ops import Facts, Relu, Rows
 from sound_qkeras.network.quantized import QuantizedNetwork
-from sound_qkeras.verify.propagation import Propagation, batches, output_difference, propagate
+from sound_qkeras.verify.batching import over_batches
+from sound_qkeras.verify.propagation import Propagation, output_difference, propagate
 from sound_qkeras.verify.split_tree import SplitTree
 
 # Bisecting one of very many inputs changes next to nothing.
@@ -54,12 +56,10 @@ class Splitting:
     def measure(self, nodes: Indices, shape: tuple[int, ...]) -> None:
         """Bound the given leaves and choose the axis each would be cut along."""
         boxes = self.boxes.boxes(nodes, shape)
-        for part in batches(self.quantized.network, boxes):
-            result = propagate(self.quantized.network, boxes[part], self.quantized)
-            bound, rows = output_difference(result)
-            relative = bound.magnitude / self.eps
-            self.boxes.score[nodes[part]] = relative.max(axis=1)
-            self.boxes.next_axis[nodes[part]] = _best_axis(result, rows, relative.argmax(axis=1))
+        found = over_batches(partial(_measure_batch, eps=self.eps), self.quantized, boxes)
+        if found:
+            self.boxes.score[nodes] = np.concatenate([relative for relative, _ in found])
+            self.boxes.next_axis[nodes] = np.concatenate([axis for _, axis in found])
 
 
 def refine(
@@ -103,6 +103,14 @@ def refine(
         state.measure(state.boxes.cut(open_leaves[: how_many(open_leaves.size, max_leaves - leaves.size)]), shape)
         leaves = state.leaves
     return state
+
+
+def _measure_batch(quantized: QuantizedNetwork, boxes: Interval, eps: Reals) -> tuple[Reals, Indices]:
+    """Each box's relative bound, and the axis to cut it along."""
+    result = propagate(quantized.network, boxes, quantized)
+    bound, rows = output_difference(result)
+    relative = bound.magnitude / eps
+    return relative.max(axis=1), _best_axis(result, rows, relative.argmax(axis=1))
 
 
 def _best_axis(result: Propagation, rows: Mapping[str, Rows], output: Indices) -> Indices:

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from sound_qkeras.errors import InputError, ModelError
 from sound_qkeras.network.ops import Affine, Input, Op
+from sound_qkeras.network.pickling import Rebuilt
 
 Reals = npt.NDArray[np.float64]
 Shape = tuple[int, ...]
@@ -36,7 +37,7 @@ class Node:
 
 
 @dataclass(frozen=True, eq=False)
-class Network:
+class Network(Rebuilt):
     """A trained network in exact real arithmetic over its stored parameters.
 
     Nodes are in topological order; the first is the input and the last the output.

@@ -17,6 +17,7 @@ from sound_qkeras.errors import ModelError
 from sound_qkeras.fixed_point import MAX_WORD_LENGTH, Format, to_grid
 from sound_qkeras.network.graph import Network, Node, as_samples
 from sound_qkeras.network.ops import Affine, AffineCodes, AffinePair, Input
+from sound_qkeras.network.pickling import Rebuilt
 from sound_qkeras.network.rewrite import Rewrite
 
 Reals = npt.NDArray[np.float64]
@@ -30,7 +31,7 @@ MOST_FRACTIONAL_BITS = 300
 
 
 @dataclass(frozen=True, eq=False)
-class QuantizedNetwork:
+class QuantizedNetwork(Rebuilt):
     """Integers and formats for every node of a network.
 
     Args:

@@ -12,9 +12,6 @@ from sound_qkeras.fixed_point import Format
 from sound_qkeras.interval import Interval
 from sound_qkeras.network.graph import Network, size_of
 
-# A choice of formats: fractional bits of every group.
-Bits = Mapping["Group", int]
-
 
 @dataclass(frozen=True)
 class Group:

@@ -110,10 +110,10 @@ def solve(
         SolverError: it failed or ran out of time without an answer.
     """
     kept = {group: found.undominated() for group, found in choices.items()}
-    model = _model(kept, joints)
     finest = sum((found.errors.min(axis=0) for found in kept.values()), np.zeros(1))
     if np.any(finest > tolerance):
         return None
+    model = _model(kept, joints)
     solution: Solution | None = None
     pending = [int(np.argmax(sum(found.errors.max(axis=0) for found in kept.values())))]
     for _ in range(50):
@@ -187,6 +187,29 @@ def _add_row(model: Any, choices: Mapping[Group, Choices], row: int, tolerance: 
         for i in range(len(found.bits))
     )
     model.rows.add(total <= tolerance)
+
+
+def row_prices(
+    choices: Mapping[Group, Choices], joints: Sequence[Joint], tolerance: float, rows: Sequence[int]
+) -> Reals:
+    """What one unit of each row's right-hand side is worth in the linear relaxation with only the given rows.
+
+    One price per row, zero for the others and wherever the solver has none: nothing that is proved depends on them.
+    """
+    kept = {group: found.undominated() for group, found in choices.items()}
+    prices = np.zeros(next(iter(kept.values())).errors.shape[1])
+    model = _model(kept, joints)
+    for row in rows:
+        _add_row(model, kept, row, tolerance)
+    for choice in model.z.values():
+        choice.domain = pyo.UnitInterval
+    model.dual = pyo.Suffix(direction=pyo.Suffix.IMPORT)
+    try:
+        _solver("highs", seconds=10.0, gap=0.0).solve(model)
+        prices[list(rows)] = [-model.dual.get(constraint, 0.0) for constraint in model.rows.values()]
+    except (ApplicationError, ValueError, RuntimeError, OSError):
+        prices[:] = 0.0
+    return prices
 
 
 def _run(model: Any, choices: Mapping[Group, Choices], solver: str, seconds: float, gap: float) -> Solution | None:

@@ -22,8 +22,10 @@ from sound_qkeras.network.quantized import QuantizedNetwork
 from sound_qkeras.tuning.build import narrow, nearest, provisional, round_parameters
 from sound_qkeras.tuning.costs import Objective
 from sound_qkeras.tuning.effort import Effort
+from sound_qkeras.tuning.gap import Solved, optimality
 from sound_qkeras.tuning.groups import Group, candidate_bits, extent, groups_of, sources_of
 from sound_qkeras.tuning.milp import Choices, Joint, solve
+from sound_qkeras.tuning.optimality import Optimality
 from sound_qkeras.tuning.rounding import cancel_errors, linearise, sample_box
 from sound_qkeras.verify.certificate import BudgetRow
 from sound_qkeras.verify.proof import MARGIN, bound_leaves
@@ -59,11 +61,12 @@ class Attempt:
 
 @dataclass(frozen=True)
 class Outcome:
-    """The tuned network, the leaves to prove it on, and where its error comes from."""
+    """The tuned network, the leaves to prove it on, where its error comes from, and how good the MILP's answer was."""
 
     quantized: QuantizedNetwork
     tree: SplitTree
     error_budget: tuple[BudgetRow, ...]
+    optimality: Optimality | None
 
 
 class Search:
@@ -106,6 +109,7 @@ class Search:
             self.linearisation = linearise(network, sample_box(box, effort.samples), eps)
         self.accumulator_bits = ACCUMULATOR_BITS[0]
         self.proved: list[Attempt] = []
+        self.solved: list[Solved] = []
         self.closest = float("inf")
 
     def _candidates(self, group: Group) -> list[int]:
@@ -212,7 +216,7 @@ class Search:
         found = self._tune()
         tree = found.splitting.tree
         final = narrow(found.quantized, bound_leaves(found.quantized, self.box, tree).ranges)
-        return Outcome(final, tree, self._error_budget(found))
+        return Outcome(final, tree, self._error_budget(found), optimality(self.solved, [f.bits for f in self.proved]))
 
     def _error_budget(self, found: Attempt) -> tuple[BudgetRow, ...]:
         """The bound if only one group were rounded, on the leaves where the whole bound is largest."""
@@ -254,6 +258,7 @@ class Search:
                 break  # what was proved already is not lost to a solver that fails later
             if solution is None:
                 break
+            self.solved.append(Solved(tables, self.joints(), tolerance, solution))
             found = self.attempt(solution.bits)
             seen.append(found)
             if found.relative <= TARGET:

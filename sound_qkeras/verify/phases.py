@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from functools import partial
 
 import numpy as np
 
@@ -11,21 +12,25 @@ from sound_qkeras.interval import Interval
 from sound_qkeras.network.graph import Network
 from sound_qkeras.network.quantized import QuantizedNetwork
 from sound_qkeras.network.reduce import Reduction, kept_units, reducible
-from sound_qkeras.verify.propagation import batches, propagate
+from sound_qkeras.verify.batching import over_batches
+from sound_qkeras.verify.propagation import propagate
 from sound_qkeras.verify.split_tree import SplitTree
 
 
 def value_ranges(network: Network, boxes: Interval, names: Iterable[str]) -> dict[str, Interval]:
     """For the named nodes, the hull of every element's float value over boxes `(boxes, *input_shape)`."""
-    found: dict[str, list[Interval]] = {name: [] for name in names}
-    for part in batches(network, boxes):
-        facts = propagate(network, boxes[part]).facts
-        for name, hulls in found.items():
-            hulls.append(facts[name].value.hull())
+    wanted = sorted(names)
+    hulls = zip(*over_batches(partial(_hulls, names=wanted), network, boxes), strict=True)
     return {
-        name: Interval(np.min([h.lower for h in hulls], axis=0), np.max([h.upper for h in hulls], axis=0))
-        for name, hulls in found.items()
+        name: Interval(np.min([h.lower for h in found], axis=0), np.max([h.upper for h in found], axis=0))
+        for name, found in zip(wanted, hulls, strict=True)
     }
+
+
+def _hulls(network: Network, boxes: Interval, names: Sequence[str]) -> list[Interval]:
+    """The same for one batch, in the order of the names."""
+    facts = propagate(network, boxes).facts
+    return [facts[name].value.hull() for name in names]
 
 
 def check_rewrite(quantized: QuantizedNetwork, box: Interval, tree: SplitTree) -> None:

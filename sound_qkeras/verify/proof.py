@@ -9,7 +9,8 @@ import numpy as np
 from sound_qkeras.errors import VerificationError
 from sound_qkeras.interval import Interval, Reals
 from sound_qkeras.network.quantized import QuantizedNetwork
-from sound_qkeras.verify.propagation import batches, fixed_ranges, output_difference, propagate
+from sound_qkeras.verify.batching import over_batches
+from sound_qkeras.verify.propagation import fixed_ranges, output_difference, propagate
 from sound_qkeras.verify.split_tree import SplitTree
 
 # Recorded bounds and ranges exceed the proved ones by this relative margin, so that another machine, whose matrix
@@ -54,16 +55,21 @@ def prove(quantized: QuantizedNetwork, box: Interval, tree: SplitTree | None = N
 def bound_leaves(quantized: QuantizedNetwork, box: Interval, tree: SplitTree | None = None) -> Proof:
     """The bounds and ranges of `prove`, under the condition that nothing overflows, which is not checked."""
     leaves = (tree or SplitTree()).leaves(box)
-    bounds: list[Reals] = []
     ranges: dict[str, tuple[float, float]] = {}
-    for part in batches(quantized.network, leaves):
-        result = propagate(quantized.network, leaves[part], quantized)
-        bounds.append(output_difference(result)[0].magnitude)
-        for name, found in fixed_ranges(result).items():
+    found = over_batches(_bound_batch, quantized, leaves)
+    for _, part in found:
+        for name, (lower, upper) in part.items():
             low, high = ranges.get(name, (np.inf, -np.inf))
-            ranges[name] = float(np.minimum(low, found.lower)), float(np.maximum(high, found.upper))
-    leaf_bounds = np.concatenate(bounds)
+            ranges[name] = float(np.minimum(low, lower)), float(np.maximum(high, upper))
+    leaf_bounds = np.concatenate([bounds for bounds, _ in found])
     return Proof(leaf_bounds.max(axis=0), leaf_bounds, ranges)
+
+
+def _bound_batch(quantized: QuantizedNetwork, boxes: Interval) -> tuple[Reals, dict[str, tuple[float, float]]]:
+    """Bounds of every output on each box, shape `(boxes, outputs)`, and each node's range over all of them."""
+    result = propagate(quantized.network, boxes, quantized)
+    ranges = {name: (float(found.lower), float(found.upper)) for name, found in fixed_ranges(result).items()}
+    return output_difference(result)[0].magnitude, ranges
 
 
 def check_overflow(quantized: QuantizedNetwork, ranges: dict[str, tuple[float, float]]) -> None:

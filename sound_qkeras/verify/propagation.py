@@ -29,7 +29,7 @@ from sound_qkeras.network.quantized import QuantizedNetwork
 # Back-substituting a layer of n neurons costs n**2 per earlier layer and box; wider layers keep the forward enclosures.
 WIDEST_SUBSTITUTION = 1024
 # Coefficient rows of one batch of boxes stay below this many float64 numbers.
-BATCH_NUMBERS = 4_000_000
+BATCH_NUMBERS = 1_000_000
 MOST_BOXES = 256
 
 
@@ -55,7 +55,7 @@ class Propagation:
         """The node's parameter pair, where it has one."""
         return None if self.quantized is None else self.quantized.pairs.get(node.name)
 
-    def substitute(self, name: str, rows: Rows, *, to: str | None = None) -> Interval:
+    def substitute(self, name: str, rows: Rows) -> Interval:
         """Enclose linear forms in the tensor `name`, of shape `(boxes, rows)`, by pulling them back to the input."""
         enclosure, _ = self.pull(name, rows)
         return enclosure
@@ -220,12 +220,17 @@ def output_difference(result: Propagation) -> tuple[Interval, dict[str, Rows]]:
     return found.intersect(forward), arrived
 
 
-def batches(network: Network, boxes: Interval) -> list[slice]:
-    """Slices of the box axis whose coefficient rows fit in memory, and in the processor's cache where boxes are many."""
+def numbers_per_box(network: Network) -> int:
+    """Most coefficients one box needs at a time."""
     widest = max(size_of(shape) for shape in network.shapes.values())
     substituted = [size_of(network.shapes[node.name]) for node in network.nodes if _needs_substitution(network, node)]
     rows = max([size_of(network.output_shape), *substituted])
-    count = max(1, min(MOST_BOXES, BATCH_NUMBERS // (widest * rows)))
+    return widest * rows
+
+
+def batches(network: Network, boxes: Interval) -> list[slice]:
+    """Slices of the box axis whose coefficient rows fit in memory, and nearly in the processor's cache."""
+    count = max(1, min(MOST_BOXES, BATCH_NUMBERS // numbers_per_box(network)))
     return [slice(start, start + count) for start in range(0, boxes.shape[0], count)]
 
 

@@ -22,10 +22,11 @@ from sound_qkeras.errors import ModelError
 from sound_qkeras.fixed_point import Codes, Format, from_codes, scaled
 from sound_qkeras.interval import Interval, exact_difference, gamma, inflate, read_only
 from sound_qkeras.network.ops.base import Facts, Op, Reals, Remainder, Rows, Shape, contract
+from sound_qkeras.network.pickling import Rebuilt
 
 
 @dataclass(frozen=True)
-class AffineCodes:
+class AffineCodes(Rebuilt):
     """The integers of one affine operation: codes and formats of kernel and bias."""
 
     kernel: Codes

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sound_qkeras.interval import TINY, Interval, sum_up
+from sound_qkeras.network.pickling import Rebuilt
 
 Reals = npt.NDArray[np.float64]
 Shape = tuple[int, ...]
@@ -101,7 +102,7 @@ def contract(rows: Reals, vector: Reals) -> Reals:
     return (rows.reshape(boxes, count, -1) @ flat)[..., 0]
 
 
-class Op(ABC):
+class Op(Rebuilt, ABC):
     """One operation of a network. Instances are frozen; parameters are numpy arrays that nobody changes.
 
     Attributes:
