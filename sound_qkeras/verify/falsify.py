@@ -19,7 +19,7 @@ BATCH_NUMBERS = 8_000_000
 # Share of the evaluations that go to the starting points.
 FIRST = 0.2
 # Points that climb: at least, one for so many evaluations, and at most. Late rounds look harder, from the best few.
-FEWEST_POINTS, EVALUATIONS_A_POINT, MOST_POINTS = 64, 2_000, 512
+FEWEST_POINTS, EVALUATIONS_A_POINT, MOST_POINTS = 96, 2_000, 512
 LAST_POINTS = 8
 # Rounds of moves: at least, one for so many evaluations, and at most unless their batches become too large.
 FEWEST_ROUNDS, EVALUATIONS_A_ROUND, MOST_ROUNDS = 24, 15_000, 64
