@@ -1,5 +1,9 @@
 """Every example runs, from a directory of its own, and leaves a result that can be proved again."""
 
+import csv
+import importlib
+import itertools
+import json
 import os
 import re
 import subprocess
@@ -11,17 +15,20 @@ import pytest
 
 import sound_qkeras as sq
 from sound_qkeras.hls import compile_and_run
+from sound_qkeras.network import Network, Node
+from sound_qkeras.network.ops import Dense, Input, Relu
 
 pytestmark = [pytest.mark.keras, pytest.mark.solver, pytest.mark.slow, pytest.mark.hls]
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
-# They need data that is no part of the repository.
-NOT_RUN = {"aster_study.py"}
+# Parts of the study, which imports them.
+NOT_RUN = {"aster_plots.py", "aster_reference.py"}
 
 
 def run(cwd, script, *arguments):
     """What an example prints; it must succeed."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("TF_")}
+    environment["PYTHONPATH"] = str(EXAMPLES)  # what "-P" takes away: the study has parts
     line = [sys.executable, "-P", str(EXAMPLES / script), *map(str, arguments)]
     done = subprocess.run(line, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -84,3 +91,104 @@ def test_convert_trained_model(tmp_path):
     assert done.returncode == 2
     assert "nowhere.h5" in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stderr
+
+
+@pytest.fixture
+def study_files(tmp_path):
+    """A made-up network, and a baseline whose second setting breaks its promise."""
+    rng = np.random.default_rng(0)
+    shapes = {"W1": (4, 2), "b1": (4,), "W2": (1, 4), "b2": (1,)}
+    arrays = {name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
+    (tmp_path / "nets").mkdir()
+    np.savez(tmp_path / "nets" / "made.npz", **arrays, activations=["relu", "linear"], lo=[-1.0, -1.0], hi=[1.0, 2.0])
+    sizes = {"total_weight_bits": 300, "mult_bit_products": 7000}
+    kept = {**sizes, "claimed_error": 9e-3, "observed_error": 1e-3, "violated": False}
+    released = {"A": kept, "B": {**kept, "observed_error": 1e-2, "violated": True}}
+    baseline = {"made": {"1e-2": {"released": released, "corrected": {"A": None, "B": {**sizes, "bound": 1e-2}}}}}
+    (tmp_path / "baseline.json").write_text(json.dumps(baseline))
+    return tmp_path
+
+
+def test_aster_study(study_files):
+    pytest.importorskip("matplotlib")
+    options = "--eps 1e-2 --effort fast --evaluations 2000 --keep-architecture --curve made --out out"
+    text = run(study_files, "aster_study.py", "nets", "baseline.json", *options.split())
+    out = study_files / "out"
+    [row] = json.loads((out / "table.json").read_text()).values()
+    [line] = csv.DictReader((out / "table.csv").read_text().splitlines())
+    assert float(line["bound"]) == row["bound"] <= 1e-2
+    assert 0.0 < row["observed_error"] <= row["bound"]
+    assert row["weight_bits_over_corrected"] == row["weight_bits"] / 300
+    assert row["kept_weight_bits"] >= row["weight_bits"]
+    assert (out / "table.md").read_text().count("\n") == 3
+    assert {file.name for file in out.glob("*.png")} == {"bits.png", "errors.png", "runs.png", "curve.png"}
+    assert sq.load(out / "results" / "made_1e-2").certificate.bound == row["bound"]
+    curve = json.loads((out / "curve.json").read_text())
+    assert [point["mean_weight_bits"] for point in curve] == sorted(point["mean_weight_bits"] for point in curve)
+    found = json.loads((out / "violation.json").read_text())
+    assert found["setting"] == "B"
+    assert found["our_error"] <= found["our_bound"]
+    assert f"input {found['input']}" in text
+    again = run(study_files, "aster_study.py", "nets", "baseline.json", *options.split())
+    assert "1/1 made" in text
+    assert "1/1 made" not in again
+
+
+@pytest.fixture
+def reference(monkeypatch):
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    return importlib.import_module("aster_reference")
+
+
+def study_network(study_files):
+    data = np.load(study_files / "nets" / "made.npz")
+    first, second = (Dense(np.float64(data[f"W{i}"].T), np.float64(data[f"b{i}"])) for i in (1, 2))
+    nodes = (Node("x", Input((2,))), Node("a", first, ("x",)), Node("r", Relu(), ("a",)), Node("y", second, ("r",)))
+    return Network(nodes), data["lo"], data["hi"]
+
+
+def test_reference_formats_are_the_cheapest(study_files, reference, monkeypatch):
+    monkeypatch.setattr(reference, "SETTINGS", {"A": (2, 11, 10)})
+    layers = reference.layers_of(*study_network(study_files))
+    found = reference.solve(layers, 0.05, "A")
+    row_sum = np.abs(layers[0].kernel.sum(axis=0)).max()
+
+    def claimed(dot, bias):
+        steps = [2.0**-d + 2.0**-b for d, b in zip(dot, bias, strict=True)]
+        return steps[1] + row_sum * (steps[0] + 2.0**-10)
+
+    def cost(dot, bias):
+        return sum(32 * layer.kernel.size * d + max(d, b) + b for layer, d, b in zip(layers, dot, bias, strict=True))
+
+    choices = list(itertools.product(range(2, 12), repeat=4))
+    best = min(cost(c[:2], c[2:]) for c in choices if claimed(c[:2], c[2:]) <= 0.05)
+    assert found.claimed == pytest.approx(claimed(found.dot, found.bias))
+    assert cost(found.dot, found.bias) == best
+
+
+def test_emitted_code_truncates_and_is_exact_on_fractions(study_files, reference):
+    network, *box = study_network(study_files)
+    layers = reference.layers_of(network, *box)
+    x = np.random.default_rng(1).uniform(*box, (50, 2))
+    fine = reference.Formats(40, [40, 40], [40, 40], 0.0)
+    assert reference.emitted(layers, fine, box, x, reference.truncated) == pytest.approx(network.evaluate(x), abs=1e-10)
+    coarse = reference.Formats(6, [5, 4], [6, 5], 0.0)
+    floats = reference.emitted(layers, coarse, box, x, reference.truncated)
+    exact = reference.emitted(layers, coarse, box, reference.fractions(x), reference.truncated)
+    assert np.array_equal(floats, exact.astype(np.float64))
+    assert np.array_equal(reference.truncated(np.array([-0.3, 0.3]), 2), [-0.5, 0.25])
+    assert np.array_equal(reference.nearest(np.array([-0.3, 0.375]), 2), [-0.25, 0.5])
+
+
+def test_reference_formats_agree_with_the_baseline(reference, monkeypatch):
+    shared = Path(__file__).resolve().parents[2] / "shared"
+    if not shared.is_dir():
+        pytest.skip(f"no published networks at {shared}")
+    study = importlib.import_module("aster_study")
+    baselines = json.loads((shared / "baselines" / "aster.json").read_text())
+    for name in ("LyapunovNN", "InvPendulumNN", "SinglePendulumNN"):
+        network, *box = study.load(shared / "nets" / "controllers" / f"{name}.npz")
+        layers = reference.layers_of(network, *box)
+        for setting, released in baselines[name]["1e-3"]["released"].items():
+            found = reference.solve(layers, 1e-3, setting)
+            assert reference.agrees(layers, found, *box, released)["weight_bits"]

@@ -1,0 +1,92 @@
+"""What a search for the worst error knows about a pair of networks: slopes, kinks, the box and the input's grid.
+
+Only heuristics: nothing proved depends on them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from sound_qkeras.interval import Interval, Reals
+from sound_qkeras.network.graph import Network, Node
+from sound_qkeras.network.ops import Affine
+from sound_qkeras.network.quantized import QuantizedNetwork
+
+
+@dataclass(frozen=True)
+class Terrain:
+    """What the moves know about a pair of networks: inputs are flat here, shape `(samples, inputs)`.
+
+    Args:
+        network: the trained network.
+        unrounded: the fixed-point network with its integers' values and no rounding, so that `unrounded - network` is the
+            smooth part of the error.
+        lower, upper: ends of the box.
+        step: of the input's format.
+    """
+
+    network: Network
+    unrounded: Network
+    lower: Reals
+    upper: Reals
+    step: float
+
+    @classmethod
+    def of(cls, quantized: QuantizedNetwork, box: Interval) -> Terrain:
+        """The terrain of a pair on a box of shape `input_shape`."""
+        step = quantized.formats[quantized.network.nodes[0].name].step
+        return cls(quantized.trained, _unrounded(quantized), box.lower.ravel(), box.upper.ravel(), step)
+
+    @property
+    def width(self) -> Reals:
+        """Widths of the box."""
+        return self.upper - self.lower
+
+    def clip(self, points: Reals) -> Reals:
+        """The nearest points of the box."""
+        return np.clip(points, self.lower, self.upper)
+
+
+def _unrounded(quantized: QuantizedNetwork) -> Network:
+    def node(old: Node) -> Node:
+        if not isinstance(old.op, Affine):
+            return old
+        pair = quantized.pairs[old.name]
+        return replace(
+            old, op=replace(old.op, kernel=pair.kernel, bias=pair.bias, kernel_radius=None, bias_radius=None)
+        )
+
+    return replace(quantized.network, nodes=tuple(node(old) for old in quantized.network.nodes))
+
+
+def slopes(network: Network, points: Reals, rows: Reals) -> Reals:
+    """Gradient of `rows . output` at each point, both flat: `(points, inputs)` and `(points, outputs)`."""
+    values = network.evaluate_all(points.reshape(-1, *network.input_shape))
+    pulled = {network.output.name: rows.reshape(-1, 1, *network.output_shape)}
+    for node in reversed(network.nodes[1:]):
+        if node.name in pulled:
+            parts = node.op.gradient(pulled[node.name], *(values[name] for name in node.inputs))
+            for source, part in zip(node.inputs, parts, strict=True):
+                pulled[source] = pulled[source] + part if source in pulled else part
+    return pulled[network.nodes[0].name].reshape(points.shape)
+
+
+def kinks(network: Network, points: Reals, directions: Reals) -> Reals:
+    """How far along its direction each point's linear piece says every ReLU switches, shape `(points, units)`.
+
+    Points and directions are flat, shape `(points, inputs)`; units that do not switch ahead have infinity.
+    """
+    first = network.nodes[0].name
+    values = network.evaluate_all(points.reshape(-1, *network.input_shape))
+    pushed = {first: directions.reshape(-1, 1, *network.input_shape)}
+    found = [np.full((len(points), 1), np.inf)]
+    for node in network.nodes[1:]:
+        inputs, directed = [values[name] for name in node.inputs], [pushed[name] for name in node.inputs]
+        pushed[node.name] = node.op.forward_gradient(directed, *inputs)
+        if node.op.kind == "relu":
+            with np.errstate(divide="ignore", invalid="ignore"):
+                ahead = -inputs[0].reshape(len(points), -1) / directed[0].reshape(len(points), -1)
+            found.append(np.where(ahead > 0.0, ahead, np.inf))
+    return np.concatenate(found, axis=1)

@@ -1,0 +1,41 @@
+"""The benchmark scripts still run: what they patch and measure is there. Their figures are not judged here."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytestmark = [pytest.mark.keras, pytest.mark.solver, pytest.mark.slow]
+
+BENCHMARKS = Path(__file__).parent / "benchmarks"
+
+
+def run(script, *arguments):
+    line = [sys.executable, str(BENCHMARKS / script), *map(str, arguments)]
+    done = subprocess.run(line, capture_output=True, text=True, check=False)
+    assert done.returncode in {0, 1}, done.stderr
+    return done.stdout
+
+
+def test_growth():
+    text = run("growth.py", "--widths", 4, 8, "--runs", 1, "--eps", 0.1)
+    assert re.search(r"16-8-8-10 +272 weights .* GiB", text)
+    assert re.search(r"width 4 to 8: [0-9.]+ times", text)
+
+
+def test_ablation(tmp_path):
+    rng = np.random.default_rng(0)
+    shapes = {"W1": (6, 2), "b1": (6,), "W2": (1, 6), "b2": (1,)}
+    arrays = {name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
+    np.savez(tmp_path / "made.npz", **arrays, activations=["relu", "linear"], lo=[-1.0, -1.0], hi=[1.0, 2.0])
+    text = run("ablation.py", tmp_path, "--effort", "fast", "--out", tmp_path / "kept.json")
+    [found] = json.loads((tmp_path / "kept.json").read_text()).values()
+    rows = {key.removeprefix("made "): row["mean_bits"] for key, row in found.items()}
+    assert len(rows) == 10
+    assert rows["MILP and shaving"] >= rows["nothing"] > 0.0
+    assert text.count("\n") == 10 + 11
+    assert run("ablation.py", tmp_path, "--effort", "fast", "--out", tmp_path / "kept.json").count("\n") == 11

@@ -1,0 +1,128 @@
+"""The search for the worst error finds the worst where it is known, stays in the box, and tries as often as it says."""
+
+import numpy as np
+import pytest
+
+from sound_qkeras.interval import Interval
+from sound_qkeras.network import Network, Node
+from sound_qkeras.network.ops import Dense, Input, Relu
+from sound_qkeras.verify import falsify as module
+from sound_qkeras.verify.falsify import errors, falsify
+from sound_qkeras.verify.moves import propose, spread
+from sound_qkeras.verify.terrain import Terrain, kinks, slopes
+from tests import networks
+
+UNIT = (-1.0, 1.0)
+
+
+def pair(network, bits, activation_bits=40, ends=UNIT):
+    low, high = networks.box(network, *ends)
+    return networks.quantized(network, (low * 1.01, high * 1.01), bits, activation_bits, 40), Interval(low, high)
+
+
+def linear(kernel):
+    kernel = networks.float32(np.asarray(kernel))
+    return Network((Node("x", Input((len(kernel),)), ()), Node("y", Dense(kernel, np.zeros(kernel.shape[1])), ("x",))))
+
+
+def test_reaches_the_corner_of_many_inputs():
+    # 2**60 corners, of which two are the worst: only a search that follows the gradient gets there.
+    twin, box = pair(linear(np.random.default_rng(0).normal(size=(60, 1))), 5)
+    worst = np.abs(twin.pairs["y"].kernel_residual).sum()
+    assert falsify(twin, box, evaluations=3000).error == pytest.approx(worst, rel=1e-6)
+
+
+def test_finds_the_tie_of_every_input():
+    # The weights are exact, so the error is what the input's rounding makes: half a step of each, all of one sign.
+    twin, box = pair(linear([[1.0], [-0.5], [0.25], [2.0], [1.0], [-1.0]]), 4, 10)
+    worst = 5.75 * 2.0**-11
+    found = falsify(twin, box, evaluations=3000).error
+    assert 0.999 * worst < found <= worst
+
+
+def bump(height, width, at):
+    """`height * relu(width - |x - at|)` of one input."""
+    slopes_ = np.array([[1.0, 1.0, 1.0]])
+    first = Dense(slopes_, np.array([width - at, -at, -width - at]))
+    second = Dense(np.array([[height], [-2.0 * height], [height]]), np.zeros(1))
+    nodes = (Node("x", Input((1,)), ()), Node("z", first, ("x",)), Node("r", Relu(), ("z",)), Node("y", second, ("r",)))
+    return Network(nodes)
+
+
+def test_finds_a_narrow_peak():
+    # The heights 3/4 and -3/2 become 1 and -2, so the error is a bump of a hundredth of the box, zero elsewhere.
+    network = bump(0.75, 2.0**-7, 0.3125)
+    codes = {node.name: networks.nearest(op, 0, 40) for node, op in network.affine()}
+    ranges = networks.box(network)
+    twin = networks.with_parameters(network, ranges, codes, dict.fromkeys(network.rounding_points, 40))
+    found = falsify(twin, Interval(*ranges), evaluations=3000)
+    assert found.error == pytest.approx(0.25 * 2.0**-7, rel=1e-3)
+    assert found.sample == pytest.approx(0.3125, abs=1e-4)
+
+
+def test_tries_what_it_says_inside_the_box_and_repeats_itself(monkeypatch):
+    twin, ends = networks.random_quantized(np.random.default_rng(3), (4, 5, 2))
+    box, tried = Interval(*ends), []
+
+    def recorded(quantized, samples):
+        tried.append(samples)
+        return errors(quantized, samples)
+
+    monkeypatch.setattr(module, "errors", recorded)
+    found = falsify(twin, box, evaluations=2000)
+    samples = np.concatenate(tried)
+    assert 2000 <= len(samples) == found.evaluations <= 2600
+    assert samples.shape[1:] == box.shape
+    assert np.all(samples >= box.lower)
+    assert np.all(samples <= box.upper)
+    for again in (found.sample[None], samples):
+        assert found.error == pytest.approx(np.abs(errors(twin, again)).max(), rel=1e-9)
+    assert falsify(twin, box, evaluations=2000).error == found.error
+
+
+def test_a_box_that_is_a_point_is_one_input():
+    twin, _ = networks.random_quantized(np.random.default_rng(4), (3, 4, 2))
+    point = np.array([0.25, -0.5, 1.0])
+    found = falsify(twin, Interval(point, point), evaluations=100)
+    assert np.array_equal(found.sample, point)
+
+
+def test_small_batches_find_the_same_corner(monkeypatch):
+    monkeypatch.setattr(module, "BATCH_NUMBERS", 640)
+    twin, box = pair(linear(np.random.default_rng(1).normal(size=(20, 2))), 5)
+    worst = np.abs(twin.pairs["y"].kernel_residual).sum(axis=0).max()
+    assert falsify(twin, box, evaluations=3000).error == pytest.approx(worst, rel=1e-6)
+
+
+def test_every_corner_of_a_small_box_is_tried():
+    twin, box = pair(linear(np.ones((4, 1))), 3)
+    points = spread(np.random.default_rng(0), Terrain.of(twin, box), 32, corners=True)
+    assert len(np.unique(points[:16], axis=0)) == 16
+    assert np.all(np.abs(points[:16]) == 1.0)
+
+
+def test_slopes_and_kinks_are_those_of_the_network():
+    rng = np.random.default_rng(5)
+    twin, ends = networks.random_quantized(rng, (3, 6, 5, 2))
+    terrain = Terrain.of(twin, Interval(*ends))
+    points, rows, directions = rng.uniform(-1, 1, (7, 3)), rng.normal(size=(7, 2)), rng.normal(size=(7, 3))
+    for network in (terrain.network, terrain.unrounded):
+
+        def along(t, network=network):
+            return np.sum(rows * network.evaluate(points + np.reshape(t, (-1, 1)) * directions), axis=1)
+
+        slope = np.sum(slopes(network, points, rows) * directions, axis=1)
+        assert slope == pytest.approx((along(1e-7) - along(-1e-7)) / 2e-7, rel=1e-5, abs=1e-6)
+        first = np.sort(kinks(network, points, directions), axis=1)[:, 0]
+        assert along(0.9 * np.minimum(first, 1e3)) == pytest.approx(
+            along(0.0) + 0.9 * np.minimum(first, 1e3) * slope, rel=1e-9, abs=1e-9
+        )
+
+
+def test_moves_have_the_number_and_the_shape_asked_for():
+    twin, ends = networks.random_quantized(np.random.default_rng(6), (3, 2))
+    terrain = Terrain.of(twin, Interval(*ends))
+    for count in (8, 13, 50):
+        moved = propose(np.random.default_rng(0), terrain, np.zeros((5, 3)), np.ones((5, 2)), count)
+        assert moved.shape == (5, count, 3)
+        assert np.all((terrain.lower <= moved) & (moved <= terrain.upper))
