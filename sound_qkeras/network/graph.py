@@ -17,6 +17,9 @@ from sound_qkeras.network.ops import Affine, Input, Op
 Reals = npt.NDArray[np.float64]
 Shape = tuple[int, ...]
 
+# A tensor of one sample has at most so many values.
+MOST_ELEMENTS = 1 << 28
+
 
 @dataclass(frozen=True)
 class Node:
@@ -80,6 +83,7 @@ class Network:
         for node in self.nodes:
             try:
                 shapes[node.name] = node.op.output_shape(*(shapes[name] for name in node.inputs))
+                _check_shape(shapes[node.name])
             except ModelError as error:
                 raise ModelError(f"node '{node.name}' ({node.op.kind}): {error}") from error
         return shapes
@@ -175,6 +179,12 @@ class Network:
                 digest.update(repr((name, array.dtype.str, array.shape)).encode())
                 digest.update(np.ascontiguousarray(array).tobytes())
         return digest.hexdigest()
+
+
+def _check_shape(shape: Shape) -> None:
+    """Refuse shapes that no memory holds, before any is taken."""
+    if not shape or not all(type(size) is int and size >= 1 for size in shape) or math.prod(shape) > MOST_ELEMENTS:
+        raise ModelError(f"its result has the shape {shape}; accepted: sizes >= 1, at most {MOST_ELEMENTS} values")
 
 
 def as_samples(x: npt.ArrayLike, shape: Shape) -> Reals:

@@ -21,7 +21,7 @@ import numpy.typing as npt
 from sound_qkeras.errors import ModelError
 from sound_qkeras.fixed_point import Codes, Format, from_codes, scaled
 from sound_qkeras.interval import Interval, exact_difference, gamma, inflate, read_only
-from sound_qkeras.network.ops.base import Facts, Op, Reals, Remainder, Rows, Shape, contract
+from sound_qkeras.network.ops.base import Facts, Op, Reals, Remainder, Rows, Shape, charge, shift_codes
 
 
 @dataclass(frozen=True)
@@ -210,7 +210,7 @@ class Affine(Op):
                 + np.abs(parameters.bias_residual)
             )
             size = inflate(rounding * size + self._slack(parameters, x), 2 * self.fan_in + 8)
-            self._charge(remainder, a, parameters.bias_residual, size)
+            charge(remainder, a, np.broadcast_to(parameters.bias_residual, size.shape[1:])[None], size)
         if rows.value is not None:
             p = rows.value
             pulled = self.transpose(self.kernel, p)
@@ -220,14 +220,9 @@ class Affine(Op):
                 size = size + self.apply(self.kernel_radius, x.magnitude)
             if self.bias_radius is not None:
                 size = size + self.bias_radius
-            self._charge(remainder, p, self.bias, inflate(size, 2 * self.fan_in + 8))
+            size = inflate(size, 2 * self.fan_in + 8)
+            charge(remainder, p, np.broadcast_to(self.bias, size.shape[1:])[None], size)
         return (Rows(value, difference),)
-
-    def _charge(self, remainder: Remainder, rows: Reals, bias: Reals, size: Reals) -> None:
-        """Add `rows . bias`, and `|rows| . size` for what this step rounded or only encloses."""
-        output = size.shape[1:]
-        constant = contract(rows, np.broadcast_to(bias, output)[None])
-        remainder.add(constant, inflate(contract(np.abs(rows), size), int(np.prod(output))))
 
     def gradient(self, rows: Reals, *inputs: Reals) -> tuple[Reals, ...]:
         """The transposed operator."""
@@ -248,7 +243,7 @@ class Affine(Op):
         if codes[0].dtype != np.float64:
             kind = codes[0].dtype
             total = self.apply(integers.kernel.astype(kind), codes[0])
-            return _shifted(total, shifts[0]) + _shifted(integers.bias.astype(kind), shifts[1])
+            return shift_codes(total, shifts[0]) + shift_codes(integers.bias.astype(kind), shifts[1])
         kernel = scaled(integers.kernel.astype(np.float64), shifts[0])
         return self.apply(kernel, codes[0]) + scaled(integers.bias.astype(np.float64), shifts[1])
 
@@ -290,11 +285,6 @@ class Affine(Op):
             "bias_radius": self.bias_radius,
         }
         return {name: array for name, array in named.items() if array is not None}
-
-
-def _shifted(codes: npt.NDArray[Any], shift: int) -> npt.NDArray[Any]:
-    """`codes * 2**shift`; int64 sums are known to fit, so what would be shifted further than int64 goes is zero."""
-    return codes * (1 << shift if codes.dtype == object or shift < 62 else 0)
 
 
 @dataclass(frozen=True, eq=False)
