@@ -82,7 +82,8 @@ def with_parameters(
     bits_of = QuantizedNetwork(network, parameters, formats, {}).exact_bits
     accumulators = {
         node.name: Format.for_range(sums[node.name].lower, sums[node.name].upper, bits_of[node.name])
-        for node, _ in network.affine()
+        for node in network.nodes
+        if node.op.accumulates
     }
     return QuantizedNetwork(network, parameters, formats, accumulators)
 

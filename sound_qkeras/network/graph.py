@@ -99,11 +99,23 @@ class Network:
         return {node.name: tuple(reader for reader in self.nodes if node.name in reader.inputs) for node in self.nodes}
 
     @cached_property
-    def relaxed(self) -> dict[str, bool]:
-        """For each node, whether something before it is only bounded by an adjoint that is not exact."""
+    def mixed(self) -> dict[str, bool]:
+        """For each node, whether what it reads may depend on one another, so that its own range loses correlations."""
         found: dict[str, bool] = {}
         for node in self.nodes:
-            found[node.name] = any(found[name] or self.by_name[name].op.relaxes for name in node.inputs)
+            before = [self.by_name[name].op for name in node.inputs]
+            mixes = len(before) > 1 or any(op.accumulates or op.relaxes for op in before)
+            found[node.name] = mixes or any(found[name] for name in node.inputs)
+        return found
+
+    @cached_property
+    def relaxed_by(self) -> dict[str, frozenset[str]]:
+        """For each node, the kinds of operations that read its values, moved or not, and whose adjoint is not exact."""
+        found: dict[str, frozenset[str]] = {}
+        for node in reversed(self.nodes):
+            kinds = {reader.op.kind for reader in self.readers[node.name] if reader.op.relaxes}
+            moved = (found[reader.name] for reader in self.readers[node.name] if reader.op.moves)
+            found[node.name] = frozenset(kinds).union(*moved)
         return found
 
     @property

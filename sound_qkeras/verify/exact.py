@@ -17,10 +17,26 @@ import numpy.typing as npt
 from sound_qkeras.errors import InputError, VerificationError
 from sound_qkeras.fixed_point import Format
 from sound_qkeras.network.graph import Network, Node
-from sound_qkeras.network.ops import AffineCodes, Dense, Input, Op, Relu, Reshape
+from sound_qkeras.network.ops import (
+    Add,
+    AffineCodes,
+    Concatenate,
+    Crop,
+    Dense,
+    Input,
+    MaxPool,
+    Multiply,
+    Op,
+    Pad,
+    Permute,
+    Relu,
+    Reshape,
+    Upsample,
+)
 from sound_qkeras.network.quantized import QuantizedNetwork
 from sound_qkeras.verify.dyadic import Dyadic, Integers, Range
-from sound_qkeras.verify.exact_moves import ExactMove
+from sound_qkeras.verify.exact_merges import ExactAdd, ExactConcatenate, ExactMultiply
+from sound_qkeras.verify.exact_moves import ExactMaxPool, ExactMove
 from sound_qkeras.verify.exact_ops import ExactDense, ExactRelu, Meaning
 from sound_qkeras.verify.exact_tensors import ExactFacts, ExactRows
 
@@ -136,7 +152,15 @@ def _box(quantized: QuantizedNetwork, lower: npt.ArrayLike, upper: npt.ArrayLike
 
 
 # Exact types: a kind derived from a known one would not have its meaning.
-MEANINGS: dict[type[Op], type[Meaning]] = {Dense: ExactDense, Relu: ExactRelu, Reshape: ExactMove}
+MEANINGS: dict[type[Op], type[Meaning]] = {
+    **dict.fromkeys((Reshape, Permute, Crop, Pad, Upsample), ExactMove),
+    Add: ExactAdd,
+    Concatenate: ExactConcatenate,
+    Dense: ExactDense,
+    MaxPool: ExactMaxPool,
+    Multiply: ExactMultiply,
+    Relu: ExactRelu,
+}
 
 
 def meaning_of(node: Node, quantized: QuantizedNetwork) -> Meaning:

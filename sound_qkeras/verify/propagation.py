@@ -156,10 +156,10 @@ def _round(result: Propagation, node: Node) -> None:
 
 
 def _needs_substitution(network: Network, node: Node) -> bool:
-    """Whether a ReLU reads this sum and correlations through an earlier relaxation could help it."""
+    """Whether an operation that is relaxed reads this sum, and correlations before it could help it."""
     if not node.op.accumulates or size_of(network.shapes[node.name]) > WIDEST_SUBSTITUTION:
         return False
-    return any(isinstance(reader.op, Relu) for reader in network.readers[node.name]) and network.relaxed[node.name]
+    return bool(network.relaxed_by[node.name]) and network.mixed[node.name]
 
 
 def _identity_rows(result: Propagation, node: Node, chosen: np.ndarray) -> Reals:
@@ -173,7 +173,7 @@ def _identity_rows(result: Propagation, node: Node, chosen: np.ndarray) -> Reals
 def _tighter_value(result: Propagation, node: Node, value: Interval) -> Interval:
     if not _needs_substitution(result.network, node):
         return value
-    chosen = _undecided(value)
+    chosen = _chosen(result.network, node, value)
     if chosen.size == 0:
         return value
     found = result.substitute(node.name, Rows(_identity_rows(result, node, chosen), None))
@@ -184,15 +184,17 @@ def _tighter_difference(result: Propagation, node: Node, difference: Interval) -
     if not _needs_substitution(result.network, node):
         return difference
     value, fixed, _ = result.facts[node.name].pair()
-    chosen = np.union1d(_undecided(value), _undecided(fixed))
+    chosen = np.union1d(*(_chosen(result.network, node, range_) for range_ in (value, fixed)))
     if chosen.size == 0:
         return difference
     found = result.substitute(node.name, Rows(None, _identity_rows(result, node, chosen)))
     return _intersect_at(difference, chosen, found)
 
 
-def _undecided(value: Interval) -> np.ndarray:
-    """Flat indices of neurons whose sign is open in at least one box."""
+def _chosen(network: Network, node: Node, value: Interval) -> np.ndarray:
+    """Flat indices of the values worth pulling back: for ReLUs those whose sign is open in at least one box."""
+    if network.relaxed_by[node.name] - {Relu.kind}:
+        return np.arange(size_of(network.shapes[node.name]))
     open_sign = (value.lower < 0.0) & (value.upper > 0.0)
     return np.flatnonzero(open_sign.reshape(value.shape[0], -1).any(axis=0))
 

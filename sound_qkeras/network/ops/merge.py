@@ -80,7 +80,7 @@ class Add(Op):
 
     def output_shape(self, *input_shapes: Shape) -> Shape:
         """The joint shape."""
-        if len(input_shapes) != len(self.minus) or not all(isinstance(one, bool) for one in self.minus):
+        if len(input_shapes) != len(self.minus) or {type(one) for one in self.minus} != {bool}:
             raise ModelError(
                 f"add has the signs {self.minus}, expected one truth value for each of {len(input_shapes)}"
             )
