@@ -10,8 +10,8 @@ from sound_qkeras.errors import ModelError, UnsupportedLayerError
 from sound_qkeras.keras_io.environment import import_keras
 from sound_qkeras.keras_io.files import load_keras_model
 from sound_qkeras.keras_io.folding import fold
-from sound_qkeras.keras_io.layers import READERS
 from sound_qkeras.keras_io.pieces import Diagonal, Head, Linear, Shape, Step
+from sound_qkeras.keras_io.readers import READERS
 from sound_qkeras.keras_io.support import unsupported
 from sound_qkeras.network import Network, Node
 from sound_qkeras.network.ops import Input
@@ -118,9 +118,9 @@ class Walk:
         kind, parts = type(layer).__name__, READERS[type(layer).__name__](layer, shape)
         if not parts and kind != "Activation" and f"'{layer.name}' ({kind})" not in self.training_only:
             self.training_only.append(f"'{layer.name}' ({kind})")
+        if any(isinstance(op, Linear | Diagonal) for _, op in parts):
+            self._use_once(layer)
         for suffix, op in parts:
-            if isinstance(op, Linear | Diagonal):
-                self._use_once(layer)
             sources = (self._add(Step(layer.name + suffix, op, sources, layer.name, kind)),)
         return sources[0]
 
@@ -171,8 +171,8 @@ def _set_head_aside(steps: list[Step]) -> tuple[list[Step], str | None]:
 
 def _node(step: Step) -> Node:
     op = step.op
-    if isinstance(op, Linear):
-        op = op.to_dense()
-    if isinstance(op, Diagonal | Head):
-        raise TypeError(f"step '{step.name}' was neither folded nor set aside")
+    if isinstance(op, Linear | Diagonal):
+        op = op.to_op()
+    if isinstance(op, Head):
+        raise TypeError(f"step '{step.name}' was not set aside")
     return Node(step.name, op, step.inputs, step.layer)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from sound_qkeras.errors import UnsupportedLayerError
-from sound_qkeras.keras_io.layers import READERS, TRAINING_ONLY
+from sound_qkeras.keras_io.layers import TRAINING_ONLY
+from sound_qkeras.keras_io.readers import READERS
 
 SUPPORTED = f"InputLayer, {', '.join(sorted(set(READERS) - set(TRAINING_ONLY)))}, and Dropout and noise layers"
 

@@ -1,10 +1,10 @@
-"""Affine operations `y = A(kernel) x + bias`, and Dense as the first of them.
+"""Affine operations `y = A(kernel) x + bias`: all that is the same for Dense, convolutions, average pooling and scaling.
 
 With `dW = W_q - W`, `db = b_q - b` and `d = x_q - x` the difference of the two networks obeys, exactly,
 
     y_q - y = A(W_q) d + A(dW) x + db,
 
-so all that is needed of a concrete layer is its linear operator and the operator's transpose.
+so all that is needed of a concrete layer is its linear operator and the operator's transpose, both linear in the kernel too.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class Affine(Op):
 
     Args:
         kernel: float64 centre of the kernel in Keras' own layout.
-        bias: float64 centre of the bias, one entry per output channel (the last axis of the result).
+        bias: float64 centre of the bias, broadcast against the result: one entry per output channel, its last axis.
         kernel_radius, bias_radius: how far the exact parameters may lie from the centres, elementwise; None where the
             centres are exact, which they are for float32 parameters nothing was folded into.
     """
@@ -101,18 +101,28 @@ class Affine(Op):
                 raise ModelError(f"{name} holds {count} values that are NaN or infinite; retrain or repair the model")
             if name.startswith("kernel") and array.shape != self.kernel.shape:
                 raise ModelError(f"{name} has shape {array.shape}, expected {self.kernel.shape}")
-            if name.startswith("bias") and array.shape != self.kernel.shape[-1:]:
-                raise ModelError(f"{name} has shape {array.shape}, expected {self.kernel.shape[-1:]}")
+            if name.startswith("bias") and array.shape != self.bias_shape:
+                raise ModelError(f"{name} has shape {array.shape}, expected {self.bias_shape}")
+
+    @property
+    def bias_shape(self) -> Shape:
+        """Shape of the bias: one number per output channel, the last axis of the kernel and of the result."""
+        return self.kernel.shape[-1:]
 
     @property
     @abstractmethod
     def fan_in(self) -> int:
-        """Products summed into one output."""
+        """Products summed into one output, or more."""
 
     @property
     @abstractmethod
     def fan_out(self) -> int:
-        """Outputs one input reaches."""
+        """Outputs one input reaches, or more."""
+
+    @property
+    def multiplications(self) -> int:
+        """Multiplications for one output, those with padding included."""
+        return self.fan_in
 
     @abstractmethod
     def apply(self, kernel: Reals, x: Reals) -> Reals:
@@ -285,36 +295,3 @@ class Affine(Op):
             "bias_radius": self.bias_radius,
         }
         return {name: array for name, array in named.items() if array is not None}
-
-
-@dataclass(frozen=True, eq=False)
-class Dense(Affine):
-    """`y = x @ kernel + bias` on the last axis, kernel `(inputs, outputs)`."""
-
-    kind: ClassVar[str] = "dense"
-
-    def output_shape(self, *input_shapes: Shape) -> Shape:
-        """The input's shape with its last axis replaced."""
-        if len(input_shapes) != 1 or len(input_shapes[0]) != 1 or input_shapes[0][-1] != self.kernel.shape[0]:
-            raise ModelError(
-                f"a dense kernel {self.kernel.shape} expects inputs ({self.kernel.shape[0]},), got {input_shapes}"
-            )
-        return (self.kernel.shape[1],)
-
-    @property
-    def fan_in(self) -> int:
-        """Inputs of the layer."""
-        return self.kernel.shape[0]
-
-    @property
-    def fan_out(self) -> int:
-        """Outputs of the layer."""
-        return self.kernel.shape[1]
-
-    def apply(self, kernel: Reals, x: Reals) -> Reals:
-        """`x @ kernel`, as one matrix product over all leading axes."""
-        return (x.reshape(-1, kernel.shape[0]) @ kernel).reshape(*x.shape[:-1], kernel.shape[1])
-
-    def transpose(self, kernel: Reals, y: Reals) -> Reals:
-        """`y @ kernel.T`."""
-        return self.apply(kernel.T, y)

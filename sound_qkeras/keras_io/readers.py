@@ -1,0 +1,8 @@
+"""The table of all layer kinds that can be read."""
+
+from __future__ import annotations
+
+from sound_qkeras.keras_io import convolutions, layers
+from sound_qkeras.keras_io.layers import Reader
+
+READERS: dict[str, Reader] = layers.READERS | convolutions.CONVOLUTIONS
