@@ -14,7 +14,7 @@ from typing import Any
 
 from sound_qkeras.errors import FileFormatError, UnsupportedLayerError
 from sound_qkeras.keras_io.environment import import_keras
-from sound_qkeras.keras_io.layers import READERS
+from sound_qkeras.keras_io.readers import READERS
 from sound_qkeras.keras_io.support import unsupported
 
 ACCEPTED = "a whole tf_keras model saved as .h5, .keras or a SavedModel directory"
