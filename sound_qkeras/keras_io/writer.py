@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Literal
 
-import numpy as np
-
 from sound_qkeras.errors import InputError
 from sound_qkeras.fixed_point import Format
+from sound_qkeras.keras_io.affine_layers import quantized_layers
 from sound_qkeras.keras_io.environment import float_type, import_keras, import_qkeras
 from sound_qkeras.keras_io.quantizers import activation_quantizer
 from sound_qkeras.keras_io.representable import check_representable
 from sound_qkeras.network import Node, QuantizedNetwork
-from sound_qkeras.network.ops import AffineCodes, Relu
+from sound_qkeras.network.ops import Relu
 
 Dtype = Literal["float32", "float64"]
 
@@ -50,14 +49,11 @@ def to_qkeras(quantized: QuantizedNetwork, *, dtype: Dtype = "float32", head: bo
     check_representable(quantized, dtype)
     import_qkeras()
     with float_type(dtype):
-        model = _build(quantized, dtype, head)
-        for node, _ in quantized.network.affine():
-            _set_weights(model.get_layer(node.name), quantized.parameters[node.name], dtype)
-    return model
+        return _build(quantized, dtype, head)
 
 
 def _build(quantized: QuantizedNetwork, dtype: Dtype, head: bool) -> Any:
-    """The layers and their connections, weights not set."""
+    """The layers and their connections."""
     keras, network = import_keras(), quantized.network
     first, *others = network.nodes
     source = keras.Input(network.input_shape, name=first.name, dtype=dtype)
@@ -92,17 +88,8 @@ def _rectifies_itself(quantized: QuantizedNetwork, node: Node, dtype: Dtype) -> 
     return activation_quantizer(output, dtype).startswith("quantized_relu")
 
 
-def _write_dense(quantized: QuantizedNetwork, node: Node, dtype: Dtype) -> Any:
-    codes = quantized.parameters[node.name]
-    return import_qkeras().QDense(
-        codes.kernel.shape[1],
-        use_bias=bool(np.any(codes.bias)),
-        kernel_initializer="zeros",  # overwritten at once; QKeras wraps any other in a random search for a scale
-        kernel_quantizer=codes.kernel_format.to_quantized_bits(),
-        bias_quantizer=codes.bias_format.to_quantized_bits(),
-        name=node.name,
-        dtype=dtype,
-    )
+def _write_affine(quantized: QuantizedNetwork, node: Node, dtype: Dtype) -> Any:
+    return quantized_layers(quantized, node.name, dtype)
 
 
 def _write_relu(quantized: QuantizedNetwork, node: Node, dtype: Dtype) -> Any:
@@ -122,11 +109,6 @@ def _write_reshape(quantized: QuantizedNetwork, node: Node, dtype: Dtype) -> Any
     return import_keras().layers.Reshape(quantized.network.shapes[node.name], name=node.name, dtype=dtype)
 
 
-def _set_weights(layer: Any, codes: AffineCodes, dtype: Dtype) -> None:
-    values = [codes.kernel_value, codes.bias_value] if layer.use_bias else [codes.kernel_value]
-    layer.set_weights([value.astype(dtype) for value in values])
-
-
 def _unused(quantized: QuantizedNetwork, name: str) -> str:
     while name in quantized.network.by_name:
         name += "_"
@@ -134,7 +116,7 @@ def _unused(quantized: QuantizedNetwork, name: str) -> str:
 
 
 WRITERS: dict[str, Callable[[QuantizedNetwork, Node, Dtype], Any]] = {
-    "dense": _write_dense,
+    **dict.fromkeys(("average_pool", "conv", "dense", "scale"), _write_affine),
     "relu": _write_relu,
     "reshape": _write_reshape,
 }

@@ -47,6 +47,8 @@ MODELS = {
     "batch norm at the end": lambda: sequential(LAYERS.Dense(4), LAYERS.BatchNormalization()),
     "batch norm alone": lambda: sequential(LAYERS.BatchNormalization(), LAYERS.ReLU(), LAYERS.Dense(2)),
     "batch norm last after relu": lambda: sequential(LAYERS.Dense(4, "relu"), LAYERS.BatchNormalization()),
+    "wide batch norm": lambda: sequential(LAYERS.BatchNormalization(), LAYERS.ReLU(), LAYERS.Dense(1), shape=(300,)),
+    "dense on a matrix": lambda: sequential(LAYERS.Dense(4, "relu"), LAYERS.Dense(2), shape=(2, 3)),
     "bare batch norm": lambda: sequential(
         LAYERS.Dense(4), LAYERS.BatchNormalization(center=False, scale=False), LAYERS.ReLU(), LAYERS.Dense(2)
     ),
@@ -308,9 +310,9 @@ REFUSED = {
     ),
     "zero variance": (lambda: with_bad_number(0.0, LAYERS.BatchNormalization(epsilon=0)), ModelError, "are zero"),
     "convolution": (
-        lambda: sequential(LAYERS.Conv1D(2, 2, name="c"), shape=(3, 2)),
+        lambda: sequential(LAYERS.Conv1DTranspose(2, 2, name="c"), shape=(3, 2)),
         UnsupportedLayerError,
-        "'c'.*Conv1D",
+        "'c'.*Conv1DTranspose",
     ),
     "lambda": (lambda: sequential(LAYERS.Lambda(abs)), UnsupportedLayerError, "kind Lambda.*never run"),
     "operation": (lambda: operation(), UnsupportedLayerError, "kind TFOpLambda"),
@@ -325,23 +327,23 @@ REFUSED = {
         "before the end",
     ),
     "softmax axis": (lambda: sequential(LAYERS.Softmax(axis=1), shape=(2, 3)), UnsupportedLayerError, "axis 1"),
-    "dense on a matrix": (
-        lambda: sequential(LAYERS.Dense(2, name="d"), shape=(2, 3)),
-        UnsupportedLayerError,
-        "'d'.*Flatten",
-    ),
     "channels first": (
         lambda: sequential(LAYERS.Flatten("channels_first"), LAYERS.Dense(1), shape=(2, 3)),
         UnsupportedLayerError,
         "channels_first",
     ),
+    "convolution with channels first": (
+        lambda: sequential(LAYERS.Conv1D(2, 2, data_format="channels_first", name="c"), shape=(3, 4)),
+        UnsupportedLayerError,
+        "'c'.*channels_first",
+    ),
+    "pooling with channels first": (
+        lambda: sequential(LAYERS.GlobalAveragePooling1D(data_format="channels_first", name="p"), shape=(3, 4)),
+        UnsupportedLayerError,
+        "'p'.*channels_first",
+    ),
     "shared": (shared_dense, UnsupportedLayerError, "'shared'.*more than once"),
     "always training": (always_training, UnsupportedLayerError, "'drop'.*training=True"),
-    "wide batch norm": (
-        lambda: sequential(LAYERS.BatchNormalization(name="bn"), LAYERS.ReLU(), LAYERS.Dense(1), shape=(257,)),
-        UnsupportedLayerError,
-        r"'bn'.*\(257,\) with no Dense",
-    ),
 }
 
 

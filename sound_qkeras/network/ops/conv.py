@@ -74,8 +74,8 @@ class Conv(Affine):
 
     @property
     def is_depthwise(self) -> bool:
-        """Whether every output channel reads one input channel."""
-        return self.groups == self.input_shape[-1]
+        """Whether every output channel reads one of several input channels."""
+        return self.groups == self.input_shape[-1] > 1
 
     def apply(self, kernel: Reals, x: Reals) -> Reals:
         """One matrix product of the windows with the kernel, per group and tile of samples."""
