@@ -17,9 +17,7 @@ AFFINE: tuple[type[Affine], ...] = (Dense, Conv, AveragePool, Scale)
 MOVES: tuple[type[Op], ...] = (Reshape, Permute, Crop, Pad, Upsample)
 
 # Saved networks name operations by kind; only these classes can be made from a file.
-OPS: dict[str, type[Op]] = {
-    op.kind: op for op in (Input, *AFFINE, Relu, *MOVES, MaxPool, Add, Multiply, Concatenate)
-}
+OPS: dict[str, type[Op]] = {op.kind: op for op in (Input, *AFFINE, Relu, *MOVES, MaxPool, Add, Multiply, Concatenate)}
 
 __all__ = [
     "AFFINE",
