@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from sound_qkeras.keras_io import float64, read_model, to_keras, to_qkeras
-from sound_qkeras.network.ops import AffineCodes
 from sound_qkeras.simulate import simulate
-from tests.networks import box, nearest, samples, with_parameters
+from tests.geometries import random_twin
+from tests.networks import samples
 
 from .models import LAYERS, inputs, sequential
 
@@ -49,18 +49,6 @@ def drawn(seed):
         lambda: (LAYERS.BatchNormalization(), (7,)),
     ]
     return makers[seed % len(makers)]()
-
-
-def random_twin(network, seed):
-    """The fixed-point twin with random fractional bits everywhere, biases of convolutions that have none included."""
-    rng, ranges = np.random.default_rng(seed), box(network, -2.0, 3.0)
-    parameters = {}
-    for node, op in network.affine():
-        codes = nearest(op, int(rng.integers(2, 9)), int(rng.integers(2, 12)))
-        bias = codes.bias if rng.random() < 0.5 else codes.bias_format.quantize(0.1 * rng.normal(size=op.bias.shape))
-        parameters[node.name] = AffineCodes(codes.kernel, codes.kernel_format, bias, codes.bias_format)
-    bits = {name: int(rng.integers(2, 9)) for name in network.rounding_points}
-    return with_parameters(network, ranges, parameters, bits), ranges
 
 
 @pytest.mark.parametrize("seed", range(72))
