@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sound_qkeras.fixed_point import from_codes
+from sound_qkeras.network.graph import as_samples
 from sound_qkeras.network.quantized import QuantizedNetwork
 
 
@@ -20,7 +21,7 @@ def simulate_codes(quantized: QuantizedNetwork, x: npt.ArrayLike) -> npt.NDArray
     Returns:
         int64, or Python integers in an object array where the last layer's sum may need more than 63 bits.
     """
-    codes = quantized.simulate_all(x)[quantized.network.output.name]
+    codes = _output_codes(quantized, x)
     wide = codes.dtype == object and codes.size > 0 and int(np.max(np.abs(codes))) >= 1 << 63
     return codes if wide else codes.astype(np.int64)
 
@@ -30,5 +31,11 @@ def simulate(quantized: QuantizedNetwork, x: npt.ArrayLike) -> npt.NDArray[np.fl
 
     Exact while the codes fit 53 bits, else rounded to the nearest float64.
     """
-    codes = quantized.simulate_all(x)[quantized.network.output.name]
+    codes = _output_codes(quantized, x)
     return from_codes(codes, quantized.fractional_bits[quantized.network.output.name])
+
+
+def _output_codes(quantized: QuantizedNetwork, x: npt.ArrayLike) -> npt.NDArray[Any]:
+    network = quantized.network
+    tiles = network.tiles(as_samples(x, network.input_shape))
+    return np.concatenate([quantized.simulate_all(tile)[network.output.name] for tile in tiles])

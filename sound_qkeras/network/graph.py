@@ -17,6 +17,9 @@ from sound_qkeras.network.ops import Affine, Input, Op
 Reals = npt.NDArray[np.float64]
 Shape = tuple[int, ...]
 
+# Numbers of all nodes together that are in memory while samples are evaluated.
+TILE_NUMBERS = 1 << 24
+
 # A tensor of one sample has at most so many values.
 MOST_ELEMENTS = 1 << 28
 
@@ -172,7 +175,13 @@ class Network:
 
     def evaluate(self, x: npt.ArrayLike) -> Reals:
         """The network in float64 on samples of shape `(n, *input_shape)`."""
-        return self.evaluate_all(x)[self.output.name]
+        tiles = self.tiles(as_samples(x, self.input_shape))
+        return np.concatenate([self.evaluate_all(tile)[self.output.name] for tile in tiles])
+
+    def tiles(self, samples: Reals) -> Iterator[Reals]:
+        """The samples in parts small enough to keep every node's values of one part in memory; one at least."""
+        count = max(1, TILE_NUMBERS // sum(map(size_of, self.shapes.values())))
+        return (samples[start : start + count] for start in range(0, max(1, len(samples)), count))
 
     def evaluate_all(self, x: npt.ArrayLike) -> dict[str, Reals]:
         """Every node's value in float64."""

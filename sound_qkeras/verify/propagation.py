@@ -166,8 +166,24 @@ def _identity_rows(result: Propagation, node: Node, chosen: np.ndarray) -> Reals
     """Unit rows for the chosen neurons, shape `(boxes, chosen, *shape)`."""
     boxes = result.facts[node.name].value.shape[0]
     shape = result.network.shapes[node.name]
-    rows = np.eye(size_of(shape))[chosen].reshape(len(chosen), *shape)
-    return np.broadcast_to(rows, (boxes, *rows.shape))
+    rows = np.zeros((len(chosen), size_of(shape)))
+    rows[np.arange(len(chosen)), chosen] = 1.0
+    return np.broadcast_to(rows.reshape(len(chosen), *shape), (boxes, len(chosen), *shape))
+
+
+def _substituted(result: Propagation, node: Node, chosen: np.ndarray, *, difference: bool) -> Interval:
+    """The chosen values, or their differences, pulled back to the input, as many at a time as fit in memory."""
+    network, boxes = result.network, result.facts[node.name].value.shape[0]
+    count = max(1, BATCH_NUMBERS // (boxes * _widest(network)))
+    found: list[Interval] = []
+    for start in range(0, len(chosen), count):
+        rows = _identity_rows(result, node, chosen[start : start + count])
+        found.append(result.substitute(node.name, Rows(None, rows) if difference else Rows(rows, None)))
+    return Interval(*(np.concatenate([getattr(part, end) for part in found], axis=1) for end in ("lower", "upper")))
+
+
+def _widest(network: Network) -> int:
+    return max(size_of(shape) for shape in network.shapes.values())
 
 
 def _tighter_value(result: Propagation, node: Node, value: Interval) -> Interval:
@@ -176,7 +192,7 @@ def _tighter_value(result: Propagation, node: Node, value: Interval) -> Interval
     chosen = _chosen(result.network, node, value)
     if chosen.size == 0:
         return value
-    found = result.substitute(node.name, Rows(_identity_rows(result, node, chosen), None))
+    found = _substituted(result, node, chosen, difference=False)
     return _intersect_at(value, chosen, found)
 
 
@@ -187,7 +203,7 @@ def _tighter_difference(result: Propagation, node: Node, difference: Interval) -
     chosen = np.union1d(*(_chosen(result.network, node, range_) for range_ in (value, fixed)))
     if chosen.size == 0:
         return difference
-    found = result.substitute(node.name, Rows(None, _identity_rows(result, node, chosen)))
+    found = _substituted(result, node, chosen, difference=True)
     return _intersect_at(difference, chosen, found)
 
 
@@ -220,7 +236,7 @@ def output_difference(result: Propagation) -> tuple[Interval, dict[str, Rows]]:
 
 def batches(network: Network, boxes: Interval) -> list[slice]:
     """Slices of the box axis whose coefficient rows fit in memory, and in the processor's cache where boxes are many."""
-    widest = max(size_of(shape) for shape in network.shapes.values())
+    widest = _widest(network)
     substituted = [size_of(network.shapes[node.name]) for node in network.nodes if _needs_substitution(network, node)]
     rows = max([size_of(network.output_shape), *substituted])
     count = max(1, min(MOST_BOXES, BATCH_NUMBERS // (widest * rows)))
