@@ -12,11 +12,14 @@ from sound_qkeras.network.graph import as_samples
 from sound_qkeras.network.quantized import QuantizedNetwork
 
 
-def simulate_codes(quantized: QuantizedNetwork, x: npt.ArrayLike) -> npt.NDArray[Any]:
+def simulate_codes(quantized: QuantizedNetwork, x: Any) -> npt.NDArray[Any]:
     """Output codes for samples `(n, *input_shape)`: exact integers, saturating where QKeras does.
 
     Guarantee: equal, with no tolerance, to the QKeras model in float64 wherever its sums fit 53 bits
     (`quantized.wide_layers` is empty) and, inside the proved box, to the C++.
+
+    Where the model has several inputs, `x` may be a list of arrays or a mapping by name. Several outputs come flattened, one
+    behind the other; `quantized.network.output_arrays` takes them apart.
 
     Returns:
         int64, or Python integers in an object array where the last layer's sum may need more than 63 bits.
@@ -26,8 +29,8 @@ def simulate_codes(quantized: QuantizedNetwork, x: npt.ArrayLike) -> npt.NDArray
     return codes if wide else codes.astype(np.int64)
 
 
-def simulate(quantized: QuantizedNetwork, x: npt.ArrayLike) -> npt.NDArray[np.float64]:
-    """Output values for samples `(n, *input_shape)`: `simulate_codes` times the output's step.
+def simulate(quantized: QuantizedNetwork, x: Any) -> npt.NDArray[np.float64]:
+    """Output values for samples, as in `simulate_codes`, whose codes these are times the output's step.
 
     Exact while the codes fit 53 bits, else rounded to the nearest float64.
     """

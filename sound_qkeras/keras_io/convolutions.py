@@ -42,7 +42,7 @@ def read_separable(layer: Any, shape: Shape) -> Parts:
 def read_average_pooling(layer: Any, shape: Shape) -> Parts:
     """Windows reach beyond the input with `same`, but only what is inside counts."""
     check_channels_last(layer)
-    sizes, strides = _sizes(layer.pool_size), _sizes(layer.strides)
+    sizes, strides = sizes_of(layer.pool_size), sizes_of(layer.strides)
     padding = _padding(layer.padding, shape[:-1], sizes, strides, (1,) * len(sizes))
     return (("", AveragePool.of(shape, sizes, strides, padding)),)
 
@@ -63,7 +63,7 @@ def check_channels_last(layer: Any) -> None:
     Raises:
         UnsupportedLayerError: the layer's channels come first.
     """
-    if layer.data_format == "channels_first":
+    if getattr(layer, "data_format", None) == "channels_first":  # some 1D layers know no other order
         raise UnsupportedLayerError(
             layer.name,
             f"{type(layer).__name__} with data_format='channels_first'",
@@ -83,7 +83,7 @@ def _linear(layer: Any, shape: Shape, kernel: Reals, groups: int, biased: bool |
     bias = stored(layer, "bias", layer.bias) if biased else np.zeros(kernel.shape[-1])
     axes = len(shape) - 1
     # Depthwise layers keep some of their settings for two axes even where they have one.
-    strides, dilation = _sizes(layer.strides)[:axes], _sizes(layer.dilation_rate)[:axes]
+    strides, dilation = sizes_of(layer.strides)[:axes], sizes_of(layer.dilation_rate)[:axes]
     padding = _padding(layer.padding, shape[:-1], kernel.shape[:axes], strides, dilation)
     return _conv(shape, kernel, bias, strides, dilation, padding, groups)
 
@@ -103,7 +103,8 @@ def _padding(kind: str, sizes: Shape, kernel: Shape, strides: Shape, dilation: S
     return causal_padding(kernel, dilation) if kind.lower() == "causal" else ((0, 0),) * len(sizes)
 
 
-def _sizes(setting: Any) -> Shape:
+def sizes_of(setting: Any) -> Shape:
+    """A size, or one for each axis, as a tuple."""
     return tuple(int(size) for size in np.atleast_1d(setting))
 
 

@@ -6,6 +6,8 @@ from typing import Any
 
 from sound_qkeras.keras_io.affine_layers import Names, Parameters, affine_layers, layer_name
 from sound_qkeras.keras_io.environment import import_keras
+from sound_qkeras.keras_io.model_ends import as_model, inner_nodes, model_inputs, output_ports
+from sound_qkeras.keras_io.plain_layers import plain_layers
 from sound_qkeras.network import Network, Node
 from sound_qkeras.network.ops import Affine, Conv, Dense, Relu
 
@@ -20,9 +22,9 @@ def to_keras(network: Network) -> Any:
         network: the network; a head that was set aside stays aside.
     """
     keras = import_keras()
-    first, *others = network.nodes
-    tensors = {first.name: keras.Input(network.input_shape, name=first.name)}
-    for node in others:
+    sources = model_inputs(network, "float32")
+    tensors = dict(sources)
+    for node in inner_nodes(network):
         source = tensors[node.inputs[0]]
         if isinstance(node.op, Affine):
             names = Names.of(network, layer_name(network, node), "float32")
@@ -33,10 +35,14 @@ def to_keras(network: Network) -> Any:
         elif isinstance(node.op, Relu):
             before = network.by_name[node.inputs[0]]
             inline = before.layer == node.layer and _inline(network, before)
-            tensors[node.name] = source if inline else keras.layers.ReLU(name=node.layer)(source)
+            shared = sum(other.layer == node.layer for other in network.nodes) > 1
+            name = node.name if shared else node.layer
+            tensors[node.name] = source if inline else keras.layers.ReLU(name=name)(source)
         else:
-            tensors[node.name] = keras.layers.Reshape(network.shapes[node.name], name=node.name)(source)
-    return keras.Model(tensors[first.name], tensors[network.output.name])
+            shapes = [network.shapes[name] for name in node.inputs]
+            apply = plain_layers(node.op, shapes, Names.of(network, node.name, "float32"))
+            tensors[node.name] = apply(*(tensors[name] for name in node.inputs))
+    return as_model(network, sources, [tensors[port.node] for port in output_ports(network)])
 
 
 def _inline(network: Network, node: Node) -> bool:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import product
 from typing import Any, ClassVar
 
 import numpy as np
@@ -22,6 +21,7 @@ from sound_qkeras.errors import ModelError
 from sound_qkeras.interval import Interval, gamma, inflate, up
 from sound_qkeras.network.ops.base import Facts, Op, Reals, Remainder, Rows, Shape, charge, charge_sums
 from sound_qkeras.network.ops.moves import one_tensor
+from sound_qkeras.network.ops.window import Window, same_padding
 
 Array = npt.NDArray[Any]
 PADDINGS = ("valid", "same")
@@ -53,53 +53,31 @@ class MaxPool(Op):
         if self.padding not in PADDINGS:
             raise ModelError(f"max_pool has the padding {self.padding!r}, accepted: {PADDINGS}")
         (shape,) = one_tensor(self.kind, input_shapes, len(self.pool_size) + 1)
-        counts = tuple(self._counts(shape[:-1]))
-        if min(counts) < 1:
-            raise ModelError(f"windows {self.pool_size} do not fit {shape}")
-        return (*counts, shape[-1])
+        return (*self._window(shape[:-1]).output_sizes, shape[-1])
 
-    def _counts(self, sizes: Shape) -> Sequence[int]:
+    def _window(self, sizes: Shape) -> Window:
+        ones = (1,) * len(self.pool_size)
+        padding = ((0, 0),) * len(self.pool_size)
         if self.padding == "same":
-            return [-(-size // stride) for size, stride in zip(sizes, self.strides, strict=True)]
-        return [(n - pool) // step + 1 for n, pool, step in zip(sizes, self.pool_size, self.strides, strict=True)]
-
-    def overhang(self, sizes: Shape) -> list[tuple[int, int]]:
-        """How far windows reach beyond the tensor, before and behind, along every axis but the last; negative: short of it."""
-        found: list[tuple[int, int]] = []
-        for n, count, pool, step in zip(sizes, self._counts(sizes), self.pool_size, self.strides, strict=True):
-            span = (count - 1) * step + pool
-            before = max(0, span - n) // 2
-            found.append((before, span - n - before))
-        return found
-
-    def _slices(self, sizes: Shape) -> list[tuple[slice, ...]]:
-        """For each place in the window, where all windows have it in the padded tensor."""
-        counts = self._counts(sizes)
-        places = product(*(range(pool) for pool in self.pool_size))
-        return [
-            tuple(slice(o, o + (c - 1) * s + 1, s) for o, c, s in zip(place, counts, self.strides, strict=True))
-            for place in places
-        ]
+            padding = same_padding(sizes, self.pool_size, self.strides, ones)
+        return Window(sizes, self.pool_size, self.strides, ones, padding)
 
     def _views(self, x: Array, fill: Any) -> list[Array]:
         """For each place in the window, the values all windows have there; `fill` outside the tensor."""
         lead = x.ndim - len(self.pool_size) - 1
-        sizes = x.shape[lead:-1]
-        margins = [(max(0, before), max(0, behind)) for before, behind in self.overhang(sizes)]
-        if any(any(margin) for margin in margins):
-            x = np.pad(x, [(0, 0)] * lead + margins + [(0, 0)], constant_values=fill)
-        return [x[(slice(None),) * lead + place] for place in self._slices(sizes)]
+        window = self._window(x.shape[lead:-1])
+        if any(map(any, window.padding)):
+            x = np.pad(x, [(0, 0)] * lead + [*window.padding, (0, 0)], constant_values=fill)
+        return [x[(slice(None),) * lead + where] for _, where in window.positions()]
 
     def _scattered(self, parts: Sequence[Reals], lead: int, shape: Shape) -> Reals:
         """The transposed of `_views`: coefficients at each place of all windows, added up where they belong."""
-        sizes = shape[:-1]
-        margins = [(max(0, before), max(0, behind)) for before, behind in self.overhang(sizes)]
-        padded = [n + sum(margin) for n, margin in zip(sizes, margins, strict=True)]
-        total = np.zeros((*parts[0].shape[:lead], *padded, shape[-1]))
-        for part, place in zip(parts, self._slices(sizes), strict=True):
-            total[(slice(None),) * lead + place] += part
-        inner = tuple(slice(before, before + n) for n, (before, _) in zip(sizes, margins, strict=True))
-        return total[(slice(None),) * lead + inner]
+        window = self._window(shape[:-1])
+        total = np.zeros((*parts[0].shape[:lead], *window.padded_sizes, shape[-1]))
+        for part, (_, where) in zip(parts, window.positions(), strict=True):
+            total[(slice(None),) * lead + where] += part
+        ends = zip(window.padding, window.sizes, strict=True)
+        return total[(slice(None),) * lead + tuple(slice(before, before + size) for (before, _), size in ends)]
 
     @property
     def overlap(self) -> int:
