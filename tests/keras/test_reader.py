@@ -269,16 +269,6 @@ def always_training():
     return keras.Model(source, LAYERS.Dense(1)(LAYERS.Dropout(0.5, name="drop")(source, training=True)))
 
 
-def two_inputs():
-    sources = [keras.Input((3,)), keras.Input((3,))]
-    return keras.Model(sources, LAYERS.Dense(1)(LAYERS.Add()(sources)))
-
-
-def two_outputs():
-    source = keras.Input((3,))
-    return keras.Model(source, [LAYERS.Dense(1)(source), LAYERS.Dense(1)(source)])
-
-
 def shared_dense():
     dense = LAYERS.Dense(3, name="shared")
     return sequential(dense, dense, shape=(3,))
@@ -297,8 +287,6 @@ REFUSED = {
     "overridden": (lambda: Overridden([LAYERS.Input((2,)), LAYERS.Dense(1)]), ModelError, "subclassed model"),
     "no model": (lambda: {"layers": []}, ModelError, "received dict"),
     "keras 3": (Keras3, ModelError, "Keras 3 object"),
-    "two inputs": (two_inputs, ModelError, "2 inputs and 1 outputs"),
-    "two outputs": (two_outputs, ModelError, "1 inputs and 2 outputs"),
     "unknown size": (lambda: sequential(LAYERS.Flatten(), shape=(None, 2)), ModelError, r"shape \(None, 2\)"),
     "no weights": (lambda: sequential(LAYERS.ReLU()), ModelError, "nothing to quantise"),
     "nan": (lambda: with_bad_number(np.nan), ModelError, r"'broken' \(Dense\): bias holds 1 values"),
