@@ -8,7 +8,6 @@ import numpy as np
 import numpy.typing as npt
 
 from sound_qkeras.fixed_point import from_codes
-from sound_qkeras.network.graph import as_samples
 from sound_qkeras.network.quantized import QuantizedNetwork
 
 
@@ -38,7 +37,7 @@ def simulate(quantized: QuantizedNetwork, x: Any) -> npt.NDArray[np.float64]:
     return from_codes(codes, quantized.fractional_bits[quantized.network.output.name])
 
 
-def _output_codes(quantized: QuantizedNetwork, x: npt.ArrayLike) -> npt.NDArray[Any]:
+def _output_codes(quantized: QuantizedNetwork, x: Any) -> npt.NDArray[Any]:
     network = quantized.network
-    tiles = network.tiles(as_samples(x, network.input_shape))
+    tiles = network.tiles(network.input_arrays(x))
     return np.concatenate([quantized.simulate_all(tile)[network.output.name] for tile in tiles])
