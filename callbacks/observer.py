@@ -137,14 +137,19 @@ class _ObservedFunction:
 
 
 def _samples(model: Any, data: Any) -> Any:
-    """The one input tensor of a batch, `(n, *input_shape)`, in the type the model computes in."""
+    """The inputs of a batch, `(n, *input_shape)`, in the type the model computes in; several flattened into one."""
     x, _, _ = tf.keras.utils.unpack_x_y_sample_weight(data)
     names = getattr(model, "input_names", None) or []
-    if isinstance(x, dict) and len(names) == 1 and names[0] in x:
-        x = x[names[0]]
+    if isinstance(x, dict) and names and set(names) <= set(x):
+        x = [x[name] for name in names]
     tensors = tf.nest.flatten(x)
-    if len(tensors) != 1:
-        raise InputError(f"batches have {len(tensors)} inputs; accepted: one")
+    if len(tensors) != max(1, len(names)):
+        raise InputError(f"batches have {len(tensors)} inputs; accepted: {max(1, len(names))}")
+    if len(tensors) > 1:
+        kind = tf.float64 if model.inputs[0].dtype == tf.float64 else tf.float32
+        flat = [tf.reshape(tf.cast(one, kind), (tf.shape(one)[0], -1)) for one in tensors]
+        sizes = [like.shape[1:].num_elements() for like in model.inputs]
+        return tf.ensure_shape(tf.concat(flat, axis=1), (None, sum(sizes)))
     like = model.inputs[0] if getattr(model, "inputs", None) else tensors[0]
     samples = tf.cast(tensors[0], tf.float64 if like.dtype == tf.float64 else tf.float32)
     shape = tf.TensorShape(like.shape[1:])

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from sound_qkeras.boxes import check_box, make_box, make_tolerance
+from sound_qkeras.boxes import check_box, make_tolerance, network_box
 from sound_qkeras.errors import InputError
 from sound_qkeras.files import check_writable
 from sound_qkeras.interval import Interval
@@ -196,13 +196,13 @@ class SoundQuant(keras.callbacks.Callback):
             ends, source = self.box, "given"
         else:
             ends, source = self._observer.box(), f"observed on {self._observer.batches} training batches"
-        return make_box(ends, network.input_shape, self.margin), describe_box(source, self.margin)
+        return network_box(network, ends, self.margin), describe_box(source, self.margin)
 
     def _check(self, network: Network) -> None:
         """What the last run would stumble over is said before the first epoch."""
         make_tolerance(self.eps, int(np.prod(network.output_shape)))
         if self.box is not None:
-            make_box(self.box, network.input_shape, self.margin)
+            network_box(network, self.box, self.margin)
 
     def _fail(self, error: Exception) -> None:
         """Keep the reason; a series of failures is logged once."""

@@ -2,19 +2,45 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from sound_qkeras.errors import InputError
 from sound_qkeras.interval import Interval
+from sound_qkeras.network.graph import Network
+from sound_qkeras.network.ports import per_port
 
 Reals = npt.NDArray[np.float64]
 
 
+def network_box(network: Network, box: Any, margin: float = 0.0) -> Interval:
+    """The box of a network's input, shape `input_shape`.
+
+    Args:
+        network: the network.
+        box: as for `make_box`; where the model has several inputs also a box for each of them, as a list in Keras' order
+            or as a mapping by name, or one pair of numbers for all.
+        margin: see `make_box`.
+
+    Raises:
+        InputError: as `make_box`; or an input has no box.
+    """
+    if not network.inputs or not isinstance(box, list | Mapping):
+        return make_box(box, network.input_shape, margin)
+    names = [port.name for port in network.inputs]
+    shapes = (network.shapes[port.node] for port in network.inputs)
+    parts = [make_box(part, shape, margin) for part, shape in zip(per_port(box, names, "a box"), shapes, strict=True)]
+    lower, upper = (
+        [end.reshape(-1) for end in ends] for ends in zip(*((p.lower, p.upper) for p in parts), strict=True)
+    )
+    return Interval(np.concatenate(lower), np.concatenate(upper))
+
+
 def make_box(box: Any, shape: tuple[int, ...], margin: float = 0.0) -> Interval:
-    """The box of a network's inputs, shape `shape`.
+    """The box of one input, shape `shape`.
 
     The ends are moved outward to float32 numbers, so that a member stays inside when Keras casts it to float32.
 
@@ -53,6 +79,16 @@ def check_box(box: Any, margin: float = 0.0) -> None:
     Raises:
         InputError: as `make_box`, but for shapes.
     """
+    parts = _several(box)
+    try:
+        for part in parts or ():
+            check_box(part, margin)
+    except InputError:
+        if not isinstance(box, list) or len(cast("list[Any]", box)) != 2:
+            raise
+        parts = None  # two ends, perhaps
+    if parts is not None:
+        return
     if not (isinstance(box, tuple | list) and len(box) == 2):
         make_box(box, _numbers(box, "box").shape[1:], margin)
         return
@@ -62,6 +98,16 @@ def check_box(box: Any, margin: float = 0.0) -> None:
     except ValueError as error:
         raise InputError(f"the box's ends have shapes {lower} and {upper}; accepted: one shape, or numbers") from error
     make_box(box, shape, margin)
+
+
+def _several(box: Any) -> list[Any] | None:
+    """The boxes of several inputs, where that is what was given: by name, or a list of pairs or arrays."""
+    if isinstance(box, Mapping):
+        return list(cast("Mapping[Any, Any]", box).values())
+    if isinstance(box, list):
+        items = cast("list[Any]", box)
+        return items if any(isinstance(item, tuple) for item in items) else None
+    return None
 
 
 def _ends(box: Any, shape: tuple[int, ...]) -> tuple[Reals, Reals]:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from sound_qkeras.boxes import make_box, make_tolerance
+from sound_qkeras.boxes import make_tolerance, network_box
 from sound_qkeras.errors import InputError, VerificationError
 from sound_qkeras.interval import Reals
 from sound_qkeras.network.graph import Network, size_of
@@ -88,7 +88,7 @@ def quantize(
     goal, budget = check_options(cost=cost, word_lengths=word_lengths, effort=effort, solver=solver)
     report("read", 0.0)
     trained = read(model)
-    region = make_box(box, trained.input_shape, margin)
+    region = network_box(trained, box, margin)
     tolerance = make_tolerance(eps, size_of(trained.output_shape))
     with threadpool_limits(1 if trained.parameter_count < MANY_PARAMETERS else None, user_api="blas"):
         report("simplify", 0.0)

@@ -44,7 +44,7 @@ def box(network: Network, low: float = -1.0, high: float = 1.0) -> Box:
     return np.full(network.input_shape, low), np.full(network.input_shape, high)
 
 
-def nearest(op: Dense, kernel_bits: int, bias_bits: int) -> AffineCodes:
+def nearest(op: Affine, kernel_bits: int, bias_bits: int) -> AffineCodes:
     """Every parameter rounded to the nearest multiple of its step, in the narrowest formats that hold them."""
     kernel, bias = (to_grid(x, bits).astype(np.int64) for x, bits in ((op.kernel, kernel_bits), (op.bias, bias_bits)))
     formats = (Format.for_codes(int(x.min()), int(x.max()), b) for x, b in ((kernel, kernel_bits), (bias, bias_bits)))
@@ -57,9 +57,7 @@ def quantized(
 ) -> QuantizedNetwork:
     """The fixed-point twin with the same fractional bits everywhere and formats as wide as interval ranges need."""
     bias_bits = kernel_bits + activation_bits if bias_bits is None else bias_bits
-    parameters = {
-        node.name: nearest(op, kernel_bits, bias_bits) for node, op in network.affine() if isinstance(op, Dense)
-    }
+    parameters = {node.name: nearest(op, kernel_bits, bias_bits) for node, op in network.affine()}
     return with_parameters(network, ranges, parameters, dict.fromkeys(network.rounding_points, activation_bits))
 
 
@@ -82,7 +80,8 @@ def with_parameters(
     bits_of = QuantizedNetwork(network, parameters, formats, {}).exact_bits
     accumulators = {
         node.name: Format.for_range(sums[node.name].lower, sums[node.name].upper, bits_of[node.name])
-        for node, _ in network.affine()
+        for node in network.nodes
+        if node.op.accumulates
     }
     return QuantizedNetwork(network, parameters, formats, accumulators)
 

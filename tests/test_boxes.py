@@ -1,13 +1,16 @@
 """What a user may call a box or a tolerance, and what is refused."""
 
+from typing import Any, ClassVar
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sound_qkeras.boxes import check_box, make_box, make_tolerance
+from sound_qkeras.boxes import check_box, make_box, make_tolerance, network_box
 from sound_qkeras.errors import InputError
 from sound_qkeras.interval import Interval
+from sound_qkeras.network.ports import Port
 
 FINITE = st.floats(-1e30, 1e30)
 NAN, INFINITY = float("nan"), float("inf")
@@ -116,3 +119,42 @@ def test_accepted_tolerances(eps, found):
 def test_refused_tolerances(eps):
     with pytest.raises(InputError, match="eps"):
         make_tolerance(eps, 2)
+
+
+class TwoInputs:
+    """As much of a network with two inputs as a box needs."""
+
+    input_shape = (5,)
+    inputs = (Port("image", "a"), Port("state", "b"))
+    shapes: ClassVar[dict[str, tuple[int, ...]]] = {"a": (1, 2), "b": (3,)}
+
+
+@pytest.mark.parametrize(
+    "box",
+    [
+        [(0, 1), (-1, [1, 2, 3])],
+        {"state": (-1, [1, 2, 3]), "image": (0, 1)},
+        ([0, 0, -1, -1, -1], [1, 1, 1, 2, 3]),
+        [np.array([[[0, 1]], [[1, 0]]]), (-1, [1, 2, 3])],
+    ],
+)
+def test_several_inputs_have_a_box_each(box):
+    network: Any = TwoInputs()
+    check_box(box)
+    found = network_box(network, box)
+    assert found.lower.tolist() == [0, 0, -1, -1, -1]
+    assert found.upper.tolist() == [1, 1, 1, 2, 3]
+    assert network_box(network, (-1, 2)).upper.tolist() == [2] * 5
+
+
+@pytest.mark.parametrize("box", [[(0, 1)], {"image": (0, 1)}, [(0, 1), (1, 0)], {"image": (0, 1), "x": (0, 1)}])
+def test_a_box_for_other_inputs_is_refused(box):
+    network: Any = TwoInputs()
+    with pytest.raises(InputError):
+        network_box(network, box)
+
+
+def test_two_ends_are_not_taken_for_two_boxes():
+    check_box([(1.0, 0.0), (2.0, 3.0)])
+    with pytest.raises(InputError):
+        check_box([(1.0, 0.0), (2.0, -3.0)])

@@ -1,7 +1,8 @@
 """What a fixed-point network costs, estimated from its integers alone. No tool is run, so no number here is a tool's.
 
 For a layer with kernel codes w of W bits, input codes of X bits, an accumulator of A bits, and P output positions (1
-for Dense; a convolution uses its kernel once per position):
+for Dense on one axis; a convolution uses its kernel once per position, padding included; pooling adds up its window and
+multiplies once):
 
     products          P * (number of nonzero w)
     multiplier bits   products * W * X
@@ -32,6 +33,7 @@ from sound_qkeras.errors import InputError
 from sound_qkeras.fixed_point import Codes, Format
 from sound_qkeras.network import Node, QuantizedNetwork
 from sound_qkeras.network.graph import size_of
+from sound_qkeras.network.ops import AveragePool
 
 # (width, depth) of one 18 Kbit block.
 BLOCK_SHAPES = ((1, 16384), (2, 8192), (4, 4096), (9, 2048), (18, 1024), (36, 512))
@@ -153,13 +155,11 @@ def _affine(quantized: QuantizedNetwork, node: Node, reuse_factor: int, magnitud
     source = _format_read(quantized, node)
     accumulator = quantized.accumulators.get(node.name)
     sum_bits = math.ceil(math.log2(magnitude + 1.0)) + 1 if accumulator is None else accumulator.word_length
-    positions = size_of(quantized.network.shapes[node.name]) // kernel.shape[-1]
     nonzero = int(np.count_nonzero(kernel))
+    uses, sums = _uses(quantized, node), _sum_adders(quantized, node)
     chains = np.maximum(csd_digits(kernel) - 1, 0)
     widths = source.word_length + np.frexp(np.abs(kernel).astype(np.float64))[1]
-    terms = np.count_nonzero(kernel.reshape(-1, kernel.shape[-1]), axis=0) + (codes.bias != 0)
-    sums = positions * int(np.maximum(terms - 1, 0).sum())
-    products = positions * nonzero
+    products = int(uses[kernel != 0].sum())
     return LayerCost(
         node=node.name,
         kind=node.op.kind,
@@ -167,13 +167,31 @@ def _affine(quantized: QuantizedNetwork, node: Node, reuse_factor: int, magnitud
         nonzero_weights=nonzero,
         products=products,
         multiplier_bits=products * weight.word_length * source.word_length,
-        constant_adders=positions * int(chains.sum()),
+        constant_adders=int((uses * chains).sum()),
         sum_adders=sums,
-        adder_bits=positions * int((chains * widths).sum()) + sums * sum_bits + _rounding_bits(quantized, node),
+        adder_bits=int((uses * chains * widths).sum()) + sums * sum_bits + _rounding_bits(quantized, node),
         memory_bits=kernel.size * weight.word_length + codes.bias.size * codes.bias_format.word_length,
         bram=bram_blocks(kernel.size, weight.word_length) + bram_blocks(codes.bias.size, codes.bias_format.word_length),
         dsp=math.ceil(products / reuse_factor) * dsp_slices(weight, source),
     )
+
+
+def _uses(quantized: QuantizedNetwork, node: Node) -> npt.NDArray[np.int64]:
+    """How often each element of the kernel is a factor in one inference, products with padding included."""
+    op, size = node.op, size_of(quantized.network.shapes[node.name])
+    if isinstance(op, AveragePool):
+        return np.bincount(op.which.reshape(-1)) * op.bias.size
+    kernel = quantized.parameters[node.name].kernel
+    return np.full(kernel.shape, size * getattr(op, "multiplications", 0) // kernel.size)
+
+
+def _sum_adders(quantized: QuantizedNetwork, node: Node) -> int:
+    codes, size = quantized.parameters[node.name], size_of(quantized.network.shapes[node.name])
+    biased = codes.bias.reshape(-1) != 0
+    if isinstance(node.op, AveragePool):
+        return size // biased.size * int((node.op.fan_in - 1 + biased).sum())
+    terms = np.count_nonzero(codes.kernel.reshape(-1, biased.size), axis=0) + biased
+    return size // biased.size * int(np.maximum(terms - 1, 0).sum())
 
 
 def _plain(quantized: QuantizedNetwork, node: Node) -> LayerCost:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 LINE = 116
 DIGITS = 7
+# Larger tensors are static: a stack holds a few megabytes.
+STACK_LIMIT = 4096
 
 
 @cache
@@ -59,6 +61,7 @@ def parts(plan: Plan) -> dict[str, Any]:
         "output": plan.output,
         "tensors": plan.written,
         "layers": plan.layers,
+        "stack_limit": STACK_LIMIT,
         "sums": {identifier for identifier, writer in writers.items() if writer.sums},
         "constants": {layer.identifier: writer_for(layer.node).constants(layer, plan.options) for layer in plan.layers},
         "contexts": contexts,
@@ -69,8 +72,9 @@ def parts(plan: Plan) -> dict[str, Any]:
 
 def layer_text(jinja: Environment, shared: Mapping[str, Any], layer: Layer) -> str:
     """The code of one operation, from the template of its kind."""
-    options, kind = shared["options"], layer.node.op.kind
-    template = jinja.select_template([f"{options.target}/{kind}.{options.style}.j2", f"{options.target}/{kind}.j2"])
+    options = shared["options"]
+    name = f"{options.target}/{writer_for(layer.node).template(layer, options)}"
+    template = jinja.select_template([f"{name}.{options.style}.j2", f"{name}.j2"])
     context = shared["contexts"][layer.identifier]
     return template.render(**shared, layer=layer, id=layer.identifier, x=layer.source, y=layer.output, **context)
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from sound_qkeras.errors import FileFormatError, UnsupportedLayerError
 from sound_qkeras.keras_io.environment import import_keras
-from sound_qkeras.keras_io.layers import READERS
+from sound_qkeras.keras_io.readers import KINDS
 from sound_qkeras.keras_io.support import unsupported
 
 ACCEPTED = "a whole tf_keras model saved as .h5, .keras or a SavedModel directory"
@@ -153,7 +153,7 @@ def _plain_layer(layer: dict[str, Any], path: Path) -> dict[str, Any]:
     name = str(layer.get("name") or (config.get("name") if isinstance(config, dict) else kind))
     if kind in CONTAINERS:
         return {**layer, **_plain_model(layer, path)}
-    if kind != "InputLayer" and kind not in READERS:
+    if kind != "InputLayer" and kind not in KINDS:
         raise unsupported(name, kind)
     objects = [key for key, value in config.items() if isinstance(value, dict)]
     if objects:

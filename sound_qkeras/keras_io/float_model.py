@@ -4,39 +4,50 @@ from __future__ import annotations
 
 from typing import Any
 
+from sound_qkeras.keras_io.affine_layers import Names, Parameters, affine_layers, layer_name
 from sound_qkeras.keras_io.environment import import_keras
+from sound_qkeras.keras_io.model_ends import as_model, inner_nodes, model_inputs, output_ports
+from sound_qkeras.keras_io.plain_layers import plain_layers
 from sound_qkeras.network import Network, Node
-from sound_qkeras.network.ops import Affine, Relu
+from sound_qkeras.network.ops import Affine, Conv, Dense, Relu
 
 
 def to_keras(network: Network) -> Any:
     """The float32 tf_keras model of a network, with the layer names of the model it was read from.
 
-    Parameters are cast to float32, which is exact unless something was folded into them.
+    Parameters are cast to float32, which is exact unless something was folded into them. Two layers that came from one
+    (of a separable convolution) have the names of their nodes.
 
     Args:
         network: the network; a head that was set aside stays aside.
     """
     keras = import_keras()
-    first, *others = network.nodes
-    tensors = {first.name: keras.Input(network.input_shape, name=first.name)}
-    for node in others:
+    sources = model_inputs(network, "float32")
+    tensors = dict(sources)
+    for node in inner_nodes(network):
         source = tensors[node.inputs[0]]
         if isinstance(node.op, Affine):
-            layer = keras.layers.Dense(node.op.bias.size, activation=_inline(network, node), name=node.layer)
-            tensors[node.name] = layer(source)
-            layer.set_weights([node.op.kernel.astype("float32"), node.op.bias.astype("float32")])
+            names = Names.of(network, layer_name(network, node), "float32")
+            chain = affine_layers(node.op, network.shapes[node.inputs[0]], Parameters.plain(node.op), names)
+            if _inline(network, node):
+                chain.layers[-1][0].activation = keras.activations.relu
+            tensors[node.name] = chain(source)
         elif isinstance(node.op, Relu):
-            inline = network.by_name[node.inputs[0]].layer == node.layer
-            tensors[node.name] = source if inline else keras.layers.ReLU(name=node.layer)(source)
+            before = network.by_name[node.inputs[0]]
+            inline = before.layer == node.layer and _inline(network, before)
+            shared = sum(other.layer == node.layer for other in network.nodes) > 1
+            name = node.name if shared else node.layer
+            tensors[node.name] = source if inline else keras.layers.ReLU(name=name)(source)
         else:
-            tensors[node.name] = keras.layers.Reshape(network.shapes[node.name], name=node.layer)(source)
-    return keras.Model(tensors[first.name], tensors[network.output.name])
+            shapes = [network.shapes[name] for name in node.inputs]
+            apply = plain_layers(node.op, shapes, Names.of(network, node.name, "float32"))
+            tensors[node.name] = apply(*(tensors[name] for name in node.inputs))
+    return as_model(network, sources, [tensors[port.node] for port in output_ports(network)])
 
 
-def _inline(network: Network, node: Node) -> str | None:
-    """The activation that was part of the Dense layer."""
+def _inline(network: Network, node: Node) -> bool:
+    """Whether a rectifier was part of the layer, and a Keras layer of this kind can have one."""
     same = [
         reader for reader in network.readers[node.name] if isinstance(reader.op, Relu) and reader.layer == node.layer
     ]
-    return "relu" if same else None
+    return bool(same) and isinstance(node.op, Dense | Conv)

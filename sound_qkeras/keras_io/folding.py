@@ -1,4 +1,4 @@
-"""Folding of elementwise affine layers (BatchNormalization, Normalization, Rescaling) into Dense neighbours."""
+"""Folding of elementwise affine layers (BatchNormalization, Normalization, Rescaling) into neighbours with weights."""
 
 from __future__ import annotations
 
@@ -6,12 +6,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from sound_qkeras.errors import ModelError, UnsupportedLayerError
+from sound_qkeras.errors import ModelError
 from sound_qkeras.keras_io.pieces import Diagonal, Linear, Step
 from sound_qkeras.network.ops import Reshape
-
-# A layer with no Dense beside it becomes a Dense with a diagonal kernel, up to this many values.
-MAX_DIAGONAL = 256
 
 
 def fold(steps: list[Step]) -> tuple[list[Step], list[str]]:
@@ -26,7 +23,6 @@ def fold(steps: list[Step]) -> tuple[list[Step], list[str]]:
         The steps that are left, in order, and one sentence per folded layer.
 
     Raises:
-        UnsupportedLayerError: a layer has no Dense beside it and is too large to become one.
         ModelError: folded parameters overflow float64.
     """
     table = {step.name: step for step in steps}
@@ -35,58 +31,63 @@ def fold(steps: list[Step]) -> tuple[list[Step], list[str]]:
 
 
 def _fold_one(table: dict[str, Step], name: str) -> str:
-    step, before = table[name], _dense_before(table, name)
-    after = _absorbers(table, name) if before is None else None
-    if before is None and after is None:
-        return _stand_alone(table, step)
-    for target in after or ():
-        _merge(table, target, step, after=False)
-    if before is not None:
-        _merge(table, before, step, after=True)
+    step = table[name]
+    targets = _merged_before(table, step) or _merged_after(table, step)
+    if targets is None:
+        return (
+            f"Layer '{step.layer}' ({step.kind}) has no layer beside it that takes it in; it scales and shifts alone."
+        )
+    for target in targets:
+        table[target.name] = target
     _remove(table, step)
-    targets = " and ".join(f"'{target.layer}'" for target in (after or [before]) if target)
-    return f"Layer '{step.layer}' ({step.kind}) is folded into {targets}."
+    names = " and ".join(f"'{target.layer}'" for target in targets)
+    return f"Layer '{step.layer}' ({step.kind}) is folded into {names}."
 
 
 def _readers(table: dict[str, Step], name: str) -> list[Step]:
     return [step for step in table.values() if name in step.inputs]
 
 
-def _dense_before(table: dict[str, Step], name: str) -> Step | None:
-    """The linear step that this one alone reads, through reshapes that it alone reads."""
-    source = table[table[name].inputs[0]]
+def _merged_before(table: dict[str, Step], step: Step) -> list[Step] | None:
+    """The linear step that this one alone reads, through reshapes that it alone reads, with both applied."""
+    source = table[step.inputs[0]]
     while isinstance(source.op, Reshape) and len(_readers(table, source.name)) == 1:
         source = table[source.inputs[0]]
-    return source if isinstance(source.op, Linear) and len(_readers(table, source.name)) == 1 else None
+    if not isinstance(source.op, Linear) or len(_readers(table, source.name)) != 1:
+        return None
+    merged = _merged(source, step, after=True)
+    return None if merged is None else [merged]
 
 
-def _absorbers(table: dict[str, Step], name: str) -> list[Step] | None:
-    """Every reader, through reshapes; None if one cannot absorb the step or there is none."""
+def _merged_after(table: dict[str, Step], step: Step) -> list[Step] | None:
+    """Every reader, through reshapes, with both applied; None if one cannot take the step in or there is none."""
+    found = [_merged(reader, step, after=False) for reader in _absorbers(table, step.name)]
+    targets = [target for target in found if target is not None]
+    return targets if targets and len(targets) == len(found) else None
+
+
+def _absorbers(table: dict[str, Step], name: str) -> list[Step]:
+    """Every reader, through reshapes; a reshape that nothing reads counts itself."""
     found: list[Step] = []
     for reader in _readers(table, name):
-        if isinstance(reader.op, Reshape):
-            deeper = _absorbers(table, reader.name)
-        else:
-            deeper = [reader] if isinstance(reader.op, Linear | Diagonal) else None
-        if deeper is None:
-            return None
-        found += deeper
-    return found or None
+        deeper = _absorbers(table, reader.name) if isinstance(reader.op, Reshape) else []
+        found += deeper or [reader]
+    return found
 
 
-def _merge(table: dict[str, Step], target: Step, step: Step, *, after: bool) -> None:
-    """Give `target` the parameters of both, the step's applied after or before its own."""
+def _merged(target: Step, step: Step, *, after: bool) -> Step | None:
+    """`target` with the parameters of both, the step's applied after or before its own; None where that is no layer."""
     op = target.op
     if not isinstance(step.op, Diagonal) or not isinstance(op, Linear | Diagonal):
-        raise TypeError(f"cannot fold {type(step.op).__name__} into {type(op).__name__}")
+        return None
     with np.errstate(over="ignore", invalid="ignore"):
         merged = op.then(step.op) if after and isinstance(op, Linear) else op.fed_by(step.op)
-    if not merged.is_finite:
+    if merged is not None and not merged.is_finite:
         raise ModelError(
             f"layer '{step.layer}' ({step.kind}): folded into '{target.layer}', its parameters exceed the float64 "
             "range; retrain or repair the model"
         )
-    table[target.name] = replace(target, op=merged)
+    return None if merged is None else replace(target, op=merged)
 
 
 def _remove(table: dict[str, Step], step: Step) -> None:
@@ -94,18 +95,3 @@ def _remove(table: dict[str, Step], step: Step) -> None:
     for reader in _readers(table, step.name):
         inputs = tuple(step.inputs[0] if name == step.name else name for name in reader.inputs)
         table[reader.name] = replace(reader, inputs=inputs)
-
-
-def _stand_alone(table: dict[str, Step], step: Step) -> str:
-    if not isinstance(step.op, Diagonal):
-        raise TypeError(f"cannot fold {type(step.op).__name__}")
-    shape = step.op.shape
-    if len(shape) != 1 or shape[0] > MAX_DIAGONAL:
-        raise UnsupportedLayerError(
-            step.layer,
-            f"{step.kind} on values of shape {shape} with no Dense layer directly before or after it",
-            f"{step.kind} next to a Dense layer, or anywhere on up to {MAX_DIAGONAL} values of one axis",
-            "move it next to a Dense layer and retrain",
-        )
-    table[step.name] = replace(step, op=step.op.to_linear())
-    return f"Layer '{step.layer}' ({step.kind}) has no Dense layer beside it; it became one with a diagonal kernel."

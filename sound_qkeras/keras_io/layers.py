@@ -26,21 +26,15 @@ ACTIVATIONS = "relu or linear, and softmax or sigmoid at the very end"
 
 def read_dense(layer: Any, shape: Shape) -> Parts:
     """Kernel and bias, then the inline activation."""
-    if len(shape) != 1:
-        raise UnsupportedLayerError(
-            layer.name,
-            f"Dense on inputs of shape {shape}",
-            "Dense on inputs of one axis",
-            "put a Flatten layer before it",
-        )
     kernel = stored(layer, "kernel", layer.kernel)
     bias = stored(layer, "bias", layer.bias) if layer.use_bias else np.zeros(kernel.shape[1])
-    return (("", Linear(Interval.point(kernel), Interval.point(bias))), *_activation(layer, "_"))
+    output = (*shape[:-1], kernel.shape[1])
+    return (("", Linear(Interval.point(kernel), Interval.point(bias), shape, output)), *activation(layer, "_"))
 
 
 def read_activation(layer: Any, shape: Shape) -> Parts:
     """The activation of an Activation layer."""
-    return _activation(layer, "")
+    return activation(layer, "")
 
 
 def read_relu(layer: Any, shape: Shape) -> Parts:
@@ -163,7 +157,7 @@ def _root(layer: Any, variance: Reals, epsilon: float) -> Interval:
     return square_root(total)
 
 
-def _activation(layer: Any, separator: str) -> Parts:
+def activation(layer: Any, separator: str) -> Parts:
     """What an activation function becomes; its name is the node's suffix when the layer is more than it."""
     name = _activation_name(layer.activation)
     suffix = f"{separator}{name}" if separator else ""

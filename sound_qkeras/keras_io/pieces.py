@@ -6,13 +6,14 @@ so it is enclosed, and ends as the centres and radii of the network's operations
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from sound_qkeras.interval import Interval, Reals, down, gamma, inflate, up
-from sound_qkeras.network.ops import Dense, Op
+from sound_qkeras.network.ops import Affine, Dense, Op, Scale
 
 Shape = tuple[int, ...]
 
@@ -43,39 +44,72 @@ class Diagonal:
         first = first.reshaped(self.shape)
         return Diagonal(product(self.scale, first.scale), product(self.scale, first.offset) + self.offset)
 
-    def to_linear(self) -> Linear:
-        """The same map on a flat tensor as a matrix."""
-        scale = self.reshaped((-1,)).scale
-        return Linear(scale.mapped(np.diag), self.reshaped((-1,)).offset)
+    def channelwise(self, shape: Shape) -> Diagonal | None:
+        """The same map as factors of channels `(channels,)`, if it is one on a tensor of this shape."""
+        rows = self.reshaped((-1, shape[-1]))
+        alike = [bool(np.all(end == end[:1])) for part in (rows.scale, rows.offset) for end in (part.lower, part.upper)]
+        return Diagonal(rows.scale[0], rows.offset[0]) if all(alike) else None
+
+    def to_op(self) -> Scale:
+        """The network's operation, with factors of channels where that is all there is."""
+        found = self.channelwise(self.shape) or self
+        return Scale(found.scale.center, found.offset.center, _radius(found.scale), _radius(found.offset))
 
 
 @dataclass(frozen=True)
 class Linear:
-    """`y = x @ kernel + bias`, kernel `(inputs, outputs)`."""
+    """A layer with a kernel `(..., inputs of a group, outputs)`, on the last axis of a tensor.
+
+    Args:
+        kernel, bias: enclosures of the parameters.
+        input_shape, output_shape: of one sample.
+        build: makes the network's operation from centres and radii.
+        groups: into how many parts the channels are divided.
+        padded: whether it also reads zeros beside its input.
+    """
 
     kernel: Interval
     bias: Interval
+    input_shape: Shape
+    output_shape: Shape
+    build: Callable[[Reals, Reals, Reals | None, Reals | None], Affine] = Dense
+    groups: int = 1
+    padded: bool = False
 
     @property
     def is_finite(self) -> bool:
         """Whether no parameter exceeds the float64 range."""
         return _all_finite(self.kernel) and _all_finite(self.bias)
 
-    def then(self, last: Diagonal) -> Linear:
-        """This, and then `last`."""
-        last = last.reshaped((-1,))
-        return Linear(product(self.kernel, last.scale[None, :]), product(self.bias, last.scale) + last.offset)
+    def then(self, last: Diagonal) -> Linear | None:
+        """This, and then `last`; None where that is no layer of this kind."""
+        found = last.channelwise(self.output_shape)
+        if found is None:
+            return None
+        kernel = product(self.kernel, found.scale)
+        return replace(self, kernel=kernel, bias=product(self.bias, found.scale) + found.offset)
 
-    def fed_by(self, first: Diagonal) -> Linear:
-        """`first`, and then this."""
-        first = first.reshaped((-1,))
-        shift = first.offset
-        bias = self.bias + _dot(shift, self.kernel) if np.any(shift.magnitude) else self.bias
-        return Linear(product(self.kernel, first.scale[:, None]), bias)
+    def fed_by(self, first: Diagonal) -> Linear | None:
+        """`first`, and then this; None where that is no layer of this kind.
 
-    def to_dense(self) -> Dense:
+        An offset cannot pass padding: the zeros beside the input have none.
+        """
+        found = first.channelwise(self.input_shape)
+        if found is None or (self.padded and np.any(found.offset.magnitude)):
+            return None
+        offset, bias = found.offset.mapped(self._of_inputs), self.bias
+        if np.any(offset.magnitude):
+            bias = bias + _weighted_sum(offset, self.kernel)
+        return replace(self, kernel=product(self.kernel, found.scale.mapped(self._of_inputs)), bias=bias)
+
+    def _of_inputs(self, channels: Reals) -> Reals:
+        """Numbers of the input channels, as the kernel's last two axes see them."""
+        groups, width = self.groups, self.kernel.shape[-1] // self.groups
+        return np.repeat(channels.reshape(groups, -1), width, axis=0).T
+
+    def to_op(self) -> Affine:
         """The network's operation: centres, and radii where the parameters are not float64 numbers."""
-        return Dense(self.kernel.center, self.bias.center, _radius(self.kernel), _radius(self.bias))
+        return self.build(self.kernel.center, self.bias.center, _radius(self.kernel), _radius(self.bias))
 
 
 @dataclass(frozen=True)
@@ -122,12 +156,14 @@ def square_root(x: Interval) -> Interval:
     return Interval(np.maximum(down(np.sqrt(x.lower)), 0.0), up(np.sqrt(x.upper)))
 
 
-def _dot(x: Interval, kernel: Interval) -> Interval:
-    """An enclosure of `x @ kernel` in centre and radius form."""
-    center, radius, terms = kernel.center, kernel.radius, x.shape[0]
-    magnitude = np.abs(x.center)
-    slack = magnitude @ radius + x.radius @ (np.abs(center) + radius) + gamma(terms) * (magnitude @ np.abs(center))
-    return Interval.around(x.center @ center, inflate(slack, 2 * terms + 8))
+def _weighted_sum(x: Interval, kernel: Interval) -> Interval:
+    """An enclosure of the sum of `x * kernel` over all axes but the last, in centre and radius form."""
+    axes = tuple(range(len(kernel.shape) - 1))
+    terms = int(np.prod(kernel.shape[:-1]))
+    center, magnitude = kernel.center, np.abs(x.center)
+    slack = magnitude * kernel.radius + x.radius * (np.abs(center) + kernel.radius)
+    slack = np.sum(slack + gamma(terms) * (magnitude * np.abs(center)), axis=axes)
+    return Interval.around(np.sum(x.center * center, axis=axes), inflate(slack, 2 * terms + 8))
 
 
 def _is_float32(x: Interval) -> npt.NDArray[np.bool_]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from sound_qkeras.fixed_point import Format
+from sound_qkeras.keras_io.affine_layers import kernel_quantizer_name, layer_name
 from sound_qkeras.keras_io.environment import import_qkeras
 from sound_qkeras.network import Node, QuantizedNetwork
 from sound_qkeras.network.ops import Affine, Input, Relu
@@ -32,7 +33,7 @@ def activation_quantizer(output: Format, dtype: str) -> str:
 def quantizer_config(quantized: QuantizedNetwork) -> QuantizerConfig:
     """What `qkeras.utils.model_quantize` takes: Keras layer names to quantizer strings, for float32 sessions.
 
-    A Dense layer maps to its `kernel_quantizer`, `bias_quantizer` and, where its result is rounded,
+    A layer with weights maps to its `kernel_quantizer` (`depthwise_quantizer`), `bias_quantizer` and, where its result is rounded,
     `activation_quantizer`; an activation layer to one string. The input layer's entry says how inputs are rounded:
     `model_quantize`, which can only replace layers, ignores it. The guarantee is about the model `to_qkeras` builds;
     the model `model_quantize` makes does not round its input and keeps normalisation layers.
@@ -41,8 +42,8 @@ def quantizer_config(quantized: QuantizedNetwork) -> QuantizerConfig:
     for node in quantized.network.nodes:
         if isinstance(node.op, Affine):
             codes = quantized.parameters[node.name]
-            config[node.layer] = {
-                "kernel_quantizer": codes.kernel_format.to_quantized_bits(),
+            config[layer_name(quantized.network, node)] = {
+                kernel_quantizer_name(node.op): codes.kernel_format.to_quantized_bits(),
                 "bias_quantizer": codes.bias_format.to_quantized_bits(),
             }
         _add_activation(config, quantized, node)
@@ -51,7 +52,9 @@ def quantizer_config(quantized: QuantizedNetwork) -> QuantizerConfig:
 
 def _add_activation(config: QuantizerConfig, quantized: QuantizedNetwork, node: Node) -> None:
     """The node's rounding; a rectifier that is not rounded stays one, which QKeras has to be told."""
-    entry = config.get(node.layer)
+    source = quantized.network.by_name[node.inputs[0]] if node.inputs else node
+    inline = isinstance(source.op, Affine) and source.layer == node.layer
+    entry = config.get(layer_name(quantized.network, source) if inline else node.layer)
     if node.name in quantized.formats:
         quantizer = activation_quantizer(quantized.formats[node.name], "float32")
     elif isinstance(node.op, Relu) and isinstance(entry, dict):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +12,14 @@ from sound_qkeras.errors import ModelError, UnsupportedLayerError
 from sound_qkeras.keras_io.environment import import_keras
 from sound_qkeras.keras_io.files import load_keras_model
 from sound_qkeras.keras_io.folding import fold
-from sound_qkeras.keras_io.layers import READERS
+from sound_qkeras.keras_io.merges import MERGES
+from sound_qkeras.keras_io.outputs import joined_outputs, output_ports, reachable, set_heads_aside
 from sound_qkeras.keras_io.pieces import Diagonal, Head, Linear, Shape, Step
+from sound_qkeras.keras_io.readers import KINDS, READERS
 from sound_qkeras.keras_io.support import unsupported
 from sound_qkeras.network import Network, Node
-from sound_qkeras.network.ops import Input
+from sound_qkeras.network.ops import Crop, Input, Reshape
+from sound_qkeras.network.ports import Port
 
 
 def read_model(model: Any) -> Network:
@@ -25,35 +30,39 @@ def read_model(model: Any) -> Network:
     softmax or sigmoid is set aside in `head`, and `notes` says so.
 
     Args:
-        model: a built tf_keras Sequential or Functional model with one input and one output, or the path of one saved
-            as `.h5`, `.keras` or SavedModel. Code in files is never run.
+        model: a built tf_keras Sequential or Functional model, or the path of one saved as `.h5`, `.keras` or SavedModel.
+            Code in files is never run.
 
     Returns:
-        The network; nodes are named after their Keras layers.
+        The network; nodes are named after their Keras layers. Several inputs or outputs of a model are parts of the
+        network's one, flattened, one behind the other in Keras' order; see `network.inputs` and `network.outputs`.
 
     Raises:
         FileFormatError: the path is missing, empty, corrupt or no Keras model.
         UnsupportedLayerError: a layer is of a kind that is not supported, or used in such a way.
-        ModelError: the model is not built, not finite, or has several inputs or outputs.
+        ModelError: the model is not built or not finite.
         DependencyError: TensorFlow or tf_keras is missing or of the wrong kind.
     """
     if isinstance(model, str | os.PathLike):
         model = load_keras_model(Path(model))
     check_model(model)
-    steps, training_only = Walk(model).result()
-    steps, head = _set_head_aside(steps)
+    walk = Walk(model)
+    steps = reachable(list(walk.steps.values()), walk.outputs)
+    steps, outputs, heads = set_heads_aside(steps, walk.outputs)
+    steps, ends = joined_outputs(steps, model.output_names, outputs)
     steps, notes = fold(steps)
     if notes:
         notes.append("Their epsilon counts as the float64 number Keras keeps in the configuration.")
-    if training_only:
-        notes.append(f"Layers that only act in training were left out: {', '.join(training_only)}.")
-    if head is not None:
+    if walk.training_only:
+        notes.append(f"Layers that only act in training were left out: {', '.join(walk.training_only)}.")
+    for head in dict.fromkeys(head for head in heads if head is not None):
         notes.append(f"The final {head} is set aside: every guarantee is about its inputs.")
-    return Network(tuple(_node(step) for step in steps), head, tuple(notes))
+    nodes = tuple(_node(step) for step in steps)
+    return Network(nodes, None if ends else heads[0], tuple(notes), walk.inputs, output_ports(nodes, ends, heads))
 
 
 def check_model(model: Any) -> None:
-    """Refuse what is not a built Sequential or Functional tf_keras model with one input and one output.
+    """Refuse what is not a built Sequential or Functional tf_keras model.
 
     Raises:
         ModelError: says which, and the way out.
@@ -70,10 +79,6 @@ def check_model(model: Any) -> None:
     owner = next(base for base in type(model).__mro__ if "call" in vars(base))
     if not model._is_graph_network or not owner.__module__.startswith("tf_keras."):
         raise ModelError(f"{name} is a subclassed model; accepted: {accepted}; rebuild it from layers")
-    if len(model.inputs) != 1 or len(model.outputs) != 1:
-        raise ModelError(
-            f"{name} has {len(model.inputs)} inputs and {len(model.outputs)} outputs; accepted: one of each; split it"
-        )
 
 
 class Walk:
@@ -84,43 +89,67 @@ class Walk:
         self.steps: dict[str, Step] = {}
         self.training_only: list[str] = []
         self.with_weights: set[int] = set()
-        self.output = self._model(model, self._input(model))
+        self.inputs: tuple[Port, ...] = ()
+        self.outputs = self._model(model, self._inputs(model))
 
-    def result(self) -> tuple[list[Step], list[str]]:
-        """The steps in topological order, the last one being the output, and the layers left out."""
-        return list(self.steps.values()), self.training_only
+    def _inputs(self, model: Any) -> list[str]:
+        """The input; several are parts of one that holds them all."""
+        shapes = [static_shape(x, name) for x, name in zip(model.inputs, model.input_names, strict=True)]
+        if len(shapes) == 1:
+            name = model.input_names[0]
+            return [self._add(Step(name, Input(shapes[0]), (), name, "InputLayer"))]
+        sizes = [math.prod(shape) for shape in shapes]
+        whole = self._add(Step("inputs", Input((sum(sizes),)), (), "inputs", "InputLayer"))
+        ports: list[Port] = []
+        for number, (name, shape) in enumerate(zip(model.input_names, shapes, strict=True)):
+            crop = Crop((sum(sizes[:number]),), (sum(sizes[number + 1 :]),))
+            flat = name if len(shape) == 1 else f"{name}_flat"
+            step = self._add(Step(flat, crop, (whole,), name, "InputLayer"))
+            if len(shape) > 1:
+                step = self._add(Step(name, Reshape((sizes[number],), shape), (step,), name, "InputLayer"))
+            ports.append(Port(name, step))
+        self.inputs = tuple(ports)
+        return [port.node for port in ports]
 
-    def _input(self, model: Any) -> str:
-        shape = static_shape(model.inputs[0], model.input_names[0])
-        return self._add(Step(model.input_names[0], Input(shape), (), model.input_names[0], "InputLayer"))
-
-    def _model(self, model: Any, source: str) -> str:
-        """Walk a model whose input is the result of `source`; returns the name of its output's step."""
-        names = {id(model.inputs[0]): source}
+    def _model(self, model: Any, sources: Sequence[str]) -> list[str]:
+        """Walk a model whose inputs are the results of `sources`; returns the names of its outputs' steps."""
+        names = {id(tensor): source for tensor, source in zip(model.inputs, sources, strict=True)}
         for depth in sorted(model._nodes_by_depth, reverse=True):
             for node in model._nodes_by_depth[depth]:
                 if not node.is_input:
-                    names[id(node.outputs)] = self._layer(node, tuple(names[id(x)] for x in node.keras_inputs))
-        return names[id(model.outputs[0])]
+                    found = self._layer(node, tuple(names[id(x)] for x in node.keras_inputs))
+                    outputs = node.outputs if isinstance(node.outputs, list | tuple) else [node.outputs]
+                    names |= {id(tensor): name for tensor, name in zip(outputs, found, strict=True)}
+        return [names[id(tensor)] for tensor in model.outputs]
 
-    def _layer(self, node: Any, sources: tuple[str, ...]) -> str:
+    def _layer(self, node: Any, sources: tuple[str, ...]) -> list[str]:
         layer = node.layer
         if isinstance(layer, import_keras().Model):
             check_model(layer)
             _check_call(node)
-            return self._model(layer, sources[0])
-        if type(layer).__name__ not in READERS or not type(layer).__module__.startswith("tf_keras."):
-            raise unsupported(layer.name, type(layer).__name__)
+            return self._model(layer, sources)
+        kind = type(layer).__name__
+        if kind not in KINDS or not type(layer).__module__.startswith("tf_keras."):
+            raise unsupported(layer.name, kind)
         _check_call(node)
-        return self._parts(layer, static_shape(node.keras_inputs[0], layer.name), sources)
+        shapes = [static_shape(tensor, layer.name) for tensor in node.keras_inputs]
+        return [self._merge(layer, shapes, sources) if kind in MERGES else self._parts(layer, shapes[0], sources)]
+
+    def _merge(self, layer: Any, shapes: list[Shape], sources: tuple[str, ...]) -> str:
+        names: dict[int | str, str] = dict(enumerate(sources))
+        kind, parts = type(layer).__name__, MERGES[type(layer).__name__](layer, shapes)
+        for suffix, op, read in parts:
+            step = Step(layer.name + suffix, op, tuple(names[one] for one in read), layer.name, kind)
+            names[suffix] = self._add(step)
+        return names[parts[-1][0]]
 
     def _parts(self, layer: Any, shape: Shape, sources: tuple[str, ...]) -> str:
         kind, parts = type(layer).__name__, READERS[type(layer).__name__](layer, shape)
         if not parts and kind != "Activation" and f"'{layer.name}' ({kind})" not in self.training_only:
             self.training_only.append(f"'{layer.name}' ({kind})")
+        if any(isinstance(op, Linear | Diagonal) for _, op in parts):
+            self._use_once(layer)
         for suffix, op in parts:
-            if isinstance(op, Linear | Diagonal):
-                self._use_once(layer)
             sources = (self._add(Step(layer.name + suffix, op, sources, layer.name, kind)),)
         return sources[0]
 
@@ -158,21 +187,10 @@ def _check_call(node: Any) -> None:
         )
 
 
-def _set_head_aside(steps: list[Step]) -> tuple[list[Step], str | None]:
-    for step in steps[:-1]:
-        if isinstance(step.op, Head):
-            received = f"{step.kind} with {step.op.activation} before the end of the model"
-            raise UnsupportedLayerError(
-                step.layer, received, f"{step.op.activation} at the very end", "retrain with relu"
-            )
-    last = steps[-1].op
-    return (steps[:-1], last.activation) if isinstance(last, Head) else (steps, None)
-
-
 def _node(step: Step) -> Node:
     op = step.op
-    if isinstance(op, Linear):
-        op = op.to_dense()
-    if isinstance(op, Diagonal | Head):
-        raise TypeError(f"step '{step.name}' was neither folded nor set aside")
+    if isinstance(op, Linear | Diagonal):
+        op = op.to_op()
+    if isinstance(op, Head):
+        raise TypeError(f"step '{step.name}' was not set aside")
     return Node(step.name, op, step.inputs, step.layer)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from sound_qkeras.errors import UnsupportedLayerError
-from sound_qkeras.keras_io.layers import READERS, TRAINING_ONLY
+from sound_qkeras.keras_io.layers import TRAINING_ONLY
+from sound_qkeras.keras_io.readers import KINDS
 
-SUPPORTED = f"InputLayer, {', '.join(sorted(set(READERS) - set(TRAINING_ONLY)))}, and Dropout and noise layers"
+SUPPORTED = f"InputLayer, {', '.join(sorted(KINDS - set(TRAINING_ONLY)))}, and Dropout and noise layers"
 
 WAYS_OUT = {
     "Lambda": "write it with supported layers: code in files is never run",

@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Literal
 
-import numpy as np
-
 from sound_qkeras.errors import InputError
 from sound_qkeras.fixed_point import Format
+from sound_qkeras.keras_io.affine_layers import Names, quantized_layers
 from sound_qkeras.keras_io.environment import float_type, import_keras, import_qkeras
+from sound_qkeras.keras_io.model_ends import as_model, inner_nodes, model_inputs, output_ports
+from sound_qkeras.keras_io.plain_layers import plain_layers
 from sound_qkeras.keras_io.quantizers import activation_quantizer
 from sound_qkeras.keras_io.representable import check_representable
 from sound_qkeras.network import Node, QuantizedNetwork
-from sound_qkeras.network.ops import AffineCodes, Relu
+from sound_qkeras.network.ops import MOVES, Relu
 
 Dtype = Literal["float32", "float64"]
 
@@ -50,33 +51,38 @@ def to_qkeras(quantized: QuantizedNetwork, *, dtype: Dtype = "float32", head: bo
     check_representable(quantized, dtype)
     import_qkeras()
     with float_type(dtype):
-        model = _build(quantized, dtype, head)
-        for node, _ in quantized.network.affine():
-            _set_weights(model.get_layer(node.name), quantized.parameters[node.name], dtype)
-    return model
+        return _build(quantized, dtype, head)
 
 
 def _build(quantized: QuantizedNetwork, dtype: Dtype, head: bool) -> Any:
-    """The layers and their connections, weights not set."""
+    """The layers and their connections."""
     keras, network = import_keras(), quantized.network
-    first, *others = network.nodes
-    source = keras.Input(network.input_shape, name=first.name, dtype=dtype)
-    tensors = {first.name: _rounded(quantized, first, source, dtype)}
-    for node in others:
+    sources, entry = model_inputs(network, dtype), network.nodes[0].name
+    tensors = {node: _rounded(quantized, entry, source, dtype) for node, source in sources.items()}
+    for node in inner_nodes(network):
         exact = WRITERS[node.op.kind](quantized, node, dtype)(*(tensors[name] for name in node.inputs))
-        tensors[node.name] = _rounded(quantized, node, exact, dtype)
-    output = tensors[network.output.name]
-    if head and network.head is not None:
-        output = keras.layers.Activation(network.head, name=_unused(quantized, network.head), dtype=dtype)(output)
-    return keras.Model(source, output)
+        tensors[node.name] = _rounded(quantized, node.name, exact, dtype)
+    found: list[Any] = []
+    for port in output_ports(network):
+        output = tensors[port.node]
+        if network.outputs:
+            output = _rounded(quantized, network.output.name, output, dtype)
+        if head and port.head is not None:
+            name = _unused(quantized, f"{port.name}_{port.head}" if network.outputs else port.head)
+            output = keras.layers.Activation(port.head, name=name, dtype=dtype)(output)
+        found.append(output)
+    return as_model(network, sources, found)
 
 
-def _rounded(quantized: QuantizedNetwork, node: Node, exact: Any, dtype: Dtype) -> Any:
-    """The node's result after the rounding of its format, if it has one."""
-    output = quantized.formats.get(node.name)
-    if output is None or _rectifies_itself(quantized, node, dtype):
+def _rounded(quantized: QuantizedNetwork, name: str, exact: Any, dtype: Dtype) -> Any:
+    """A tensor after the rounding of a node's format, if it has one."""
+    output = quantized.formats.get(name)
+    if output is None or _rectifies_itself(quantized, quantized.network.by_name[name], dtype):
         return exact
-    return _q_activation(output, _unused(quantized, f"{node.name}{ROUNDED}"), dtype)(exact)
+    several = quantized.network.inputs and name == quantized.network.nodes[0].name
+    several = several or (quantized.network.outputs and name == quantized.network.output.name)
+    stem = exact.node.layer.name if several else name
+    return _q_activation(output, _unused(quantized, f"{stem}{ROUNDED}"), dtype)(exact)
 
 
 def _q_activation(output: Format, name: str, dtype: Dtype) -> Any:
@@ -92,17 +98,8 @@ def _rectifies_itself(quantized: QuantizedNetwork, node: Node, dtype: Dtype) -> 
     return activation_quantizer(output, dtype).startswith("quantized_relu")
 
 
-def _write_dense(quantized: QuantizedNetwork, node: Node, dtype: Dtype) -> Any:
-    codes = quantized.parameters[node.name]
-    return import_qkeras().QDense(
-        codes.kernel.shape[1],
-        use_bias=bool(np.any(codes.bias)),
-        kernel_initializer="zeros",  # overwritten at once; QKeras wraps any other in a random search for a scale
-        kernel_quantizer=codes.kernel_format.to_quantized_bits(),
-        bias_quantizer=codes.bias_format.to_quantized_bits(),
-        name=node.name,
-        dtype=dtype,
-    )
+def _write_affine(quantized: QuantizedNetwork, node: Node, dtype: Dtype) -> Any:
+    return quantized_layers(quantized, node.name, dtype)
 
 
 def _write_relu(quantized: QuantizedNetwork, node: Node, dtype: Dtype) -> Any:
@@ -118,13 +115,9 @@ def _write_relu(quantized: QuantizedNetwork, node: Node, dtype: Dtype) -> Any:
     return import_keras().layers.ReLU(max_value=maximum, name=node.name, dtype=dtype)
 
 
-def _write_reshape(quantized: QuantizedNetwork, node: Node, dtype: Dtype) -> Any:
-    return import_keras().layers.Reshape(quantized.network.shapes[node.name], name=node.name, dtype=dtype)
-
-
-def _set_weights(layer: Any, codes: AffineCodes, dtype: Dtype) -> None:
-    values = [codes.kernel_value, codes.bias_value] if layer.use_bias else [codes.kernel_value]
-    layer.set_weights([value.astype(dtype) for value in values])
+def _write_plain(quantized: QuantizedNetwork, node: Node, dtype: Dtype) -> Any:
+    shapes = [quantized.network.shapes[name] for name in node.inputs]
+    return plain_layers(node.op, shapes, Names.of(quantized.network, node.name, dtype))
 
 
 def _unused(quantized: QuantizedNetwork, name: str) -> str:
@@ -134,7 +127,8 @@ def _unused(quantized: QuantizedNetwork, name: str) -> str:
 
 
 WRITERS: dict[str, Callable[[QuantizedNetwork, Node, Dtype], Any]] = {
-    "dense": _write_dense,
+    **dict.fromkeys(("average_pool", "conv", "dense", "scale"), _write_affine),
+    **dict.fromkeys(("add", "concatenate", "max_pool", "multiply"), _write_plain),
+    **dict.fromkeys((op.kind for op in MOVES), _write_plain),
     "relu": _write_relu,
-    "reshape": _write_reshape,
 }

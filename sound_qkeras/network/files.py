@@ -12,7 +12,7 @@ import json
 import math
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, asdict, fields
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -23,6 +23,7 @@ from sound_qkeras.fixed_point import Format
 from sound_qkeras.network.graph import Network, Node
 from sound_qkeras.network.npz import check_size, read_arrays, write_arrays
 from sound_qkeras.network.ops import OPS, AffineCodes, Op
+from sound_qkeras.network.ports import Port
 from sound_qkeras.network.quantized import QuantizedNetwork
 from sound_qkeras.network.rewrite import Rewrite
 
@@ -65,6 +66,8 @@ def save_network(
         "nodes": [_node_to_json(node) for node in network.nodes],
         "head": network.head,
         "notes": list(network.notes),
+        "inputs": [asdict(port) for port in network.inputs],
+        "outputs": [asdict(port) for port in network.outputs],
         "fixed_point": None if quantized is None else _twin_to_json(quantized),
     }
     try:
@@ -105,7 +108,9 @@ def _read_parts(document: Mapping[str, Any], parameters: Path) -> tuple[Network,
     arrays = read_arrays(parameters, [*names, *codes])
     nodes = tuple(_node_from_json(index, entry, arrays) for index, entry in enumerate(entries))
     head = document["head"]
-    network = Network(nodes, None if head is None else _text(head), tuple(map(_text, _list(document["notes"]))))
+    notes = tuple(map(_text, _list(document["notes"])))
+    inputs, outputs = (tuple(map(_port, _list(document.get(kind, [])))) for kind in ("inputs", "outputs"))
+    network = Network(nodes, None if head is None else _text(head), notes, inputs, outputs)
     if twin is None:
         return network, None
     parameters_of = {name: _codes_from_json(index_of[name], entry, arrays) for name, entry in coded.items()}
@@ -163,6 +168,11 @@ def _make(kind: type[Op], arrays: Mapping[str, Array], settings: Mapping[str, An
             f"a node of kind '{kind.kind}' is described by {sorted(given)}, expected {sorted(declared)}"
         )
     return kind(**arrays, **settings)
+
+
+def _port(entry: Mapping[str, Any]) -> Port:
+    head = _dict(entry)["head"]
+    return Port(_text(entry["name"]), _text(entry["node"]), None if head is None else _text(head))
 
 
 def _setting(value: Any) -> Any:

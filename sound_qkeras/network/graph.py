@@ -4,19 +4,27 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from sound_qkeras.errors import InputError, ModelError
-from sound_qkeras.network.ops import Affine, Input, Op
+from sound_qkeras.network.ops import Affine, Concatenate, Crop, Input, Op, Reshape
 from sound_qkeras.network.pickling import Rebuilt
+from sound_qkeras.network.ports import Port, join_samples, split_rows
 
 Reals = npt.NDArray[np.float64]
 Shape = tuple[int, ...]
+
+# Numbers of all nodes together that are in memory while samples are evaluated.
+TILE_NUMBERS = 1 << 24
+
+# A tensor of one sample has at most so many values.
+MOST_ELEMENTS = 1 << 28
 
 
 @dataclass(frozen=True)
@@ -47,14 +55,18 @@ class Network(Rebuilt):
         head: what was set aside after the last node ("softmax", "sigmoid"), or None. Guarantees are about the output of
             the last node, before the head.
         notes: what the reader did that a user should know, one sentence each.
+        inputs: the parts of the input that are inputs of the model, where it has several.
+        outputs: the parts of the output that are outputs of the model, where it has several.
 
     Raises:
-        ModelError: names repeat, an input is unknown, or shapes do not fit.
+        ModelError: names repeat, an input is unknown, shapes do not fit, or ports are not what they say.
     """
 
     nodes: tuple[Node, ...]
     head: str | None = None
     notes: tuple[str, ...] = ()
+    inputs: tuple[Port, ...] = ()
+    outputs: tuple[Port, ...] = ()
 
     def __post_init__(self) -> None:
         """Check names, order and shapes once, so that nothing after this has to."""
@@ -73,6 +85,48 @@ class Network(Rebuilt):
         if not any(isinstance(node.op, Affine) for node in self.nodes):
             raise ModelError("the network has no layer with weights: there is nothing to quantise")
         _ = self.shapes
+        self._check_ports()
+
+    def _check_ports(self) -> None:
+        """Inputs are the input's parts in order, and outputs are what is concatenated at the end."""
+        unknown = [port.node for port in (*self.inputs, *self.outputs) if port.node not in self.by_name]
+        if unknown:
+            raise ModelError(f"inputs or outputs are {unknown}, which are no nodes")
+        start, total = 0, self.input_shape[0]
+        for port in self.inputs:
+            size = size_of(self.shapes[port.node])
+            part = self._behind_reshapes(port.node)
+            crop = Crop((start,), (total - start - size,))
+            if part.op != crop or part.inputs != (self.nodes[0].name,):
+                raise ModelError(f"input '{port.name}' is not the part of the input that comes next")
+            start += size
+        others = len(self.readers[self.nodes[0].name]) - len(self.inputs)
+        if self.inputs and (start != total or others):
+            raise ModelError(f"the inputs are {start} of {total} values, and {others} nodes read something else")
+        ends = [self._behind_reshapes(name).name for name in self.output.inputs]
+        held = [self._behind_reshapes(port.node).name for port in self.outputs]
+        if self.outputs and (self.output.op != Concatenate(0) or ends != held):
+            raise ModelError(f"the outputs are {held}, but {ends} are concatenated at the end")
+
+    def _behind_reshapes(self, name: str) -> Node:
+        node = self.by_name[name]
+        while isinstance(node.op, Reshape):
+            node = self.by_name[node.inputs[0]]
+        return node
+
+    def input_arrays(self, x: Any) -> Reals:
+        """Samples as the network takes them: an array `(n, *input_shape)`, or one per input as a list or by name.
+
+        Raises:
+            InputError: shapes do not fit, or a value is NaN or infinite.
+        """
+        if self.inputs and isinstance(x, list | tuple | Mapping):
+            x = join_samples(x, [port.name for port in self.inputs], [self.shapes[p.node] for p in self.inputs])
+        return as_samples(x, self.input_shape)
+
+    def output_arrays(self, y: npt.NDArray[Any]) -> list[npt.NDArray[Any]]:
+        """Results `(n, *output_shape)` as one array per output of the model."""
+        return split_rows(y, [self.shapes[port.node] for port in self.outputs]) if self.outputs else [y]
 
     @cached_property
     def shapes(self) -> dict[str, Shape]:
@@ -81,6 +135,7 @@ class Network(Rebuilt):
         for node in self.nodes:
             try:
                 shapes[node.name] = node.op.output_shape(*(shapes[name] for name in node.inputs))
+                _check_shape(shapes[node.name])
             except ModelError as error:
                 raise ModelError(f"node '{node.name}' ({node.op.kind}): {error}") from error
         return shapes
@@ -96,11 +151,23 @@ class Network(Rebuilt):
         return {node.name: tuple(reader for reader in self.nodes if node.name in reader.inputs) for node in self.nodes}
 
     @cached_property
-    def relaxed(self) -> dict[str, bool]:
-        """For each node, whether something before it is only bounded by an adjoint that is not exact."""
+    def mixed(self) -> dict[str, bool]:
+        """For each node, whether what it reads may depend on one another, so that its own range loses correlations."""
         found: dict[str, bool] = {}
         for node in self.nodes:
-            found[node.name] = any(found[name] or self.by_name[name].op.relaxes for name in node.inputs)
+            before = [self.by_name[name].op for name in node.inputs]
+            mixes = len(before) > 1 or any(op.accumulates or op.relaxes for op in before)
+            found[node.name] = mixes or any(found[name] for name in node.inputs)
+        return found
+
+    @cached_property
+    def relaxed_by(self) -> dict[str, frozenset[str]]:
+        """For each node, the kinds of operations that read its values, moved or not, and whose adjoint is not exact."""
+        found: dict[str, frozenset[str]] = {}
+        for node in reversed(self.nodes):
+            kinds = {reader.op.kind for reader in self.readers[node.name] if reader.op.relaxes}
+            moved = (found[reader.name] for reader in self.readers[node.name] if reader.op.moves)
+            found[node.name] = frozenset(kinds).union(*moved)
         return found
 
     @property
@@ -155,13 +222,19 @@ class Network(Rebuilt):
         """Weights and biases together."""
         return sum(op.kernel.size + op.bias.size for _, op in self.affine())
 
-    def evaluate(self, x: npt.ArrayLike) -> Reals:
-        """The network in float64 on samples of shape `(n, *input_shape)`."""
-        return self.evaluate_all(x)[self.output.name]
+    def evaluate(self, x: Any) -> Reals:
+        """The network in float64 on samples; see `input_arrays`."""
+        tiles = self.tiles(self.input_arrays(x))
+        return np.concatenate([self.evaluate_all(tile)[self.output.name] for tile in tiles])
 
-    def evaluate_all(self, x: npt.ArrayLike) -> dict[str, Reals]:
+    def tiles(self, samples: Reals) -> Iterator[Reals]:
+        """The samples in parts small enough to keep every node's values of one part in memory; one at least."""
+        count = max(1, TILE_NUMBERS // sum(map(size_of, self.shapes.values())))
+        return (samples[start : start + count] for start in range(0, max(1, len(samples)), count))
+
+    def evaluate_all(self, x: Any) -> dict[str, Reals]:
         """Every node's value in float64."""
-        values = {self.nodes[0].name: as_samples(x, self.input_shape)}
+        values = {self.nodes[0].name: self.input_arrays(x)}
         for node in self.nodes[1:]:
             values[node.name] = node.op.evaluate(*(values[name] for name in node.inputs))
         return values
@@ -176,6 +249,12 @@ class Network(Rebuilt):
                 digest.update(repr((name, array.dtype.str, array.shape)).encode())
                 digest.update(np.ascontiguousarray(array).tobytes())
         return digest.hexdigest()
+
+
+def _check_shape(shape: Shape) -> None:
+    """Refuse shapes that no memory holds, before any is taken."""
+    if not shape or not all(type(size) is int and size >= 1 for size in shape) or math.prod(shape) > MOST_ELEMENTS:
+        raise ModelError(f"its result has the shape {shape}; accepted: sizes >= 1, at most {MOST_ELEMENTS} values")
 
 
 def as_samples(x: npt.ArrayLike, shape: Shape) -> Reals:

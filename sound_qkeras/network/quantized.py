@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from sound_qkeras.errors import ModelError
 from sound_qkeras.fixed_point import MAX_WORD_LENGTH, Format, to_grid
-from sound_qkeras.network.graph import Network, Node, as_samples
+from sound_qkeras.network.graph import Network, Node
 from sound_qkeras.network.ops import Affine, AffineCodes, AffinePair, Input
 from sound_qkeras.network.pickling import Rebuilt
 from sound_qkeras.network.rewrite import Rewrite
@@ -128,13 +128,13 @@ class QuantizedNetwork(Rebuilt):
         digest.update(json.dumps([self.rewrite.to_json(), sorted(self.saturating)], sort_keys=True).encode())
         return digest.hexdigest()
 
-    def simulate_all(self, x: npt.ArrayLike, *, exact: bool = True) -> dict[str, npt.NDArray[Any]]:
+    def simulate_all(self, x: Any, *, exact: bool = True) -> dict[str, npt.NDArray[Any]]:
         """Codes of every node for samples `(n, *input_shape)`; see `simulate`.
 
         Arrays of float64 holding integers; behind a layer whose sums may exceed 53 bits of int64, and behind one whose sums
         may exceed 63 bits of Python integers, which are slow. `exact=False` keeps float64 everywhere, for searches.
         """
-        samples = as_samples(x, self.network.input_shape)
+        samples = self.network.input_arrays(x)
         codes: dict[str, npt.NDArray[Any]] = {}
         for node in self.network.nodes:
             if isinstance(node.op, Input):

@@ -95,7 +95,8 @@ def reducible(network: Network) -> dict[str, Path]:
         if len(readers) == 1 and isinstance(readers[0].op, Relu):
             relu = readers[0]
             readers = network.readers[relu.name]
-        if type(op) is Dense and len(readers) == 1 and type(readers[0].op) is Dense:
+        alone = type(op) is Dense and len(network.shapes[node.name]) == 1  # with several positions units are not alone
+        if alone and len(readers) == 1 and type(readers[0].op) is Dense:
             found[node.name] = Path(node, relu, readers[0])
     return found
 

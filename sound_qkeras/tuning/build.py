@@ -53,7 +53,7 @@ def nearest(kernel: Reals, bits: int) -> Codes:
 def round_parameters(
     network: Network, bits: Mapping[Group, int], centers: Mapping[str, Reals]
 ) -> dict[str, Parameters]:
-    """Nearest weights, and biases that absorb the mean weight error: `b_q = round(b - dW m)`.
+    """Nearest weights, and biases that absorb the mean weight error: `b_q = round(b - dW m)`, on average over positions.
 
     Args:
         network: the float network.
@@ -67,7 +67,7 @@ def round_parameters(
         kernel = nearest(op.kernel, kernel_bits)
         residual = np.ldexp(kernel.astype(np.float64), -kernel_bits) - op.kernel
         shift = op.apply(residual, centers[node.name][None])[0]
-        bias = nearest(op.bias - shift, bias_bits)
+        bias = nearest(op.bias - shift.reshape(-1, *op.bias.shape).mean(axis=0), bias_bits)
         found[node.name] = Parameters(kernel, kernel_bits, bias, bias_bits)
     return found
 

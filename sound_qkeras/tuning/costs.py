@@ -50,7 +50,7 @@ def cost_of(quantized: QuantizedNetwork) -> Cost:
         codes = quantized.parameters[node.name]
         weight += op.kernel.size * codes.kernel_format.word_length
         bias += op.bias.size * codes.bias_format.word_length
-        products = size_of(network.shapes[node.name]) * op.fan_in
+        products = size_of(network.shapes[node.name]) * op.multiplications
         lengths = {name: quantized.formats[name].word_length for name in sources_of(network, node.name)}
         read = sum(share * lengths[name] for name, share in sources_of(network, node.name).items())
         operations += round(products * codes.kernel_format.word_length * read)

@@ -35,7 +35,7 @@ class Group:
 def groups_of(network: Network) -> tuple[Group, ...]:
     """All groups of a network, in graph order."""
     groups: list[Group] = []
-    products = {node.name: size_of(network.shapes[node.name]) * op.fan_in for node, op in network.affine()}
+    products = {node.name: size_of(network.shapes[node.name]) * op.multiplications for node, op in network.affine()}
     for name in network.rounding_points:
         readers = sum(count * sources_of(network, node).get(name, 0.0) for node, count in products.items())
         groups += [

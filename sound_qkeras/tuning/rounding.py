@@ -11,7 +11,7 @@ discrepancy minimisation by greedy flips is our own, simpler than its relaxation
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -19,8 +19,11 @@ import numpy as np
 from sound_qkeras.fixed_point import from_codes
 from sound_qkeras.interval import Interval, Reals
 from sound_qkeras.network.graph import Network, size_of
+from sound_qkeras.network.ops import Dense
 from sound_qkeras.tuning.build import Parameters
 
+# Numbers of the widest gradients that are in memory at a time.
+TILE_NUMBERS = 1 << 24
 # Flips tried, best first, between two evaluations of all gains.
 FLIPS_PER_SWEEP = 64
 MOST_SWEEPS = 60
@@ -34,32 +37,63 @@ LEAST_ERROR = 1e-3
 
 @dataclass(frozen=True)
 class Linearisation:
-    """The network's values and output gradients at samples of the box.
+    """The network's values and output gradients at samples of the box, for some of its affine nodes.
 
     Args:
-        inputs: what each affine node reads, shape `(samples, *shape)`.
-        gradients: gradient of every output in each affine node's result over its tolerance, `(samples, outputs, *shape)`.
+        inputs: what each node reads, shape `(samples, *shape)`.
+        gradients: gradient of every output in each node's result over its tolerance, `(samples, outputs, *shape)`.
     """
 
     inputs: Mapping[str, Reals]
     gradients: Mapping[str, Reals]
 
 
-def linearise(network: Network, samples: Reals, eps: Reals) -> Linearisation:
-    """Evaluate the float network and its gradients at samples of shape `(n, *input_shape)`."""
+def linearise(network: Network, samples: Reals, eps: Reals, names: Collection[str] | None = None) -> Linearisation:
+    """Evaluate the float network and its gradients at samples of shape `(n, *input_shape)`.
+
+    Args:
+        network: the network.
+        samples: where.
+        eps: tolerance of every output.
+        names: affine nodes to keep the results of; those whose errors can be cancelled by default.
+    """
+    names = flippable(network) if names is None else names
+    if not names:
+        return Linearisation({}, {})
+    first = min(index for index, node in enumerate(network.nodes) if node.name in names)
+    widest = max(size_of(network.shapes[node.name]) for node in network.nodes)
+    count = max(1, TILE_NUMBERS // (widest * eps.size))
+    parts = [_at_tile(network, samples[at : at + count], eps, names, first) for at in range(0, len(samples), count)]
+
+    def joined(which: str) -> dict[str, Reals]:
+        return {name: np.concatenate([getattr(part, which)[name] for part in parts]) for name in names}
+
+    return Linearisation(joined("inputs"), joined("gradients"))
+
+
+def _at_tile(network: Network, samples: Reals, eps: Reals, names: Collection[str], first: int) -> Linearisation:
+    """At samples that fit memory together; no gradient is taken before node number `first`, where none is asked for."""
     values = network.evaluate_all(samples)
-    outputs = size_of(network.output_shape)
-    seed = (np.eye(outputs) / eps[:, None]).reshape(1, outputs, *network.output_shape)
-    gradients = {network.output.name: np.broadcast_to(seed, (len(samples), *seed.shape[1:]))}
-    for node in reversed(network.nodes[1:]):
-        if node.name in gradients:
-            pulled = node.op.gradient(gradients[node.name], *(values[name] for name in node.inputs))
-            for source, part in zip(node.inputs, pulled, strict=True):
-                gradients[source] = gradients[source] + part if source in gradients else part
-    affine = [node for node, _ in network.affine()]
-    return Linearisation(
-        {node.name: values[node.inputs[0]] for node in affine}, {node.name: gradients[node.name] for node in affine}
-    )
+    seed = (np.eye(eps.size) / eps[:, None]).reshape(1, eps.size, *network.output_shape)
+    live = {network.output.name: np.broadcast_to(seed, (len(samples), *seed.shape[1:]))}
+    inputs: dict[str, Reals] = {}
+    gradients: dict[str, Reals] = {}
+    for node in reversed(network.nodes[first:]):
+        here = live.pop(node.name, None)
+        if here is None:
+            continue
+        if node.name in names:
+            inputs[node.name], gradients[node.name] = values[node.inputs[0]], here
+        pulled = node.op.gradient(here, *(values[name] for name in node.inputs))
+        for source, part in zip(node.inputs, pulled, strict=True):
+            live[source] = live[source] + part if source in live else part
+    return Linearisation(inputs, gradients)
+
+
+def flippable(network: Network) -> list[str]:
+    """Dense nodes with one position: the others' weights stay at their nearest codes."""
+    dense = (node.name for node, op in network.affine() if isinstance(op, Dense))
+    return [name for name in dense if len(network.shapes[name]) == 1]
 
 
 def sample_box(box: Interval, count: int, seed: int = 0) -> Reals:
@@ -78,7 +112,8 @@ def cancel_errors(
 
     Each weight ends at one of the two grid points beside its float value.
     """
-    dense = {node.name: op for node, op in network.affine() if op.kind == "dense"}
+    names = set(flippable(network)) & set(linearisation.inputs)
+    dense = {node.name: op for node, op in network.affine() if node.name in names}
     layers = [_Layer(rounded[name], op.kernel, op.bias, linearisation, name) for name, op in dense.items()]
     parts = [layer.error() for layer in layers]
     residual = sum(parts, np.zeros(1))

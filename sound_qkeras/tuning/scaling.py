@@ -46,7 +46,9 @@ def scaling(network: Network, box: Interval, eps: Reals) -> dict[str, Indices]:
     """Exponents that save bits for inputs in the box, without the layers that need none."""
     if network.parameter_count > MOST_PARAMETERS:
         return {}
-    found = choose_exponents(network, linearise(network, sample_box(box, SAMPLES), eps))
+    paths = rescalable(network)
+    names = {*paths, *(end for ends in paths.values() for end in ends)}
+    found = choose_exponents(network, linearise(network, sample_box(box, SAMPLES), eps, names))
     return {name: shifts for name, shifts in found.items() if np.any(shifts)}
 
 
@@ -56,11 +58,12 @@ def choose_exponents(network: Network, linearisation: Linearisation) -> dict[str
     layers = {
         node.name: _Layer(
             np.abs(op.kernel),
-            np.sqrt(np.mean(linearisation.inputs[node.name] ** 2, axis=0)),
-            np.sqrt(np.mean(np.sum(linearisation.gradients[node.name] ** 2, axis=1), axis=0)),
+            _root_mean_square(linearisation.inputs[node.name]),
+            _root_mean_square(linearisation.gradients[node.name])
+            * np.sqrt(linearisation.gradients[node.name].shape[1]),
         )
         for node, op in network.affine()
-        if op.kind == "dense"
+        if node.name in linearisation.inputs
     }
     exponents = {name: np.zeros(layers[name].kernel.shape[1], np.int64) for name in readers}
     for _ in range(SWEEPS):
@@ -74,6 +77,11 @@ def choose_exponents(network: Network, linearisation: Linearisation) -> dict[str
         if not moved:
             break
     return exponents
+
+
+def _root_mean_square(x: Reals) -> Reals:
+    """Per channel, over samples, outputs and positions."""
+    return np.sqrt(np.mean(x.reshape(-1, x.shape[-1]) ** 2, axis=0))
 
 
 def _shift(before: _Layer, after: _Layer, shifts: Indices) -> tuple[_Layer, _Layer]:

@@ -198,10 +198,25 @@ class Range:
     def __neg__(self) -> Range:
         return Range(-self.upper, -self.lower)
 
+    def __mul__(self, other: Range) -> Range:
+        ends = [a * b for a in (self.lower, self.upper) for b in (other.lower, other.upper)]
+        lower, upper = ends[0], ends[0]
+        for end in ends[1:]:
+            lower, upper = lower.minimum(end), upper.maximum(end)
+        return Range(lower, upper)
+
+    def __getitem__(self, index: Any) -> Range:
+        return Range(self.lower[index], self.upper[index])
+
     @property
     def width(self) -> Dyadic:
         """Upper minus lower end."""
         return self.upper - self.lower
+
+    @property
+    def middle(self) -> Dyadic:
+        """The middle of both ends."""
+        return (self.lower + self.upper).halved()
 
     def magnitude(self) -> Dyadic:
         """The largest absolute value of a member."""

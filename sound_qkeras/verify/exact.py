@@ -16,12 +16,31 @@ import numpy.typing as npt
 
 from sound_qkeras.errors import InputError, VerificationError
 from sound_qkeras.fixed_point import Format
-from sound_qkeras.network.graph import Network, Node
-from sound_qkeras.network.ops import AffineCodes, Dense, Input, Op, Relu, Reshape
+from sound_qkeras.network.graph import Network, Node, size_of
+from sound_qkeras.network.ops import (
+    Add,
+    AffineCodes,
+    AveragePool,
+    Concatenate,
+    Conv,
+    Crop,
+    Dense,
+    Input,
+    MaxPool,
+    Multiply,
+    Op,
+    Pad,
+    Permute,
+    Relu,
+    Reshape,
+    Scale,
+    Upsample,
+)
 from sound_qkeras.network.quantized import QuantizedNetwork
 from sound_qkeras.verify.dyadic import Dyadic, Integers, Range
-from sound_qkeras.verify.exact_moves import ExactMove
-from sound_qkeras.verify.exact_ops import ExactDense, ExactRelu, Meaning
+from sound_qkeras.verify.exact_merges import ExactAdd, ExactConcatenate, ExactMultiply
+from sound_qkeras.verify.exact_moves import ExactMaxPool, ExactMove
+from sound_qkeras.verify.exact_ops import ExactAffine, ExactRelu, Meaning
 from sound_qkeras.verify.exact_tensors import ExactFacts, ExactRows
 
 
@@ -37,7 +56,7 @@ def exact_bound(
         quantized: the network and its fixed-point twin.
         lower: lower ends of the box, shape `input_shape`, taken as the exact values of the float64 numbers.
         upper: upper ends of the box.
-        max_parameters: refuse larger networks, which would take long.
+        max_parameters: refuse larger networks, which would take long; a weight counts once per position it is used at.
 
     Returns:
         A bound for each output, flattened.
@@ -46,7 +65,7 @@ def exact_bound(
         InputError: the box is not finite, is empty or has another shape; or the network is too large.
         VerificationError: a rounding point or an accumulator may overflow its format, or an operation is unknown here.
     """
-    count = quantized.network.parameter_count
+    count = _matrix_entries(quantized.network)
     if count > max_parameters:
         raise InputError(
             f"the exact proof is for networks of up to {max_parameters} parameters, this one has {count}; "
@@ -54,6 +73,11 @@ def exact_bound(
         )
     proof = _Proof(quantized, _box(quantized, lower, upper))
     return proof.facts[quantized.network.output.name].difference.magnitude().fractions()
+
+
+def _matrix_entries(network: Network) -> int:
+    """Parameters, each as often as it is used."""
+    return sum(size_of(network.shapes[node.name]) * op.fan_in + op.bias.size for node, op in network.affine())
 
 
 def exact_error(quantized: QuantizedNetwork, x: npt.ArrayLike) -> list[Fraction]:
@@ -136,7 +160,15 @@ def _box(quantized: QuantizedNetwork, lower: npt.ArrayLike, upper: npt.ArrayLike
 
 
 # Exact types: a kind derived from a known one would not have its meaning.
-MEANINGS: dict[type[Op], type[Meaning]] = {Dense: ExactDense, Relu: ExactRelu, Reshape: ExactMove}
+MEANINGS: dict[type[Op], type[Meaning]] = {
+    **dict.fromkeys((AveragePool, Conv, Dense, Scale), ExactAffine),
+    **dict.fromkeys((Reshape, Permute, Crop, Pad, Upsample), ExactMove),
+    Add: ExactAdd,
+    Concatenate: ExactConcatenate,
+    MaxPool: ExactMaxPool,
+    Multiply: ExactMultiply,
+    Relu: ExactRelu,
+}
 
 
 def meaning_of(node: Node, quantized: QuantizedNetwork) -> Meaning:

@@ -12,6 +12,7 @@ from sound_qkeras.errors import VerificationError
 from sound_qkeras.network.graph import Node
 from sound_qkeras.network.quantized import QuantizedNetwork
 from sound_qkeras.verify.dyadic import Dyadic, Integers, Range
+from sound_qkeras.verify.exact_matrices import coefficients
 from sound_qkeras.verify.exact_tensors import ExactFacts, ExactRows
 
 # Slopes of the chords of undecided ReLUs are cut to this many bits; any slope in [0, 1] is sound.
@@ -64,20 +65,29 @@ def no_rest(rows: ExactRows) -> Range:
     return Range.point(Dyadic.zeros(rows.value.shape[0]))
 
 
-class ExactDense(Meaning):
-    """One Dense layer; kernels are `(outputs, inputs)`."""
+class ExactAffine(Meaning):
+    """One affine layer as a matrix, `(outputs, inputs)`."""
 
     def __init__(self, node: Node, quantized: QuantizedNetwork) -> None:
         """Parameters, integers, residuals and radii as exact numbers."""
         super().__init__(node, quantized)
-        arrays, codes = node.op.arrays(), quantized.parameters[node.name]
-        self.kernel, self.bias = Dyadic.of(arrays["kernel"]).T, Dyadic.of(arrays["bias"])
-        self.fixed_kernel = Dyadic.codes(codes.kernel, codes.kernel_format.fractional_bits).T
-        self.fixed_bias = Dyadic.codes(codes.bias, codes.bias_format.fractional_bits)
-        self.residual, self.bias_residual = self.fixed_kernel - self.kernel, self.fixed_bias - self.bias
+        arrays, codes, shapes = node.op.arrays(), quantized.parameters[node.name], quantized.network.shapes
+        entries = coefficients(node, shapes[node.inputs[0]], shapes[node.name])
+
+        def matrix(kernel: Dyadic) -> Dyadic:
+            return Dyadic(np.append(kernel.numbers.reshape(-1), [0]), kernel.bits)[entries]  # `NONE` is the last
+
+        def vector(bias: Dyadic) -> Dyadic:
+            positions = entries.shape[0] // codes.bias.size
+            return Dyadic(np.tile(bias.numbers.reshape(-1), positions), bias.bits)
+
+        self.kernel, self.bias = matrix(Dyadic.of(arrays["kernel"])), vector(Dyadic.of(arrays["bias"]))
         self.kernel_bits, self.bias_bits = codes.kernel_format.fractional_bits, codes.bias_format.fractional_bits
-        self.kernel_radius = Dyadic.of(arrays["kernel_radius"]).T if "kernel_radius" in arrays else None
-        self.bias_radius = Dyadic.of(arrays["bias_radius"]) if "bias_radius" in arrays else None
+        self.fixed_kernel = matrix(Dyadic.codes(codes.kernel, self.kernel_bits))
+        self.fixed_bias = vector(Dyadic.codes(codes.bias, self.bias_bits))
+        self.residual, self.bias_residual = self.fixed_kernel - self.kernel, self.fixed_bias - self.bias
+        self.kernel_radius = matrix(Dyadic.of(arrays["kernel_radius"])) if "kernel_radius" in arrays else None
+        self.bias_radius = vector(Dyadic.of(arrays["bias_radius"])) if "bias_radius" in arrays else None
 
     def slack(self, x: Range) -> Dyadic | None:
         """How far the parameters' radii may move each output, or None where the parameters are exact."""

@@ -160,27 +160,43 @@ def _round(result: Propagation, node: Node) -> None:
 
 
 def _needs_substitution(network: Network, node: Node) -> bool:
-    """Whether a ReLU reads this sum and correlations through an earlier relaxation could help it."""
+    """Whether an operation that is relaxed reads this sum, and correlations before it could help it."""
     if not node.op.accumulates or size_of(network.shapes[node.name]) > WIDEST_SUBSTITUTION:
         return False
-    return any(isinstance(reader.op, Relu) for reader in network.readers[node.name]) and network.relaxed[node.name]
+    return bool(network.relaxed_by[node.name]) and network.mixed[node.name]
 
 
 def _identity_rows(result: Propagation, node: Node, chosen: np.ndarray) -> Reals:
     """Unit rows for the chosen neurons, shape `(boxes, chosen, *shape)`."""
     boxes = result.facts[node.name].value.shape[0]
     shape = result.network.shapes[node.name]
-    rows = np.eye(size_of(shape))[chosen].reshape(len(chosen), *shape)
-    return np.broadcast_to(rows, (boxes, *rows.shape))
+    rows = np.zeros((len(chosen), size_of(shape)))
+    rows[np.arange(len(chosen)), chosen] = 1.0
+    return np.broadcast_to(rows.reshape(len(chosen), *shape), (boxes, len(chosen), *shape))
+
+
+def _substituted(result: Propagation, node: Node, chosen: np.ndarray, *, difference: bool) -> Interval:
+    """The chosen values, or their differences, pulled back to the input, as many at a time as fit in memory."""
+    network, boxes = result.network, result.facts[node.name].value.shape[0]
+    count = max(1, BATCH_NUMBERS // (boxes * _widest(network)))
+    found: list[Interval] = []
+    for start in range(0, len(chosen), count):
+        rows = _identity_rows(result, node, chosen[start : start + count])
+        found.append(result.substitute(node.name, Rows(None, rows) if difference else Rows(rows, None)))
+    return Interval(*(np.concatenate([getattr(part, end) for part in found], axis=1) for end in ("lower", "upper")))
+
+
+def _widest(network: Network) -> int:
+    return max(size_of(shape) for shape in network.shapes.values())
 
 
 def _tighter_value(result: Propagation, node: Node, value: Interval) -> Interval:
     if not _needs_substitution(result.network, node):
         return value
-    chosen = _undecided(value)
+    chosen = _chosen(result.network, node, value)
     if chosen.size == 0:
         return value
-    found = result.substitute(node.name, Rows(_identity_rows(result, node, chosen), None))
+    found = _substituted(result, node, chosen, difference=False)
     return _intersect_at(value, chosen, found)
 
 
@@ -188,15 +204,17 @@ def _tighter_difference(result: Propagation, node: Node, difference: Interval) -
     if not _needs_substitution(result.network, node):
         return difference
     value, fixed, _ = result.facts[node.name].pair()
-    chosen = np.union1d(_undecided(value), _undecided(fixed))
+    chosen = np.union1d(*(_chosen(result.network, node, range_) for range_ in (value, fixed)))
     if chosen.size == 0:
         return difference
-    found = result.substitute(node.name, Rows(None, _identity_rows(result, node, chosen)))
+    found = _substituted(result, node, chosen, difference=True)
     return _intersect_at(difference, chosen, found)
 
 
-def _undecided(value: Interval) -> np.ndarray:
-    """Flat indices of neurons whose sign is open in at least one box."""
+def _chosen(network: Network, node: Node, value: Interval) -> np.ndarray:
+    """Flat indices of the values worth pulling back: for ReLUs those whose sign is open in at least one box."""
+    if network.relaxed_by[node.name] - {Relu.kind}:
+        return np.arange(size_of(network.shapes[node.name]))
     open_sign = (value.lower < 0.0) & (value.upper > 0.0)
     return np.flatnonzero(open_sign.reshape(value.shape[0], -1).any(axis=0))
 
@@ -222,7 +240,7 @@ def output_difference(result: Propagation) -> tuple[Interval, dict[str, Rows]]:
 
 def numbers_per_box(network: Network) -> int:
     """Most coefficients one box needs at a time."""
-    widest = max(size_of(shape) for shape in network.shapes.values())
+    widest = _widest(network)
     substituted = [size_of(network.shapes[node.name]) for node in network.nodes if _needs_substitution(network, node)]
     rows = max([size_of(network.output_shape), *substituted])
     return widest * rows

@@ -417,12 +417,15 @@ def test_batches_with_nan_are_reported(data):
     assert "training batches hold NaN" in str(sound.error)
 
 
-def test_two_inputs_are_reported(data):
+def test_two_inputs_are_observed_in_one_box(data):
     sources = [keras.Input((3,)), keras.Input((3,))]
     model, sound = compiled(keras.Model(sources, LAYERS.Dense(1)(LAYERS.concatenate(sources)))), sound_quant()
-    history = fit(model, [data[0], data[0]], data[1], callbacks=[sound])
-    assert len(history.history["loss"]) == 2
-    assert sound.error is not None
+    x = data[0].astype(np.float32)
+    fit(model, [x, 2.0 * x], data[1], callbacks=[sound])
+    assert sound.error is None
+    found = sound.result.certificate.box
+    assert np.array_equal(found.lower, np.concatenate([x.min(axis=0), 2.0 * x.min(axis=0)]))
+    assert np.array_equal(found.upper, np.concatenate([x.max(axis=0), 2.0 * x.max(axis=0)]))
     assert_untouched(model)
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from sound_qkeras.errors import UnsupportedLayerError
+from sound_qkeras.hls.writers.affine import AveragePoolWriter, ConvWriter, DenseWriter, ScaleWriter
 from sound_qkeras.hls.writers.base import Constant, OpWriter
-from sound_qkeras.hls.writers.dense import DenseWriter
 from sound_qkeras.hls.writers.elementwise import ReluWriter, ReshapeWriter
 from sound_qkeras.network import Node
 
-WRITERS: dict[str, OpWriter] = {writer.kind: writer for writer in (DenseWriter(), ReluWriter(), ReshapeWriter())}
+_AFFINE: tuple[OpWriter, ...] = (DenseWriter(), ConvWriter(), AveragePoolWriter(), ScaleWriter())
+WRITERS: dict[str, OpWriter] = {writer.kind: writer for writer in (*_AFFINE, ReluWriter(), ReshapeWriter())}
 
 
 def writer_for(node: Node) -> OpWriter:

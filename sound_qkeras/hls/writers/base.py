@@ -33,7 +33,7 @@ class Constant:
 class OpWriter(ABC):
     """The code of one kind of operation.
 
-    Templates are found by name: `<target>/<kind>.<style>.j2`, or `<target>/<kind>.j2` where the style is no matter.
+    Templates are found by name: `<target>/<template>.<style>.j2`, or `<target>/<template>.j2` where the style is no matter.
     """
 
     kind: ClassVar[str]
@@ -45,6 +45,10 @@ class OpWriter(ABC):
     @abstractmethod
     def exact_format(self, quantized: QuantizedNetwork, node: Node, *inputs: Tensor) -> Format:
         """A format that holds every exact result inside the box, given the inputs' types."""
+
+    def template(self, layer: Layer, options: Options) -> str:
+        """Name of the template."""
+        return self.kind
 
     def constants(self, layer: Layer, options: Options) -> tuple[Constant, ...]:
         """The arrays that go to `weights.h`."""

@@ -1,10 +1,10 @@
-"""Affine operations `y = A(kernel) x + bias`, and Dense as the first of them.
+"""Affine operations `y = A(kernel) x + bias`: all that is the same for Dense, convolutions, average pooling and scaling.
 
 With `dW = W_q - W`, `db = b_q - b` and `d = x_q - x` the difference of the two networks obeys, exactly,
 
     y_q - y = A(W_q) d + A(dW) x + db,
 
-so all that is needed of a concrete layer is its linear operator and the operator's transpose.
+so all that is needed of a concrete layer is its linear operator and the operator's transpose, both linear in the kernel too.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import numpy.typing as npt
 from sound_qkeras.errors import ModelError
 from sound_qkeras.fixed_point import Codes, Format, from_codes, scaled
 from sound_qkeras.interval import Interval, exact_difference, gamma, inflate, read_only
-from sound_qkeras.network.ops.base import Facts, Op, Reals, Remainder, Rows, Shape, contract
+from sound_qkeras.network.ops.base import Facts, Op, Reals, Remainder, Rows, Shape, charge, shift_codes
 from sound_qkeras.network.pickling import Rebuilt
 
 
@@ -79,7 +79,7 @@ class Affine(Op):
 
     Args:
         kernel: float64 centre of the kernel in Keras' own layout.
-        bias: float64 centre of the bias, one entry per output channel (the last axis of the result).
+        bias: float64 centre of the bias, broadcast against the result: one entry per output channel, its last axis.
         kernel_radius, bias_radius: how far the exact parameters may lie from the centres, elementwise; None where the
             centres are exact, which they are for float32 parameters nothing was folded into.
     """
@@ -102,18 +102,28 @@ class Affine(Op):
                 raise ModelError(f"{name} holds {count} values that are NaN or infinite; retrain or repair the model")
             if name.startswith("kernel") and array.shape != self.kernel.shape:
                 raise ModelError(f"{name} has shape {array.shape}, expected {self.kernel.shape}")
-            if name.startswith("bias") and array.shape != self.kernel.shape[-1:]:
-                raise ModelError(f"{name} has shape {array.shape}, expected {self.kernel.shape[-1:]}")
+            if name.startswith("bias") and array.shape != self.bias_shape:
+                raise ModelError(f"{name} has shape {array.shape}, expected {self.bias_shape}")
+
+    @property
+    def bias_shape(self) -> Shape:
+        """Shape of the bias: one number per output channel, the last axis of the kernel and of the result."""
+        return self.kernel.shape[-1:]
 
     @property
     @abstractmethod
     def fan_in(self) -> int:
-        """Products summed into one output."""
+        """Products summed into one output, or more."""
 
     @property
     @abstractmethod
     def fan_out(self) -> int:
-        """Outputs one input reaches."""
+        """Outputs one input reaches, or more."""
+
+    @property
+    def multiplications(self) -> int:
+        """Multiplications for one output, those with padding included."""
+        return self.fan_in
 
     @abstractmethod
     def apply(self, kernel: Reals, x: Reals) -> Reals:
@@ -211,7 +221,7 @@ class Affine(Op):
                 + np.abs(parameters.bias_residual)
             )
             size = inflate(rounding * size + self._slack(parameters, x), 2 * self.fan_in + 8)
-            self._charge(remainder, a, parameters.bias_residual, size)
+            charge(remainder, a, np.broadcast_to(parameters.bias_residual, size.shape[1:])[None], size)
         if rows.value is not None:
             p = rows.value
             pulled = self.transpose(self.kernel, p)
@@ -221,14 +231,9 @@ class Affine(Op):
                 size = size + self.apply(self.kernel_radius, x.magnitude)
             if self.bias_radius is not None:
                 size = size + self.bias_radius
-            self._charge(remainder, p, self.bias, inflate(size, 2 * self.fan_in + 8))
+            size = inflate(size, 2 * self.fan_in + 8)
+            charge(remainder, p, np.broadcast_to(self.bias, size.shape[1:])[None], size)
         return (Rows(value, difference),)
-
-    def _charge(self, remainder: Remainder, rows: Reals, bias: Reals, size: Reals) -> None:
-        """Add `rows . bias`, and `|rows| . size` for what this step rounded or only encloses."""
-        output = size.shape[1:]
-        constant = contract(rows, np.broadcast_to(bias, output)[None])
-        remainder.add(constant, inflate(contract(np.abs(rows), size), int(np.prod(output))))
 
     def gradient(self, rows: Reals, *inputs: Reals) -> tuple[Reals, ...]:
         """The transposed operator."""
@@ -249,7 +254,7 @@ class Affine(Op):
         if codes[0].dtype != np.float64:
             kind = codes[0].dtype
             total = self.apply(integers.kernel.astype(kind), codes[0])
-            return _shifted(total, shifts[0]) + _shifted(integers.bias.astype(kind), shifts[1])
+            return shift_codes(total, shifts[0]) + shift_codes(integers.bias.astype(kind), shifts[1])
         kernel = scaled(integers.kernel.astype(np.float64), shifts[0])
         return self.apply(kernel, codes[0]) + scaled(integers.bias.astype(np.float64), shifts[1])
 
@@ -291,41 +296,3 @@ class Affine(Op):
             "bias_radius": self.bias_radius,
         }
         return {name: array for name, array in named.items() if array is not None}
-
-
-def _shifted(codes: npt.NDArray[Any], shift: int) -> npt.NDArray[Any]:
-    """`codes * 2**shift`; int64 sums are known to fit, so what would be shifted further than int64 goes is zero."""
-    return codes * (1 << shift if codes.dtype == object or shift < 62 else 0)
-
-
-@dataclass(frozen=True, eq=False)
-class Dense(Affine):
-    """`y = x @ kernel + bias` on the last axis, kernel `(inputs, outputs)`."""
-
-    kind: ClassVar[str] = "dense"
-
-    def output_shape(self, *input_shapes: Shape) -> Shape:
-        """The input's shape with its last axis replaced."""
-        if len(input_shapes) != 1 or len(input_shapes[0]) != 1 or input_shapes[0][-1] != self.kernel.shape[0]:
-            raise ModelError(
-                f"a dense kernel {self.kernel.shape} expects inputs ({self.kernel.shape[0]},), got {input_shapes}"
-            )
-        return (self.kernel.shape[1],)
-
-    @property
-    def fan_in(self) -> int:
-        """Inputs of the layer."""
-        return self.kernel.shape[0]
-
-    @property
-    def fan_out(self) -> int:
-        """Outputs of the layer."""
-        return self.kernel.shape[1]
-
-    def apply(self, kernel: Reals, x: Reals) -> Reals:
-        """`x @ kernel`, as one matrix product over all leading axes."""
-        return (x.reshape(-1, kernel.shape[0]) @ kernel).reshape(*x.shape[:-1], kernel.shape[1])
-
-    def transpose(self, kernel: Reals, y: Reals) -> Reals:
-        """`y @ kernel.T`."""
-        return self.apply(kernel.T, y)

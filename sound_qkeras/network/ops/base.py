@@ -14,7 +14,8 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from sound_qkeras.interval import TINY, Interval, sum_up
+from sound_qkeras.fixed_point import scaled
+from sound_qkeras.interval import TINY, Interval, gamma, inflate, sum_up
 from sound_qkeras.network.pickling import Rebuilt
 
 Reals = npt.NDArray[np.float64]
@@ -100,6 +101,45 @@ def contract(rows: Reals, vector: Reals) -> Reals:
     boxes, count = rows.shape[:2]
     flat = vector.reshape(vector.shape[0], -1, 1)
     return (rows.reshape(boxes, count, -1) @ flat)[..., 0]
+
+
+def charge(remainder: Remainder, rows: Reals, constant: Reals, size: Reals) -> None:
+    """Add `rows . constant`, and `|rows| . size` for what a step rounded or only encloses.
+
+    Args:
+        remainder: what it is added to; the rounding of summing `constant` must be part of `size`.
+        rows: the linear forms, `(boxes, rows, *shape)`.
+        constant: `(boxes or 1, *shape)`.
+        size: nonnegative, `(boxes or 1, *shape)`.
+    """
+    terms = int(np.prod(size.shape[1:]))
+    remainder.add(contract(rows, constant), inflate(contract(np.abs(rows), size), terms))
+
+
+def charge_sums(remainder: Remainder, rows: Rows, count: int, value: Reals, difference: Reals | None) -> None:
+    """Charge the rounding of adding up to `count` coefficients into one.
+
+    Args:
+        remainder: what it is added to.
+        rows: the linear forms before they are added up.
+        count: how many at most.
+        value: largest absolute values of what each coefficient stands before, `(boxes, *shape)` like the rows.
+        difference: the same for difference rows.
+    """
+    for part, size in ((rows.value, value), (rows.difference, difference)):
+        if part is not None and size is not None:
+            terms = int(np.prod(size.shape[1:]))
+            remainder.widen(inflate(gamma(count) * contract(np.abs(part), size), terms + 4))
+
+
+def shift_codes(codes: npt.NDArray[Any], shift: int) -> npt.NDArray[Any]:
+    """`codes * 2**shift` for a shift that is not negative, in the codes' own type.
+
+    Int64 results are known to fit, so what would be shifted further than int64 goes is zero.
+    """
+    if codes.dtype == np.float64:
+        return scaled(codes, shift)
+    return codes * (1 << shift if codes.dtype == object or shift < 62 else 0)
 
 
 class Op(Rebuilt, ABC):

@@ -1,0 +1,117 @@
+"""What Keras' convolution and average pooling layers mean, 1D and 2D."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from sound_qkeras.errors import UnsupportedLayerError
+from sound_qkeras.interval import Interval, Reals
+from sound_qkeras.keras_io.layers import Parts, Reader, activation, stored
+from sound_qkeras.keras_io.pieces import Linear, Shape
+from sound_qkeras.network.ops import AveragePool, Conv, Reshape
+from sound_qkeras.network.ops.window import Padding, causal_padding, same_padding
+
+
+def read_conv(layer: Any, shape: Shape) -> Parts:
+    """Kernel and bias, then the inline activation."""
+    check_channels_last(layer)
+    kernel = stored(layer, "kernel", layer.kernel)
+    return (("", _linear(layer, shape, kernel, layer.groups)), *activation(layer, "_"))
+
+
+def read_depthwise(layer: Any, shape: Shape) -> Parts:
+    """Every channel by itself: a convolution with as many groups as channels."""
+    check_channels_last(layer)
+    return (("", _depthwise(layer, shape, layer.use_bias)), *activation(layer, "_"))
+
+
+def read_separable(layer: Any, shape: Shape) -> Parts:
+    """A depthwise convolution without bias, then one of single positions: two layers with weights."""
+    check_channels_last(layer)
+    first = _depthwise(layer, shape, biased=False)
+    kernel = stored(layer, "pointwise_kernel", layer.pointwise_kernel)
+    ones = (1,) * (len(shape) - 1)
+    bias = stored(layer, "bias", layer.bias) if layer.use_bias else np.zeros(kernel.shape[-1])
+    last = _conv(first.output_shape, kernel, bias, ones, ones, ((0, 0),) * len(ones), 1)
+    return (("_depthwise", first), ("_pointwise", last), *activation(layer, "_"))
+
+
+def read_average_pooling(layer: Any, shape: Shape) -> Parts:
+    """Windows reach beyond the input with `same`, but only what is inside counts."""
+    check_channels_last(layer)
+    sizes, strides = sizes_of(layer.pool_size), sizes_of(layer.strides)
+    padding = _padding(layer.padding, shape[:-1], sizes, strides, (1,) * len(sizes))
+    return (("", AveragePool.of(shape, sizes, strides, padding)),)
+
+
+def read_global_average_pooling(layer: Any, shape: Shape) -> Parts:
+    """One window over everything; the axes it leaves are dropped unless the layer keeps them."""
+    check_channels_last(layer)
+    ones = (1,) * (len(shape) - 1)
+    pool = AveragePool.of(shape, shape[:-1], ones, ((0, 0),) * len(ones))
+    if layer.keepdims:
+        return (("", pool),)
+    return (("", pool), ("_flat", Reshape((*ones, shape[-1]), shape[-1:])))
+
+
+def check_channels_last(layer: Any) -> None:
+    """Refuse the other order of axes.
+
+    Raises:
+        UnsupportedLayerError: the layer's channels come first.
+    """
+    if getattr(layer, "data_format", None) == "channels_first":  # some 1D layers know no other order
+        raise UnsupportedLayerError(
+            layer.name,
+            f"{type(layer).__name__} with data_format='channels_first'",
+            "channels_last",
+            "rebuild the model with channels_last",
+        )
+
+
+def _depthwise(layer: Any, shape: Shape, biased: bool) -> Linear:
+    kernel = stored(layer, "depthwise_kernel", layer.depthwise_kernel)
+    kernel = kernel.reshape(*kernel.shape[:-2], 1, -1)
+    return _linear(layer, shape, kernel, shape[-1], biased=biased)
+
+
+def _linear(layer: Any, shape: Shape, kernel: Reals, groups: int, biased: bool | None = None) -> Linear:
+    biased = layer.use_bias if biased is None else biased
+    bias = stored(layer, "bias", layer.bias) if biased else np.zeros(kernel.shape[-1])
+    axes = len(shape) - 1
+    # Depthwise layers keep some of their settings for two axes even where they have one.
+    strides, dilation = sizes_of(layer.strides)[:axes], sizes_of(layer.dilation_rate)[:axes]
+    padding = _padding(layer.padding, shape[:-1], kernel.shape[:axes], strides, dilation)
+    return _conv(shape, kernel, bias, strides, dilation, padding, groups)
+
+
+def _conv(
+    shape: Shape, kernel: Reals, bias: Reals, strides: Shape, dilation: Shape, padding: Padding, groups: int
+) -> Linear:
+    build = partial(Conv, input_shape=shape, strides=strides, dilation=dilation, padding=padding, groups=groups)
+    output = build(kernel, bias).output_shape(shape)
+    padded = any(map(sum, padding))
+    return Linear(Interval.point(kernel), Interval.point(bias), shape, output, build, groups, padded)
+
+
+def _padding(kind: str, sizes: Shape, kernel: Shape, strides: Shape, dilation: Shape) -> Padding:
+    if kind.lower() == "same":
+        return same_padding(sizes, kernel, strides, dilation)
+    return causal_padding(kernel, dilation) if kind.lower() == "causal" else ((0, 0),) * len(sizes)
+
+
+def sizes_of(setting: Any) -> Shape:
+    """A size, or one for each axis, as a tuple."""
+    return tuple(int(size) for size in np.atleast_1d(setting))
+
+
+CONVOLUTIONS: dict[str, Reader] = {
+    **dict.fromkeys(("Conv1D", "Conv2D"), read_conv),
+    **dict.fromkeys(("DepthwiseConv1D", "DepthwiseConv2D"), read_depthwise),
+    **dict.fromkeys(("SeparableConv1D", "SeparableConv2D"), read_separable),
+    **dict.fromkeys(("AveragePooling1D", "AveragePooling2D"), read_average_pooling),
+    **dict.fromkeys(("GlobalAveragePooling1D", "GlobalAveragePooling2D"), read_global_average_pooling),
+}

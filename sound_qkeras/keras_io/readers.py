@@ -1,0 +1,10 @@
+"""The table of all layer kinds that can be read."""
+
+from __future__ import annotations
+
+from sound_qkeras.keras_io import convolutions, layers, merges, structural
+from sound_qkeras.keras_io.layers import Reader
+
+READERS: dict[str, Reader] = layers.READERS | convolutions.CONVOLUTIONS | structural.STRUCTURAL
+# Every layer kind that can be read.
+KINDS = frozenset(READERS) | frozenset(merges.MERGES)

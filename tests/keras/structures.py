@@ -1,0 +1,111 @@
+"""Keras models with residuals, gates, concatenations, pooling and several inputs and outputs; weights are random."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from .models import LAYERS, keras, randomise
+
+
+def residual() -> Any:
+    x = LAYERS.Input((6, 5, 2), name="image")
+    y = LAYERS.Conv2D(3, 3, padding="same", activation="relu")(x)
+    z = LAYERS.Conv2D(3, 3, padding="same")(y)
+    z = LAYERS.ReLU()(LAYERS.Add()([z, y]))
+    z = LAYERS.MaxPooling2D(2)(z)
+    return keras.Model(x, LAYERS.Dense(2)(LAYERS.Flatten()(z)))
+
+
+def squeeze_and_excite() -> Any:
+    x = LAYERS.Input((4, 4, 3))
+    y = LAYERS.Conv2D(4, 1, activation="relu")(x)
+    gate = LAYERS.GlobalAveragePooling2D(keepdims=True)(y)
+    gate = LAYERS.Conv2D(2, 1, activation="relu")(gate)
+    gate = LAYERS.Conv2D(4, 1, activation="relu")(gate)
+    y = LAYERS.Multiply()([y, gate])
+    return keras.Model(x, LAYERS.Dense(2)(LAYERS.GlobalMaxPooling2D()(y)))
+
+
+def concatenated() -> Any:
+    x = LAYERS.Input((8, 3))
+    a = LAYERS.Conv1D(2, 3, padding="same", activation="relu")(x)
+    b = LAYERS.MaxPooling1D(3, strides=1, padding="same")(x)
+    y = LAYERS.Concatenate()([a, b, x])
+    y = LAYERS.ZeroPadding1D((1, 2))(LAYERS.Cropping1D((2, 1))(y))
+    y = LAYERS.Permute((2, 1))(LAYERS.UpSampling1D(2)(y))
+    return keras.Model(x, LAYERS.Dense(3)(LAYERS.Flatten()(y)))
+
+
+def image_moves() -> Any:
+    x = LAYERS.Input((5, 4, 2))
+    y = LAYERS.ZeroPadding2D(((1, 0), (2, 1)))(x)
+    y = LAYERS.Conv2D(2, 2, activation="relu")(y)
+    y = LAYERS.UpSampling2D((2, 1))(LAYERS.Cropping2D(((1, 1), (0, 2)))(y))
+    y = LAYERS.MaxPooling2D((3, 2), strides=(2, 1), padding="same")(y)
+    y = LAYERS.Concatenate(axis=1)([y, LAYERS.ReLU()(y)])
+    return keras.Model(x, LAYERS.Dense(2)(LAYERS.Flatten()(LAYERS.Permute((3, 1, 2))(y))))
+
+
+def arithmetic() -> Any:
+    x = LAYERS.Input((6,))
+    a, b, c = (LAYERS.Dense(4, activation=one)(x) for one in ("relu", None, "relu"))
+    parts = [
+        LAYERS.Subtract()([a, b]),
+        LAYERS.Average()([a, b]),
+        LAYERS.Average()([a, b, c]),
+        LAYERS.Maximum()([a, b, c]),
+        LAYERS.Minimum()([a, b]),
+        LAYERS.Multiply()([a, b, c]),
+        LAYERS.Add()([b, b]),
+    ]
+    return keras.Model(x, LAYERS.Dense(2)(LAYERS.Concatenate()(parts)))
+
+
+def broadcast() -> Any:
+    x = LAYERS.Input((3, 4))
+    row = LAYERS.Dense(4)(LAYERS.Flatten()(x))
+    y = LAYERS.Add()([x, row])
+    y = LAYERS.Subtract()([y, LAYERS.RepeatVector(3)(row)])
+    y = LAYERS.Multiply()([y, LAYERS.Reshape((3, 1))(LAYERS.Dense(3, activation="relu")(row))])
+    y = LAYERS.GlobalMaxPooling1D()(y)
+    return keras.Model(x, LAYERS.Dense(2)(y))
+
+
+def several_ends() -> Any:
+    image, state = LAYERS.Input((4, 3, 1), name="image"), LAYERS.Input((3,), name="state")
+    y = LAYERS.Flatten()(LAYERS.MaxPooling2D(2)(LAYERS.Conv2D(2, 2, activation="relu")(image)))
+    y = LAYERS.Concatenate()([y, LAYERS.BatchNormalization()(state)])
+    y = LAYERS.SpatialDropout1D(0.5)(LAYERS.Reshape((1, -1))(LAYERS.GaussianNoise(0.1)(y)))
+    y = LAYERS.Dense(4, activation="relu", name="trunk")(LAYERS.Flatten()(y))
+    steer = LAYERS.Dense(2, name="steer")(y)
+    kind = LAYERS.Dense(3, activation="softmax", name="kind")(y)
+    grid = LAYERS.Reshape((2, 2), name="grid")(LAYERS.Add()([y, LAYERS.Dense(4)(state)]))
+    return keras.Model([image, state], [steer, kind, grid])
+
+
+def nested() -> Any:
+    a, b = LAYERS.Input((3,)), LAYERS.Input((3,))
+    inner = keras.Model([a, b], [LAYERS.Dense(2)(LAYERS.Add()([a, b])), LAYERS.Subtract()([a, b]), LAYERS.Dense(9)(b)])
+    x = LAYERS.Input((3,))
+    first, second, _ = inner([LAYERS.Dense(3, activation="relu")(x), x])
+    return keras.Model(x, LAYERS.Dense(2)(LAYERS.Concatenate()([first, second])))
+
+
+BUILDERS: tuple[Callable[[], Any], ...] = (
+    residual, squeeze_and_excite, concatenated, image_moves, arithmetic, broadcast, several_ends, nested,
+)  # fmt: skip
+
+
+def build(builder: Callable[[], Any], seed: int = 3) -> Any:
+    """The model with every weight random."""
+    keras.backend.clear_session()
+    model = builder()
+    randomise(model, seed)
+    return model
+
+
+def samples(model: Any, count: int = 40, seed: int = 5) -> list[np.ndarray]:
+    """Random float32 samples from -1 to 1 for every input of a model."""
+    rng = np.random.default_rng(seed)
+    return [rng.uniform(-1, 1, (count, *tensor.shape[1:])).astype(np.float32) for tensor in model.inputs]
