@@ -1,7 +1,8 @@
 """What a fixed-point network costs, estimated from its integers alone. No tool is run, so no number here is a tool's.
 
-For a layer with kernel codes w of W bits, input codes of X bits, an accumulator of A bits, and P output positions (1
-for Dense; a convolution uses its kernel once per position):
+For a layer with kernel codes w of W bits (its channel's own where channels have formats, and in BRAM and DSP the widest
+channel's), input codes of X bits, an accumulator of A bits, and P output positions (1 for Dense; a convolution uses its
+kernel once per position):
 
     products          P * (number of nonzero w)
     multiplier bits   products * W * X
@@ -149,30 +150,32 @@ def dsp_slices(weight: Format, source: Format) -> int:
 
 def _affine(quantized: QuantizedNetwork, node: Node, reuse_factor: int, magnitude: float) -> LayerCost:
     codes = quantized.parameters[node.name]
-    kernel, weight = codes.kernel, codes.kernel_format
+    kernel = codes.channel_codes
+    widest = max(codes.own_formats, key=lambda output: output.word_length)
     source = _format_read(quantized, node)
     accumulator = quantized.accumulators.get(node.name)
     sum_bits = math.ceil(math.log2(magnitude + 1.0)) + 1 if accumulator is None else accumulator.word_length
     positions = size_of(quantized.network.shapes[node.name]) // kernel.shape[-1]
-    nonzero = int(np.count_nonzero(kernel))
+    nonzero = np.count_nonzero(kernel.reshape(-1, kernel.shape[-1]), axis=0)
+    words = np.array([output.word_length for output in codes.own_formats])
     chains = np.maximum(csd_digits(kernel) - 1, 0)
     widths = source.word_length + np.frexp(np.abs(kernel).astype(np.float64))[1]
-    terms = np.count_nonzero(kernel.reshape(-1, kernel.shape[-1]), axis=0) + (codes.bias != 0)
+    terms = nonzero + (codes.bias != 0)
     sums = positions * int(np.maximum(terms - 1, 0).sum())
-    products = positions * nonzero
+    products = positions * int(nonzero.sum())
     return LayerCost(
         node=node.name,
         kind=node.op.kind,
         weights=kernel.size,
-        nonzero_weights=nonzero,
+        nonzero_weights=int(nonzero.sum()),
         products=products,
-        multiplier_bits=products * weight.word_length * source.word_length,
+        multiplier_bits=positions * int(nonzero @ words) * source.word_length,
         constant_adders=positions * int(chains.sum()),
         sum_adders=sums,
         adder_bits=positions * int((chains * widths).sum()) + sums * sum_bits + _rounding_bits(quantized, node),
-        memory_bits=kernel.size * weight.word_length + codes.bias.size * codes.bias_format.word_length,
-        bram=bram_blocks(kernel.size, weight.word_length) + bram_blocks(codes.bias.size, codes.bias_format.word_length),
-        dsp=math.ceil(products / reuse_factor) * dsp_slices(weight, source),
+        memory_bits=kernel.size // words.size * codes.channel_bits + codes.bias.size * codes.bias_format.word_length,
+        bram=bram_blocks(kernel.size, widest.word_length) + bram_blocks(codes.bias.size, codes.bias_format.word_length),
+        dsp=math.ceil(products / reuse_factor) * dsp_slices(widest, source),
     )
 
 

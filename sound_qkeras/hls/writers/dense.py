@@ -65,9 +65,26 @@ def codes_of(layer: Layer) -> AffineCodes:
     return layer.quantized.parameters[layer.node.name]
 
 
+def stored_format(codes: AffineCodes) -> Format:
+    """The format that kernel codes are declared with.
+
+    Where channels have formats it holds the codes of every one of them; the point is that of a channel without a shift.
+    """
+    if codes.channel_formats is None:
+        return codes.kernel_format
+    low, high = min(f.min_code for f in codes.own_formats), max(f.max_code for f in codes.own_formats)
+    return Format.for_codes(low, high, codes.kernel_format.fractional_bits)
+
+
 def _alignment(layer: Layer) -> Alignment:
     bits = layer.source.format.fractional_bits
     return Alignment.of(codes_of(layer), bits, layer.output.exact.fractional_bits)
+
+
+def sum_shifts(layer: Layer) -> Codes:
+    """How far the sum of each output's products is shifted left before the bias is added."""
+    products = _alignment(layer).products
+    return np.zeros(layer.output.size, np.int64) if products is None else codes_of(layer).channel_shifts + products
 
 
 def accumulator_of(quantized: QuantizedNetwork, node: Node) -> Format:
@@ -111,10 +128,18 @@ class DenseWriter(OpWriter):
         """Kernel and bias; the kernel is `[input][output]` where the loop over outputs is the inner one."""
         codes = codes_of(layer)
         inner = options.target == "hls" and options.style == "loops"
-        kernel: Codes = codes.kernel if inner else np.ascontiguousarray(codes.kernel.T)
+        own = codes.channel_codes
+        kernel: Codes = own if inner else np.ascontiguousarray(own.T)
         order = "[input][output]" if inner else "[output][input]"
         name = layer.identifier
-        found = [Constant(f"{name}_w", kernel, codes.kernel_format, f"kernel of {layer.node.name} {order}")]
+        what = f"kernel of {layer.node.name} {order}"
+        if codes.channel_formats is not None:
+            what += ", each output in a step of its own, of which the finest is named"
+        found = [Constant(f"{name}_w", kernel, stored_format(codes), what)]
+        if codes.channel_formats is not None and options.style == "loops":
+            shifts = sum_shifts(layer)
+            held = Format.for_codes(0, int(shifts.max()), 0)
+            found.append(Constant(f"{name}_s", shifts, held, f"left shift of each output's sum in {layer.node.name}"))
         if codes.bias.any():
             found.append(Constant(f"{name}_b", codes.bias, codes.bias_format, f"bias of {layer.node.name} [output]"))
         return tuple(found)
@@ -128,7 +153,9 @@ class DenseWriter(OpWriter):
         return {
             **verilog,
             "align": _alignment(layer),
-            "kernel_format": codes.kernel_format,
+            "channels": codes.own_formats if codes.channel_formats is not None else None,
+            "shifts": sum_shifts(layer).tolist(),
+            "kernel_format": stored_format(codes),
             "bias_format": codes.bias_format,
             "terms": [np.flatnonzero(row).tolist() for row in kernel] if straight else [],
             "biased": codes.bias.astype(bool).tolist() if straight else [],
@@ -140,8 +167,7 @@ class DenseWriter(OpWriter):
 
     def needed_bits(self, layer: Layer) -> int:
         """Bits of a signed integer that holds the exact results, and in which no aligning shift is out of range."""
-        align = _alignment(layer)
-        return max(super().needed_bits(layer), 1 + max(align.products or 0, align.bias or 0))
+        return max(super().needed_bits(layer), 1 + max(int(sum_shifts(layer).max()), _alignment(layer).bias or 0))
 
     def statements(self, layer: Layer) -> int:
         """One per weight that is not zero."""
