@@ -186,6 +186,19 @@ def test_a_read_only_directory_is_found_before_the_work(capfd, here, monkeypatch
 
 
 @pytest.mark.solver
+@pytest.mark.slow
+@pytest.mark.parametrize("flag", ["round_output", "per_channel"])
+def test_quantize_with_formats_of_other_kinds(capfd, here, stub, flag):
+    assert main(quantize_arguments(**{flag: ()})) == OK
+    capfd.readouterr()
+    result = sq.load("out")
+    rounded = stub.output.name in result.quantized.formats
+    own = [codes.channel_formats is not None for codes in result.quantized.parameters.values()]
+    assert (rounded, all(own), any(own)) == ((True, False, False) if flag == "round_output" else (False, True, True))
+    assert main(["verify", "out"]) == OK
+
+
+@pytest.mark.solver
 def test_quantize(capfd, here, stub):
     assert main(quantize_arguments(eps="1e-2", box=("-1,-2,-1e-1", "1"))) == OK
     out, err = capfd.readouterr()

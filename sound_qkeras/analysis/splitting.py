@@ -110,6 +110,8 @@ def settle(state: Splitting, shape: tuple[int, ...], *, target: float, max_leave
 
     Bounds of a leaf depend a little on the others in its batch, which decide which neurons are looked at closely.
     """
+    if state.leaves.size == 1:
+        return state
     state = Splitting(state.quantized, state.eps, state.boxes.copy())
     while True:
         leaves = state.boxes.leaves_in_order

@@ -134,12 +134,12 @@ class DenseWriter(OpWriter):
         name = layer.identifier
         what = f"kernel of {layer.node.name} {order}"
         if codes.channel_formats is not None:
-            what += ", each output in a step of its own, of which the finest is named"
+            what += " (each output with a step of its own: the finest one is named)"
         found = [Constant(f"{name}_w", kernel, stored_format(codes), what)]
         if codes.channel_formats is not None and options.style == "loops":
             shifts = sum_shifts(layer)
             held = Format.for_codes(0, int(shifts.max()), 0)
-            found.append(Constant(f"{name}_s", shifts, held, f"left shift of each output's sum in {layer.node.name}"))
+            found.append(Constant(f"{name}_s", shifts, held, f"left shifts of the sums of {layer.node.name} [output]"))
         if codes.bias.any():
             found.append(Constant(f"{name}_b", codes.bias, codes.bias_format, f"bias of {layer.node.name} [output]"))
         return tuple(found)
