@@ -67,6 +67,8 @@ class SoundQuant(keras.callbacks.Callback):
         solver: str = "highs",
         keep_architecture: bool = False,
         rescale_units: bool = True,
+        round_output: bool = False,
+        per_channel: bool = False,
         progress: Progress | None = None,
     ) -> None:
         """Check everything that can be checked without a model.
@@ -85,6 +87,8 @@ class SoundQuant(keras.callbacks.Callback):
             keep_architecture: keep units that are proved dead and layers that could be merged, as
                 `sound_qkeras.quantize` does.
             rescale_units: let hidden units be multiplied by powers of two, as `sound_qkeras.quantize` does.
+            round_output: round the output too.
+            per_channel: formats of its own for every output channel, as for `sound_qkeras.quantize`.
             progress: called with a stage's name and the fraction of it that is done, during every run.
 
         Raises:
@@ -107,6 +111,8 @@ class SoundQuant(keras.callbacks.Callback):
             "solver": solver,
             "keep_architecture": keep_architecture,
             "rescale_units": rescale_units,
+            "round_output": round_output,
+            "per_channel": per_channel,
             "progress": progress,
         }
         self.result: Result | None = None

@@ -70,6 +70,11 @@ KeepArchitecture = Annotated[
 ]
 Rescale = Annotated[bool, typer.Option(help="Let hidden units be multiplied by powers of two, which saves bits.")]
 
+RoundOutput = Annotated[bool, typer.Option("--round-output", help="Round the output too, to the fewest bits.")]
+PerChannel = Annotated[
+    bool, typer.Option("--per-channel", help="Formats of its own for each output channel of a layer; not for QKeras.")
+]
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line.
@@ -122,6 +127,8 @@ def quantize(
     word_lengths: WordLengths = (2, 48),
     keep_architecture: KeepArchitecture = False,
     rescale: Rescale = True,
+    round_output: RoundOutput = False,
+    per_channel: PerChannel = False,
 ) -> None:
     """Quantise a trained model within a tolerance that is proved for every input in a box."""
     with _clear_errors(f"; '{out}' is as it was"):
@@ -150,6 +157,8 @@ def quantize(
                 word_lengths=word_lengths,
                 keep_architecture=keep_architecture,
                 rescale_units=rescale,
+                round_output=round_output,
+                per_channel=per_channel,
                 box_source=source,
                 progress=progress,
             )

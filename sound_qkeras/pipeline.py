@@ -49,6 +49,8 @@ def quantize(
     solver: str = "highs",
     keep_architecture: bool = False,
     rescale_units: bool = True,
+    round_output: bool = False,
+    per_channel: bool = False,
     seed: int = 0,
     box_source: str = "given",
     progress: Progress | None = None,
@@ -65,13 +67,17 @@ def quantize(
         box: the inputs: `(lower, upper)` as numbers or arrays, or samples that span it.
         margin: widens a box made from samples (or given) by this share of its width, on every side.
         cost: "weight_bits", "total_bits", "bit_operations", or a callable `(group, word_length) -> float`.
-        word_lengths: fewest and most bits of a weight or result.
+        word_lengths: fewest and most bits of a weight or result; with `per_channel`, single channels may have fewer.
         effort: "fast", "normal", "max", or a time budget in seconds.
         solver: a MILP solver that Pyomo finds by name: "highs", "cbc", "scip", "gurobi".
         keep_architecture: keep every layer and unit; otherwise hidden units that are proved dead on the box are dropped,
             and those proved always active are replaced by fewer where that saves weights. The function is the same.
         rescale_units: let hidden units be multiplied by powers of two, which changes no output and saves bits; False keeps
             every weight as it was trained.
+        round_output: round the output too, to the fewest bits that leave the weights as they are or nearly so; without it the
+            last layer returns its exact sum.
+        per_channel: give the weights of every output channel a format of their own, for C++, C and Verilog. QKeras, which has
+            one format for a kernel, gets the same values in the one that holds them all.
         seed: of the search for the worst observed error.
         box_source: where the box came from, for the certificate.
         progress: called with a stage's name and the fraction of it that is done.
@@ -98,7 +104,19 @@ def quantize(
         rewrite = Rewrite(reductions)
         if rescale_units:
             rewrite = replace(rewrite, exponents=scaling(rewrite.apply(trained), region, tolerance))
-        outcome = Search(rewrite.apply(trained), region, tolerance, goal, budget, word_lengths, solver, report).run()
+        search = Search(
+            rewrite.apply(trained),
+            region,
+            tolerance,
+            goal,
+            budget,
+            word_lengths,
+            solver,
+            report,
+            round_output=round_output,
+            per_channel=per_channel,
+        )
+        outcome = search.run()
         quantized = replace(outcome.quantized, trained=trained, rewrite=rewrite)
         report("prove", 0.0)
         certificate = certify(

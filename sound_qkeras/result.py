@@ -34,6 +34,7 @@ class FormatRow:
     """The format of one tensor and the range proved for it.
 
     `kind` is "weight", "bias", "activation" or "accumulator"; the range of a weight or bias is that of its values.
+    A weight's format holds all channels; `Result.channel_formats` has their own.
     """
 
     layer: str
@@ -91,6 +92,11 @@ class Result:
                     _row(node.layer, node.name, "activation", self.quantized.formats[node.name], np.array(proved))
                 )
         return tuple(rows)
+
+    @property
+    def channel_formats(self) -> Mapping[str, tuple[Format, ...]]:
+        """Per layer with weights, by node, the format of each output channel's weights; all alike unless asked otherwise."""
+        return {name: codes.own_formats for name, codes in self.quantized.parameters.items()}
 
     @property
     def quantizer_config(self) -> dict[str, Any]:

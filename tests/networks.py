@@ -1,6 +1,7 @@
 """Random networks and their fixed-point twins, for any test that needs one."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -59,6 +60,16 @@ def quantized(
     bias_bits = kernel_bits + activation_bits if bias_bits is None else bias_bits
     parameters = {node.name: nearest(op, kernel_bits, bias_bits) for node, op in network.affine()}
     return with_parameters(network, ranges, parameters, dict.fromkeys(network.rounding_points, activation_bits))
+
+
+def by_channel(codes: AffineCodes, rng: np.random.Generator) -> AffineCodes:
+    """The kernel's columns cut to random coarser grids, each channel in the narrowest format that holds it."""
+    shifts = rng.integers(0, 5, codes.kernel.shape[1])
+    own = codes.kernel >> shifts
+    bits = codes.kernel_format.fractional_bits - shifts
+    ends = zip(own.min(axis=0).tolist(), own.max(axis=0).tolist(), bits.tolist(), strict=True)
+    formats = tuple(Format.for_codes(low, high, fraction) for low, high, fraction in ends)
+    return replace(codes, kernel=own << shifts, channel_formats=formats)
 
 
 def with_parameters(

@@ -186,6 +186,19 @@ def test_a_read_only_directory_is_found_before_the_work(capfd, here, monkeypatch
 
 
 @pytest.mark.solver
+@pytest.mark.slow
+@pytest.mark.parametrize("flag", ["round_output", "per_channel"])
+def test_quantize_with_formats_of_other_kinds(capfd, here, stub, flag):
+    assert main(quantize_arguments(**{flag: ()})) == OK
+    capfd.readouterr()
+    result = sq.load("out")
+    rounded = stub.output.name in result.quantized.formats
+    own = [codes.channel_formats is not None for codes in result.quantized.parameters.values()]
+    assert (rounded, all(own), any(own)) == ((True, False, False) if flag == "round_output" else (False, True, True))
+    assert main(["verify", "out"]) == OK
+
+
+@pytest.mark.solver
 def test_quantize(capfd, here, stub):
     assert main(quantize_arguments(eps="1e-2", box=("-1,-2,-1e-1", "1"))) == OK
     out, err = capfd.readouterr()
@@ -389,7 +402,7 @@ def test_the_whole_way_as_a_process(keras_model, tmp_path):
 @pytest.mark.keras
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5 file:UserWarning")
-@pytest.mark.parametrize("kind", ["unsupported layer", "nan weights", "two inputs", "truncated", "empty", "text"])
+@pytest.mark.parametrize("kind", ["unsupported layer", "nan weights", "truncated", "empty", "text"])
 def test_models_that_cannot_be_read(capfd, here, keras_model, kind):
     keras = pytest.importorskip("tf_keras")
     layers, whole = keras.layers, keras_model.read_bytes()
@@ -400,15 +413,12 @@ def test_models_that_cannot_be_read(capfd, here, keras_model, kind):
         model = keras.Sequential([layers.Input((3,)), layers.Dense(4, name="broken")])
         model.set_weights([np.full((3, 4), np.nan), np.zeros(4)])
         model.save(path)
-    elif kind == "two inputs":
-        sources = [layers.Input((3,)), layers.Input((3,))]
-        keras.Model(sources, [layers.Dense(1)(source) for source in sources]).save(path)
     else:
         path.write_bytes({"truncated": whole[: len(whole) // 2], "empty": b"", "text": b"hello"}[kind])
     capfd.readouterr()
     code, err = failure(capfd, *quantize_arguments(model="bad.h5"))
     assert code == BAD_INPUT
-    words = {"unsupported layer": "odd", "nan weights": "NaN", "two inputs": "2 inputs"}
+    words = {"unsupported layer": "odd", "nan weights": "NaN"}
     assert words.get(kind, "bad.h5") in err
     assert names(here) == ["bad.h5", "model.h5"]
 

@@ -13,7 +13,8 @@ import pytest
 import sound_qkeras as sq
 from sound_qkeras import pipeline
 from sound_qkeras.errors import InfeasibleError, SolverError, SoundQKerasError
-from sound_qkeras.network import Network
+from sound_qkeras.network import Network, Node
+from sound_qkeras.network.ops import Dense, Input
 from sound_qkeras.tuning import milp, search
 from sound_qkeras.tuning.groups import Group
 from sound_qkeras.verify.checker import check
@@ -66,10 +67,11 @@ def counted(result: sq.Result) -> None:
     for node in quantized.network.nodes:
         if node.name in quantized.parameters:
             codes = quantized.parameters[node.name]
-            weight += codes.kernel.size * codes.kernel_format.word_length
+            column_bits = sum(output.word_length for output in codes.own_formats)
+            weight += codes.kernel.shape[0] * column_bits
             bias += codes.bias.size * codes.bias_format.word_length
             assert read is not None
-            operations += codes.kernel.size * codes.kernel_format.word_length * read
+            operations += codes.kernel.shape[0] * column_bits * read
         read = words.get(node.name, read)
     activation = sum(np.prod(quantized.network.shapes[name]) * bits for name, bits in words.items())
     assert (cost.weight_bits, cost.bias_bits, cost.activation_bits) == (weight, bias, activation)
@@ -222,6 +224,67 @@ def test_the_answer_of_the_solver_is_close_to_the_optimum_of_its_model(cost):
     assert found.claimed_gap <= 2e-4
     assert found.gap < 0.1
     assert f"MILP within {found.gap:.2%} of its model's optimum" in result.summary()
+
+
+# Rounded outputs, and formats of single channels.
+
+
+@pytest.mark.parametrize("effort", ["fast", "normal"])
+@pytest.mark.parametrize("eps", [0.02, [1e-3, 0.1]])
+def test_a_rounded_output_stays_within_the_tolerance(effort, eps):
+    model = network(11)
+    result = quantize(model, eps, effort=effort, round_output=True)
+    confirm(model, result, eps)
+    output = result.quantized.formats[model.output.name]
+    least = np.min(eps)
+    assert 0.5 * output.step < least
+    assert output.fractional_bits <= np.ceil(-np.log2(least / 8))
+    assert output.word_length < result.quantized.accumulators["dense_1"].word_length
+    rows = [row for row in result.formats if row.node == "dense_1" and row.kind == "activation"]
+    assert [row.word_length for row in rows] == [output.word_length]
+    budget = [
+        row.bound for row in result.certificate.error_budget if (row.layer, row.kind) == ("dense_1", "activation")
+    ]
+    assert budget[0] >= 0.5 * output.step
+
+
+def test_an_output_too_long_for_the_words_allowed_is_refused():
+    with pytest.raises(InfeasibleError, match=r"round_output=False"):
+        quantize(network(11), 1e-6, word_lengths=(2, 12), round_output=True)
+
+
+def test_a_coarse_sum_is_not_given_bits_it_does_not_have():
+    """All weights are whole numbers or halves and inputs are few: the exact sum has one fractional bit or so."""
+    nodes = (Node("x", Input((2,)), (), "x"), Node("d", Dense(np.array([[1.0], [0.5]]), np.zeros(1)), ("x",), "d"))
+    model = Network(nodes)
+    result = quantize(model, 1.2, (-8.0, 8.0), round_output=True)
+    confirm(model, result, 1.2)
+    assert result.quantized.formats["d"].fractional_bits <= result.quantized.exact_bits["d"]
+
+
+@pytest.mark.parametrize("effort", ["fast", "normal"])
+def test_channels_have_fewer_bits_and_the_same_promise(effort):
+    model = network(12, (4, 12, 8, 2))
+    plain, own = (quantize(model, 1e-2, effort=effort, per_channel=value) for value in (False, True))
+    confirm(model, own, 1e-2)
+    assert own.cost.weight_bits < plain.cost.weight_bits
+    for codes in own.quantized.parameters.values():
+        assert codes.channel_formats is not None
+        assert len(codes.channel_formats) == codes.kernel.shape[1]
+    assert all(codes.channel_formats is None for codes in plain.quantized.parameters.values())
+
+
+def test_channels_have_no_more_bits_than_allowed():
+    result = quantize(network(13), 1e-3, effort="normal", word_lengths=(2, 14), per_channel=True, round_output=True)
+    words = [output.word_length for codes in result.quantized.parameters.values() for output in codes.own_formats]
+    assert max(words) <= 14
+
+
+def test_both_together_are_proved_on_the_leaves_as_they_are_written():
+    """Bounds of a leaf depend on its batch: once the final order of the leaves gave 1 % more than the search had seen."""
+    model = network(1, (4, 8, 8, 1))
+    result = quantize(model, 1e-2, effort="normal", per_channel=True, round_output=True)
+    confirm(model, result, 1e-2)
 
 
 # A solver that answers nonsense.

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sound_qkeras.interval import Interval, Reals
-from sound_qkeras.verify.split_tree import SplitTree
+from sound_qkeras.verify.split_tree import SplitTree, in_order
 
 Indices = npt.NDArray[np.int64]
 
@@ -54,6 +54,12 @@ class Bisection:
         """Numbers of the leaves, worst first."""
         found = np.flatnonzero(self.axes < 0)
         return found[np.argsort(-self.score[found], kind="stable")]
+
+    @property
+    def leaves_in_order(self) -> Indices:
+        """Numbers of the leaves in the order of the tree's sequence."""
+        order = np.array(in_order(self.axes.tolist(), self.first_child.tolist()))
+        return order[self.axes[order] < 0]
 
     @property
     def worst(self) -> float:

@@ -105,6 +105,23 @@ def refine(
     return state
 
 
+def settle(state: Splitting, shape: tuple[int, ...], *, target: float, max_leaves: int) -> Splitting:
+    """Measure all leaves in the order in which the proof will, and cut those above the target while leaves are left.
+
+    Bounds of a leaf depend a little on the others in its batch, which decide which neurons are looked at closely.
+    """
+    if state.leaves.size == 1:
+        return state
+    state = Splitting(state.quantized, state.eps, state.boxes.copy())
+    while True:
+        leaves = state.boxes.leaves_in_order
+        state.measure(leaves, shape)
+        open_leaves = leaves[state.boxes.score[leaves] > target]
+        if open_leaves.size == 0 or leaves.size + open_leaves.size > max_leaves:
+            return state
+        state.boxes.cut(open_leaves)
+
+
 def _measure_batch(quantized: QuantizedNetwork, boxes: Interval, eps: Reals) -> tuple[Reals, Indices]:
     """Each box's relative bound, and the axis to cut it along."""
     result = propagate(quantized.network, boxes, quantized)

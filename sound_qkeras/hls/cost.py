@@ -1,8 +1,8 @@
 """What a fixed-point network costs, estimated from its integers alone. No tool is run, so no number here is a tool's.
 
-For a layer with kernel codes w of W bits, input codes of X bits, an accumulator of A bits, and P output positions (1
-for Dense on one axis; a convolution uses its kernel once per position, padding included; pooling adds up its window and
-multiplies once):
+For a layer with kernel codes w of W bits (its channel's own where channels have formats, and in BRAM and DSP the widest
+channel's), input codes of X bits, an accumulator of A bits, and P output positions (1 for Dense on one axis; a convolution
+uses its kernel once per position, padding included; pooling adds up its window and multiplies once):
 
     products          P * (number of nonzero w)
     multiplier bits   products * W * X
@@ -151,7 +151,8 @@ def dsp_slices(weight: Format, source: Format) -> int:
 
 def _affine(quantized: QuantizedNetwork, node: Node, reuse_factor: int, magnitude: float) -> LayerCost:
     codes = quantized.parameters[node.name]
-    kernel, weight = codes.kernel, codes.kernel_format
+    kernel = codes.channel_codes
+    widest = max(codes.own_formats, key=lambda output: output.word_length)
     source = _format_read(quantized, node)
     accumulator = quantized.accumulators.get(node.name)
     sum_bits = math.ceil(math.log2(magnitude + 1.0)) + 1 if accumulator is None else accumulator.word_length
@@ -159,20 +160,22 @@ def _affine(quantized: QuantizedNetwork, node: Node, reuse_factor: int, magnitud
     uses, sums = _uses(quantized, node), _sum_adders(quantized, node)
     chains = np.maximum(csd_digits(kernel) - 1, 0)
     widths = source.word_length + np.frexp(np.abs(kernel).astype(np.float64))[1]
-    products = int(uses[kernel != 0].sum())
+    used = uses * (kernel != 0)
+    products = int(used.sum())
+    words = np.array([output.word_length for output in codes.own_formats])
     return LayerCost(
         node=node.name,
         kind=node.op.kind,
         weights=kernel.size,
         nonzero_weights=nonzero,
         products=products,
-        multiplier_bits=products * weight.word_length * source.word_length,
+        multiplier_bits=int((used * words).sum()) * source.word_length,
         constant_adders=int((uses * chains).sum()),
         sum_adders=sums,
         adder_bits=int((uses * chains * widths).sum()) + sums * sum_bits + _rounding_bits(quantized, node),
-        memory_bits=kernel.size * weight.word_length + codes.bias.size * codes.bias_format.word_length,
-        bram=bram_blocks(kernel.size, weight.word_length) + bram_blocks(codes.bias.size, codes.bias_format.word_length),
-        dsp=math.ceil(products / reuse_factor) * dsp_slices(weight, source),
+        memory_bits=kernel.size // words.size * codes.channel_bits + codes.bias.size * codes.bias_format.word_length,
+        bram=bram_blocks(kernel.size, widest.word_length) + bram_blocks(codes.bias.size, codes.bias_format.word_length),
+        dsp=math.ceil(products / reuse_factor) * dsp_slices(widest, source),
     )
 
 

@@ -76,7 +76,7 @@ def to_hls4ml(
     """Build an hls4ml project from the network's QKeras model and compare it with the simulator.
 
     hls4ml takes its Keras 2 path and `bit_exact=True`: widths then follow from the weights, and types round as QKeras
-    does. Whether that held is found out, not assumed.
+    does. Whether that held is found out, not assumed: hls4ml 1.3.0 truncates results that are rounded to whole numbers.
 
     Args:
         quantized: the network.

@@ -78,10 +78,12 @@ def _tensor(tensor: Tensor) -> dict[str, Any]:
 def _weights(quantized: QuantizedNetwork, name: str) -> dict[str, Any]:
     codes = quantized.parameters[name]
     accumulator = quantized.accumulators.get(name)
+    own = codes.channel_formats
     return {
         "node": name,
         "kernel_shape": list(codes.kernel.shape),
         "kernel_format": _format(codes.kernel_format),
+        **({} if own is None else {"channel_formats": [_format(output) for output in own]}),
         "bias_format": _format(codes.bias_format),
         "accumulator_format": None if accumulator is None else _format(accumulator),
         "nonzero_weights": int(np.count_nonzero(codes.kernel)),

@@ -36,7 +36,8 @@ def quantizer_config(quantized: QuantizedNetwork) -> QuantizerConfig:
     A layer with weights maps to its `kernel_quantizer` (`depthwise_quantizer`), `bias_quantizer` and, where its result is rounded,
     `activation_quantizer`; an activation layer to one string. The input layer's entry says how inputs are rounded:
     `model_quantize`, which can only replace layers, ignores it. The guarantee is about the model `to_qkeras` builds;
-    the model `model_quantize` makes does not round its input and keeps normalisation layers.
+    the model `model_quantize` makes does not round its input, nor its output before a final softmax or sigmoid, and keeps
+    normalisation layers. Kernels are per tensor there: formats of single channels are not in it, and change no value.
     """
     config: QuantizerConfig = {}
     for node in quantized.network.nodes:
@@ -52,6 +53,8 @@ def quantizer_config(quantized: QuantizedNetwork) -> QuantizerConfig:
 
 def _add_activation(config: QuantizerConfig, quantized: QuantizedNetwork, node: Node) -> None:
     """The node's rounding; a rectifier that is not rounded stays one, which QKeras has to be told."""
+    if node is quantized.network.output and quantized.network.head is not None:
+        return  # the layer keeps its softmax or sigmoid, whose place the rounding would take
     source = quantized.network.by_name[node.inputs[0]] if node.inputs else node
     inline = isinstance(source.op, Affine) and source.layer == node.layer
     entry = config.get(layer_name(quantized.network, source) if inline else node.layer)

@@ -192,18 +192,28 @@ def _twin_to_json(quantized: QuantizedNetwork) -> dict[str, Any]:
     return {
         "formats": {name: output.to_json() for name, output in quantized.formats.items()},
         "accumulators": {name: output.to_json() for name, output in quantized.accumulators.items()},
-        "parameters": {
-            name: {"kernel_format": codes.kernel_format.to_json(), "bias_format": codes.bias_format.to_json()}
-            for name, codes in quantized.parameters.items()
-        },
+        "parameters": {name: _formats_to_json(codes) for name, codes in quantized.parameters.items()},
         "rewrite": quantized.rewrite.to_json(),
         "saturating": sorted(quantized.saturating),
     }
 
 
+def _formats_to_json(codes: AffineCodes) -> dict[str, Any]:
+    formats: dict[str, Any] = {
+        "kernel_format": codes.kernel_format.to_json(),
+        "bias_format": codes.bias_format.to_json(),
+    }
+    if codes.channel_formats is not None:
+        formats["channel_formats"] = [output.to_json() for output in codes.channel_formats]
+    return formats
+
+
 def _codes_from_json(index: int, entry: Mapping[str, Any], arrays: Mapping[str, Array]) -> AffineCodes:
     kernel, bias = arrays[_key(index, "kernel_codes")], arrays[_key(index, "bias_codes")]
-    return AffineCodes(kernel, _format(entry["kernel_format"]), bias, _format(entry["bias_format"]))
+    channels = None
+    if "channel_formats" in entry:
+        channels = tuple(_format(channel) for channel in _list(entry["channel_formats"]))
+    return AffineCodes(kernel, _format(entry["kernel_format"]), bias, _format(entry["bias_format"]), channels)
 
 
 def _format(entry: Mapping[str, Any]) -> Format:

@@ -123,6 +123,8 @@ class QuantizedNetwork(Rebuilt):
         digest = hashlib.sha256()
         for name, codes in sorted(self.parameters.items()):
             digest.update(repr((name, codes.kernel_format, codes.bias_format, codes.kernel.shape)).encode())
+            if codes.channel_formats is not None:
+                digest.update(repr(codes.channel_formats).encode())
             digest.update(np.ascontiguousarray(codes.kernel).tobytes() + np.ascontiguousarray(codes.bias).tobytes())
         digest.update(repr((sorted(self.formats.items()), sorted(self.accumulators.items()))).encode())
         digest.update(json.dumps([self.rewrite.to_json(), sorted(self.saturating)], sort_keys=True).encode())
@@ -217,8 +219,32 @@ def _check_codes(node: Node, op: Affine, codes: AffineCodes) -> None:
             raise ModelError(
                 f"layer '{node.layer}' {kind}: a stored value has at most {MAX_WORD_LENGTH} bits, received {output}"
             )
-        if array.size and (int(array.min()) < output.min_code or int(array.max()) > output.max_code):
+        if not _fits(array, output):
             raise ModelError(f"layer '{node.layer}' {kind}: a code does not fit {output}")
+    _check_channels(node, codes)
+
+
+def _check_channels(node: Node, codes: AffineCodes) -> None:
+    """Every channel's own format must hold exactly the values of its column."""
+    if codes.channel_formats is None:
+        return
+    channels = codes.kernel.shape[-1]
+    if len(codes.channel_formats) != channels:
+        raise ModelError(f"layer '{node.layer}': {len(codes.channel_formats)} channel formats, expected {channels}")
+    columns = codes.kernel.reshape(-1, channels).T
+    for number, (output, column) in enumerate(zip(codes.channel_formats, columns, strict=True)):
+        shift = codes.kernel_format.fractional_bits - output.fractional_bits
+        fits = output.word_length <= MAX_WORD_LENGTH and 0 <= shift < INT64_SHIFTS
+        own = column >> shift if fits else column
+        if not (fits and np.array_equal(own << shift, column) and _fits(own, output)):
+            raise ModelError(
+                f"layer '{node.layer}' channel {number}: {output} does not hold the values that its codes have in "
+                f"{codes.kernel_format}"
+            )
+
+
+def _fits(codes: npt.NDArray[Any], output: Format) -> bool:
+    return not codes.size or (output.min_code <= int(codes.min()) and int(codes.max()) <= output.max_code)
 
 
 def as_integers(codes: npt.NDArray[Any], kind: type[Any]) -> npt.NDArray[Any]:

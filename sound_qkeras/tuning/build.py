@@ -13,18 +13,35 @@ from sound_qkeras.interval import Reals
 from sound_qkeras.network.graph import Network
 from sound_qkeras.network.ops import AffineCodes
 from sound_qkeras.network.quantized import QuantizedNetwork
-from sound_qkeras.tuning.groups import Group
+from sound_qkeras.network.rescale import Indices
+from sound_qkeras.tuning.groups import Bits
 from sound_qkeras.verify.proof import with_margin
 
 
 @dataclass(frozen=True)
 class Parameters:
-    """Integers of one affine node before a format is put around them."""
+    """Integers of one affine node before a format is put around them.
+
+    Where output channels have fractional bits of their own, `channel_bits`, each column of codes is a multiple of its step.
+    """
 
     kernel: Codes
     kernel_bits: int
     bias: Codes
     bias_bits: int
+    channel_bits: Indices | None = None
+
+    @property
+    def step(self) -> Reals:
+        """One unit in the last place of each output channel's weights."""
+        own = np.full(self.kernel.shape[-1], self.kernel_bits) if self.channel_bits is None else self.channel_bits
+        return np.ldexp(1.0, -own)
+
+    def flipped(self, flips: Codes) -> Parameters:
+        """With so many steps added to each weight."""
+        if self.channel_bits is not None:
+            flips = flips << (self.kernel_bits - self.channel_bits)
+        return replace(self, kernel=self.kernel + flips)
 
     def to_codes(self) -> AffineCodes:
         """In the narrowest formats that hold them."""
@@ -33,16 +50,28 @@ class Parameters:
             Format.for_codes(int(self.kernel.min()), int(self.kernel.max()), self.kernel_bits),
             self.bias,
             Format.for_codes(int(self.bias.min()), int(self.bias.max()), self.bias_bits),
+            self._channel_formats(),
         )
 
+    def _channel_formats(self) -> tuple[Format, ...] | None:
+        if self.channel_bits is None:
+            return None
+        own = self.kernel >> (self.kernel_bits - self.channel_bits)
+        columns = own.reshape(-1, own.shape[-1])
+        ends = zip(columns.min(axis=0).tolist(), columns.max(axis=0).tolist(), self.channel_bits.tolist(), strict=True)
+        return tuple(Format.for_codes(low, high, bits) for low, high, bits in ends)
 
-def nearest(kernel: Reals, bits: int) -> Codes:
-    """Nearest codes of a kernel, half to even.
+
+def nearest(kernel: Reals, bits: int, channel_bits: Indices | None = None) -> Codes:
+    """Nearest codes of a kernel, half to even; each channel on a grid of its own where `channel_bits` are given.
 
     Raises:
         InputError: a code would need more than 53 bits.
     """
-    codes = to_grid(kernel, bits)
+    if channel_bits is None:
+        codes = to_grid(kernel, bits)
+    else:
+        codes = np.ldexp(np.rint(np.ldexp(kernel, channel_bits)), bits - channel_bits)
     if np.any(np.abs(codes) >= 2.0 ** (MAX_WORD_LENGTH - 1)):
         raise InputError(
             f"{bits} fractional bits need more than {MAX_WORD_LENGTH} bits for weights up to {np.abs(kernel).max():.3g}"
@@ -51,7 +80,7 @@ def nearest(kernel: Reals, bits: int) -> Codes:
 
 
 def round_parameters(
-    network: Network, bits: Mapping[Group, int], centers: Mapping[str, Reals]
+    network: Network, bits: Bits, centers: Mapping[str, Reals], offsets: Mapping[str, Indices] | None = None
 ) -> dict[str, Parameters]:
     """Nearest weights, and biases that absorb the mean weight error: `b_q = round(b - dW m)`, on average over positions.
 
@@ -59,20 +88,25 @@ def round_parameters(
         network: the float network.
         bits: fractional bits of every group.
         centers: for each affine node the point `m` of its input at which weight errors are compensated.
+        offsets: for some affine nodes, how many fractional bits more each output channel has than its group.
     """
     chosen = {(group.node, group.kind): value for group, value in bits.items()}
     found: dict[str, Parameters] = {}
     for node, op in network.affine():
         kernel_bits, bias_bits = chosen[node.name, "weight"], chosen[node.name, "bias"]
-        kernel = nearest(op.kernel, kernel_bits)
+        channel_bits = None
+        if offsets and node.name in offsets:
+            channel_bits = kernel_bits + offsets[node.name]
+            kernel_bits = int(channel_bits.max())
+        kernel = nearest(op.kernel, kernel_bits, channel_bits)
         residual = np.ldexp(kernel.astype(np.float64), -kernel_bits) - op.kernel
         shift = op.apply(residual, centers[node.name][None])[0]
         bias = nearest(op.bias - shift.reshape(-1, *op.bias.shape).mean(axis=0), bias_bits)
-        found[node.name] = Parameters(kernel, kernel_bits, bias, bias_bits)
+        found[node.name] = Parameters(kernel, kernel_bits, bias, bias_bits, channel_bits)
     return found
 
 
-def provisional(network: Network, bits: Mapping[Group, int], parameters: Mapping[str, Parameters]) -> QuantizedNetwork:
+def provisional(network: Network, bits: Bits, parameters: Mapping[str, Parameters]) -> QuantizedNetwork:
     """The network with rounding points as wide as formats get: for analysis, before the proved ranges narrow them."""
     formats = {
         group.node: Format(MAX_WORD_LENGTH, MAX_WORD_LENGTH - 1 - value, True)

@@ -21,7 +21,7 @@ class Cost:
     """Sizes of a fixed-point network.
 
     Args:
-        weight_bits: sum over weights of their word length.
+        weight_bits: sum over weights of their word length, which is the channel's own where channels have formats.
         bias_bits: the same over biases.
         activation_bits: sum over every rounded value, the input included, of its word length.
         bit_operations: sum over multiplications of weight bits times input bits.
@@ -48,12 +48,12 @@ def cost_of(quantized: QuantizedNetwork) -> Cost:
     weight = bias = operations = 0
     for node, op in network.affine():
         codes = quantized.parameters[node.name]
-        weight += op.kernel.size * codes.kernel_format.word_length
+        weight += op.kernel.size // op.kernel.shape[-1] * codes.channel_bits
         bias += op.bias.size * codes.bias_format.word_length
         products = size_of(network.shapes[node.name]) * op.multiplications
         lengths = {name: quantized.formats[name].word_length for name in sources_of(network, node.name)}
         read = sum(share * lengths[name] for name, share in sources_of(network, node.name).items())
-        operations += round(products * codes.kernel_format.word_length * read)
+        operations += round(products * codes.channel_bits * read / op.kernel.shape[-1])
     activation = sum(size_of(network.shapes[name]) * output.word_length for name, output in quantized.formats.items())
     return Cost(weight, bias, activation, operations)
 

@@ -12,6 +12,9 @@ from sound_qkeras.fixed_point import Format
 from sound_qkeras.interval import Interval
 from sound_qkeras.network.graph import Network, size_of
 
+# A choice of formats: fractional bits of every group.
+Bits = Mapping["Group", int]
+
 
 @dataclass(frozen=True)
 class Group:
@@ -32,8 +35,14 @@ class Group:
     products: int
 
 
-def groups_of(network: Network) -> tuple[Group, ...]:
-    """All groups of a network, in graph order."""
+def output_group(network: Network) -> Group:
+    """The network's results, where they are rounded."""
+    node = network.output
+    return Group(node.name, "activation", node.layer, size_of(network.output_shape), 0)
+
+
+def groups_of(network: Network, *, round_output: bool = False) -> tuple[Group, ...]:
+    """All groups of a network, in graph order, the results' one among them if they are to be rounded."""
     groups: list[Group] = []
     products = {node.name: size_of(network.shapes[node.name]) * op.multiplications for node, op in network.affine()}
     for name in network.rounding_points:
@@ -41,6 +50,8 @@ def groups_of(network: Network) -> tuple[Group, ...]:
         groups += [
             Group(name, "activation", network.by_name[name].layer, size_of(network.shapes[name]), round(readers))
         ]
+    if round_output:
+        groups.append(output_group(network))
     for node, op in network.affine():
         groups.append(Group(node.name, "weight", node.layer, op.kernel.size, products[node.name]))
         groups.append(Group(node.name, "bias", node.layer, op.bias.size, 0))

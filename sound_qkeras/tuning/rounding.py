@@ -12,7 +12,7 @@ discrepancy minimisation by greedy flips is our own, simpler than its relaxation
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -150,7 +150,7 @@ class _Layer:
         self, rounded: Parameters, kernel: Reals, bias: Reals, linearisation: Linearisation, name: str
     ) -> None:
         self.name, self.rounded = name, rounded
-        self.step = 2.0**-rounded.kernel_bits
+        self.step = rounded.step
         self.residual: Reals = from_codes(rounded.kernel, rounded.kernel_bits) - kernel
         self.bias_residual: Reals = from_codes(rounded.bias, rounded.bias_bits) - bias
         self.flips = np.zeros(kernel.shape, np.int64)
@@ -177,14 +177,14 @@ class _Layer:
     def change(self, at: int) -> Reals:
         """Change of the error if the weight is flipped, `(samples, outputs)`."""
         i, j = divmod(at, self.residual.shape[1])
-        step = self.step if self.residual[i, j] <= 0.0 else -self.step
+        step = self.step[j] if self.residual[i, j] <= 0.0 else -self.step[j]
         return step * self.inputs[:, i, None] * self.gradients[:, :, j]
 
     def flip(self, at: int) -> None:
         i, j = divmod(at, self.residual.shape[1])
         sign = 1 if self.residual[i, j] <= 0.0 else -1
-        self.residual[i, j] += sign * self.step
+        self.residual[i, j] += sign * self.step[j]
         self.flips[i, j] += sign
 
     def result(self) -> Parameters:
-        return replace(self.rounded, kernel=self.rounded.kernel + self.flips)
+        return self.rounded.flipped(self.flips)

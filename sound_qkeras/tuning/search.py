@@ -9,23 +9,26 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from sound_qkeras.analysis.splitting import Splitting, refine
+from sound_qkeras.analysis.splitting import Splitting, refine, settle
 from sound_qkeras.errors import InfeasibleError, SolverError
 from sound_qkeras.fixed_point import MAX_WORD_LENGTH, Format
 from sound_qkeras.interval import Interval, Reals
 from sound_qkeras.network.graph import Network
 from sound_qkeras.network.quantized import QuantizedNetwork
+from sound_qkeras.network.rescale import Indices
 from sound_qkeras.tuning.build import narrow, nearest, provisional, round_parameters
+from sound_qkeras.tuning.channels import spread_bits
 from sound_qkeras.tuning.costs import Objective
 from sound_qkeras.tuning.effort import Effort
 from sound_qkeras.tuning.gap import Solved, optimality
-from sound_qkeras.tuning.groups import Group, candidate_bits, extent, groups_of, sources_of
+from sound_qkeras.tuning.groups import Bits, Group, candidate_bits, extent, groups_of, output_group, sources_of
 from sound_qkeras.tuning.milp import Choices, Joint, solve
 from sound_qkeras.tuning.optimality import Optimality
+from sound_qkeras.tuning.output import coarsen_output, output_candidates
 from sound_qkeras.tuning.rounding import cancel_errors, linearise, sample_box
 from sound_qkeras.verify.certificate import BudgetRow
 from sound_qkeras.verify.proof import MARGIN, bound_leaves
@@ -57,6 +60,7 @@ class Attempt:
     relative: float
     cost: float
     sum_bits: float
+    offsets: Mapping[str, Indices]
 
 
 @dataclass(frozen=True)
@@ -82,6 +86,9 @@ class Search:
         word_lengths: tuple[int, int],
         solver: str,
         report: Report,
+        *,
+        round_output: bool = False,
+        per_channel: bool = False,
     ) -> None:
         """Prepare ranges, groups and candidates.
 
@@ -94,19 +101,25 @@ class Search:
             word_lengths: fewest and most bits of a word.
             solver: MILP solver by name.
             report: called with a stage's name and the fraction of it that is done.
+            round_output: round the output too, to few bits.
+            per_channel: give every output channel's weights fractional bits of their own in the end.
         """
         self.network, self.box, self.eps, self.goal, self.effort = network, box, eps, goal, effort
         self.solver, self.report = solver, report
-        self.deadline = time.monotonic() + effort.seconds
+        self.started = time.monotonic()
+        self.deadline = self.started + effort.seconds
         facts = propagate(network, box[None]).facts
         self.ranges = {name: found.value for name, found in facts.items()}
         self.centers = {node.name: self.ranges[node.inputs[0]].center[0] for node, _ in network.affine()}
-        self.groups = groups_of(network)
+        self.per_channel = per_channel
+        self.output = output_group(network) if round_output else None
+        self.groups = groups_of(network, round_output=round_output)
         self.word_lengths = word_lengths
         self.candidates = {group: self._candidates(group) for group in self.groups}
         self.linearisation = None
         if effort.samples:
             self.linearisation = linearise(network, sample_box(box, effort.samples), eps)
+        self.offsets: Mapping[str, Indices] = {}
         self.accumulator_bits = ACCUMULATOR_BITS[0]
         self.proved: list[Attempt] = []
         self.solved: list[Solved] = []
@@ -115,13 +128,15 @@ class Search:
     def _candidates(self, group: Group) -> list[int]:
         low, high = extent(self.network, group, self.ranges)
         shortest, longest = self.word_lengths
+        if group == self.output:
+            return output_candidates(low, high, float(self.eps.min()), longest)
         if group.kind == "bias":
             longest = min(MAX_WORD_LENGTH - 6, longest + 12)
         return candidate_bits(low, high, 1 if group.kind == "activation" else shortest, longest)
 
     def build(self, bits: Mapping[Group, int], *, aware: bool = True) -> QuantizedNetwork:
         """Integers for a choice of bits, in formats of provisional width."""
-        rounded = round_parameters(self.network, bits, self.centers)
+        rounded = round_parameters(self.network, bits, self.centers, self.offsets)
         if aware and self.linearisation is not None:
             rounded = cancel_errors(self.network, rounded, self.linearisation)
         return provisional(self.network, bits, rounded)
@@ -148,6 +163,14 @@ class Search:
         With `start`, the leaves of that attempt are used again, more of them are allowed, and a choice that they show to
         be hopeless is given up early.
         """
+        found = self.judge(bits, start)
+        self.closest = min(self.closest, found.relative)
+        if found.relative <= TARGET:
+            self.proved.append(found)
+        return found
+
+    def judge(self, bits: Bits, start: Attempt | None = None) -> Attempt:
+        """As `attempt`, without keeping what comes out."""
         quantized = self.build(bits)
         splitting = refine(
             quantized,
@@ -159,16 +182,17 @@ class Search:
             start=None if start is None else start.splitting,
             hopeless=start is not None,
         )
-        found = Attempt(dict(bits), quantized, splitting, splitting.worst, self.cost(bits), self._sum_bits(quantized))
-        self.closest = min(self.closest, found.relative)
-        if found.relative <= TARGET:
-            self.proved.append(found)
-        return found
+        sum_bits = self._sum_bits(quantized)
+        return Attempt(dict(bits), quantized, splitting, splitting.worst, self.cost(bits), sum_bits, self.offsets)
+
+    def accepts(self, found: Attempt) -> bool:
+        """Whether an attempt is proved and its sums fit the accumulator width now in force."""
+        return found.relative <= TARGET and found.sum_bits <= self.accumulator_bits
 
     @property
     def best(self) -> Attempt | None:
         """The cheapest attempt that was proved and whose sums fit the accumulator width now in force."""
-        fitting = [found for found in self.proved if found.sum_bits <= self.accumulator_bits]
+        fitting = [found for found in self.proved if self.accepts(found)]
         return min(fitting, key=lambda found: found.cost, default=None)
 
     def _sum_bits(self, quantized: QuantizedNetwork) -> float:
@@ -213,10 +237,25 @@ class Search:
         Raises:
             InfeasibleError: no choice of at most the allowed word length was proved within the tolerance.
         """
-        found = self._tune()
+        found = self._settled(self._tune())
+        if self.per_channel:
+            self.report("channels", 0.0)
+            found = self._settled(spread_bits(self, found), found)
+        if self.output is not None:
+            self.report("output", 0.0)
+            self.offsets = found.offsets
+            found = self._settled(coarsen_output(self, found, self.output), found)
+        self.offsets = found.offsets
         tree = found.splitting.tree
         final = narrow(found.quantized, bound_leaves(found.quantized, self.box, tree).ranges)
         return Outcome(final, tree, self._error_budget(found), optimality(self.solved, [f.bits for f in self.proved]))
+
+    def _settled(self, found: Attempt, fallback: Attempt | None = None) -> Attempt:
+        """The attempt with leaves on which it is proved in their final order, or what it started from."""
+        most = 2 * self.effort.most_leaves
+        splitting = settle(found.splitting, self.box.shape, target=TARGET, max_leaves=most)
+        settled = replace(found, splitting=splitting, relative=splitting.worst)
+        return settled if fallback is None or self.accepts(settled) else fallback
 
     def _error_budget(self, found: Attempt) -> tuple[BudgetRow, ...]:
         """The bound if only one group were rounded, on the leaves where the whole bound is largest."""

@@ -52,14 +52,19 @@ class SplitTree:
     @classmethod
     def from_children(cls, axes: Sequence[int], first_child: Sequence[int]) -> SplitTree:
         """Build from parallel lists: node i is cut along `axes[i]` into nodes `first_child[i]` and the one after it."""
-        order: list[int] = []
-        waiting = [0]
-        while waiting:
-            node = waiting.pop()
-            order.append(int(axes[node]))
-            if axes[node] >= 0:
-                waiting.extend((first_child[node] + 1, first_child[node]))
-        return cls(tuple(order))
+        return cls(tuple(int(axes[node]) for node in in_order(axes, first_child)))
+
+
+def in_order(axes: Sequence[int], first_child: Sequence[int]) -> list[int]:
+    """Numbers of the nodes of parallel lists in the order of the tree's sequence, and so of its leaves."""
+    order: list[int] = []
+    waiting = [0]
+    while waiting:
+        node = waiting.pop()
+        order.append(node)
+        if axes[node] >= 0:
+            waiting.extend((first_child[node] + 1, first_child[node]))
+    return order
 
 
 def bisect(lower: Reals, upper: Reals, axis: int) -> tuple[tuple[Reals, Reals], ...]:

@@ -1,5 +1,6 @@
 """Fixed-point networks with formats as odd as formats get, as Hypothesis strategies."""
 
+from dataclasses import replace
 from typing import Any
 
 import hypothesis.strategies as st
@@ -35,6 +36,21 @@ def draw_codes(draw: DrawFn, shape: tuple[int, ...], longest: int = 32) -> tuple
     narrow = Format.for_codes(int(codes.min()), int(codes.max()), fraction)
     spare = draw(st.sampled_from([0, 0, 3]))
     return codes, Format(narrow.word_length + spare, narrow.integer_bits + spare, narrow.signed)
+
+
+def draw_channels(draw: DrawFn, codes: AffineCodes) -> AffineCodes:
+    """The same with formats of its own for each output channel, at times wider than needed; or, mostly, as it was."""
+    if draw(st.integers(0, 2)):
+        return codes
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    shifts = rng.integers(0, draw(st.sampled_from([1, 4, 12])), codes.kernel.shape[1])
+    kernel = codes.kernel >> shifts << shifts
+    formats: list[Format] = []
+    for column, shift in zip(kernel.T >> shifts[:, None], shifts.tolist(), strict=True):
+        narrow = Format.for_codes(int(column.min()), int(column.max()), codes.kernel_format.fractional_bits - shift)
+        spare = int(rng.integers(0, 3))
+        formats.append(Format(narrow.word_length + spare, narrow.integer_bits + spare, narrow.signed))
+    return replace(codes, kernel=kernel, channel_formats=tuple(formats))
 
 
 def draw_box(draw: DrawFn, shape: tuple[int, ...]) -> tuple[Format, Box]:
@@ -82,7 +98,7 @@ def networks(draw: DrawFn, widest: int = 200, *, saturate: bool = True) -> Claim
         source, pair, bits = facts[node.inputs[0]], no_pair, fractions[node.inputs[0]]
         if isinstance(node.op, Dense):
             kernel, bias = draw_codes(draw, node.op.kernel.shape), draw_codes(draw, node.op.bias.shape)
-            parameters[node.name] = AffineCodes(*kernel, *bias)
+            parameters[node.name] = draw_channels(draw, AffineCodes(*kernel, *bias))
             pair = AffinePair(node.op, parameters[node.name])
         exact = node.op.fixed_interval(pair, source)
         bits = node.op.fractional_bits(pair, bits)

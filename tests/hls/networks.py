@@ -1,6 +1,7 @@
 """Small fixed networks for the tests of the exporter."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -56,3 +57,19 @@ def controller(file: Path, bits: int = 10) -> tuple[QuantizedNetwork, Box]:
             nodes.append(Node(f"relu_{index}", Relu(), (nodes[-1].name,), f"dense_{index}"))
     box = (data["lo"], data["hi"])
     return networks.quantized(Network(tuple(nodes)), box, bits, bits), box
+
+
+def channelled(round_output: bool = True) -> tuple[QuantizedNetwork, Box]:
+    """`steering` with formats of its own for each channel, one of them unsigned, and a rounded result."""
+    quantized, box = steering()
+    dense_kernel = np.array([[12, -6, 0, 0], [0, 30, -32, 0], [5, 0, 16, 0]])
+    steer_kernel = np.array([[3, -8], [0, 12], [-16, 0], [7, 4]])
+    codes, last = quantized.parameters["dense"], quantized.parameters["steer"]
+    own = (Format(5, 0, False), Format(6, 1, True), Format(3, 1, True), Format(1, 0, False))
+    steer = (Format(5, 1, True), Format(4, 2, True))
+    parameters = {
+        "dense": replace(codes, kernel=dense_kernel, channel_formats=own),
+        "steer": replace(last, kernel=steer_kernel, channel_formats=steer),
+    }
+    formats = {**quantized.formats, "steer": Format(6, 1, True)} if round_output else quantized.formats
+    return replace(quantized, parameters=parameters, formats=formats), box

@@ -21,7 +21,7 @@ from sound_qkeras.simulate import simulate_codes
 
 from .batch import run_together
 from .drawing import Claimed, networks
-from .networks import BOTH, STYLES, controller, dense, steering
+from .networks import BOTH, STYLES, channelled, controller, dense, steering
 
 pytestmark = [pytest.mark.hls, pytest.mark.slow]
 
@@ -153,6 +153,31 @@ def test_a_sum_wider_than_64_bits(tmp_path):
     assert simulate_codes(quantized, np.stack(box)).dtype == object
     for style in BOTH:
         assert compile_and_run(export_hls(quantized, tmp_path / style, box=box, style=style)).passed
+
+
+@pytest.mark.parametrize("round_output", [False, True])
+def test_channels_and_a_rounded_result(tmp_path, round_output):
+    """Every style gives the simulator's codes; a shift that is off by one is noticed."""
+    quantized, box = channelled(round_output)
+    folders = [export_hls(quantized, tmp_path / style, box=box, style=style) for style in BOTH]
+    changes = (("src/net.cpp", "sum <<= 4;", "sum <<= 3;"), ("src/weights.h", "0, 1, 4, 4", "0, 1, 3, 4"))
+    mutated = [changed(folder, *change) for folder, change in zip(folders, changes, strict=True)]
+    wrong = run_together([*folders, *mutated])
+    assert wrong[:2] == [0, 0]
+    assert min(wrong[2:]) > 0
+    for style in BOTH:
+        folder = export_hls(quantized, tmp_path / f"c_{style}", box=box, style=style, target="c")
+        assert compile_and_run(folder, flags=["-Werror"]).passed
+        assert compile_and_run(folder, flags=SANITIZED).passed
+
+
+def changed(folder: Path, file: str, old: str, new: str) -> Path:
+    """A copy with one place in one file changed."""
+    copy = Path(shutil.copytree(folder, f"{folder}_changed"))
+    text = (copy / file).read_text(encoding="utf-8")
+    assert text.count(old) == 1
+    (copy / file).write_text(text.replace(old, new), encoding="utf-8")
+    return copy
 
 
 def test_a_guarded_input_saturates_outside_its_format(tmp_path):

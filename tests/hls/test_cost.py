@@ -1,6 +1,7 @@
 """The analytic estimate against slow definitions of the same quantities."""
 
 import json
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from sound_qkeras.errors import InputError
 from sound_qkeras.hls.cost import bram_blocks, csd_digits, estimate
 
-from .networks import dense, steering
+from .networks import channelled, dense, steering
 
 
 def signed_digits(number: int) -> list[int]:
@@ -56,6 +57,19 @@ def test_every_quantity_of_a_small_network():
     assert relu.adder_bits == 4 * 6  # the rounding's increment
     assert cost.adders == cost.total("constant_adders") + cost.total("sum_adders")
     assert json.loads(json.dumps(cost.to_json()))["total"]["products"] == 13
+
+
+def test_channels_count_their_own_bits():
+    quantized, _ = channelled()
+    found = estimate(quantized)
+    first, last = (next(c for c in found.layers if c.node == name) for name in ("dense", "steer"))
+    assert first.multiplier_bits == 8 * (2 * 5 + 2 * 6 + 2 * 3)
+    assert first.memory_bits == 3 * (5 + 6 + 3 + 1) + 4 * 8
+    assert last.multiplier_bits == 6 * (3 * 5 + 3 * 4)
+    plain = replace(quantized.parameters["dense"], channel_formats=None)
+    whole = estimate(replace(quantized, parameters={**quantized.parameters, "dense": plain}))
+    assert whole.total("multiplier_bits") - found.total("multiplier_bits") == 8 * (6 * 6 - 28)
+    assert whole.total("constant_adders") == found.total("constant_adders")  # trailing zeros cost no adder
 
 
 def test_reuse_shares_multipliers():

@@ -18,7 +18,7 @@ from sound_qkeras.network import Network
 from sound_qkeras.network.ops import Relu
 from sound_qkeras.simulate import simulate_codes
 
-from .networks import STYLES, dense, steering
+from .networks import STYLES, channelled, dense, steering
 
 HLS_TREE = {
     *("src/types.h", "src/weights.h", "src/net.h", "src/net.cpp", "tb/tb.cpp", "tb/inputs.dat", "tb/expected.dat"),
@@ -283,3 +283,22 @@ def test_reuse_factors_set_the_unrolling(tmp_path):
 def test_ranges_are_printed_outward():
     assert interval(0.1, 0.1) == "[0.1, 0.1000001]"
     assert interval(-123456789.0, 2.0**-30) == "[-1.234568e+8, 9.313226e-10]"
+
+
+def test_channels_are_declared_in_their_own_bits(tmp_path):
+    quantized, box = channelled()
+    straight = export_hls(quantized, tmp_path / "unrolled", box=box)
+    text = (straight / "src" / "net.cpp").read_text(encoding="utf-8")
+    assert [text.count(f"add_product<{kind}>") for kind in ("ap_uint<5>", "ap_int<6>", "ap_int<3>", "ap_int<4>")] == [
+        2,
+        2,
+        2,
+        3,
+    ]
+    loops = export_hls(quantized, tmp_path / "loops", box=box, style="loops")
+    weights = (loops / "src" / "weights.h").read_text(encoding="utf-8")
+    assert "static const uint8_t dense_s[4] = {\n    0, 1, 4, 4\n};" in weights
+    assert "{12, -3, 0, 0}" in weights
+    entry = json.loads((loops / "report.json").read_text(encoding="utf-8"))["weights"][0]
+    assert [output["word_length"] for output in entry["channel_formats"]] == [5, 6, 3, 1]
+    assert [output["fractional_bits"] for output in entry["channel_formats"]] == [5, 4, 1, 1]

@@ -2,12 +2,17 @@
 
 import importlib.util
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from sound_qkeras.errors import InputError
 from sound_qkeras.hls import to_hls4ml
+from sound_qkeras.network import Network, Node
+from sound_qkeras.network.ops import Relu
+from tests.networks import box as networks_box
+from tests.networks import nearest, random_network, with_parameters
 
 from .networks import dense, steering
 
@@ -27,6 +32,30 @@ def test_the_project_is_bit_exact(tmp_path):
     assert sys.modules.get("keras") is before
     with pytest.raises(InputError, match="overwrite=True"):
         to_hls4ml(quantized, tmp_path / "project", box=box)
+
+
+@pytest.mark.parametrize(("last", "bits"), [("dense", 3), ("positive", 1), ("relu", 3), ("small", 2), ("dense", 0)])
+def test_a_rounded_output_is_bit_exact(tmp_path, last, bits):
+    """hls4ml drops or renames the last rounding where it can; here the layer before has to take it over.
+
+    Rounding to whole numbers becomes a truncation there; the comparison has to say so.
+    """
+    plain = random_network(np.random.default_rng(1), (5, 6, 2))
+    nodes = list(plain.nodes)
+    if last == "positive":
+        nodes[-1] = replace(nodes[-1], op=replace(nodes[-1].op, bias=np.array([40.0, 37.3])))
+    if last == "relu":
+        nodes.append(Node("end", Relu(), (nodes[-1].name,), "end"))
+    if last == "small":
+        op = nodes[-1].op
+        nodes[-1] = replace(nodes[-1], op=replace(op, kernel=op.kernel / 64, bias=op.bias / 64))
+    network, offset = Network(tuple(nodes)), 6 if last == "small" else 0
+    parameters = {n.name: nearest(op, 7 + offset, 9 + offset) for n, op in network.affine()}
+    points = {**dict.fromkeys(network.rounding_points, 6), network.output.name: bits + offset}
+    quantized = with_parameters(network, networks_box(network), parameters, points)
+    project = to_hls4ml(quantized, tmp_path / "project", box=networks_box(network), samples=500)
+    assert project.bit_exact == (bits > 0), project.summary()
+    assert project.first_layer == (None if bits else "dense_1")
 
 
 def test_a_difference_is_placed(tmp_path, monkeypatch):

@@ -122,6 +122,15 @@ def test_arrays(data, options):
     assert len(history.history["loss"]) == 2
 
 
+def test_rounded_output_and_channels(data):
+    model, sound = small(), sound_quant(round_output=True, per_channel=True)
+    fit(model, *data, callbacks=[sound], batch_size=15)
+    assert_proved(sound, model, data[0], 8)
+    quantized = sound.result.quantized
+    assert quantized.network.output.name in quantized.formats
+    assert all(codes.channel_formats is not None for codes in quantized.parameters.values())
+
+
 @pytest.mark.parametrize("form", ["batches", "endless", "generator", "uneven"])
 def test_datasets(data, form):
     x, y = data

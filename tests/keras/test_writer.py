@@ -22,10 +22,20 @@ from sound_qkeras.keras_io import (
 from sound_qkeras.keras_io.environment import float_type
 from sound_qkeras.keras_io.quantizers import activation_quantizer
 from sound_qkeras.network import Network, Node, QuantizedNetwork
-from sound_qkeras.network.ops import AffineCodes, Dense, Input, Relu
+from sound_qkeras.network.ops import AffineCodes, Dense, Input, Relu, Reshape
 from sound_qkeras.simulate import simulate
 from sound_qkeras.verify.floating import float_report
-from tests.networks import Box, box, quantized, random_network, random_quantized, samples
+from tests.networks import (
+    Box,
+    box,
+    by_channel,
+    nearest,
+    quantized,
+    random_network,
+    random_quantized,
+    samples,
+    with_parameters,
+)
 
 from .models import LAYERS, inputs, keras, qk, sequential
 
@@ -121,6 +131,42 @@ def test_random_networks_equal_the_simulator_in_float64(seed):
         np.testing.assert_array_equal(model.predict(x, verbose=0), simulate(network, x))
         if min(output.integer_bits for output in network.formats.values()) >= 0:
             np.testing.assert_array_equal(call(model, beyond), simulate(network, beyond))
+
+
+def rounded_output(seed: int, last: str) -> tuple[QuantizedNetwork, Box]:
+    """A random network whose result is rounded to few bits, each output channel with a format of its own."""
+    rng = np.random.default_rng(seed)
+    plain = random_network(rng, (4, 6, 5, 3), linear=(1,))
+    ends = {
+        "dense": (),
+        "positive": (),
+        "relu": (Node("end", Relu(), ("dense_2",), "end"),),
+        "reshape": (Node("end", Reshape((3,), (3, 1)), ("dense_2",), "end"),),
+    }
+    network = Network((*plain.nodes, *ends[last]))
+    if last == "positive":
+        above = dataclasses.replace(network.output.op, bias=np.full(3, 50.0))  # type: ignore[type-var]
+        network = Network((*network.nodes[:-1], dataclasses.replace(network.output, op=above)))
+    parameters = {n.name: by_channel(nearest(op, 7, 9), rng) for n, op in network.affine() if isinstance(op, Dense)}
+    bits = {**dict.fromkeys(network.rounding_points, 6), network.output.name: int(rng.integers(-1, 5))}
+    ranges = box(network, -3.0, 3.0)
+    return with_parameters(network, ranges, parameters, bits), ranges
+
+
+@BOTH
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("last", ["dense", "positive", "relu", "reshape"])
+def test_a_rounded_output_and_channels_equal_the_simulator(dtype, seed, last):
+    twin, ranges = rounded_output(seed, last)
+    output = twin.formats[twin.network.output.name]
+    assert output.signed == (last in ("dense", "reshape"))
+    assert max(twin.accumulator_magnitudes.values()) <= 2**24
+    x = samples(np.random.default_rng(seed), ranges, 200).astype(dtype)
+    with float_type(dtype):
+        found = call(to_qkeras(twin, dtype=dtype), x)
+    np.testing.assert_array_equal(found, simulate(twin, x))
+    exact = dataclasses.replace(twin, formats={n: f for n, f in twin.formats.items() if n != twin.network.output.name})
+    assert np.any(found != simulate(exact, x))  # the rounding does something
 
 
 @pytest.mark.parametrize("bits", [(20, 20), (30, 14), (10, 34)])
@@ -298,6 +344,23 @@ def test_the_configuration_quantises_the_original_model():
     converted.get_layer("last").activation = None
     x = from_codes(twin.formats[network.nodes[0].name].quantize(inputs(model).clip(-1, 1)), 6)
     np.testing.assert_array_equal(call(converted, x), simulate(twin, x))
+
+
+@pytest.mark.parametrize("activation", [None, "sigmoid"])
+def test_the_configuration_rounds_the_output_unless_a_head_is_in_its_place(activation):
+    model = sequential(LAYERS.Dense(5, activation="relu", name="a"), LAYERS.Dense(2, activation, name="b"), shape=(3,))
+    network = read_model(model)
+    parameters = {node.name: nearest(op, 6, 8) for node, op in network.affine() if isinstance(op, Dense)}
+    bits = dict.fromkeys((*network.rounding_points, network.output.name), 6)
+    twin = with_parameters(network, box(network), parameters, bits)
+    config = quantizer_config(twin)
+    assert ("activation_quantizer" in config["b"]) == (activation is None)
+    converted = model_quantize(model, config, transfer_weights=True)
+    x = from_codes(twin.formats[network.nodes[0].name].quantize(inputs(model).clip(-1, 1)), 6)
+    if activation is None:
+        np.testing.assert_array_equal(call(converted, x), simulate(twin, x))
+    else:
+        assert converted.get_layer("b").activation is keras.activations.sigmoid
 
 
 CONVERT = """

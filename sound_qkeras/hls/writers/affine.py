@@ -164,7 +164,25 @@ def matrix_of(layer: Layer) -> AffineCodes:
     integers: Any = codes.kernel
     kernel: Any = op_of(layer).apply(integers, unit).reshape(source.size, result.size)
     bias = np.broadcast_to(codes.bias, result.shape).reshape(-1)
-    return AffineCodes(kernel, codes.kernel_format, bias, codes.bias_format)
+    channels = None if codes.channel_formats is None else codes.channel_formats * (result.size // codes.bias.size)
+    return AffineCodes(kernel, codes.kernel_format, bias, codes.bias_format, channels)
+
+
+def stored_format(codes: AffineCodes) -> Format:
+    """The format that kernel codes are declared with.
+
+    Where channels have formats it holds the codes of every one of them; the point is that of a channel without a shift.
+    """
+    if codes.channel_formats is None:
+        return codes.kernel_format
+    low, high = min(f.min_code for f in codes.own_formats), max(f.max_code for f in codes.own_formats)
+    return Format.for_codes(low, high, codes.kernel_format.fractional_bits)
+
+
+def sum_shifts(layer: Layer, codes: AffineCodes) -> Codes:
+    """How far the sum of each output's products is shifted left before the bias is added."""
+    products = _alignment(layer).products
+    return np.zeros(codes.bias.size, np.int64) if products is None else codes.channel_shifts + products
 
 
 def _alignment(layer: Layer) -> Alignment:
@@ -217,7 +235,12 @@ class AffineWriter(OpWriter):
         codes = matrix_of(layer) if options.style == "unrolled" else codes_of(layer)
         kernel, order = self.stored(layer, codes, options)
         name, what = layer.identifier, layer.node.name
-        found = [Constant(f"{name}_w", kernel, codes.kernel_format, f"kernel of {what} {order}")]
+        order += " (each output with a step of its own: the finest one is named)" if codes.channel_formats else ""
+        found = [Constant(f"{name}_w", kernel, stored_format(codes), f"kernel of {what} {order}")]
+        if codes.channel_formats is not None and options.style == "loops":
+            shifts = sum_shifts(layer, codes)
+            held = Format.for_codes(0, int(shifts.max()), 0)
+            found.append(Constant(f"{name}_s", shifts, held, f"left shifts of the sums of {what} [output]"))
         if codes.bias.any():
             found.append(Constant(f"{name}_b", codes.bias.reshape(-1), codes.bias_format, f"bias of {what} [output]"))
         return tuple(found)
@@ -225,9 +248,9 @@ class AffineWriter(OpWriter):
     def stored(self, layer: Layer, codes: AffineCodes, options: Options) -> tuple[Codes, str]:
         """The kernel as it is declared, and its axes; where the loop over outputs is the inner one they come last."""
         if options.style == "unrolled":
-            return np.ascontiguousarray(codes.kernel.T), "[output][input]"
+            return np.ascontiguousarray(codes.channel_codes.T), "[output][input]"
         plane = Plane.of(layer.node.op, shape_of(layer))
-        kernel = codes.kernel.reshape(*plane.kernel, plane.channels // plane.groups, codes.bias.size)
+        kernel = codes.channel_codes.reshape(*plane.kernel, plane.channels // plane.groups, codes.bias.size)
         if options.target == "hls":
             return kernel, "[row][column][input][output]"
         return np.ascontiguousarray(np.moveaxis(kernel, -1, 0)), "[output][row][column][input]"
@@ -237,7 +260,8 @@ class AffineWriter(OpWriter):
         codes = codes_of(layer)
         shared: dict[str, Any] = {
             "align": _alignment(layer),
-            "kernel_format": codes.kernel_format,
+            "own_formats": codes.channel_formats,
+            "kernel_format": stored_format(codes),
             "bias_format": codes.bias_format,
             "sum_bits": 32 if self.needed_bits(layer) <= 32 else 64,
             "nonzero": int(np.count_nonzero(codes.kernel)),
@@ -251,6 +275,8 @@ class AffineWriter(OpWriter):
         straight = {
             "terms": [np.flatnonzero(row).tolist() for row in matrix.kernel.T],
             "biased": matrix.bias.astype(bool).tolist(),
+            "own_formats": matrix.channel_formats,
+            "shifts": sum_shifts(layer, matrix).tolist(),
             "nonzero": int(np.count_nonzero(matrix.kernel)),
             "weights": matrix.kernel.size,
         }
@@ -266,8 +292,8 @@ class AffineWriter(OpWriter):
 
     def needed_bits(self, layer: Layer) -> int:
         """Bits of a signed integer that holds the exact results, and in which no aligning shift is out of range."""
-        align = _alignment(layer)
-        return max(super().needed_bits(layer), 1 + max(align.products or 0, align.bias or 0))
+        shifts = sum_shifts(layer, codes_of(layer))
+        return max(super().needed_bits(layer), 1 + max(int(shifts.max()), _alignment(layer).bias or 0))
 
     def statements(self, layer: Layer) -> int:
         """One per product, those with padding included."""
@@ -300,8 +326,8 @@ class DenseWriter(AffineWriter):
         if options.style == "unrolled" or not _one_position(layer):
             return super().stored(layer, codes, options)
         if options.target == "hls":
-            return codes.kernel, "[input][output]"
-        return np.ascontiguousarray(codes.kernel.T), "[output][input]"
+            return codes.channel_codes, "[input][output]"
+        return np.ascontiguousarray(codes.channel_codes.T), "[output][input]"
 
     def bounds(self, layer: Layer, options: Options) -> Mapping[str, Any]:
         """Of the two loops."""

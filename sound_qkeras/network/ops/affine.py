@@ -27,17 +27,45 @@ from sound_qkeras.network.pickling import Rebuilt
 
 @dataclass(frozen=True)
 class AffineCodes(Rebuilt):
-    """The integers of one affine operation: codes and formats of kernel and bias."""
+    """The integers of one affine operation: codes and formats of kernel and bias.
+
+    `channel_formats` are narrower formats of the same kernel values, one for each output channel (the kernel's last axis),
+    for backends that can have them. They change no value: `kernel` holds codes of `kernel_format`, and the codes of a
+    channel with fewer fractional bits are multiples of a power of two.
+    """
 
     kernel: Codes
     kernel_format: Format
     bias: Codes
     bias_format: Format
+    channel_formats: tuple[Format, ...] | None = None
 
     def __post_init__(self) -> None:
         """Keep copies that cannot change under a proof."""
         object.__setattr__(self, "kernel", read_only(self.kernel))
         object.__setattr__(self, "bias", read_only(self.bias))
+
+    @property
+    def own_formats(self) -> tuple[Format, ...]:
+        """The format of each output channel: its own, or the kernel's."""
+        return self.channel_formats or (self.kernel_format,) * self.kernel.shape[-1]
+
+    @property
+    def channel_bits(self) -> int:
+        """Sum over output channels of the bits of one of its weights."""
+        return sum(output.word_length for output in self.own_formats)
+
+    @cached_property
+    def channel_shifts(self) -> Codes:
+        """Fractional bits of `kernel_format` that each output channel does without."""
+        finest = self.kernel_format.fractional_bits
+        shifts = [finest - output.fractional_bits for output in self.own_formats]
+        return read_only(np.array(shifts, dtype=np.int64))
+
+    @cached_property
+    def channel_codes(self) -> Codes:
+        """The kernel in codes of each channel's own format."""
+        return read_only(self.kernel >> self.channel_shifts)
 
     @cached_property
     def kernel_value(self) -> Reals:
