@@ -21,9 +21,11 @@ from sound_qkeras.result import Result, tool_versions
 from sound_qkeras.tuning.costs import GroupCost, Objective, cost_of, objective
 from sound_qkeras.tuning.effort import EFFORTS, Effort
 from sound_qkeras.tuning.milp import find_solver
+from sound_qkeras.tuning.proving import ProvingJudge
 from sound_qkeras.tuning.reductions import reductions_of
 from sound_qkeras.tuning.scaling import scaling
 from sound_qkeras.tuning.search import LONGEST_WORD, Outcome, Search
+from sound_qkeras.tuning.space import Space
 from sound_qkeras.verify.certificate import Certificate, certify
 from sound_qkeras.verify.checker import check
 from sound_qkeras.verify.exact import exact_error
@@ -104,19 +106,10 @@ def quantize(
         rewrite = Rewrite(reductions)
         if rescale_units:
             rewrite = replace(rewrite, exponents=scaling(rewrite.apply(trained), region, tolerance))
-        search = Search(
-            rewrite.apply(trained),
-            region,
-            tolerance,
-            goal,
-            budget,
-            word_lengths,
-            solver,
-            report,
-            round_output=round_output,
-            per_channel=per_channel,
-        )
-        outcome = search.run()
+        network = rewrite.apply(trained)
+        judge = ProvingJudge(network, region, tolerance, budget)
+        space = Space(network, judge.ranges, goal, word_lengths, tolerance, round_output=round_output)
+        outcome = Search(space, judge, tolerance, budget, solver, report, per_channel=per_channel).run()
         quantized = replace(outcome.quantized, trained=trained, rewrite=rewrite)
         report("prove", 0.0)
         certificate = certify(

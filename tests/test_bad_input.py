@@ -158,8 +158,8 @@ def test_a_search_that_returns_other_integers_than_it_proved_is_refused(network,
 
     def coarse(self):
         outcome = real(self)
-        attempt = self.attempt({group: min(found) for group, found in self.candidates.items()})
-        ranges = bound_leaves(attempt.quantized, self.box, outcome.tree).ranges
+        attempt = self.attempt({group: min(found) for group, found in self.space.candidates.items()})
+        ranges = bound_leaves(attempt.quantized, self.judge.box, outcome.tree).ranges
         return replace(outcome, quantized=narrow(attempt.quantized, ranges))
 
     monkeypatch.setattr(Search, "run", coarse)

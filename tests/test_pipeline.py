@@ -15,7 +15,7 @@ from sound_qkeras import pipeline
 from sound_qkeras.errors import InfeasibleError, SolverError, SoundQKerasError
 from sound_qkeras.network import Network, Node
 from sound_qkeras.network.ops import Dense, Input
-from sound_qkeras.tuning import milp, search
+from sound_qkeras.tuning import milp, proving
 from sound_qkeras.tuning.groups import Group
 from sound_qkeras.verify.checker import check
 from sound_qkeras.verify.exact import exact_bound, exact_error
@@ -335,14 +335,14 @@ def test_a_solver_that_fails_says_so(status, monkeypatch):
 
 def test_what_the_tuner_proposes_is_proved_again(monkeypatch):
     """A tuner that measures every bound as half the tolerance ends with a refusal, not with a certificate."""
-    refine = search.refine
+    refine = proving.refine
 
     def blind(*args: Any, **kwargs: Any) -> Any:
         found = refine(*args, **kwargs)
         found.boxes.score[:] = np.minimum(found.boxes.score, 0.5)
         return found
 
-    monkeypatch.setattr(search, "refine", blind)
+    monkeypatch.setattr(proving, "refine", blind)
     with pytest.raises(SoundQKerasError, match=r"exceeds the tolerance|the proved bound"):
         quantize(network(0), 1e-6)
 

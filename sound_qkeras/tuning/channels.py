@@ -15,7 +15,7 @@ import heapq
 import time
 from collections.abc import Mapping
 from itertools import count
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -42,7 +42,7 @@ LEAST_SENSITIVITY = 1e-6
 TINIEST = 1e-300
 
 
-def spread_bits(search: Search, base: Attempt) -> Attempt:
+def spread_bits(search: Search[Any], base: Attempt[Any]) -> Attempt[Any]:
     """The network of a proved attempt with formats of their own for the channels, and as few weight bits as were proved.
 
     What comes out is proved on the leaves of its splitting, as `base` is, and has no more weight bits.
@@ -97,12 +97,12 @@ def _slopes(result: Propagation, rows: Mapping[str, Rows], node: Node, eps: Real
 class _Spread:
     """The best attempt so far, and what is known about the layers with weights."""
 
-    def __init__(self, search: Search, base: Attempt) -> None:
+    def __init__(self, search: Search[Any], base: Attempt[Any]) -> None:
         self.search, self.base, self.best = search, base, base
         nodes = search.network.by_name
         self.groups = {
             group.node: group
-            for group in search.groups
+            for group in search.space.groups
             if group.kind == "weight" and isinstance(nodes[group.node].op, Dense | Conv)
         }
         self.most = {name: self._most(name) for name in self.groups}
@@ -152,7 +152,7 @@ class _Spread:
         """Whether channels with these offsets are proved; the cheapest such choice is kept."""
         within = {name: np.clip(own, -FEWER, self.most[name]) for name, own in offsets.items()}
         self.search.offsets = within
-        found = self.search.judge(self.base.bits, self.best)
+        found = self.search.try_out(self.base.bits, self.best)
         if not self.search.accepts(found):
             return False
         if cost_of(found.quantized).weight_bits <= self.weight_bits:
@@ -170,15 +170,15 @@ class _Spread:
         bits = self.base.bits[self.groups[name]]
         most: list[int] = []
         for column in kernel.reshape(-1, kernel.shape[-1]).T:
-            found = candidate_bits(float(column.min()), float(column.max()), *self.search.word_lengths)
+            found = candidate_bits(float(column.min()), float(column.max()), *self.search.space.word_lengths)
             most.append(max(0, min(found[-1] - bits, MORE)) if np.any(column) else 0)
         return np.array(most)
 
     def _places(self) -> dict[str, Reals]:
         """Offsets that would make the contributions of a layer's channels equal."""
-        search, splitting = self.search, self.base.splitting
-        boxes = splitting.boxes.boxes(splitting.leaves, search.box.shape)
-        found = sensitivities(self.base.quantized, boxes, search.eps, search.centers)
+        search, splitting = self.search, self.base.evidence
+        boxes = splitting.boxes.boxes(splitting.leaves, search.network.input_shape)
+        found = sensitivities(self.base.quantized, boxes, search.eps, search.judge.centers)
         return {
             name: np.log2(np.maximum(found[name] / max(float(found[name].mean()), TINIEST), LEAST_SENSITIVITY))
             for name in self.groups

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from sound_qkeras.errors import InfeasibleError
 from sound_qkeras.fixed_point import Format
+from sound_qkeras.tuning.judge import E
 
 if TYPE_CHECKING:
     from sound_qkeras.tuning.groups import Group
@@ -41,12 +42,12 @@ def output_candidates(low: float, high: float, eps: float, longest: int) -> list
     return found
 
 
-def coarsen_output(search: Search, found: Attempt, output: Group) -> Attempt:
+def coarsen_output(search: Search[E], found: Attempt[E], output: Group) -> Attempt[E]:
     """The network of a proved attempt with as few bits in its output as the proof allows, and nothing else changed."""
     exact = found.quantized.exact_bits[output.node]
     bits = min(found.bits[output], exact)
-    while bits >= min(search.candidates[output]):
-        tried = search.judge({**found.bits, output: bits}, found)
+    while bits >= min(search.space.candidates[output]):
+        tried = search.try_out({**found.bits, output: bits}, found)
         if not search.accepts(tried):
             break
         found, bits = tried, bits - 1

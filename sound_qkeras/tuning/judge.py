@@ -1,0 +1,77 @@
+"""What decides whether integers are good enough, and how much each group of values adds to their error."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping
+from typing import ClassVar, Generic, Protocol, TypeVar
+
+from sound_qkeras.interval import Interval, Reals
+from sound_qkeras.network.quantized import QuantizedNetwork
+from sound_qkeras.tuning.groups import Group
+from sound_qkeras.verify.split_tree import SplitTree
+
+# Relative error to reach: certificates record bounds with a margin and must still meet the tolerance.
+TARGET = 1.0 - 2.0**-29
+
+
+class Evidence(Protocol):
+    """What is known about one choice of integers."""
+
+    @property
+    def worst(self) -> float:
+        """The error in question over the tolerance: 1 meets it."""
+        ...
+
+
+E = TypeVar("E", bound=Evidence)
+# The network in which only one group is quantised and the rest is much finer; all of it is, for None.
+Alone = Callable[[Group | None], QuantizedNetwork]
+
+
+class Judge(ABC, Generic[E]):
+    """Judges choices of integers for one network.
+
+    Attributes:
+        power: errors of groups add up as their powers with this exponent: bounds as they are, second moments as squares.
+        ranges: the values every tensor's format is to hold, by node.
+        centers: for each affine node the point of its input at which biases make up for weight errors.
+    """
+
+    power: ClassVar[int]
+    ranges: Mapping[str, Interval]
+    centers: Mapping[str, Reals]
+
+    @abstractmethod
+    def samples(self, count: int) -> Reals:
+        """Inputs at which error-aware rounding looks, at most about `count`, shape `(n, *input_shape)`."""
+
+    @abstractmethod
+    def judge(self, quantized: QuantizedNetwork, deadline: float, start: E | None = None) -> E:
+        """Find out how large the error is.
+
+        Args:
+            quantized: integers in formats of provisional width.
+            deadline: `time.monotonic()` value after which what is known so far has to do.
+            start: what is known about a similar choice; with it more effort is allowed, and a hopeless choice given up.
+        """
+
+    @abstractmethod
+    def contributions(self, evidence: E, alone: Alone, groups: Iterable[Group | None]) -> dict[Group | None, Reals]:
+        """What each group adds where the error is largest, relative to the tolerance, to the judge's `power`.
+
+        Returns:
+            One number per row, the same rows for every group.
+        """
+
+    @abstractmethod
+    def settle(self, evidence: E) -> E:
+        """The evidence in the form in which it will be proved."""
+
+    @abstractmethod
+    def narrow(self, quantized: QuantizedNetwork, evidence: E) -> QuantizedNetwork:
+        """The same integers in the narrowest formats."""
+
+    @abstractmethod
+    def tree(self, evidence: E) -> SplitTree:
+        """The leaves to prove it on."""

@@ -1,0 +1,77 @@
+"""The judge of the sound and the local tier: bounds proved on boxes, which are cut where that helps."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from typing import ClassVar
+
+from sound_qkeras.analysis.splitting import Splitting, refine, settle
+from sound_qkeras.interval import Interval, Reals
+from sound_qkeras.network.graph import Network
+from sound_qkeras.network.quantized import QuantizedNetwork
+from sound_qkeras.tuning.build import narrow
+from sound_qkeras.tuning.effort import Effort
+from sound_qkeras.tuning.groups import Group
+from sound_qkeras.tuning.judge import TARGET, Alone, Judge
+from sound_qkeras.tuning.rounding import sample_box
+from sound_qkeras.verify.proof import bound_leaves
+from sound_qkeras.verify.propagation import output_difference, propagate
+from sound_qkeras.verify.split_tree import SplitTree
+
+# Every attempt may take so long, even when the time is up.
+LEAST_SECONDS = 0.5
+
+
+class ProvingJudge(Judge[Splitting]):
+    """Bounds over a whole box."""
+
+    power: ClassVar[int] = 1
+
+    def __init__(self, network: Network, box: Interval, eps: Reals, effort: Effort) -> None:
+        """For inputs in `box`, shape `input_shape`, and a tolerance per output, shape `(outputs,)`."""
+        self.network, self.box, self.eps, self.effort = network, box, eps, effort
+        facts = propagate(network, box[None]).facts
+        self.ranges = {name: found.value for name, found in facts.items()}
+        self.centers = {node.name: self.ranges[node.inputs[0]].center[0] for node, _ in network.affine()}
+
+    def samples(self, count: int) -> Reals:
+        """Uniform samples of the box and corners."""
+        return sample_box(self.box, count)
+
+    def judge(self, quantized: QuantizedNetwork, deadline: float, start: Splitting | None = None) -> Splitting:
+        """Cut the box until the tolerance is met, or leaves or time run out."""
+        return refine(
+            quantized,
+            self.box,
+            self.eps,
+            target=TARGET,
+            max_leaves=self.effort.leaves if start is None else self.effort.most_leaves,
+            deadline=max(deadline, time.monotonic() + LEAST_SECONDS),
+            start=start,
+            hopeless=start is not None,
+        )
+
+    def contributions(
+        self, evidence: Splitting, alone: Alone, groups: Iterable[Group | None]
+    ) -> dict[Group | None, Reals]:
+        """The bound on each of the worst leaves."""
+        leaves = evidence.boxes.boxes(evidence.leaves[: self.effort.rows], self.box.shape)
+
+        def bound(quantized: QuantizedNetwork) -> Reals:
+            result = propagate(self.network, leaves, quantized)
+            return (output_difference(result)[0].magnitude / self.eps).reshape(-1)
+
+        return {group: bound(alone(group)) for group in groups}
+
+    def settle(self, evidence: Splitting) -> Splitting:
+        """With leaves on which it is proved in their final order."""
+        return settle(evidence, self.box.shape, target=TARGET, max_leaves=2 * self.effort.most_leaves)
+
+    def narrow(self, quantized: QuantizedNetwork, evidence: Splitting) -> QuantizedNetwork:
+        """In formats of the ranges that are proved on the leaves."""
+        return narrow(quantized, bound_leaves(quantized, self.box, evidence.tree).ranges)
+
+    def tree(self, evidence: Splitting) -> SplitTree:
+        """The leaves."""
+        return evidence.tree

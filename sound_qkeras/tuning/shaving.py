@@ -1,0 +1,56 @@
+"""Single bits taken away while the judge accepts what is left, where most is saved first."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from sound_qkeras.tuning.judge import E
+
+if TYPE_CHECKING:
+    from sound_qkeras.tuning.groups import Group
+    from sound_qkeras.tuning.search import Attempt, Search
+
+# Groups whose last bit is worth less than this share of the cost are left alone.
+LEAST_SAVING = 1e-4
+
+
+def shave(search: Search[E], best: Attempt[E]) -> Attempt[E]:
+    """Take bits away until nothing more comes off, or the time is up."""
+    space, improved = search.space, True
+    while improved and time.monotonic() < search.deadline:
+        improved = False
+        worth = [group for group in space.groups if space.saving(best.bits, group) > LEAST_SAVING * best.cost]
+        worth.sort(key=lambda group: -space.saving(best.bits, group))
+        for number, group in enumerate(worth):
+            search.report("shave", number / len(worth))
+            step = 1
+            while step:
+                found = _shaved(search, best, group, step)
+                if found is not None:
+                    best, improved = found, improved or group.kind == "weight"
+                # Twice as far after a success, for weights that had run out of bits to lose; one bit after a failure.
+                step = 2 * step if found is not None else int(step > 1)
+    return best
+
+
+def _shaved(search: Search[E], best: Attempt[E], group: Group, step: int) -> Attempt[E] | None:
+    """An accepted attempt with `step` bits less in `group`, or None.
+
+    A weight bit that does not come off alone is tried with a bit more on everything that is not a weight, and then on
+    the smaller layers' weights too, as long as the whole gets cheaper.
+    """
+    space = search.space
+    fewer = {**best.bits, group: best.bits[group] - step}
+    options = [fewer]
+    if group.kind == "weight" and step == 1:
+        finer = space.finer(fewer, lambda other: other.kind != "weight")
+        options += [finer, space.finer(finer, lambda other: other.kind == "weight" and other.count < group.count)]
+    for bits in options:
+        if time.monotonic() > search.deadline:
+            return None
+        if space.holds(bits) and space.cost(bits) < best.cost:
+            search.attempt(bits, start=best)
+            if search.best is not None and search.best is not best:
+                return search.best
+    return None

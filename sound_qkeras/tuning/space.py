@@ -1,0 +1,125 @@
+"""What can be chosen: the groups of a network, the candidates of each, what they cost, and which go together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from sound_qkeras.fixed_point import MAX_WORD_LENGTH, Format
+from sound_qkeras.interval import Interval, Reals
+from sound_qkeras.network.graph import Network
+from sound_qkeras.tuning.costs import Objective
+from sound_qkeras.tuning.groups import Bits, Group, candidate_bits, extent, groups_of, output_group, sources_of
+from sound_qkeras.tuning.milp import Joint
+from sound_qkeras.tuning.output import output_candidates
+
+# Biases may be so many bits longer than weights: they are few, and hold what sums are made of.
+LONGER_BIAS = 12
+# Bits that a group is finer than others by where formats are uniform.
+FINER = {"weight": 0, "activation": 3, "bias": 6}
+# Fewer and more fractional bits than the base that the MILP may choose.
+WINDOW = (12, 8)
+
+
+class Space:
+    """All choices of formats for one network.
+
+    Attributes:
+        network: the network.
+        ranges: the values every tensor's format is to hold, by node.
+        groups: values that share a format.
+        candidates: fractional bits of each group, fewest first.
+        output: the group of the results, where they are rounded.
+        word_lengths: fewest and most bits of a word.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        ranges: Mapping[str, Interval],
+        goal: Objective,
+        word_lengths: tuple[int, int],
+        eps: Reals,
+        *,
+        round_output: bool = False,
+    ) -> None:
+        """Prepare groups and candidates.
+
+        Raises:
+            InfeasibleError: the output cannot be rounded within its tolerance in words of the allowed length.
+        """
+        self.network, self.ranges, self.goal, self.word_lengths = network, ranges, goal, word_lengths
+        self.output = output_group(network) if round_output else None
+        self.groups = groups_of(network, round_output=round_output)
+        self.candidates = {group: self._candidates(group, float(eps.min())) for group in self.groups}
+
+    def _candidates(self, group: Group, eps: float) -> list[int]:
+        low, high = extent(self.network, group, self.ranges)
+        shortest, longest = self.word_lengths
+        if group == self.output:
+            return output_candidates(low, high, eps, longest)
+        if group.kind == "bias":
+            longest = min(MAX_WORD_LENGTH - 6, longest + LONGER_BIAS)
+        return candidate_bits(low, high, 1 if group.kind == "activation" else shortest, longest)
+
+    def holds(self, bits: Bits) -> bool:
+        """Whether every group has one of its candidates."""
+        return all(value in self.candidates[group] for group, value in bits.items())
+
+    def word_length(self, group: Group, bits: int) -> int:
+        """Bits of a group's values at so many fractional ones."""
+        return Format.for_range(*extent(self.network, group, self.ranges), bits).word_length
+
+    def finest(self, group: Group) -> int:
+        """Most fractional bits that any format of the group's values can have."""
+        low, high = extent(self.network, group, self.ranges)
+        largest = max(abs(low), abs(high), 1e-30)
+        return int(MAX_WORD_LENGTH - 4 - np.ceil(np.log2(largest)))
+
+    def near(self, group: Group, base: int) -> list[int]:
+        """Candidates near a base: error tables are only good there, and the model stays small."""
+        found = [value for value in self.candidates[group] if base - WINDOW[0] <= value <= base + WINDOW[1]]
+        return found or [min(self.candidates[group], key=lambda value: abs(value - base))]
+
+    def uniform(self, bits: int) -> dict[Group, int]:
+        """About `bits` fractional bits everywhere, within each group's candidates; finer where it costs little."""
+        return {
+            group: int(np.clip(bits + FINER[group.kind], min(found), max(found)))
+            for group, found in self.candidates.items()
+        }
+
+    def finer(self, bits: Bits, which: Callable[[Group], bool]) -> dict[Group, int]:
+        """One more bit for some groups, where they have a candidate for it."""
+        return {
+            group: min(value + 1, max(self.candidates[group])) if which(group) else value
+            for group, value in bits.items()
+        }
+
+    def cost(self, bits: Bits) -> float:
+        """The objective at a choice of bits."""
+        lengths = {group: self.word_length(group, value) for group, value in bits.items()}
+        total = sum(self.goal.groups(group, lengths[group]) for group in self.groups)
+        if self.goal.products:
+            by_node = {group.node: lengths[group] for group in self.groups if group.kind == "activation"}
+            for group in self.groups:
+                if group.kind == "weight":
+                    sources = sources_of(self.network, group.node)
+                    other = sum(share * by_node[name] for name, share in sources.items())
+                    total += self.goal.products * group.products * lengths[group] * other
+        return total
+
+    def saving(self, bits: Bits, group: Group) -> float:
+        """What one bit less in a group saves."""
+        return self.cost(bits) - self.cost({**bits, group: bits[group] - 1})
+
+    def joints(self, accumulator_bits: int) -> list[Joint]:
+        """Weights and the activations they multiply: their product's cost, and the bits of the sum."""
+        activations = {group.node: group for group in self.groups if group.kind == "activation"}
+        found: list[Joint] = []
+        for group in self.groups:
+            if group.kind == "weight":
+                most = accumulator_bits - 1 - int(np.ceil(np.log2(self.network.by_name[group.node].op.terms + 1)))
+                for name, share in sources_of(self.network, group.node).items():
+                    found.append(Joint(group, activations[name], self.goal.products * group.products * share, most))
+        return found
