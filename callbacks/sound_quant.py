@@ -14,9 +14,9 @@ from sound_qkeras.files import check_writable
 from sound_qkeras.interval import Interval
 from sound_qkeras.keras_io.environment import import_keras
 from sound_qkeras.network import Network
-from sound_qkeras.pipeline import Progress, check_options, describe_box, quantize, read
+from sound_qkeras.options import Options
+from sound_qkeras.pipeline import Progress, describe_box, quantize, read
 from sound_qkeras.result import Result
-from sound_qkeras.tuning.costs import GroupCost
 
 from .observer import InputObserver
 
@@ -57,19 +57,12 @@ class SoundQuant(keras.callbacks.Callback):
         self,
         eps: Any,
         box: Any = None,
-        cost: str | GroupCost = "weight_bits",
         every: int | None = None,
         out: str | os.PathLike[str] | None = None,
         *,
         margin: float = 0.0,
-        word_lengths: tuple[int, int] = (2, 48),
-        effort: str | float = "normal",
-        solver: str = "highs",
-        keep_architecture: bool = False,
-        rescale_units: bool = True,
-        round_output: bool = False,
-        per_channel: bool = False,
         progress: Progress | None = None,
+        **options: Any,
     ) -> None:
         """Check everything that can be checked without a model.
 
@@ -77,19 +70,12 @@ class SoundQuant(keras.callbacks.Callback):
             eps: tolerance in units of the output: a number, or one per output.
             box: the inputs, as for `sound_qkeras.quantize`. None takes the smallest and largest value of every feature
                 in the batches the model is trained on; the certificate says so.
-            cost: "weight_bits", "total_bits", "bit_operations", or a callable `(group, word_length) -> float`.
             every: also quantise each so many epochs.
             out: directory to save the last result in; an earlier result there is replaced.
             margin: widens the box by this share of its width, on every side.
-            word_lengths: fewest and most bits of a weight or result.
-            effort: "fast", "normal", "max", or a time budget in seconds, for every run.
-            solver: a MILP solver that Pyomo finds by name.
-            keep_architecture: keep units that are proved dead and layers that could be merged, as
-                `sound_qkeras.quantize` does.
-            rescale_units: let hidden units be multiplied by powers of two, as `sound_qkeras.quantize` does.
-            round_output: round the output too.
-            per_channel: formats of its own for every output channel, as for `sound_qkeras.quantize`.
             progress: called with a stage's name and the fraction of it that is done, during every run.
+            options: `cost`, `word_lengths`, `effort`, `solver`, `tier`, `samples` and the others of
+                `sound_qkeras.quantize`, for every run.
 
         Raises:
             InputError: an argument is not usable, or `out` cannot be written.
@@ -97,24 +83,15 @@ class SoundQuant(keras.callbacks.Callback):
         """
         super().__init__()
         self._supports_tf_logs = True  # nothing here reads the logs of a batch
-        make_tolerance(eps, np.size(eps))
-        check_options(cost=cost, word_lengths=word_lengths, effort=effort, solver=solver)
+        if not isinstance(eps, str):
+            make_tolerance(eps, np.size(eps))
+        Options.checked(options)
         check_box((0.0, 1.0) if box is None else box, margin)
         if every is not None and (isinstance(every, bool) or not isinstance(every, int | np.integer) or every < 1):
             raise InputError(f"every is {every!r}; accepted: a number of epochs of at least 1, or None")
         self.eps, self.box, self.margin, self.every = eps, box, margin, every
         self.out = None if out is None else check_writable(out)
-        self._options: dict[str, Any] = {
-            "cost": cost,
-            "word_lengths": word_lengths,
-            "effort": effort,
-            "solver": solver,
-            "keep_architecture": keep_architecture,
-            "rescale_units": rescale_units,
-            "round_output": round_output,
-            "per_channel": per_channel,
-            "progress": progress,
-        }
+        self._options: dict[str, Any] = {**options, "progress": progress}
         self.result: Result | None = None
         self.error: Exception | None = None
         self._observer: InputObserver | None = None
@@ -206,7 +183,8 @@ class SoundQuant(keras.callbacks.Callback):
 
     def _check(self, network: Network) -> None:
         """What the last run would stumble over is said before the first epoch."""
-        make_tolerance(self.eps, int(np.prod(network.output_shape)))
+        if not isinstance(self.eps, str):
+            make_tolerance(self.eps, int(np.prod(network.output_shape)))
         if self.box is not None:
             network_box(network, self.box, self.margin)
 

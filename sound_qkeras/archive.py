@@ -17,9 +17,11 @@ from typing import Any
 
 import numpy as np
 
+from sound_qkeras.classification import Classification
 from sound_qkeras.errors import DependencyError, FileFormatError, InputError, VerificationError
 from sound_qkeras.files import atomic_directory, check_writable, recover
 from sound_qkeras.network.files import load_network, save_network
+from sound_qkeras.network.npz import read_arrays, write_arrays
 from sound_qkeras.network.quantized import QuantizedNetwork
 from sound_qkeras.result import Result
 from sound_qkeras.tuning.costs import cost_of
@@ -31,6 +33,7 @@ from sound_qkeras.verify.floating import FloatLayer, FloatReport
 CERTIFICATE_FILE = "certificate.json"
 REPORT_FILE = "formats.json"
 MODEL_FILE = "qkeras_model.keras"
+SAMPLES_FILE = "samples.npz"
 REPORT_FORMAT = "sound_qkeras result"
 REPORT_VERSION = 1
 
@@ -57,6 +60,8 @@ def save(result: Result, directory: str | os.PathLike[str]) -> Path:
             from sound_qkeras.keras_io import save_model
 
             save_model(model, folder / MODEL_FILE)
+        if result.certificate.evidence is not None:
+            write_arrays(folder / SAMPLES_FILE, result.certificate.evidence.arrays())
         _write_json(folder / CERTIFICATE_FILE, certificate)
         _write_json(folder / REPORT_FILE, _report(result, _digest(certificate), reason))
     return target
@@ -103,7 +108,7 @@ def load_claim(directory: str | os.PathLike[str]) -> tuple[QuantizedNetwork, Cer
         recover(folder)
     if not folder.is_dir():
         raise FileFormatError(f"'{folder}' is no directory; accepted: a directory that a result was saved to")
-    certificate = _read_certificate(folder / CERTIFICATE_FILE)
+    certificate = _read_certificate(folder)
     _, quantized = load_network(folder)
     if quantized is None:
         raise FileFormatError(f"'{folder}' holds a network without integers; quantise it and save the result")
@@ -132,6 +137,7 @@ def _report(result: Result, certificate_digest: str, reason: str | None) -> dict
         "float64": _float_report(result.float64),
         "seconds": result.seconds,
         "optimality": _optimality(result),
+        "classification": None if result.classification is None else result.classification.to_json(),
         "qkeras_model": MODEL_FILE if reason is None else None,
         "no_qkeras_model_because": reason,
         "certificate": certificate_digest,
@@ -170,6 +176,7 @@ def _result(report: Mapping[str, Any], quantized: QuantizedNetwork, certificate:
         float64=_read_float_report(report["float64"]),
         seconds=float(report["seconds"]),
         optimality=_read_optimality(report["optimality"]),
+        classification=None if report["classification"] is None else Classification(**report["classification"]),
     )
 
 
@@ -227,8 +234,12 @@ def _read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def _read_certificate(path: Path) -> Certificate:
+def _read_certificate(folder: Path) -> Certificate:
+    path = folder / CERTIFICATE_FILE
+    content = _read_json(path)
+    names = {"local": ("samples", "bounds"), "statistical": ("samples",)}.get(str(content.get("tier")), ())
+    arrays = read_arrays(folder / SAMPLES_FILE, names) if names else {}
     try:
-        return Certificate.from_json(_read_json(path))
+        return Certificate.from_json(content, arrays)
     except OverflowError as error:
         raise FileFormatError(f"'{path}' holds a number beyond the range of float64 ({error})") from error

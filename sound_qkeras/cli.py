@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -45,7 +46,8 @@ Out = Annotated[Path, typer.Option(metavar="DIR", help="Directory to write; an e
 Eps = Annotated[
     list[str],
     typer.Option(
-        metavar="EPS", help="Tolerance in units of the output; one for all, or one per output, repeated or with commas."
+        metavar="EPS",
+        help="Tolerance in units of the output; for all outputs or one per output, repeated or with commas; auto for classifiers.",
     ),
 ]
 Box = Annotated[
@@ -73,6 +75,22 @@ Rescale = Annotated[bool, typer.Option(help="Let hidden units be multiplied by p
 RoundOutput = Annotated[bool, typer.Option("--round-output", help="Round the output too, to the fewest bits.")]
 PerChannel = Annotated[
     bool, typer.Option("--per-channel", help="Formats of its own for each output channel of a layer; not for QKeras.")
+]
+Tier = Annotated[str, typer.Option(metavar="TIER", help="Strength of the guarantee: sound, local or statistical.")]
+Samples = Annotated[
+    str | None,
+    typer.Option(metavar="FILE", help="Inputs for other tiers and classifiers: FILE.npy, or FILE.npz:NAME."),
+]
+Labels = Annotated[
+    str | None, typer.Option(metavar="FILE", help="The samples' classes, for accuracies: FILE.npy, or FILE.npz:NAME.")
+]
+Radius = Annotated[float | None, typer.Option(metavar="R", help="Of the tier local, in units of the input.")]
+Confidence = Annotated[float, typer.Option(metavar="SHARE", help="Of the tier statistical.")]
+Coverage = Annotated[float | None, typer.Option(metavar="SHARE", help="Share of the samples formats are chosen for.")]
+Saturate = Annotated[bool, typer.Option(help="In other tiers than sound: results may saturate far from the samples.")]
+Task = Annotated[str, typer.Option(metavar="TASK", help="regression or classifier.")]
+Keep = Annotated[
+    float, typer.Option(metavar="SHARE", help="For --eps auto: share of the samples whose class is to stay.")
 ]
 
 
@@ -129,6 +147,15 @@ def quantize(
     rescale: Rescale = True,
     round_output: RoundOutput = False,
     per_channel: PerChannel = False,
+    tier: Tier = "sound",
+    samples: Samples = None,
+    labels: Labels = None,
+    radius: Radius = None,
+    confidence: Confidence = 0.99,
+    coverage: Coverage = None,
+    saturate: Saturate = True,
+    task: Task = "regression",
+    keep: Keep = 0.99,
 ) -> None:
     """Quantise a trained model within a tolerance that is proved for every input in a box."""
     with _clear_errors(f"; '{out}' is as it was"):
@@ -139,9 +166,29 @@ def quantize(
             raise InputError(f"'{model}' does not exist; accepted: a tf_keras model saved as .h5, .keras or SavedModel")
         check_place(out)
         from sound_qkeras import pipeline
+        from sound_qkeras.options import Options
 
         parsed_effort = parse_effort(effort)
-        pipeline.check_options(cost=cost, word_lengths=word_lengths, effort=parsed_effort, solver=solver)
+        options: dict[str, Any] = {
+            "cost": cost,
+            "effort": parsed_effort,
+            "solver": solver,
+            "word_lengths": word_lengths,
+            "keep_architecture": keep_architecture,
+            "rescale_units": rescale,
+            "round_output": round_output,
+            "per_channel": per_channel,
+            "tier": tier,
+            "samples": load_samples(samples),
+            "labels": load_samples(labels),
+            "radius": radius,
+            "confidence": confidence,
+            "coverage": coverage,
+            "saturate": saturate,
+            "task": task,
+            "keep": keep,
+        }
+        Options.checked(options)
         with progress_bars() as progress:
             progress("read", 0.0)
             with quiet_tensorflow():
@@ -151,14 +198,7 @@ def quantize(
                 tolerance,
                 region,
                 margin=margin,
-                cost=cost,
-                effort=parsed_effort,
-                solver=solver,
-                word_lengths=word_lengths,
-                keep_architecture=keep_architecture,
-                rescale_units=rescale,
-                round_output=round_output,
-                per_channel=per_channel,
+                **options,
                 box_source=source,
                 progress=progress,
             )
@@ -197,11 +237,11 @@ def verify(
         started = time.monotonic()
         quantized, certificate = load_claim(directory)
         with threadpool_limits(1, user_api="blas"):
-            proof = check(quantized, certificate)
+            bounds = check(quantized, certificate)
         typer.echo(
-            f"verified: for every input in the box ({certificate.box_source}; {certificate.tree.leaf_count} parts) "
-            f"every output is within {proof.bound:.6g} of the trained network, eps is {certificate.eps.max():g}, and "
-            f"no value overflows; tier {certificate.tier}, {time.monotonic() - started:.1f} s"
+            f"verified: {certificate.claim}; box: {certificate.box_source}, {certificate.tree.leaf_count} parts; largest "
+            f"bound {bounds.max():.6g}, eps {certificate.eps.max():g}; tier {certificate.tier}, "
+            f"{time.monotonic() - started:.1f} s"
         )
 
 
@@ -273,17 +313,19 @@ def parse_numbers(text: str, option: str) -> list[float]:
         raise InputError(f"{option} received '{text}'; accepted: a number, or numbers separated by commas") from error
 
 
-def parse_eps(texts: Sequence[str]) -> float | list[float]:
-    """One number, or one per output.
+def parse_eps(texts: Sequence[str]) -> float | list[float] | str:
+    """One number, or one per output; or "auto".
 
     Raises:
         InputError: something else.
     """
+    if list(texts) == ["auto"]:
+        return "auto"
     numbers = [number for text in texts for number in parse_numbers(text, "--eps")]
     return numbers[0] if len(numbers) == 1 else numbers
 
 
-def check_numbers(tolerance: float | list[float], region: Any, margin: float) -> None:
+def check_numbers(tolerance: float | list[float] | str, region: Any, margin: float) -> None:
     """Refuse what is wrong for any model before TensorFlow is loaded to read this one.
 
     Raises:
@@ -291,7 +333,8 @@ def check_numbers(tolerance: float | list[float], region: Any, margin: float) ->
     """
     from sound_qkeras.boxes import check_box, make_tolerance
 
-    make_tolerance(tolerance, len(tolerance) if isinstance(tolerance, list) else 1)
+    if not isinstance(tolerance, str):
+        make_tolerance(tolerance, len(tolerance) if isinstance(tolerance, list) else 1)
     check_box(region, margin)
 
 
@@ -324,6 +367,30 @@ def _end(text: str) -> Any:
         return load_array(Path(text))
     numbers = parse_numbers(text, "--box")
     return numbers[0] if len(numbers) == 1 else numbers
+
+
+def load_samples(text: str | None) -> Any:
+    """An array from FILE.npy or FILE.npz:NAME, or None.
+
+    Raises:
+        InputError: an .npz file without a name, or with one it does not hold.
+        FileFormatError: as `load_array`.
+    """
+    if text is None:
+        return None
+    name, _, key = text.partition(".npz:")
+    if not key and not text.endswith(".npz"):
+        return load_array(Path(text))
+    import numpy as np
+
+    path = Path(f"{name}.npz" if key else text)
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            if key not in archive:
+                raise InputError(f"'{path}' holds {sorted(archive)}; accepted: {path}:NAME with one of these names")
+            return archive[key]
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise FileFormatError(f"'{path}' is no .npz file of numbers ({error})") from error
 
 
 def load_array(path: Path) -> Any:

@@ -5,38 +5,43 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from fractions import Fraction
 from typing import Any
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
 from sound_qkeras.boxes import make_tolerance, network_box
-from sound_qkeras.errors import InputError, VerificationError
-from sound_qkeras.interval import Reals
+from sound_qkeras.classification import Classification, classify, tolerance_for
+from sound_qkeras.errors import InputError
+from sound_qkeras.interval import Interval, Reals
 from sound_qkeras.network.graph import Network, size_of
 from sound_qkeras.network.quantized import QuantizedNetwork
 from sound_qkeras.network.rewrite import Rewrite
+from sound_qkeras.options import Options
 from sound_qkeras.result import Result, tool_versions
-from sound_qkeras.tuning.costs import GroupCost, Objective, cost_of, objective
-from sound_qkeras.tuning.effort import EFFORTS, Effort
-from sound_qkeras.tuning.milp import find_solver
+from sound_qkeras.tuning.costs import GroupCost, cost_of
+from sound_qkeras.tuning.judge import Judge
 from sound_qkeras.tuning.proving import ProvingJudge
 from sound_qkeras.tuning.reductions import reductions_of
+from sound_qkeras.tuning.sampling import SamplingJudge
 from sound_qkeras.tuning.scaling import scaling
-from sound_qkeras.tuning.search import LONGEST_WORD, Outcome, Search
+from sound_qkeras.tuning.search import Outcome, Search
 from sound_qkeras.tuning.space import Space
+from sound_qkeras.tuning.surrounding import SurroundingJudge
 from sound_qkeras.verify.certificate import Certificate, certify
 from sound_qkeras.verify.checker import check
-from sound_qkeras.verify.exact import exact_error
-from sound_qkeras.verify.falsify import falsify
+from sound_qkeras.verify.evidence import Evidence, Local, Statistical, check_samples
 from sound_qkeras.verify.floating import float_report
+from sound_qkeras.verify.observe import observe
 from sound_qkeras.verify.split_tree import SplitTree
 
 Progress = Callable[[str, float], None]
 
 # Below this, matrix products are so small that a second BLAS thread costs far more than it brings (10x was measured).
 MANY_PARAMETERS = 200_000
+# A third of the samples guides the choice of formats in the statistical tier, at most so many.
+MOST_GUIDES = 128
+FEWEST_SAMPLES = 6
 
 
 def quantize(
@@ -53,6 +58,15 @@ def quantize(
     rescale_units: bool = True,
     round_output: bool = False,
     per_channel: bool = False,
+    tier: str = "sound",
+    samples: Any = None,
+    labels: Any = None,
+    radius: float | None = None,
+    confidence: float = 0.99,
+    coverage: float | None = None,
+    saturate: bool = True,
+    task: str = "regression",
+    keep: float = 0.99,
     seed: int = 0,
     box_source: str = "given",
     progress: Progress | None = None,
@@ -61,11 +75,13 @@ def quantize(
 
     Guarantee: for every input in the box, every output of the fixed-point network is within `eps` of the trained network
     in exact arithmetic over its stored float32 parameters, and no value overflows its format. The claim is proved by
-    `verify`, which trusts neither the tuner nor the solver.
+    `verify`, which trusts neither the tuner nor the solver. In other tiers than "sound" the distance is claimed for
+    fewer inputs, as `certificate.claim` says; that nothing overflows is always proved over the whole box.
 
     Args:
         model: a tf_keras model, a path to one (.h5, .keras, SavedModel), or a `Network`.
-        eps: tolerance in units of the output: a number, or one per output.
+        eps: tolerance in units of the output: a number, or one per output; for a classifier also "auto": the largest that
+            keeps the class of the share `keep` of the samples.
         box: the inputs: `(lower, upper)` as numbers or arrays, or samples that span it.
         margin: widens a box made from samples (or given) by this share of its width, on every side.
         cost: "weight_bits", "total_bits", "bit_operations", or a callable `(group, word_length) -> float`.
@@ -80,7 +96,19 @@ def quantize(
             last layer returns its exact sum.
         per_channel: give the weights of every output channel a format of their own, for C++, C and Verilog. QKeras, which has
             one format for a kernel, gets the same values in the one that holds them all.
-        seed: of the search for the worst observed error.
+        tier: "sound": proved for every input in the box. "local": proved for every input within `radius` of the `samples`.
+            "statistical": the share of inputs drawn like the `samples` that violate `eps` is below a limit, with the given
+            `confidence`; a third of the samples guides the choice of formats, the limit comes from the others alone.
+        samples: inputs in the box, shape `(n, *input_shape)`, for those tiers and for classifiers.
+        labels: the samples' classes, for the accuracies of a classifier.
+        radius: of the tier "local", in units of the input.
+        confidence: of the tier "statistical".
+        coverage: share of the samples that formats are chosen to satisfy: all of them in tier "local", 0.99 in "statistical".
+        saturate: in those tiers, let results saturate where the box asks for wider formats than inputs near the samples do;
+            False proves that nothing does, which costs deep networks many bits.
+        task: "regression", or "classifier", which also reports accuracies and the share of samples whose class is proved.
+        keep: for `eps="auto"`, the share of the samples whose class is to stay.
+        seed: of the search for the worst observed error, and of the samples' division.
         box_source: where the box came from, for the certificate.
         progress: called with a stage's name and the fraction of it that is done.
 
@@ -93,25 +121,35 @@ def quantize(
     """
     started = time.monotonic()
     report = progress or _silent
-    goal, budget = check_options(cost=cost, word_lengths=word_lengths, effort=effort, solver=solver)
+    options = Options(
+        cost=cost,
+        word_lengths=word_lengths,
+        effort=effort,
+        solver=solver,
+        keep_architecture=keep_architecture,
+        rescale_units=rescale_units,
+        round_output=round_output,
+        per_channel=per_channel,
+        tier=tier,
+        samples=samples,
+        labels=labels,
+        radius=radius,
+        confidence=confidence,
+        coverage=coverage,
+        saturate=saturate,
+        task=task,
+        keep=keep,
+    )
     report("read", 0.0)
     trained = read(model)
     region = network_box(trained, box, margin)
-    tolerance = make_tolerance(eps, size_of(trained.output_shape))
+    given = None if samples is None else check_samples(trained.input_arrays(samples), region)
     with threadpool_limits(1 if trained.parameter_count < MANY_PARAMETERS else None, user_api="blas"):
-        report("simplify", 0.0)
-        reductions, phase_tree = {}, SplitTree()
-        if not keep_architecture:
-            reductions, phase_tree = reductions_of(trained, region, max_leaves=budget.phase_leaves)
-        rewrite = Rewrite(reductions)
-        if rescale_units:
-            rewrite = replace(rewrite, exponents=scaling(rewrite.apply(trained), region, tolerance))
-        network = rewrite.apply(trained)
-        judge = ProvingJudge(network, region, tolerance, budget)
-        space = Space(network, judge.ranges, goal, word_lengths, tolerance, round_output=round_output)
-        outcome = Search(space, judge, tolerance, budget, solver, report, per_channel=per_channel).run()
-        quantized = replace(outcome.quantized, trained=trained, rewrite=rewrite)
+        tolerance = _tolerance(eps, trained, given, options)
+        guides, untouched = _divide(given, options, seed)
+        outcome, phase_tree = _tune(trained, region, tolerance, guides, options, report)
         report("prove", 0.0)
+        quantized = outcome.quantized
         certificate = certify(
             quantized,
             region,
@@ -121,30 +159,113 @@ def quantize(
             error_budget=outcome.error_budget,
             versions=tool_versions(),
             phase_tree=phase_tree,
+            evidence=_evidence(quantized, region, tolerance, guides, untouched, options),
         )
-        return _finish(replace(outcome, quantized=quantized), certificate, seed, started, report)
+        check(quantized, certificate)
+        report("look for the worst error", 0.0)
+        worst = observe(quantized, certificate, seed=seed)
+        report("done", 1.0)
+        return Result(
+            quantized=quantized,
+            certificate=certificate,
+            cost=cost_of(quantized),
+            observed_error=worst.error,
+            observed_input=worst.sample,
+            evaluations=worst.evaluations,
+            float32=float_report(quantized, region, certificate.bound, "float32"),
+            float64=float_report(quantized, region, certificate.bound, "float64"),
+            seconds=time.monotonic() - started,
+            optimality=outcome.optimality,
+            classification=_classification(quantized, certificate, given, options),
+        )
 
 
-def _finish(outcome: Outcome, certificate: Certificate, seed: int, started: float, report: Progress) -> Result:
-    """Check the certificate as a stranger would, look for the worst error, and put the result together."""
-    quantized = outcome.quantized
-    check(quantized, certificate)
-    report("look for the worst error", 0.0)
-    worst = falsify(quantized, certificate.box, seed=seed)
-    observed = _exact_error(quantized, worst.sample, certificate)
-    report("done", 1.0)
-    return Result(
-        quantized=quantized,
-        certificate=certificate,
-        cost=cost_of(quantized),
-        observed_error=observed,
-        observed_input=worst.sample,
-        evaluations=worst.evaluations,
-        float32=float_report(quantized, certificate.box, certificate.bound, "float32"),
-        float64=float_report(quantized, certificate.box, certificate.bound, "float64"),
-        seconds=time.monotonic() - started,
-        optimality=outcome.optimality,
+def _tolerance(eps: Any, trained: Network, samples: Reals | None, options: Options) -> Reals:
+    """The tolerance per output; for "auto" what the samples' classes allow.
+
+    Raises:
+        InputError: it is not usable, or "auto" for no classifier.
+    """
+    if isinstance(eps, str) and eps == "auto":
+        if samples is None or options.task != "classifier":
+            raise InputError("eps='auto' is for task='classifier' with samples; accepted otherwise: positive numbers")
+        eps = tolerance_for(trained, samples, options.keep)
+    return make_tolerance(eps, size_of(trained.output_shape))
+
+
+def _divide(samples: Reals | None, options: Options, seed: int) -> tuple[Reals | None, Reals | None]:
+    """Samples that guide the choice of formats, and those that nothing may depend on.
+
+    Raises:
+        InputError: there are too few.
+    """
+    if samples is None or options.tier != "statistical":
+        return samples, None
+    if len(samples) < FEWEST_SAMPLES:
+        raise InputError(f"tier 'statistical' has {len(samples)} samples; accepted: at least {FEWEST_SAMPLES}")
+    order = np.random.default_rng(seed).permutation(len(samples))
+    count = min(MOST_GUIDES, len(samples) // 3)
+    return samples[order[:count]], samples[order[count:]]
+
+
+def _tune(
+    trained: Network, region: Interval, tolerance: Reals, guides: Reals | None, options: Options, report: Progress
+) -> tuple[Outcome, SplitTree]:
+    """Rewrite the network where that saves bits, and choose integers; also the tree that proves the rewrite."""
+    report("simplify", 0.0)
+    budget = options.budget
+    reductions, phase_tree = {}, SplitTree()
+    if not options.keep_architecture:
+        reductions, phase_tree = reductions_of(trained, region, max_leaves=budget.phase_leaves)
+    rewrite = Rewrite(reductions)
+    if options.rescale_units:
+        rewrite = replace(rewrite, exponents=scaling(rewrite.apply(trained), region, tolerance))
+    network = rewrite.apply(trained)
+    judge = _judge(network, region, tolerance, guides, options)
+    space = Space(
+        network, judge.ranges, options.goal, options.word_lengths, tolerance, round_output=options.round_output
     )
+    search = Search(space, judge, tolerance, budget, options.solver, report, per_channel=options.per_channel)
+    outcome = search.run()
+    return replace(outcome, quantized=replace(outcome.quantized, trained=trained, rewrite=rewrite)), phase_tree
+
+
+def _judge(network: Network, region: Interval, tolerance: Reals, guides: Reals | None, options: Options) -> Judge[Any]:
+    if guides is None or options.tier == "sound":
+        return ProvingJudge(network, region, tolerance, options.budget)
+    share, saturate = options.share, options.saturate
+    if options.radius is not None:
+        radius, budget = options.radius, options.budget
+        return SurroundingJudge(network, region, tolerance, budget, guides, radius, coverage=share, saturate=saturate)
+    return SamplingJudge(network, region, tolerance, guides, coverage=share, saturate=saturate)
+
+
+def _evidence(
+    quantized: QuantizedNetwork,
+    region: Interval,
+    tolerance: Reals,
+    guides: Reals | None,
+    untouched: Reals | None,
+    options: Options,
+) -> Evidence | None:
+    if guides is None or options.tier == "sound":
+        return None
+    if untouched is not None:
+        return Statistical.count(quantized, untouched, tolerance, options.confidence, len(guides))
+    return Local.prove(quantized, region, guides, options.radius or 0.0)
+
+
+def _classification(
+    quantized: QuantizedNetwork, certificate: Certificate, samples: Reals | None, options: Options
+) -> Classification | None:
+    if options.task != "classifier" or samples is None:
+        return None
+    bounds = certificate.output_bounds
+    if isinstance(certificate.evidence, Local):
+        bounds = certificate.evidence.bounds
+    if isinstance(certificate.evidence, Statistical):
+        bounds = np.full(bounds.shape, np.inf)
+    return classify(quantized, samples, options.labels, bounds)
 
 
 def read(model: Any) -> Network:
@@ -163,57 +284,6 @@ def read(model: Any) -> Network:
 def describe_box(source: str, margin: float) -> str:
     """Where a box came from, for its certificate."""
     return f"{source}, widened by {margin:g} of its width on every side" if margin else source
-
-
-def check_options(
-    *, cost: str | GroupCost, word_lengths: tuple[int, int], effort: str | float, solver: str
-) -> tuple[Objective, Effort]:
-    """What can be checked before there is a model, as `quantize` does.
-
-    Raises:
-        InputError: an option is not usable.
-        DependencyError: the solver is missing.
-    """
-    _check_word_lengths(word_lengths)
-    find_solver(solver)
-    return objective(cost), _effort(effort)
-
-
-def _effort(effort: str | float) -> Effort:
-    if isinstance(effort, str):
-        if effort not in EFFORTS:
-            raise InputError(
-                f"effort '{effort}' is unknown; accepted: {', '.join(EFFORTS)}, or a time budget in seconds"
-            )
-        return EFFORTS[effort]
-    if isinstance(effort, bool) or not isinstance(effort, int | float) or not 0.0 < effort < np.inf:
-        raise InputError(f"effort is {effort}; accepted: {', '.join(EFFORTS)}, or a time budget in seconds")
-    return Effort.within(float(effort))
-
-
-def _check_word_lengths(word_lengths: tuple[int, int]) -> None:
-    try:
-        shortest, longest = (int(value) for value in word_lengths)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"word_lengths is {word_lengths!r}; accepted: a pair such as (2, 16)") from error
-    if not 2 <= shortest <= longest <= LONGEST_WORD:
-        raise InputError(f"word_lengths is {word_lengths}; accepted: 2 <= fewest <= most <= {LONGEST_WORD} bits")
-
-
-def _exact_error(quantized: QuantizedNetwork, sample: Reals, certificate: Certificate) -> float:
-    """The error at the worst input found, in exact arithmetic, compared with the bound.
-
-    Raises:
-        VerificationError: it exceeds the proved bound: the worst bug there can be, so it stops everything.
-    """
-    errors = [abs(error) for error in exact_error(quantized, sample)]
-    for k, error in enumerate(errors):
-        if error > Fraction(float(certificate.output_bounds[k])):
-            raise VerificationError(
-                f"output {k}: an error of {float(error):.9g} was observed, above the proved bound "
-                f"{certificate.output_bounds[k]:.9g}: please report this"
-            )
-    return float(max(errors))
 
 
 def _silent(stage: str, fraction: float) -> None:

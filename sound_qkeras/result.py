@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from sound_qkeras.classification import Classification
 from sound_qkeras.fixed_point import Format
 from sound_qkeras.network.quantized import QuantizedNetwork
 from sound_qkeras.simulate import simulate
 from sound_qkeras.tuning.costs import Cost
 from sound_qkeras.tuning.optimality import Optimality
 from sound_qkeras.verify.certificate import Certificate
+from sound_qkeras.verify.evidence import Local, Statistical
 from sound_qkeras.verify.floating import FloatReport
 
 if TYPE_CHECKING:
@@ -61,6 +63,7 @@ class Result:
         seconds: how long the run took.
         optimality: how far the answer of the MILP may be from the optimum of the model it solved, re-checked; None where no
             model was solved.
+        classification: for a classifier, accuracies and how many classes are proved to stay.
     """
 
     quantized: QuantizedNetwork
@@ -73,6 +76,7 @@ class Result:
     float64: FloatReport
     seconds: float
     optimality: Optimality | None = None
+    classification: Classification | None = None
 
     @cached_property
     def formats(self) -> tuple[FormatRow, ...]:
@@ -186,10 +190,32 @@ class Result:
         asked = f"{eps[0]:g}" if np.all(eps == eps[0]) else f"{eps.min():g} to {eps.max():g}"
         solved = "" if self.optimality is None else f"MILP within {self.optimality.gap:.2%} of its model's optimum, "
         return (
-            f"bound {self.certificate.bound:.4g} <= eps {asked}, tier {self.certificate.tier}, worst observed error "
+            f"bound {self.certificate.bound:.4g} <= eps {asked}, tier {self._tier()}, worst observed error "
             f"{self.observed_error:.4g}, weights {self.cost.weight_bits:,} bits, total {self.cost.total_bits:,} bits, "
-            f"{solved}{self.seconds:.1f} s"
+            f"{solved}{self._classes()}{self.seconds:.1f} s"
         )
+
+    def _classes(self) -> str:
+        found = self.classification
+        if found is None:
+            return ""
+        accuracy = ""
+        if found.float_accuracy is not None and found.fixed_accuracy is not None:
+            accuracy = f"accuracy {found.float_accuracy:.2%} -> {found.fixed_accuracy:.2%}, "
+        return f"{accuracy}agreement {found.agreement:.2%}, class proved for {found.proved:.2%}, "
+
+    def _tier(self) -> str:
+        """The tier, with what it says about samples."""
+        evidence, eps = self.certificate.evidence, self.certificate.eps
+        if isinstance(evidence, Local):
+            certified = int(evidence.certified(eps).sum())
+            return f"local ({certified} of {len(evidence.samples)} samples, radius {evidence.radius:g})"
+        if isinstance(evidence, Statistical):
+            return (
+                f"statistical (violated with probability <= {evidence.probability:.3g} at confidence "
+                f"{evidence.confidence:g}, {evidence.failures} of {len(evidence.samples)} untouched samples)"
+            )
+        return self.certificate.tier
 
 
 def _row(layer: str, node: str, kind: str, output: Format, values: Reals) -> FormatRow:

@@ -12,11 +12,13 @@ import numpy as np
 from sound_qkeras.errors import FileFormatError
 from sound_qkeras.interval import Interval, Reals
 from sound_qkeras.network.quantized import QuantizedNetwork
+from sound_qkeras.verify.evidence import Evidence, from_json
 from sound_qkeras.verify.phases import check_rewrite
-from sound_qkeras.verify.proof import MARGIN, Proof, prove, with_margin
+from sound_qkeras.verify.proof import MARGIN, prove, prove_ranges, with_margin
 from sound_qkeras.verify.split_tree import SplitTree
 
-TIERS = ("sound",)
+TIERS = ("sound", "local", "statistical")
+SOUND_CLAIM = "for every x in the box, |f_q(x)_k - f(x)_k| <= output_bounds[k] <= eps[k], and nothing overflows"
 
 
 @dataclass(frozen=True)
@@ -32,8 +34,11 @@ class BudgetRow:
 class Certificate:
     """For every `x` in the box: `|f_q(x)_k - f(x)_k| <= output_bounds[k] <= eps[k]`, and nothing overflows.
 
+    In other tiers than "sound" the bounds are about fewer inputs, which `claim` says; overflow never is.
+
     Args:
-        tier: strength of the guarantee; "sound" holds for every input in the box.
+        tier: strength of the guarantee; "sound" holds for every input in the box; "local" and "statistical" rest on
+            `evidence`.
         eps: the tolerance asked for, per output.
         output_bounds: the proved bound, per output.
         box: the inputs, shape `input_shape`.
@@ -59,6 +64,12 @@ class Certificate:
     error_budget: tuple[BudgetRow, ...] = ()
     versions: Mapping[str, str] = field(default_factory=dict[str, str])
     phase_tree: SplitTree = field(default_factory=SplitTree)
+    evidence: Evidence | None = None
+
+    @property
+    def claim(self) -> str:
+        """What is claimed, in one sentence."""
+        return SOUND_CLAIM if self.evidence is None else self.evidence.claim
 
     @property
     def bound(self) -> float:
@@ -69,7 +80,7 @@ class Certificate:
         """Plain json; floats keep every bit."""
         return {
             "tier": self.tier,
-            "claim": "for every x in the box, |f_q(x)_k - f(x)_k| <= output_bounds[k] <= eps[k], and nothing overflows",
+            "claim": self.claim,
             "eps": self.eps.tolist(),
             "bound": self.bound,
             "output_bounds": self.output_bounds.tolist(),
@@ -81,11 +92,12 @@ class Certificate:
             "error_budget": [{"layer": r.layer, "kind": r.kind, "bound": r.bound} for r in self.error_budget],
             "versions": dict(self.versions),
             "phase_tree": list(self.phase_tree.axes),
+            "evidence": None if self.evidence is None else self.evidence.to_json(),
         }
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Certificate:
-        """Read what `to_json` wrote.
+    def from_json(cls, data: Mapping[str, Any], arrays: Mapping[str, Reals] | None = None) -> Certificate:
+        """Read what `to_json` wrote, with the arrays of its evidence.
 
         Raises:
             FileFormatError: a part is missing or of the wrong type, or the recorded bound is not that of the outputs.
@@ -109,10 +121,13 @@ class Certificate:
                 ),
                 versions={str(tool): str(version) for tool, version in data["versions"].items()},
                 phase_tree=_tree(data["phase_tree"]),
+                evidence=from_json(str(data["tier"]), data["evidence"], arrays or {}),
             )
             recorded = float(data["bound"])
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise FileFormatError(f"the certificate is not readable ({type(error).__name__}: {error})") from error
+        if data.get("claim") != found.claim:
+            raise FileFormatError(f"the certificate's claim {data.get('claim')!r} is not what its numbers say")
         if found.output_bounds.size == 0 or recorded != found.bound:
             raise FileFormatError(f"the certificate's bound {recorded} is not the largest of its output bounds")
         return found
@@ -139,8 +154,11 @@ def certify(
     error_budget: tuple[BudgetRow, ...] = (),
     versions: Mapping[str, str] | None = None,
     phase_tree: SplitTree | None = None,
+    evidence: Evidence | None = None,
 ) -> Certificate:
     """Prove the network on the leaves of `tree` and write down what was proved, with `MARGIN`.
+
+    With `evidence` only the ranges are proved here: the bounds are those it found.
 
     The certificate may claim less than `eps` asks; `check` refuses it then.
 
@@ -149,18 +167,23 @@ def certify(
     """
     phase_tree = phase_tree or SplitTree()
     check_rewrite(quantized, box, phase_tree)
-    proof: Proof = prove(quantized, box, tree)
+    if evidence is None:
+        proof = prove(quantized, box, tree)
+        ranges, bounds = proof.ranges, proof.output_bounds * (1.0 + MARGIN)
+    else:
+        ranges, bounds = prove_ranges(quantized, box), evidence.bounds_of(eps)
     return Certificate(
-        tier="sound",
+        tier="sound" if evidence is None else evidence.tier,
         eps=eps,
-        output_bounds=proof.output_bounds * (1.0 + MARGIN),
+        output_bounds=bounds,
         box=box,
         box_source=box_source,
         tree=tree,
-        ranges={name: with_margin(*ends) for name, ends in proof.ranges.items()},
+        ranges={name: with_margin(*ends) for name, ends in ranges.items()},
         weight_hash=quantized.trained.weight_hash,
         code_hash=quantized.code_hash,
         error_budget=error_budget,
         versions=versions or {},
         phase_tree=phase_tree,
+        evidence=evidence,
     )

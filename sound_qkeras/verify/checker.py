@@ -5,19 +5,25 @@ from __future__ import annotations
 import numpy as np
 
 from sound_qkeras.errors import VerificationError
+from sound_qkeras.interval import Reals
 from sound_qkeras.network.graph import size_of
 from sound_qkeras.network.quantized import QuantizedNetwork
 from sound_qkeras.verify.certificate import TIERS, Certificate
+from sound_qkeras.verify.evidence import check_samples
 from sound_qkeras.verify.phases import check_rewrite
-from sound_qkeras.verify.proof import Proof, check_overflow, prove
+from sound_qkeras.verify.proof import check_overflow, prove, prove_ranges
 
 
-def check(quantized: QuantizedNetwork, certificate: Certificate) -> Proof:
+def check(quantized: QuantizedNetwork, certificate: Certificate) -> Reals:
     """Confirm every claim of a certificate, or refuse it.
 
-    Guarantee: returns only if, for every input in the certificate's box, every output stays within its recorded bound of
-    the float network, every recorded bound within `eps`, every tensor within its recorded range, and every recorded range
-    within its format. Nothing the tuner computed is used; there is no tolerance in any comparison.
+    Guarantee: returns only if, for every input in the certificate's box (in other tiers: those that `claim` names), every
+    output stays within its recorded bound of the float network, every recorded bound within `eps`, and for every input in
+    the box every tensor within its recorded range, and every recorded range within its format. Nothing the tuner computed
+    is used; there is no tolerance in any comparison.
+
+    Returns:
+        The bound found for every output, shape `(outputs,)`.
 
     Raises:
         VerificationError: names what does not hold.
@@ -25,15 +31,14 @@ def check(quantized: QuantizedNetwork, certificate: Certificate) -> Proof:
     check_identity(quantized, certificate)
     _check_claim(quantized, certificate)
     check_rewrite(quantized, certificate.box, certificate.phase_tree)
-    proof = prove(quantized, certificate.box, certificate.tree)
-    beyond = np.flatnonzero(~(proof.output_bounds <= certificate.output_bounds))
+    bounds, ranges = _found(quantized, certificate)
+    beyond = np.flatnonzero(~(bounds <= certificate.output_bounds))
     if beyond.size:
         k = int(beyond[0])
         raise VerificationError(
-            f"output {k}: the proved bound is {proof.output_bounds[k]:.9g}, the certificate claims "
-            f"{certificate.output_bounds[k]:.9g}"
+            f"output {k}: the proved bound is {bounds[k]:.9g}, the certificate claims {certificate.output_bounds[k]:.9g}"
         )
-    for name, (low, high) in proof.ranges.items():
+    for name, (low, high) in ranges.items():
         claimed = certificate.ranges.get(name)
         if claimed is None or not (claimed[0] <= low and high <= claimed[1]):
             layer = quantized.network.by_name[name].layer
@@ -42,7 +47,18 @@ def check(quantized: QuantizedNetwork, certificate: Certificate) -> Proof:
                 layer_name=layer,
             )
     check_overflow(quantized, dict(certificate.ranges))
-    return proof
+    return bounds
+
+
+def _found(quantized: QuantizedNetwork, certificate: Certificate) -> tuple[Reals, dict[str, tuple[float, float]]]:
+    """Bounds and ranges, proved again."""
+    box, evidence = certificate.box, certificate.evidence
+    if evidence is None:
+        proof = prove(quantized, box, certificate.tree)
+        return proof.output_bounds, proof.ranges
+    check_samples(evidence.samples, box)
+    evidence.check(quantized, box, certificate.eps)
+    return evidence.bounds_of(certificate.eps), prove_ranges(quantized, box)
 
 
 def check_identity(quantized: QuantizedNetwork, certificate: Certificate) -> None:
@@ -65,8 +81,11 @@ def _check_claim(quantized: QuantizedNetwork, certificate: Certificate) -> None:
     """Shapes, finiteness, and that the bounds meet the tolerance."""
     outputs = size_of(quantized.network.output_shape)
     box = certificate.box
-    if certificate.tier not in TIERS:
-        raise VerificationError(f"tier '{certificate.tier}' is unknown; accepted: {', '.join(TIERS)}")
+    evidence = certificate.evidence
+    if certificate.tier not in TIERS or certificate.tier != ("sound" if evidence is None else evidence.tier):
+        raise VerificationError(
+            f"tier '{certificate.tier}' is not that of the evidence, or unknown; accepted: {', '.join(TIERS)}"
+        )
     if box.lower.shape != quantized.network.input_shape or box.upper.shape != quantized.network.input_shape:
         raise VerificationError(
             f"the box has shape {box.lower.shape}, the network's input {quantized.network.input_shape}"

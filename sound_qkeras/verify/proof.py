@@ -10,7 +10,7 @@ from sound_qkeras.errors import VerificationError
 from sound_qkeras.interval import Interval, Reals
 from sound_qkeras.network.quantized import QuantizedNetwork
 from sound_qkeras.verify.batching import over_batches
-from sound_qkeras.verify.propagation import fixed_ranges, output_difference, propagate
+from sound_qkeras.verify.propagation import Propagation, fixed_ranges, output_difference, propagate
 from sound_qkeras.verify.split_tree import SplitTree
 
 # Recorded bounds and ranges exceed the proved ones by this relative margin, so that another machine, whose matrix
@@ -52,15 +52,46 @@ def prove(quantized: QuantizedNetwork, box: Interval, tree: SplitTree | None = N
     return proof
 
 
+def prove_ranges(quantized: QuantizedNetwork, box: Interval) -> dict[str, tuple[float, float]]:
+    """The ranges of `prove` alone, from node to node, and that nothing overflows.
+
+    Raises:
+        VerificationError: a value may overflow its format; names the layer.
+    """
+    ranges = ranges_of(quantized, box)
+    check_overflow(quantized, ranges)
+    return ranges
+
+
+def ranges_of(quantized: QuantizedNetwork, box: Interval) -> dict[str, tuple[float, float]]:
+    """For each node an interval that holds the fixed-point value before rounding, if nothing overflows."""
+    return _scalars(propagate(quantized.network, box[None], quantized, substitute=False))
+
+
+def ranges_over(quantized: QuantizedNetwork, boxes: Interval) -> dict[str, tuple[float, float]]:
+    """As `ranges_of`, over some boxes together."""
+    return _hull([part for _, part in over_batches(_bound_batch, quantized, boxes)])
+
+
+def _hull(parts: list[dict[str, tuple[float, float]]]) -> dict[str, tuple[float, float]]:
+    return {
+        name: (
+            float(np.min([part[name][0] for part in parts])),
+            float(np.max([part[name][1] for part in parts])),
+        )
+        for name in parts[0]
+    }
+
+
+def bound_boxes(quantized: QuantizedNetwork, boxes: Interval) -> Reals:
+    """Bounds on every output's error on each of some boxes, shape `(boxes, outputs)`, if nothing overflows."""
+    return np.concatenate([bounds for bounds, _ in over_batches(_bound_batch, quantized, boxes)])
+
+
 def bound_leaves(quantized: QuantizedNetwork, box: Interval, tree: SplitTree | None = None) -> Proof:
     """The bounds and ranges of `prove`, under the condition that nothing overflows, which is not checked."""
-    leaves = (tree or SplitTree()).leaves(box)
-    ranges: dict[str, tuple[float, float]] = {}
-    found = over_batches(_bound_batch, quantized, leaves)
-    for _, part in found:
-        for name, (lower, upper) in part.items():
-            low, high = ranges.get(name, (np.inf, -np.inf))
-            ranges[name] = float(np.minimum(low, lower)), float(np.maximum(high, upper))
+    found = over_batches(_bound_batch, quantized, (tree or SplitTree()).leaves(box))
+    ranges = _hull([part for _, part in found])
     leaf_bounds = np.concatenate([bounds for bounds, _ in found])
     return Proof(leaf_bounds.max(axis=0), leaf_bounds, ranges)
 
@@ -68,8 +99,11 @@ def bound_leaves(quantized: QuantizedNetwork, box: Interval, tree: SplitTree | N
 def _bound_batch(quantized: QuantizedNetwork, boxes: Interval) -> tuple[Reals, dict[str, tuple[float, float]]]:
     """Bounds of every output on each box, shape `(boxes, outputs)`, and each node's range over all of them."""
     result = propagate(quantized.network, boxes, quantized)
-    ranges = {name: (float(found.lower), float(found.upper)) for name, found in fixed_ranges(result).items()}
-    return output_difference(result)[0].magnitude, ranges
+    return output_difference(result)[0].magnitude, _scalars(result)
+
+
+def _scalars(result: Propagation) -> dict[str, tuple[float, float]]:
+    return {name: (float(found.lower), float(found.upper)) for name, found in fixed_ranges(result).items()}
 
 
 def check_overflow(quantized: QuantizedNetwork, ranges: dict[str, tuple[float, float]]) -> None:

@@ -110,8 +110,10 @@ class Propagation:
         )
 
 
-def propagate(network: Network, boxes: Interval, quantized: QuantizedNetwork | None = None) -> Propagation:
-    """Facts of every node on boxes of shape `(boxes, *input_shape)`.
+def propagate(
+    network: Network, boxes: Interval, quantized: QuantizedNetwork | None = None, *, substitute: bool = True
+) -> Propagation:
+    """Facts of every node on boxes of shape `(boxes, *input_shape)`; without `substitute` from node to node only.
 
     Guarantee: for every real input in a box, the exact real value of each tensor, the exact fixed-point value (as long as
     no format overflows, which `check_overflow` decides), and their difference lie in the enclosures.
@@ -122,15 +124,17 @@ def propagate(network: Network, boxes: Interval, quantized: QuantizedNetwork | N
         value = node.op.interval(*inputs)
         if quantized is None:
             result.facts[node.name] = Facts(value)
-            result.facts[node.name] = Facts(_tighter_value(result, node, value))
+            if substitute:
+                result.facts[node.name] = Facts(_tighter_value(result, node, value))
             continue
         sources = [Facts(boxes, boxes, boxes)] if isinstance(node.op, Input) else [result.facts[n] for n in node.inputs]
         parameters = quantized.pairs.get(node.name)
         fixed = node.op.fixed_interval(parameters, *(facts.pair()[1] for facts in sources))
         difference = node.op.difference(parameters, *sources)
         result.facts[node.name] = Facts(value, fixed, difference)
-        value = _tighter_value(result, node, value)
-        difference = _tighter_difference(result, node, difference)
+        if substitute:
+            value = _tighter_value(result, node, value)
+            difference = _tighter_difference(result, node, difference)
         difference = difference.intersect(fixed - value)
         fixed = fixed.intersect(value + difference)
         result.facts[node.name] = Facts(value, fixed, difference)

@@ -1,0 +1,35 @@
+"""Formats as narrow as some inputs need, which saturate where the whole box may ask for more."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from sound_qkeras.fixed_point import Format
+from sound_qkeras.interval import Interval
+from sound_qkeras.network.quantized import QuantizedNetwork
+from sound_qkeras.verify.proof import ranges_of, with_margin
+
+
+def clipped(quantized: QuantizedNetwork, ranges: Mapping[str, tuple[float, float]]) -> QuantizedNetwork:
+    """With formats that just hold the given ranges; all but the input's saturate."""
+    formats = {name: Format.for_range(*ranges[name], old.fractional_bits) for name, old in quantized.formats.items()}
+    return replace(quantized, formats=formats, saturating=frozenset(formats) - {quantized.network.nodes[0].name})
+
+
+def narrow_in_box(quantized: QuantizedNetwork, box: Interval) -> QuantizedNetwork:
+    """With formats no wider than what is proved over the box, and accumulators for it; what need not saturate does not."""
+    recorded = {name: with_margin(*ends) for name, ends in ranges_of(quantized, box).items()}
+    formats: dict[str, Format] = {}
+    for name, output in quantized.formats.items():
+        if name in quantized.saturating and not output.contains(*recorded[name]):
+            formats[name] = output
+        else:
+            formats[name] = Format.for_range(*recorded[name], output.fractional_bits)
+    accumulators = {
+        node.name: Format.for_range(*recorded[node.name], quantized.exact_bits[node.name])
+        for node in quantized.network.nodes
+        if node.op.accumulates
+    }
+    saturating = frozenset(name for name in quantized.saturating if not formats[name].contains(*recorded[name]))
+    return replace(quantized, formats=formats, saturating=saturating, accumulators=accumulators)

@@ -1,0 +1,193 @@
+"""The judge of the statistical tier: errors on samples, and what each group adds to them by first-order analysis.
+
+With g the gradient of an output in a tensor and r what rounding changes there, a group's error at a sample is `<g, r>`.
+Roundings of different groups are hardly correlated, so their second moments add up: the rows of the MILP are mean squares.
+What follows from a choice is not left to that model: the integers are run on the samples.
+
+Reference: Lin, Talathi and Annapureddy, Fixed point quantization of deep convolutional networks (ICML 2016), for error
+powers that add; Sakr and Shanbhag, Per-tensor fixed-point quantization of the back-propagation algorithm (ICLR 2019).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import ClassVar
+
+import numpy as np
+
+from sound_qkeras.fixed_point import from_codes, to_grid
+from sound_qkeras.interval import Interval, Reals
+from sound_qkeras.network.graph import Network, Node, size_of
+from sound_qkeras.network.ops import Affine
+from sound_qkeras.network.quantized import QuantizedNetwork
+from sound_qkeras.tuning.clipping import clipped, narrow_in_box
+from sound_qkeras.tuning.groups import Group
+from sound_qkeras.tuning.judge import Alone, Judge
+from sound_qkeras.tuning.sample_errors import SampleErrors
+from sound_qkeras.verify.propagation import propagate
+from sound_qkeras.verify.split_tree import SplitTree
+
+# Outputs whose gradients are taken one by one; of more, so many random sums of all of them.
+MOST_OUTPUTS = 16
+# Samples at which gradients are taken.
+GRADIENT_SAMPLES = 32
+# Numbers of the widest gradients that are in memory at a time.
+TILE_NUMBERS = 1 << 23
+
+
+class SamplingJudge(Judge[SampleErrors]):
+    """Errors on guiding samples; formats as wide as the samples need, or as the box needs."""
+
+    power: ClassVar[int] = 2
+
+    def __init__(
+        self,
+        network: Network,
+        box: Interval,
+        eps: Reals,
+        guides: Reals,
+        *,
+        coverage: float,
+        saturate: bool,
+        seed: int = 0,
+    ) -> None:
+        """Evaluate the network on the samples.
+
+        Args:
+            network: the network.
+            box: all inputs, shape `input_shape`.
+            eps: tolerance per output, shape `(outputs,)`.
+            guides: samples that guide the choice, shape `(n, *input_shape)`.
+            coverage: share of them that is to meet the tolerance.
+            saturate: let formats be as narrow as the samples allow, where the box asks for more.
+            seed: of the random sums of outputs.
+        """
+        self.network, self.box, self.eps, self.guides = network, box, eps, guides
+        self.coverage, self.saturate = coverage, saturate
+        outputs = eps.size
+        self.directions: Reals = np.eye(outputs) / eps
+        if outputs > MOST_OUTPUTS:
+            signs = np.random.default_rng(seed).choice([-1.0, 1.0], (MOST_OUTPUTS, outputs))
+            self.directions = signs / (eps * np.sqrt(outputs))
+        self.reference: Reals = np.zeros((len(guides), outputs))
+        self.centers, self.ranges = self._observe()
+
+    def _observe(self) -> tuple[dict[str, Reals], dict[str, Interval]]:
+        """Mean inputs of layers with weights, and ranges; the float network's results are kept."""
+        low: dict[str, float] = {}
+        high: dict[str, float] = {}
+        sums: dict[str, Reals] = {}
+        at = 0
+        for tile in self.network.tiles(self.guides):
+            values = self.network.evaluate_all(tile)
+            for name, value in values.items():
+                low[name] = min(low.get(name, np.inf), float(value.min()))
+                high[name] = max(high.get(name, -np.inf), float(value.max()))
+            for node, _ in self.network.affine():
+                sums[node.name] = sums.get(node.name, 0.0) + values[node.inputs[0]].sum(axis=0)
+            self.reference[at : at + len(tile)] = values[self.network.output.name].reshape(len(tile), -1)
+            at += len(tile)
+        ranges = {name: Interval(np.array(low[name]), np.array(high[name])) for name in low}
+        if not self.saturate:
+            found = propagate(self.network, self.box[None], substitute=False).facts
+            ranges = {name: facts.value for name, facts in found.items()}
+        first = self.network.nodes[0].name
+        ranges[first] = Interval(np.array(self.box.lower.min()), np.array(self.box.upper.max()))
+        return {name: total / len(self.guides) for name, total in sums.items()}, ranges
+
+    def samples(self, count: int) -> Reals:
+        """The guiding samples."""
+        return self.guides[:count]
+
+    def judge(self, quantized: QuantizedNetwork, deadline: float, start: SampleErrors | None = None) -> SampleErrors:
+        """Run the integers on the samples."""
+        narrowed = self._clipped(quantized)
+        name = self.network.output.name
+        parts = [narrowed.simulate_all(tile, exact=False)[name] for tile in self.network.tiles(self.guides)]
+        codes = np.concatenate([part.reshape(len(part), -1) for part in parts])
+        error = from_codes(codes, narrowed.fractional_bits[name]) - self.reference
+        return SampleErrors(np.max(np.abs(error) / self.eps, axis=1), self.coverage)
+
+    def _clipped(self, quantized: QuantizedNetwork) -> QuantizedNetwork:
+        if not self.saturate:
+            return quantized
+        ends = {name: (float(found.lower.min()), float(found.upper.max())) for name, found in self.ranges.items()}
+        return clipped(quantized, ends)
+
+    def contributions(
+        self, evidence: SampleErrors, alone: Alone, groups: Iterable[Group | None]
+    ) -> dict[Group | None, Reals]:
+        """Mean squares over samples of what a group adds to each output, or random sum of outputs."""
+        wanted = [group for group in groups if group is not None]
+        changes = {group: _Change(alone(group), group) for group in wanted}
+        by_node: dict[str, list[Group]] = {}
+        for group in wanted:
+            by_node.setdefault(group.node, []).append(group)
+        rows = len(self.directions)
+        found: dict[Group | None, Reals] = {group: np.zeros(rows) for group in [None, *wanted]}
+        samples = self.guides[:GRADIENT_SAMPLES]
+        widest = max(size_of(shape) for shape in self.network.shapes.values())
+        count = max(1, TILE_NUMBERS // (widest * rows))
+        for start in range(0, len(samples), count):
+            self._add_squares(samples[start : start + count], by_node, changes, found)
+        return {group: total / len(samples) for group, total in found.items()}
+
+    def _add_squares(
+        self,
+        samples: Reals,
+        by_node: Mapping[str, list[Group]],
+        changes: Mapping[Group, _Change],
+        found: Mapping[Group | None, Reals],
+    ) -> None:
+        network = self.network
+        values = network.evaluate_all(samples)
+        seed = self.directions.reshape(1, -1, *network.output_shape)
+        live = {network.output.name: np.broadcast_to(seed, (len(samples), *seed.shape[1:]))}
+        for node in reversed(network.nodes):
+            here = live.pop(node.name, None)
+            if here is None:
+                continue
+            for group in by_node.get(node.name, ()):
+                change = changes[group].at(node, values).reshape(len(samples), -1, 1)
+                error = (here.reshape(len(samples), here.shape[1], -1) @ change)[..., 0]
+                found[group][:] += np.sum(error**2, axis=0)
+            pulled = node.op.gradient(here, *(values[name] for name in node.inputs)) if node.inputs else ()
+            for source, part in zip(node.inputs, pulled, strict=True):
+                live[source] = live[source] + part if source in live else part
+
+    def settle(self, evidence: SampleErrors) -> SampleErrors:
+        """As it is."""
+        return evidence
+
+    def narrow(self, quantized: QuantizedNetwork, evidence: SampleErrors) -> QuantizedNetwork:
+        """In formats of the ranges; saturation only where the box asks for a wider format than the samples do."""
+        return narrow_in_box(self._clipped(quantized), self.box)
+
+    def tree(self, evidence: SampleErrors) -> SplitTree:
+        """The box as it is."""
+        return SplitTree()
+
+
+class _Change:
+    """What rounding one group changes at its node."""
+
+    def __init__(self, quantized: QuantizedNetwork, group: Group) -> None:
+        """Keep what is needed of a network in which only the group is coarse."""
+        self.bits = 0
+        self.kernel: Reals | None = None
+        self.bias: Reals | None = None
+        if group.kind == "activation":
+            self.bits = quantized.formats[group.node].fractional_bits
+            return
+        pair = quantized.pairs[group.node]
+        self.bias = pair.bias_residual
+        self.kernel = pair.kernel_residual if group.kind == "weight" else None
+
+    def at(self, node: Node, values: Mapping[str, Reals]) -> Reals:
+        """The change of the node's result at samples, shape `(n, *shape)`."""
+        value = values[node.name]
+        if self.bias is None:
+            return from_codes(to_grid(value, self.bits), self.bits) - value
+        if self.kernel is None or not isinstance(node.op, Affine):
+            return np.broadcast_to(self.bias, value.shape)
+        return node.op.apply(self.kernel, values[node.inputs[0]]) + self.bias

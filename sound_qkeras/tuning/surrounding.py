@@ -1,0 +1,130 @@
+"""The judge of the local tier: bounds proved on boxes around samples."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import ClassVar
+
+import numpy as np
+
+from sound_qkeras.interval import Interval, Reals
+from sound_qkeras.network.graph import Network
+from sound_qkeras.network.quantized import QuantizedNetwork
+from sound_qkeras.tuning.clipping import clipped, narrow_in_box
+from sound_qkeras.tuning.effort import Effort
+from sound_qkeras.tuning.groups import Group
+from sound_qkeras.tuning.judge import TARGET, Alone, Judge
+from sound_qkeras.tuning.sample_errors import SampleErrors
+from sound_qkeras.verify.batching import over_batches
+from sound_qkeras.verify.evidence import around
+from sound_qkeras.verify.proof import bound_boxes, ranges_over, with_margin
+from sound_qkeras.verify.propagation import propagate
+from sound_qkeras.verify.split_tree import SplitTree
+
+# Boxes that are looked at first, to see whether the rest is worth it.
+FIRST_BOXES = 16
+
+
+class SurroundingJudge(Judge[SampleErrors]):
+    """Bounds on boxes around samples; formats as wide as those boxes need, or as the whole box needs."""
+
+    power: ClassVar[int] = 1
+
+    def __init__(
+        self,
+        network: Network,
+        box: Interval,
+        eps: Reals,
+        effort: Effort,
+        samples: Reals,
+        radius: float,
+        *,
+        coverage: float,
+        saturate: bool,
+    ) -> None:
+        """For inputs within `radius` of the samples.
+
+        Args:
+            network: the network.
+            box: all inputs, shape `input_shape`.
+            eps: tolerance per output, shape `(outputs,)`.
+            effort: budgets.
+            samples: centres of the boxes, shape `(n, *input_shape)`.
+            radius: half the boxes' width.
+            coverage: share of the samples that is to meet the tolerance.
+            saturate: let formats be as narrow as the samples' boxes allow, where the whole box asks for more.
+        """
+        self.network, self.box, self.eps, self.effort = network, box, eps, effort
+        self.near, self.saturate, self.coverage = samples, saturate, coverage
+        self.boxes = around(box, samples, radius)
+        if saturate:
+            parts = over_batches(_value_ranges, network, self.boxes)
+            self.ranges = {name: _hull([part[name] for part in parts]) for name in parts[0]}
+        else:
+            found = propagate(network, box[None], substitute=False).facts
+            self.ranges = {name: facts.value for name, facts in found.items()}
+        first = network.nodes[0].name
+        self.ranges[first] = Interval(np.array(box.lower.min()), np.array(box.upper.max()))
+        sums: dict[str, Reals] = {}
+        for tile in network.tiles(samples):
+            values = network.evaluate_all(tile)
+            for node, _ in network.affine():
+                sums[node.name] = sums.get(node.name, 0.0) + values[node.inputs[0]].sum(axis=0)
+        self.centers = {name: total / len(samples) for name, total in sums.items()}
+
+    def samples(self, count: int) -> Reals:
+        """Centres and corners of the boxes."""
+        rng = np.random.default_rng(0)
+        chosen = np.arange(count) % len(self.near)
+        corners = rng.random((count, *self.box.shape)) < 0.5
+        points = np.where(corners, self.boxes.lower[chosen], self.boxes.upper[chosen])
+        points[: count // 2] = self.near[chosen[: count // 2]]
+        return points[: max(count, 1)]
+
+    def judge(self, quantized: QuantizedNetwork, deadline: float, start: SampleErrors | None = None) -> SampleErrors:
+        """Bound the error on every box, those first that were worst before."""
+        relative = np.full(len(self.near), np.inf)
+        order = np.arange(len(self.near)) if start is None else np.argsort(-start.relative, kind="stable")
+        first, rest = order[:FIRST_BOXES], order[FIRST_BOXES:]
+        relative[first] = self._relative(quantized, first)
+        failed = int(np.sum(relative[first] > TARGET))
+        found = SampleErrors(relative, self.coverage)
+        if rest.size and not (start is not None and failed > found.spare):
+            relative[rest] = self._relative(quantized, rest)
+        return found
+
+    def _relative(self, quantized: QuantizedNetwork, chosen: np.ndarray) -> Reals:
+        return (bound_boxes(quantized, self.boxes[chosen]) / self.eps).max(axis=1)
+
+    def contributions(
+        self, evidence: SampleErrors, alone: Alone, groups: Iterable[Group | None]
+    ) -> dict[Group | None, Reals]:
+        """The bound on each of the worst boxes that count."""
+        order = np.argsort(-evidence.relative, kind="stable")[evidence.spare :]
+        boxes = self.boxes[order[: self.effort.rows]]
+        return {group: (bound_boxes(alone(group), boxes) / self.eps).reshape(-1) for group in groups}
+
+    def settle(self, evidence: SampleErrors) -> SampleErrors:
+        """As it is."""
+        return evidence
+
+    def narrow(self, quantized: QuantizedNetwork, evidence: SampleErrors) -> QuantizedNetwork:
+        """In formats that clip nothing on the samples' boxes, and hold what is proved over the whole box or saturate."""
+        if not self.saturate:
+            return narrow_in_box(quantized, self.box)
+        near = ranges_over(quantized, self.boxes)
+        whole = (float(self.box.lower.min()), float(self.box.upper.max()))
+        near[self.network.nodes[0].name] = whole
+        return narrow_in_box(clipped(quantized, {name: with_margin(*ends) for name, ends in near.items()}), self.box)
+
+    def tree(self, evidence: SampleErrors) -> SplitTree:
+        """The box as it is."""
+        return SplitTree()
+
+
+def _value_ranges(network: Network, boxes: Interval) -> dict[str, Interval]:
+    return {name: _hull([facts.value]) for name, facts in propagate(network, boxes).facts.items()}
+
+
+def _hull(parts: list[Interval]) -> Interval:
+    return Interval(np.array(min(p.lower.min() for p in parts)), np.array(max(p.upper.max() for p in parts)))

@@ -1,0 +1,255 @@
+"""What a claim that is weaker than the sound one rests on: boxes around samples, or samples that were never looked at.
+
+Overflow is no part of it: in every tier the ranges are proved over the whole box.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from sound_qkeras.errors import FileFormatError, InputError, VerificationError
+from sound_qkeras.fixed_point import from_codes
+from sound_qkeras.interval import Interval, Reals, down, up
+from sound_qkeras.network.quantized import QuantizedNetwork
+from sound_qkeras.verify.batching import over_batches
+from sound_qkeras.verify.binomial import upper_limit
+from sound_qkeras.verify.proof import MARGIN, bound_boxes
+from sound_qkeras.verify.propagation import propagate
+
+
+@dataclass(frozen=True, eq=False)
+class Evidence(ABC):
+    """Base of the evidence of single tiers.
+
+    Args:
+        samples: inputs in the box, shape `(n, *input_shape)`.
+    """
+
+    tier: ClassVar[str]
+    samples: Reals
+
+    @property
+    @abstractmethod
+    def claim(self) -> str:
+        """What is claimed, in one sentence."""
+
+    @abstractmethod
+    def bounds_of(self, eps: Reals) -> Reals:
+        """The bound of every output that the claim is about, shape `(outputs,)`."""
+
+    @abstractmethod
+    def check(self, quantized: QuantizedNetwork, box: Interval, eps: Reals) -> None:
+        """Find all of it again.
+
+        Raises:
+            VerificationError: something does not hold.
+        """
+
+    @abstractmethod
+    def to_json(self) -> dict[str, Any]:
+        """All but the arrays, and a hash that binds them."""
+
+    @abstractmethod
+    def arrays(self) -> dict[str, npt.NDArray[Any]]:
+        """The arrays by name, samples first."""
+
+    def _head(self) -> dict[str, Any]:
+        return {"samples": len(self.samples), "sha256": hash_of(self.arrays())}
+
+
+@dataclass(frozen=True, eq=False)
+class Local(Evidence):
+    """Every output is proved to be within the tolerance on boxes around some of the samples.
+
+    Args:
+        samples: their centres.
+        radius: half the boxes' width, in units of the input; what reaches beyond the box is cut off.
+        bounds: the bound proved on each box, shape `(n, outputs)`.
+    """
+
+    tier: ClassVar[str] = "local"
+    radius: float
+    bounds: Reals
+
+    @classmethod
+    def prove(cls, quantized: QuantizedNetwork, box: Interval, samples: Reals, radius: float) -> Local:
+        """Bound the error on every box."""
+        bounds = bound_boxes(quantized, around(box, samples, radius))
+        return cls(samples, radius, bounds * (1.0 + MARGIN))
+
+    def certified(self, eps: Reals) -> npt.NDArray[np.bool_]:
+        """Whether each box is proved to stay within the tolerance."""
+        return np.all(self.bounds <= eps, axis=1)
+
+    @property
+    def claim(self) -> str:
+        """What is claimed."""
+        return (
+            f"for every x in the box within {self.radius:g} of a certified one of {len(self.samples)} samples, "
+            "|f_q(x)_k - f(x)_k| <= output_bounds[k] <= eps[k]; nothing overflows for any x in the box"
+        )
+
+    def bounds_of(self, eps: Reals) -> Reals:
+        """Largest over the certified samples."""
+        return self.bounds[self.certified(eps)].max(axis=0, initial=0.0)
+
+    def check(self, quantized: QuantizedNetwork, box: Interval, eps: Reals) -> None:
+        """Prove every box again."""
+        if not np.any(self.certified(eps)):
+            raise VerificationError("no sample is certified, so nothing is claimed")
+        if self.bounds.shape != (len(self.samples), eps.size) or not self.radius >= 0.0:
+            raise VerificationError("there is not one bound for each sample and output, or the radius is negative")
+        found = bound_boxes(quantized, around(box, self.samples, self.radius))
+        beyond = np.argwhere(~(found <= self.bounds))
+        if beyond.size:
+            n, k = map(int, beyond[0])
+            raise VerificationError(
+                f"sample {n}, output {k}: the proved bound is {found[n, k]:.9g}, the certificate claims {self.bounds[n, k]:.9g}"
+            )
+
+    def to_json(self) -> dict[str, Any]:
+        """Radius and hash."""
+        return {**self._head(), "radius": self.radius}
+
+    def arrays(self) -> dict[str, npt.NDArray[Any]]:
+        """Samples and bounds."""
+        return {"samples": self.samples, "bounds": self.bounds}
+
+
+@dataclass(frozen=True, eq=False)
+class Statistical(Evidence):
+    """With a stated confidence, the error of an input drawn like the samples exceeds the tolerance at most so often.
+
+    Args:
+        samples: independent inputs that no choice depended on.
+        failures: how many of them exceed the tolerance, or may do so for all that float64 enclosures say.
+        confidence: of the claim.
+        guides: how many other samples guided the choice of formats.
+    """
+
+    tier: ClassVar[str] = "statistical"
+    failures: int
+    confidence: float
+    guides: int
+
+    @classmethod
+    def count(
+        cls, quantized: QuantizedNetwork, samples: Reals, eps: Reals, confidence: float, guides: int
+    ) -> Statistical:
+        """Evaluate the untouched samples once."""
+        failures = int(np.sum(np.any(error_limits(quantized, samples) > eps, axis=1)))
+        return cls(samples, failures, confidence, guides)
+
+    @property
+    def probability(self) -> float:
+        """The exact binomial limit of the share of inputs whose error exceeds the tolerance."""
+        return upper_limit(self.failures, len(self.samples), self.confidence)
+
+    @property
+    def claim(self) -> str:
+        """What is claimed."""
+        return (
+            f"with confidence {self.confidence:g}, an input drawn like the {len(self.samples)} untouched samples violates "
+            f"|f_q(x)_k - f(x)_k| <= eps[k] with probability at most {self.probability:.6g}; nothing overflows for any x "
+            "in the box"
+        )
+
+    def bounds_of(self, eps: Reals) -> Reals:
+        """The tolerance itself."""
+        return eps
+
+    def check(self, quantized: QuantizedNetwork, box: Interval, eps: Reals) -> None:
+        """Count again."""
+        found = int(np.sum(np.any(error_limits(quantized, self.samples) > eps, axis=1)))
+        if found > self.failures:
+            raise VerificationError(
+                f"{found} of {len(self.samples)} samples exceed the tolerance, the certificate claims {self.failures}"
+            )
+
+    def to_json(self) -> dict[str, Any]:
+        """Counts, confidence and hash."""
+        counted = {"failures": self.failures, "confidence": self.confidence, "guides": self.guides}
+        return {**self._head(), **counted, "probability": self.probability}
+
+    def arrays(self) -> dict[str, npt.NDArray[Any]]:
+        """The samples."""
+        return {"samples": self.samples}
+
+
+def around(box: Interval, samples: Reals, radius: float) -> Interval:
+    """The boxes around samples, cut off at the ends of `box`, shape `(n, *input_shape)`."""
+    lower, upper = (np.clip(end, box.lower, box.upper) for end in (down(samples - radius), up(samples + radius)))
+    return Interval(lower, upper)
+
+
+def error_limits(quantized: QuantizedNetwork, samples: Reals) -> Reals:
+    """Upper limits of `|f_q(x) - f(x)|` at samples, shape `(n, outputs)`: the trained network is enclosed in intervals."""
+    name, bits = quantized.network.output.name, quantized.fractional_bits[quantized.network.output.name]
+    found: list[Reals] = []
+    for tile in quantized.network.tiles(samples):
+        codes = quantized.simulate_all(tile)[name].reshape(len(tile), -1)
+        # Codes beyond 53 bits are rounded when they become numbers.
+        value = from_codes(codes, bits)
+        exact = Interval(down(value), up(value)) if codes.dtype != np.float64 else Interval.point(value)
+        enclosed = over_batches(_outputs, quantized.trained, Interval.point(tile))
+        trained = Interval(*(np.concatenate([getattr(part, end) for part in enclosed]) for end in ("lower", "upper")))
+        found.append((exact - trained).magnitude)
+    return np.concatenate(found)
+
+
+def _outputs(network: Any, boxes: Interval) -> Interval:
+    value = propagate(network, boxes, substitute=False).facts[network.output.name].value
+    return value.mapped(lambda end: end.reshape(len(end), -1))
+
+
+def hash_of(arrays: Mapping[str, npt.NDArray[Any]]) -> str:
+    """SHA-256 over names, shapes and numbers."""
+    digest = hashlib.sha256()
+    for name, array in sorted(arrays.items()):
+        digest.update(repr((name, str(array.dtype), array.shape)).encode() + np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
+
+
+def check_samples(samples: Any, box: Interval) -> Reals:
+    """Samples as an array that lies in the box.
+
+    Raises:
+        InputError: there is none, the shape is wrong, or one is outside.
+    """
+    try:
+        array = np.asarray(samples, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"the samples are not made of numbers: received {type(samples).__name__}") from error
+    if array.shape[1:] != box.shape or len(array) == 0:
+        raise InputError(f"the samples have shape {array.shape}; accepted: (n, {', '.join(map(str, box.shape))})")
+    outside = ~np.all(((box.lower <= array) & (array <= box.upper)).reshape(len(array), -1), axis=1)
+    if np.any(outside):
+        raise InputError(
+            f"{np.sum(outside)} of {len(array)} samples are not in the box, number {np.argmax(outside)} first; widen the box"
+        )
+    return array
+
+
+def from_json(tier: str, data: Mapping[str, Any] | None, arrays: Mapping[str, npt.NDArray[Any]]) -> Evidence | None:
+    """Read what `to_json` and `arrays` gave.
+
+    Raises:
+        FileFormatError: the arrays are not those of the json.
+        KeyError, TypeError, ValueError: a part is missing or of the wrong type.
+    """
+    if data is None:
+        return None
+    if tier not in {Local.tier, Statistical.tier}:
+        raise ValueError(f"tier '{tier}' with evidence {data}")
+    if data["sha256"] != hash_of(arrays) or data["samples"] != len(arrays["samples"]):
+        raise FileFormatError("the samples are not those of the certificate: the hash differs")
+    if tier == Local.tier:
+        return Local(arrays["samples"], float(data["radius"]), arrays["bounds"])
+    return Statistical(arrays["samples"], int(data["failures"]), float(data["confidence"]), int(data["guides"]))

@@ -1,0 +1,252 @@
+"""The tiers below the sound one: what they claim holds, and what they do not claim is refused."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from fractions import Fraction
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+import sound_qkeras as sq
+from sound_qkeras.errors import FileFormatError, InfeasibleError, InputError, VerificationError
+from sound_qkeras.network import Network, Node
+from sound_qkeras.network.ops import Dense, Input, Relu
+from sound_qkeras.verify.binomial import upper_limit
+from sound_qkeras.verify.checker import check
+from sound_qkeras.verify.evidence import Local, Statistical, around, error_limits
+from sound_qkeras.verify.exact import exact_error
+
+EPS, RADIUS = 0.05, 0.05
+
+
+def network(seed: int, sizes: tuple[int, ...] = (3, 8, 8, 2)) -> Network:
+    rng = np.random.default_rng(seed)
+    nodes = [Node("x", Input((sizes[0],)), (), "x")]
+    for index, (inputs, outputs) in enumerate(pairwise(sizes)):
+        kernel = (rng.normal(size=(inputs, outputs)) / np.sqrt(inputs)).astype(np.float32).astype(np.float64)
+        bias = (0.2 * rng.normal(size=outputs)).astype(np.float32).astype(np.float64)
+        nodes.append(Node(f"dense_{index}", Dense(kernel, bias), (nodes[-1].name,), f"dense_{index}"))
+        if index < len(sizes) - 2:
+            nodes.append(Node(f"relu_{index}", Relu(), (nodes[-1].name,), f"dense_{index}"))
+    return Network(tuple(nodes))
+
+
+SAMPLES = np.random.default_rng(0).uniform(-0.5, 0.5, (60, 3))
+
+
+def run(seed: int = 0, **options: object) -> sq.Result:
+    return sq.quantize(network(seed), EPS, (-4.0, 4.0), samples=SAMPLES, effort="fast", **options)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def local() -> sq.Result:
+    return run(tier="local", radius=RADIUS)
+
+
+@pytest.fixture(scope="module")
+def statistical() -> sq.Result:
+    return run(tier="statistical", coverage=0.9)
+
+
+# Local.
+
+
+def test_no_error_near_a_sample_exceeds_its_bound(local):
+    evidence, box = local.certificate.evidence, local.certificate.box
+    assert isinstance(evidence, Local)
+    assert evidence.certified(local.certificate.eps).all()
+    boxes, rng = around(box, SAMPLES, RADIUS), np.random.default_rng(1)
+    for number in range(0, len(SAMPLES), 7):
+        ends = boxes.lower[number], boxes.upper[number]
+        for _ in range(6):
+            x = np.where(rng.random(3) < 0.5, *ends) if rng.random() < 0.5 else rng.uniform(*ends)
+            errors = exact_error(local.quantized, x)
+            for error, bound in zip(errors, evidence.bounds[number], strict=True):
+                assert abs(error) <= Fraction(float(bound))
+
+
+@pytest.mark.slow
+def test_it_costs_less_than_the_whole_box_and_says_where_it_saturates(local):
+    whole = sq.quantize(network(0), EPS, (-4.0, 4.0), effort="fast")
+    wide = run(tier="local", radius=RADIUS, saturate=False)
+    assert local.cost.weight_bits < whole.cost.weight_bits
+    assert local.quantized.saturating
+    assert not wide.quantized.saturating
+    assert local.cost.activation_bits < wide.cost.activation_bits
+    far = np.full((1, 3), 4.0)
+    assert np.all(np.isfinite(local.simulate(far)))
+
+
+def test_a_sample_outside_the_box_is_refused():
+    with pytest.raises(InputError, match="not in the box"):
+        sq.quantize(network(0), EPS, (-0.1, 0.1), samples=SAMPLES, tier="local", radius=0.1, effort="fast")
+
+
+@pytest.mark.slow
+def test_a_share_of_the_samples_may_be_left_out():
+    """One sample lies where the network is steep, so that a tolerance for all of them costs bits."""
+    most = run(tier="local", radius=RADIUS, coverage=0.8)
+    every = run(tier="local", radius=RADIUS)
+    evidence = most.certificate.evidence
+    assert isinstance(evidence, Local)
+    certified = evidence.certified(most.certificate.eps)
+    assert 0.8 <= certified.mean() <= 1.0
+    assert most.cost.weight_bits <= every.cost.weight_bits
+    assert np.all(most.certificate.output_bounds <= EPS)
+
+
+# Statistical.
+
+
+def test_untouched_samples_alone_yield_the_limit(statistical):
+    evidence = statistical.certificate.evidence
+    assert isinstance(evidence, Statistical)
+    assert (evidence.guides, len(evidence.samples)) == (20, 40)
+    exceeded = [max(map(abs, exact_error(statistical.quantized, x))) > Fraction(EPS) for x in evidence.samples]
+    assert evidence.failures == sum(exceeded)
+    assert evidence.probability == upper_limit(sum(exceeded), 40, 0.99)
+    text = statistical.summary()
+    assert f"{evidence.failures} of 40 untouched samples" in text
+
+
+def test_error_limits_hold_the_exact_error(statistical):
+    evidence = statistical.certificate.evidence
+    limits = error_limits(statistical.quantized, evidence.samples)
+    for x, limit in zip(evidence.samples[:8], limits, strict=False):
+        for error, most in zip(exact_error(statistical.quantized, x), limit, strict=True):
+            assert abs(error) <= Fraction(float(most)) <= abs(error) + Fraction(1, 10**9)
+
+
+def test_the_stated_confidence_holds():
+    """Of many claims from samples with a known violation rate, no more are false than the confidence allows."""
+    rng, rate, trials, confidence = np.random.default_rng(0), 0.07, 120, 0.9
+    failures = rng.binomial(trials, rate, 4000)
+    false = np.mean([upper_limit(int(k), trials, confidence) < rate for k in failures[:1000]])
+    assert 0.02 < false <= 0.1 + 3 * np.sqrt(0.09 / 1000)
+
+
+def test_too_few_samples_are_refused():
+    with pytest.raises(InputError, match="at least 6"):
+        sq.quantize(network(0), EPS, (-4.0, 4.0), samples=SAMPLES[:5], tier="statistical", effort="fast")
+
+
+def test_an_impossible_tolerance_says_what_was_reached():
+    with pytest.raises(InfeasibleError, match="best proved bound"):
+        sq.quantize(network(0), 1e-9, (-4, 4), samples=SAMPLES, tier="statistical", word_lengths=(2, 6), effort="fast")
+
+
+# Both, on disk and under attack.
+
+
+@pytest.mark.keras
+@pytest.mark.parametrize("tier", ["local", "statistical"])
+def test_a_saved_claim_is_found_again(tier, tmp_path, request):
+    result = request.getfixturevalue(tier)
+    loaded = sq.load(result.save(tmp_path / tier))
+    check(loaded.quantized, loaded.certificate)
+    assert loaded.certificate.to_json() == result.certificate.to_json()
+
+
+@pytest.mark.keras
+@pytest.mark.parametrize("tier", ["local", "statistical"])
+def test_other_samples_are_refused(tier, tmp_path, request):
+    folder = request.getfixturevalue(tier).save(tmp_path / tier)
+    with np.load(folder / "samples.npz") as archive:
+        arrays = dict(archive)
+    arrays["samples"][0, 0] += 0.01
+    np.savez(folder / "samples.npz", **arrays)
+    with pytest.raises(FileFormatError, match="hash"):
+        sq.load(folder)
+
+
+@pytest.mark.keras
+@pytest.mark.parametrize("tier", ["local", "statistical"])
+def test_the_claim_must_say_what_its_numbers_say(tier, tmp_path, request):
+    folder = request.getfixturevalue(tier).save(tmp_path / tier)
+    path = folder / "certificate.json"
+    document = json.loads(path.read_text())
+    path.write_text(json.dumps({**document, "claim": "for every x in the box, all is well"}))
+    with pytest.raises(FileFormatError, match="claim"):
+        sq.load(folder)
+
+
+def test_smaller_bounds_fewer_failures_and_a_wider_radius_are_refused(local, statistical):
+    evidence = local.certificate.evidence
+    for wrong in (replace(evidence, bounds=0.5 * evidence.bounds), replace(evidence, radius=2 * RADIUS)):
+        certificate = replace(local.certificate, evidence=wrong, output_bounds=wrong.bounds_of(local.certificate.eps))
+        with pytest.raises(VerificationError, match="the proved bound is"):
+            check(local.quantized, certificate)
+    eps = 0.05 * statistical.certificate.eps
+    certificate = replace(statistical.certificate, eps=eps, output_bounds=eps)
+    with pytest.raises(VerificationError, match="exceed the tolerance"):
+        check(statistical.quantized, certificate)
+
+
+def test_a_weaker_tier_cannot_pass_for_a_stronger(local):
+    certificate = replace(local.certificate, tier="sound", evidence=None)
+    with pytest.raises(VerificationError, match="the proved bound is"):
+        check(local.quantized, certificate)
+    with pytest.raises(VerificationError, match="tier"):
+        check(local.quantized, replace(local.certificate, tier="sound"))
+
+
+def test_overflow_is_never_statistical(statistical):
+    """Where nothing may saturate any more, the same formats are refused."""
+    assert statistical.quantized.saturating
+    wrapping = replace(statistical.quantized, saturating=frozenset())
+    certificate = replace(statistical.certificate, code_hash=wrapping.code_hash)
+    with pytest.raises(VerificationError, match="values reach"):
+        check(wrapping, certificate)
+
+
+# Options.
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"tier": "loca"}, "tier 'loca' is unknown"),
+        ({"tier": "local"}, "radius is None"),
+        ({"tier": "statistical", "radius": 0.1}, "radius is 0.1"),
+        ({"tier": "statistical", "confidence": 1.0}, "confidence is 1.0"),
+        ({"tier": "statistical", "coverage": 0.0}, "coverage is 0.0"),
+        ({"tier": "statistical", "per_channel": True}, "per_channel"),
+        ({"tier": "local", "radius": -1.0}, "radius is -1.0"),
+        ({"task": "clustering"}, "task 'clustering' is unknown"),
+    ],
+)
+def test_options_that_make_no_sense(options, says):
+    with pytest.raises(InputError, match=says):
+        run(**options)
+
+
+@pytest.mark.parametrize("options", [{"tier": "statistical"}, {"task": "classifier"}])
+def test_tiers_and_classifiers_need_samples(options):
+    with pytest.raises(InputError, match="needs samples"):
+        sq.quantize(network(0), EPS, (-1.0, 1.0), **options)
+
+
+# Classifiers.
+
+
+def test_a_classifier_keeps_the_classes_it_was_asked_to_keep():
+    labels = np.arange(len(SAMPLES)) % 2
+    result = sq.quantize(
+        network(3), "auto", (-1.0, 1.0), samples=SAMPLES, labels=labels, task="classifier", keep=0.9, effort="fast"
+    )
+    found = result.classification
+    assert found is not None
+    assert found.proved >= 0.9
+    assert found.agreement >= found.proved
+    old, new = network(3).evaluate(SAMPLES).argmax(axis=1), result.simulate(SAMPLES).argmax(axis=1)
+    assert found.agreement == np.mean(old == new)
+    assert found.float_accuracy == np.mean(old == labels)
+    assert found.fixed_accuracy == np.mean(new == labels)
+
+
+def test_automatic_tolerance_is_for_classifiers():
+    with pytest.raises(InputError, match="eps='auto'"):
+        sq.quantize(network(3), "auto", (-1.0, 1.0))
