@@ -8,9 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sound_qkeras.fixed_point import Format
+from sound_qkeras.fixed_point import MAX_WORD_LENGTH, Format
 from sound_qkeras.interval import Interval
 from sound_qkeras.network.graph import Network, size_of
+from sound_qkeras.network.ops import Op
 
 # A choice of formats: fractional bits of every group.
 Bits = Mapping["Group", int]
@@ -63,6 +64,21 @@ def sources_of(network: Network, node: str) -> dict[str, float]:
     found = network.sources(network.by_name[node].inputs[0])
     sizes = [size_of(network.shapes[name]) for name in found]
     return {name: size / sum(sizes) for name, size in zip(found, sizes, strict=True)}
+
+
+def longest_word(network: Network, name: str) -> int:
+    """Most bits that what reads a rounding point makes sense of."""
+    reading = [op.longest_input for op, read in _reading(network) if name in read]
+    return min(reading, default=MAX_WORD_LENGTH)
+
+
+def _reading(network: Network) -> list[tuple[Op, set[str]]]:
+    """The operations that read rounded values, and where those were rounded."""
+    return [
+        (node.op, {source for name in node.inputs for source in network.sources(name)})
+        for node in network.nodes
+        if node.op.multiplies
+    ]
 
 
 def extent(network: Network, group: Group, ranges: Mapping[str, Interval]) -> tuple[float, float]:
