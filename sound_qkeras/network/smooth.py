@@ -36,6 +36,7 @@ class Smooth:
         slope: enclosures of its slope at points; at a kink, of all slopes beside it.
         turns: the points where the function changes from rising to falling or back.
         bends: the same for the slope, kinks included.
+        curvature: about how fast the slope changes at most between kinks, to choose how fine a table is.
         fast: the function in float64, where that is much faster: for searches, nothing proved depends on it.
     """
 
@@ -43,6 +44,7 @@ class Smooth:
     slope: Enclosure
     turns: tuple[Point, ...] = ()
     bends: tuple[Point, ...] = ()
+    curvature: float = 1.0
     fast: Callable[[Reals], Reals] | None = None
 
     def plain(self, x: Reals) -> Reals:
@@ -66,18 +68,22 @@ class Smooth:
         )
 
     def line(self, x: Interval) -> tuple[Reals, Interval]:
-        """A slope `s` per interval, near the chord's, and an enclosure of `f - s x` on the interval.
-
-        On each of a few pieces `f - s x` lies between its values at the ends where its slope has one sign, and else within
-        half the piece's width times that slope of them.
-        """
+        """A slope `s` per interval, near the chord's, and an enclosure of `f - s x` on the interval."""
         steep = self.slopes(x)
         width = x.upper - x.lower
         with np.errstate(invalid="ignore", over="ignore"):
             chord = (self.value(x.upper).center - self.value(x.lower).center) / np.where(width > 0.0, width, 1.0)
         slope = np.where((width > 0.0) & np.isfinite(chord), np.clip(chord, steep.lower, steep.upper), steep.center)
+        return slope, self.beside(slope, x)
+
+    def beside(self, slope: Reals, x: Interval) -> Interval:
+        """An enclosure of `f - s x` on intervals.
+
+        On each of a few pieces `f - s x` lies between its values at the ends where its slope has one sign, and else within
+        half the piece's width times that slope of them.
+        """
+        width, line = x.upper - x.lower, Interval.point(slope)
         cuts = [np.clip(x.lower + width * (n / PIECES), x.lower, x.upper) for n in range(PIECES)] + [x.upper]
-        line = Interval.point(slope)
         values = [self.value(cut) - line * Interval.point(cut) for cut in cuts]
         slopes = [self.slope(cut) for cut in cuts]
         pieces: list[Interval] = []
@@ -88,7 +94,7 @@ class Smooth:
             turning = (rise.lower < 0.0) & (rise.upper > 0.0)
             reach = up(0.5 * up(piece.upper - piece.lower) * rise.magnitude)
             pieces.append(ends.widened(np.where(turning, reach, 0.0)))
-        return slope, Interval(
+        return Interval(
             np.minimum.reduce([piece.lower for piece in pieces]), np.maximum.reduce([piece.upper for piece in pieces])
         )
 
@@ -249,18 +255,22 @@ FUNCTIONS: dict[str, Smooth] = {
         partial(_elu, alpha=SELU_ALPHA, scale=SELU_SCALE),
         partial(_elu_slope, alpha=SELU_ALPHA, scale=SELU_SCALE),
         bends=(ZERO,),
+        curvature=1.76,
     ),
-    "sigmoid": Smooth(_sigmoid, _sigmoid_slope, bends=(ZERO,), fast=lambda x: 0.5 + 0.5 * np.tanh(0.5 * x)),
-    "softplus": Smooth(_softplus, _sigmoid),
-    "softsign": Smooth(_softsign, _softsign_slope, bends=(ZERO,)),
+    "sigmoid": Smooth(
+        _sigmoid, _sigmoid_slope, bends=(ZERO,), curvature=0.1, fast=lambda x: 0.5 + 0.5 * np.tanh(0.5 * x)
+    ),
+    "softplus": Smooth(_softplus, _sigmoid, curvature=0.25),
+    "softsign": Smooth(_softsign, _softsign_slope, bends=(ZERO,), curvature=2.0),
     "swish": Smooth(
         _swish,
         _swish_slope,
         turns=((-1.2784645428, -1.2784645427),),
         bends=((-2.3993572806, -2.3993572805), (2.3993572805, 2.3993572806)),
+        curvature=0.5,
         fast=lambda x: x * (0.5 + 0.5 * np.tanh(0.5 * x)),
     ),
-    "tanh": Smooth(_tanh, _tanh_slope, bends=(ZERO,), fast=np.tanh),
+    "tanh": Smooth(_tanh, _tanh_slope, bends=(ZERO,), curvature=0.77, fast=np.tanh),
 }
 # Every name a table may have: those above, and the one with a parameter.
 NAMES = (*FUNCTIONS, "elu")
@@ -281,7 +291,7 @@ def smooth(name: str, alpha: float = 1.0) -> Smooth:
         if not 0.0 < alpha <= 1024.0:
             raise ModelError(f"elu has alpha={alpha}; accepted: a positive number up to 1024; retrain with such a one")
         turning = partial(_elu, alpha=alpha, scale=1.0), partial(_elu_slope, alpha=alpha, scale=1.0)
-        return Smooth(*turning, bends=(ZERO,))
+        return Smooth(*turning, bends=(ZERO,), curvature=alpha)
     if name not in FUNCTIONS or alpha != 1.0:
         raise ModelError(f"there is no table function '{name}' with alpha={alpha}; accepted: {', '.join(NAMES)}")
     return FUNCTIONS[name]

@@ -19,6 +19,8 @@ from sound_qkeras.verify.exact_tensors import ExactFacts, ExactRows
 # Irrational ends are rounded outward, and slopes to nearest, to so many bits.
 BITS = 128
 SLOPE_BITS = 64
+# Parts of a straight piece of a table on which it is compared with the function.
+PARTS = 8
 Line = tuple[Dyadic, Range]
 
 
@@ -153,7 +155,7 @@ class ExactTable(ExactUnit):
         super().__init__(node, quantized)
         settings, table = node.op.settings(), quantized.tables[node.name]
         self.function: ExactFunction = exact_function(settings["function"], settings["alpha"])
-        self.source, self.output = table.source, table.output
+        self.source, self.shift, self.entry_bits = table.source, table.shift, table.entry_bits
         self.codes = table.entries.codes
         self.errors: dict[int, tuple[Fraction, Fraction]] = {}
 
@@ -161,34 +163,68 @@ class ExactTable(ExactUnit):
         """The image, rounded outward."""
         return _enclosed(self.function.values, inputs[0])
 
-    def _entries(self, fixed: Range) -> list[range]:
-        """Numbers of the entries that may be read, per element; codes saturate at the ends of the format."""
-        ends = (end.rounded(self.source.fractional_bits) - self.source.min_code for end in (fixed.lower, fixed.upper))
-        last = len(self.codes) - 1
+    def _offsets(self, fixed: Range) -> list[tuple[int, int]]:
+        """How far above the smallest the codes that may be read lie, per element; they saturate at the format's ends."""
+        ends = (end.rounded(self.source.fractional_bits) for end in (fixed.lower, fixed.upper))
+        low, high = self.source.min_code, self.source.max_code
         return [
-            range(min(max(int(low), 0), last), min(max(int(high), 0), last) + 1)
-            for low, high in zip(*ends, strict=True)
+            (min(max(int(a), low), high) - low, min(max(int(b), low), high) - low) for a, b in zip(*ends, strict=True)
         ]
 
-    def fixed(self, *inputs: Range) -> Range:
-        """The smallest and the largest entry that may be read."""
-        read = [self.codes[part.start : part.stop] for part in self._entries(inputs[0])]
-        lower, upper = np.array([part.min() for part in read]), np.array([part.max() for part in read])
-        bits = self.output.fractional_bits
-        return Range(Dyadic.codes(lower, bits), Dyadic.codes(upper, bits))
+    def _result(self, offset: int) -> int:
+        """A result before rounding, with `entry_bits + shift` fractional bits."""
+        if not self.shift:
+            return int(self.codes[offset])
+        piece, rest = divmod(offset, 1 << self.shift)
+        first, last = int(self.codes[piece]), int(self.codes[piece + 1])
+        return (first << self.shift) + (last - first) * rest
 
-    def _error(self, entry: int) -> tuple[Fraction, Fraction]:
-        """What an entry is off by."""
-        if entry not in self.errors:
-            at = Fraction(entry + self.source.min_code) * Fraction(2) ** -self.source.fractional_bits
-            value = self.function.values(at, at)
-            held = Fraction(int(self.codes[entry])) * Fraction(2) ** -self.output.fractional_bits
-            self.errors[entry] = held - Fraction(value.high), held - Fraction(value.low)
-        return self.errors[entry]
+    def fixed(self, *inputs: Range) -> Range:
+        """The smallest and the largest result there may be: at an end, or at an entry between the ends."""
+        lower: list[int] = []
+        upper: list[int] = []
+        for low, high in self._offsets(inputs[0]):
+            inner = self.codes[(low >> self.shift) + 1 : (high >> self.shift) + 1].tolist()
+            found = [self._result(low), self._result(high), *(int(code) << self.shift for code in inner)]
+            lower.append(min(found))
+            upper.append(max(found))
+        bits = self.entry_bits + self.shift
+        return Range(Dyadic.codes(_objects(lower), bits), Dyadic.codes(_objects(upper), bits))
+
+    def _error(self, piece: int) -> tuple[Fraction, Fraction]:
+        """What the results of a piece are off by."""
+        if piece not in self.errors:
+            at = [Fraction(self.source.min_code + (n << self.shift)) * self._step for n in (piece, piece + 1)]
+            held = [Fraction(int(code)) * Fraction(2) ** -self.entry_bits for code in self.codes[piece : piece + 2]]
+            if not self.shift:
+                value = self.function.values(at[0], at[0])
+                self.errors[piece] = held[0] - Fraction(value.high), held[0] - Fraction(value.low)
+            else:
+                self.errors[piece] = self._beside(at[0], held[0], (held[1] - held[0]) / (at[1] - at[0]), at[1])
+        return self.errors[piece]
+
+    @property
+    def _step(self) -> Fraction:
+        return Fraction(2) ** -self.source.fractional_bits
+
+    def _beside(self, start: Fraction, held: Fraction, slope: Fraction, end: Fraction) -> tuple[Fraction, Fraction]:
+        """The range of `held + slope (x - start) - phi(x)` by the mean value theorem on a few parts of a piece."""
+        low: list[Fraction] = []
+        high: list[Fraction] = []
+        for n in range(PARTS):
+            first, last = start + (end - start) * n / PARTS, start + (end - start) * (n + 1) / PARTS
+            middle, half = (first + last) / 2, (last - first) / 2
+            value, slopes = self.function.values(middle, middle), self.function.slopes(first, last)
+            reach = half * max(abs(slope - Fraction(slopes.low)), abs(slope - Fraction(slopes.high)))
+            line = held + slope * (middle - start)
+            low.append(line - Fraction(value.high) - reach)
+            high.append(line - Fraction(value.low) + reach)
+        return min(low), max(high)
 
     def _rounding(self, fixed: Range) -> Range:
         """The errors of the entries that may be read."""
-        errors = [[self._error(entry) for entry in part] for part in self._entries(fixed)]
+        read = [range(low >> self.shift, (high >> self.shift) + 1) for low, high in self._offsets(fixed)]
+        errors = [[self._error(piece) for piece in part] for part in read]
         return _rounded_outward(
             [min(low for low, _ in part) for part in errors], [max(high for _, high in part) for part in errors]
         )
@@ -217,8 +253,8 @@ class ExactTable(ExactUnit):
         return slope, there + _product(slopes - Range.point(slope), z - middle)
 
     def grid(self, *grids: int) -> int:
-        """That of the entries."""
-        return self.output.fractional_bits
+        """That of the entries, and of a code within a piece."""
+        return self.entry_bits + self.shift
 
 
 def _leaky(z: Range, slope: Dyadic) -> Range:

@@ -8,7 +8,6 @@ import numpy as np
 
 from sound_qkeras.errors import VerificationError
 from sound_qkeras.interval import Interval, Reals
-from sound_qkeras.network.ops import MAX_TABLE_BITS
 from sound_qkeras.network.quantized import QuantizedNetwork
 from sound_qkeras.verify.batching import over_batches
 from sound_qkeras.verify.propagation import fixed_ranges, output_difference, propagate
@@ -85,12 +84,10 @@ def check_overflow(quantized: QuantizedNetwork, ranges: dict[str, tuple[float, f
         if not (np.isfinite(low) and np.isfinite(high)):
             raise VerificationError(f"node '{name}': its range [{low}, {high}] is not finite", layer_name=name)
     for name, table in quantized.tables.items():
-        if not table.enumerable:
+        if table.problem:
             layer = quantized.network.by_name[name].layer
             raise VerificationError(
-                f"layer '{layer}': its table would read {table.source.word_length} bits, too many to enumerate its "
-                f"errors; accepted: at most {MAX_TABLE_BITS}; round what it reads to fewer bits",
-                layer_name=layer,
+                f"layer '{layer}': {table.problem}; give what it reads or its result fewer bits", layer_name=layer
             )
     for kind, formats in (("output", quantized.formats), ("accumulator", quantized.accumulators)):
         for name, output in formats.items():

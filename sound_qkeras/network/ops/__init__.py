@@ -14,7 +14,8 @@ from sound_qkeras.network.ops.pool import AveragePool
 from sound_qkeras.network.ops.rectifiers import Clip, Leaky, LeakyPair
 from sound_qkeras.network.ops.relu import Relu
 from sound_qkeras.network.ops.scale import Scale
-from sound_qkeras.network.ops.table import MAX_TABLE_BITS, Table, TablePair
+from sound_qkeras.network.ops.table import Table
+from sound_qkeras.network.ops.table_pair import TablePair
 
 AFFINE: tuple[type[Affine], ...] = (Dense, Conv, AveragePool, Scale)
 MOVES: tuple[type[Op], ...] = (Reshape, Permute, Crop, Pad, Upsample)
@@ -25,7 +26,6 @@ OPS: dict[str, type[Op]] = {op.kind: op for op in (Input, *AFFINE, *UNITS, *MOVE
 
 __all__ = [
     "AFFINE",
-    "MAX_TABLE_BITS",
     "MOVES",
     "OPS",
     "UNITS",
