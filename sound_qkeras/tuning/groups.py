@@ -11,7 +11,7 @@ import numpy as np
 from sound_qkeras.fixed_point import MAX_WORD_LENGTH, Format
 from sound_qkeras.interval import Interval
 from sound_qkeras.network.graph import Network, size_of
-from sound_qkeras.network.ops import Op
+from sound_qkeras.network.ops import Op, Table
 
 # A choice of formats: fractional bits of every group.
 Bits = Mapping["Group", int]
@@ -70,6 +70,20 @@ def longest_word(network: Network, name: str) -> int:
     """Most bits that what reads a rounding point makes sense of."""
     reading = [op.longest_input for op, read in _reading(network) if name in read]
     return min(reading, default=MAX_WORD_LENGTH)
+
+
+def tabulable(network: Network, name: str, bits: int, ranges: Mapping[str, Interval]) -> bool:
+    """Whether a node is no table, or one that can have results of so many fractional bits.
+
+    What it reads may turn out to need a bit more than its float range says.
+    """
+    node = network.by_name[name]
+    if not isinstance(node.op, Table):
+        return True
+    read, made = ranges[node.inputs[0]], ranges[name]
+    largest = 2.0 * float(np.max(read.magnitude))
+    finest = Format(node.op.longest_input, math.frexp(max(largest, 1.0))[1], True)
+    return not node.op.pair([finest], Format.for_range(made.lower, made.upper, bits)).problem
 
 
 def _reading(network: Network) -> list[tuple[Op, set[str]]]:

@@ -30,7 +30,7 @@ from sound_qkeras.interval import Interval, Reals, read_only
 from sound_qkeras.network.smooth import Smooth, smooth
 
 # A table has at most two to this power of pieces.
-MAX_TABLE_BITS = 16
+MAX_TABLE_BITS = 17
 # Its results before rounding stay exact in float64.
 MAX_RESULT_BITS = 52
 # The entries' fractional bits beyond the output's, where pieces are interpolated.
