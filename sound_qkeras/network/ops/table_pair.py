@@ -5,8 +5,8 @@ to the other: with a code `c = i 2**s + j` of what it reads, counted from the sm
 
     (base[i] << s) + (base[i+1] - base[i]) j
 
-exactly, and then one rounding to the output's format. Where what is read is no finer than the points (`s = 0`) that is
-plain look-up, and the entries are codes of the output's format.
+exactly, and then one rounding to the output's format. Where what is read is no finer than the points, or has few codes,
+s is zero: that is plain look-up, and the entries are codes of the output's format.
 
 Entries are `rint(phi(x) 2**g)`, half to even, of a float64 `phi(x)` made of correctly rounded operations only (see
 `elementary`): every machine derives the same integers from the function and the two formats. They are hashed with the
@@ -31,6 +31,8 @@ from sound_qkeras.network.smooth import Smooth, smooth
 
 # A table has at most two to this power of pieces.
 MAX_TABLE_BITS = 17
+# Up to so many bits every code has an entry of its own.
+PLAIN_BITS = 10
 # Its results before rounding stay exact in float64.
 MAX_RESULT_BITS = 52
 # The entries' fractional bits beyond the output's, where pieces are interpolated.
@@ -48,6 +50,11 @@ class Entries:
 
     codes: Codes
     errors: Reals
+
+    @property
+    def width(self) -> int:
+        """Bits of an entry, stored in as few as all of them need."""
+        return Format.for_codes(int(self.codes.min()), int(self.codes.max()), 0).word_length
 
     @cached_property
     def _largest(self) -> list[Reals]:
@@ -85,10 +92,12 @@ class TablePair:
 
     @cached_property
     def shift(self) -> int:
-        """Bits of a code within a piece.
+        """Bits of a code within a piece; none where there are few codes anyway.
 
         Straight pieces of width h are off by at most `h**2 / 8` times the curvature: a sixteenth of the output's step.
         """
+        if self.source.word_length <= PLAIN_BITS:
+            return 0
         bits = self.output.fractional_bits + 1 + math.log2(self.smooth.curvature)
         points = max(1, math.ceil(bits / 2.0))  # kinks are at multiples of one half
         return max(0, self.source.fractional_bits - points)
