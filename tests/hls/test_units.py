@@ -53,11 +53,11 @@ def test_units_as_hls(tmp_path):
 def test_every_entry_in_c(tmp_path, function):
     """Random vectors of a box as wide as the format: all of its codes are among them."""
     for number, (source, output) in enumerate(
-        [(Format(10, 3, True), Format(9, 3, True)), (Format(12, 3, True), Format(7, 3, True))]
+        [(Format(10, 3, True), Format(10, 4, True)), (Format(12, 3, True), Format(8, 4, True))]
     ):
         quantized, box = every_code(Table(function), source, output)
         assert (quantized.tables["unit"].shift > 0) == (number == 1)
-        folder = export_hls(quantized, tmp_path / str(number), box=box, target="c", vectors=20_000)
+        folder = export_hls(quantized, tmp_path / str(number), box=box, target="c", vectors=60_000)
         read = {line.split()[0] for line in (folder / "tb" / "inputs.dat").read_text().splitlines()[1:]}
         assert len(read) == 2**source.word_length
         assert compile_and_run(folder).passed

@@ -116,7 +116,7 @@ class Table(Elementwise):
 
     def carried_error(self, parameters: TablePair, errors: Sequence[Reals], *magnitudes: Reals) -> Reals:
         """The steepest piece's slope times the error: an integer evaluation adds none of its own."""
-        return inflate(parameters.steepest * errors[0], 2)
+        return np.where(errors[0] > 0.0, inflate(parameters.steepest * errors[0], 2), 0.0)
 
     def settings(self) -> Mapping[str, Any]:
         """The function."""
