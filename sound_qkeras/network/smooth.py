@@ -25,6 +25,10 @@ ONE = Interval.point(1.0)
 STEEPEST = 4.0
 # Pieces into which an interval is cut to find what a line leaves over.
 PIECES = 8
+# Enclosures of slopes are narrower than this where there is no kink.
+JUMP = 1e-6
+# From here on exp(-x) is less than every positive float64, which its enclosure says of any larger x too.
+FLAT = 1e3
 
 
 @dataclass(frozen=True)
@@ -85,18 +89,33 @@ class Smooth:
         width, line = x.upper - x.lower, Interval.point(slope)
         cuts = [np.clip(x.lower + width * (n / PIECES), x.lower, x.upper) for n in range(PIECES)] + [x.upper]
         values = [self.value(cut) - line * Interval.point(cut) for cut in cuts]
-        slopes = [self.slope(cut) for cut in cuts]
         pieces: list[Interval] = []
         for n in range(PIECES):
             piece = Interval(cuts[n], cuts[n + 1])
-            ends = _hull(values[n], values[n + 1])
-            rise = _over(piece, slopes[n], slopes[n + 1], self._special[1]) - line
+            rise, margin = self._rise(piece, line)
             turning = (rise.lower < 0.0) & (rise.upper > 0.0)
             reach = up(0.5 * up(piece.upper - piece.lower) * rise.magnitude)
-            pieces.append(ends.widened(np.where(turning, reach, 0.0)))
+            pieces.append(_hull(values[n], values[n + 1]).widened(np.where(turning, reach, 0.0)).widened(margin))
         return Interval(
             np.minimum.reduce([piece.lower for piece in pieces]), np.maximum.reduce([piece.upper for piece in pieces])
         )
+
+    def _rise(self, x: Interval, line: Interval) -> tuple[Interval, Reals]:
+        """Slopes of `f - s x` inside of intervals, and what it may change by on the way there from their ends.
+
+        A kink at an end is none of the inside's: slopes are taken one float64 number further in.
+        """
+        rise = self.slopes(x) - line
+        if not self._kinked:
+            return rise, np.zeros(x.shape)
+        inner = Interval(np.nextafter(x.lower, x.upper), np.nextafter(x.upper, x.lower))
+        crossed = up((inner.lower - x.lower) + (x.upper - inner.upper))
+        return self.slopes(inner) - line, up(crossed * rise.magnitude)
+
+    @cached_property
+    def _kinked(self) -> bool:
+        """Whether the slope jumps somewhere."""
+        return any(float(np.max(there.upper - there.lower)) > JUMP for _, there in self._special[1])
 
 
 def _over(x: Interval, first: Interval, last: Interval, special: list[tuple[Point, Interval]]) -> Interval:
@@ -143,13 +162,13 @@ def _sigmoid_slope(x: Reals) -> Interval:
 
 
 def _tanh(x: Reals) -> Interval:
-    small = exp(-2.0 * np.abs(x))
+    small = exp(-2.0 * np.minimum(np.abs(x), FLAT))
     size = _within(quotient(ONE - small, ONE + small), 0.0, 1.0)
     return _where(x < 0.0, -size, size)
 
 
 def _tanh_slope(x: Reals) -> Interval:
-    return _sigmoid_slope(2.0 * x).scaled(4.0)
+    return _sigmoid_slope(2.0 * np.clip(x, -FLAT, FLAT)).scaled(4.0)
 
 
 def _swish(x: Reals) -> Interval:

@@ -18,9 +18,9 @@ DOWN, UP, NEAR = (
     Context(prec=DIGITS, rounding=mode, Emax=MAX_EMAX, Emin=MIN_EMIN, traps=[])
     for mode in (ROUND_FLOOR, ROUND_CEILING, ROUND_HALF_EVEN)
 )
-ERF_END, ERF_TERMS = Decimal(9), 400
+ERF_END = Decimal(9)
 # Fixed-point unit of the series of erf.
-UNIT = 1 << 256
+UNIT = 1 << 192
 
 
 @dataclass(frozen=True)
@@ -197,14 +197,15 @@ def _erf_at(t: Decimal) -> Span:
 def _series(t: Decimal, sign: int) -> int:
     """The sum in units of `1 / UNIT`, every term rounded down for `sign` -1 and up for 1, there with what is left out.
 
-    From term 100 on each is less than 0.9 of the one before, as 2 t*t <= 162 < 0.9 (2n + 3).
+    It stops at a term of at most 2**-150 from which on each is less than 0.9 of the one before.
     """
     number, denominator = t.as_integer_ratio()
-    factor = (
-        -(-2 * number * number * UNIT // denominator**2) if sign > 0 else 2 * number * number * UNIT // denominator**2
-    )
+    square = 2 * number * number * UNIT
+    factor = -(-square // denominator**2) if sign > 0 else square // denominator**2
     term = total = UNIT
-    for n in range(1, ERF_TERMS):
+    n = 0
+    while term << 150 > UNIT or 10 * factor > 9 * UNIT * (2 * n + 3):
+        n += 1
         term = -(-term * factor // (UNIT * (2 * n + 1))) if sign > 0 else term * factor // (UNIT * (2 * n + 1))
         total += term
     return total + (10 * term if sign > 0 else 0)
