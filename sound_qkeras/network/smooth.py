@@ -216,7 +216,7 @@ def _density(x: Reals) -> Interval:
     """`exp(-x**2 / 2) / sqrt(2 pi)`; the rounding of `x**2 / 2 <= 800` moves the exponential by less than 2**-43."""
     small = exp(-0.5 * np.minimum(np.abs(x), 40.0) ** 2)
     size = Interval(small.lower * (1.0 - 2.0**-42), small.upper * (1.0 + 2.0**-42))
-    found = size * Interval(np.float64(0.3989422804014326), np.float64(0.3989422804014328))
+    found = size * Interval(np.array(0.3989422804014326), np.array(0.3989422804014328))
     return Interval(np.where(np.abs(x) > 40.0, 0.0, found.lower), found.upper)
 
 

@@ -188,7 +188,7 @@ def test_ends_of_the_float_range():
     for name in ("sigmoid", "tanh", "softsign", "hard_sigmoid"):
         value, slope = made(name).value(far), made(name).slope(far)
         assert np.all(np.abs(value.upper) <= 1.0 + 2.0**-50)
-        assert np.all((slope.lower >= -1e-300) & (slope.upper <= 1e-7))
+        assert np.all((slope.lower >= -1e-300) & (slope.upper <= 2e-6))  # softsign's at 710
 
 
 def test_unknown_functions_are_refused():

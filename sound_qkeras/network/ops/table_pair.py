@@ -135,7 +135,7 @@ class TablePair:
                 f"{self.problem}; give what it reads ({self.source}) or its result ({self.output}) fewer bits, or ask "
                 "for a larger eps or a smaller box"
             )
-        return _entries(self)
+        return derived(self)
 
     def points(self) -> Reals:
         """Where the entries are, exactly."""
@@ -179,22 +179,27 @@ class TablePair:
 
 
 @lru_cache(maxsize=32)
-def _entries(table: TablePair) -> Entries:
-    points, bits = table.points(), table.entry_bits
+def derived(table: TablePair) -> Entries:
+    """The entries that belong to a table."""
+    bits = table.entry_bits
     with np.errstate(over="ignore", invalid="ignore"):
-        value = table.smooth.value(points)
-        codes = np.nan_to_num(to_grid(value.center, bits))
-        limit = table.output if not table.shift else None
-        low, high = (limit.min_code, limit.max_code) if limit else (-(2.0**53), 2.0**53)
-        codes = np.clip(codes, low, high)
-        errors = _errors(table, points, scaled(codes, -bits), value)
-    return Entries(read_only(codes.astype(np.int64)), read_only(np.where(np.isfinite(errors), errors, np.inf)))
+        codes = np.nan_to_num(to_grid(table.smooth.value(table.points()).center, bits))
+    low, high = (-(2.0**53), 2.0**53) if table.shift else (table.output.min_code, table.output.max_code)
+    return measured(table, np.clip(codes, low, high).astype(np.int64))
 
 
-def _errors(table: TablePair, points: Reals, held: Reals, value: Interval) -> Reals:
+def measured(table: TablePair, codes: Codes) -> Entries:
+    """Any entries, with what they are off by."""
+    points, held = table.points(), from_codes(codes, table.entry_bits)
+    with np.errstate(over="ignore", invalid="ignore"):
+        errors = _errors(table, points, held)
+    return Entries(read_only(codes), read_only(np.where(np.isfinite(errors), errors, np.inf)))
+
+
+def _errors(table: TablePair, points: Reals, held: Reals) -> Reals:
     """Of each piece, the largest distance from the function."""
     if not table.shift:
-        return (value - Interval.point(held)).magnitude
+        return (table.smooth.value(points) - Interval.point(held)).magnitude
     width = scaled(np.ones(()), table.shift - table.source.fractional_bits)
     start, piece = points[:-1], Interval(points[:-1], points[1:])
     slope = (held[1:] - held[:-1]) / width  # exact: integers of less than 53 bits and powers of two

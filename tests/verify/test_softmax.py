@@ -1,0 +1,67 @@
+"""The bound on softmax probabilities, against softmax in high precision."""
+
+import hypothesis.strategies as st
+import mpmath
+import numpy as np
+import pytest
+from hypothesis import given
+
+from sound_qkeras import softmax_bound
+from sound_qkeras.errors import InputError
+from sound_qkeras.interval import Interval
+
+mp = mpmath.mp.clone()
+mp.prec = 200
+LOGITS = st.sampled_from([0.0, 1.0, -1.0, 0.1, 3.5, -7.25, 40.0, -300.0, 1e3])
+BOUNDS = st.sampled_from([0.0, 1e-9, 0.1, 0.25, 2.0, 30.0])
+PARTS = st.sampled_from([-1.0, 1.0, 1.0, 0.5, 0.0])
+
+
+def softmax(z):
+    top = max(z)
+    parts = [mp.exp(x - top) for x in z]
+    return [part / sum(parts) for part in parts]
+
+
+@given(st.data(), st.integers(1, 5))
+def test_probabilities_move_no_further(data, classes):
+    def draw(kind):
+        return np.array(data.draw(st.lists(kind, min_size=classes, max_size=classes)))
+
+    z, bounds, parts = draw(LOGITS), draw(BOUNDS), draw(PARTS)
+    width = np.abs(draw(BOUNDS))
+    before = softmax([mp.mpf(x) for x in z])
+    after = softmax([mp.mpf(x) + mp.mpf(b) * mp.mpf(t) for x, b, t in zip(z, bounds, parts, strict=True)])
+    anywhere = softmax_bound(bounds)
+    here, near = softmax_bound(bounds, Interval.point(z)), softmax_bound(bounds, Interval(z - width, z + width))
+    for k in range(classes):
+        moved = abs(after[k] - before[k])
+        for bound in (anywhere[k], here[k], near[k]):
+            assert moved <= mp.mpf(float(bound)) + mp.mpf(2) ** -180
+        assert here[k] <= anywhere[k] * (1 + 2.0**-50)
+        assert here[k] <= near[k] * (1 + 2.0**-40) + 1e-300
+    assert np.all(anywhere <= 0.5 * bounds.max() * (1.0 + 2.0**-50) + 1e-300)
+
+
+def test_the_lipschitz_constant_is_reached():
+    d = 1e-6
+    moved = softmax([mp.mpf(d), mp.mpf(-d)])[0] - mp.mpf(0.5)
+    assert 0.999999 * softmax_bound([d, d])[0] <= moved <= softmax_bound([d, d])[0]
+
+
+def test_clear_classes_hardly_move():
+    clear = softmax_bound([0.1, 0.1], Interval.point(np.array([30.0, 0.0])))
+    assert np.all(clear < 1e-12)
+    assert softmax_bound([[0.1, 0.1], [0.2, 0.2]]).shape == (2, 2)
+    far = np.array([1e308, -1e308])
+    assert np.all(softmax_bound([0.1, 0.1], Interval.point(far)) < 1e-12)
+    assert np.all(softmax_bound([0.1, 0.1], Interval(-np.abs(far), np.abs(far))) >= 0.05)
+    assert softmax_bound([0.3]).tolist() == [5e-324]
+
+
+@pytest.mark.parametrize("bounds", [[-0.1, 0.1], [np.nan, 0.1], [np.inf, 0.0], 0.1])
+def test_nonsense_is_refused(bounds):
+    with pytest.raises(InputError, match="finite numbers from zero up"):
+        softmax_bound(bounds)
+    with pytest.raises(InputError, match="shape"):
+        softmax_bound([0.1, 0.1], Interval.point(np.zeros(3)))
