@@ -15,6 +15,8 @@ from sound_qkeras.network.ops import Op, Table
 
 # A choice of formats: fractional bits of every group.
 Bits = Mapping["Group", int]
+# Sums hold a few bits more than a bias.
+LONGEST_BIAS = MAX_WORD_LENGTH - 6
 
 
 @dataclass(frozen=True)
@@ -66,13 +68,13 @@ def sources_of(network: Network, node: str) -> dict[str, float]:
     return {name: size / sum(sizes) for name, size in zip(found, sizes, strict=True)}
 
 
-def longest_word(network: Network, name: str) -> int:
+def _longest_word(network: Network, name: str) -> int:
     """Most bits that what reads a rounding point makes sense of."""
     reading = [op.longest_input for op, read in _reading(network) if name in read]
     return min(reading, default=MAX_WORD_LENGTH)
 
 
-def tabulable(network: Network, name: str, bits: int, ranges: Mapping[str, Interval]) -> bool:
+def _tabulable(network: Network, name: str, bits: int, ranges: Mapping[str, Interval]) -> bool:
     """Whether a node is no table, or one that can have results of so many fractional bits.
 
     What it reads may turn out to need a bit more than its float range says.
@@ -105,7 +107,7 @@ def extent(network: Network, group: Group, ranges: Mapping[str, Interval]) -> tu
     return float(np.min(values)), float(np.max(values))
 
 
-def candidate_bits(low: float, high: float, shortest: int, longest: int) -> list[int]:
+def _fitting(low: float, high: float, shortest: int, longest: int) -> list[int]:
     """Fractional bits whose format for `[low, high]` has between `shortest` and `longest` bits, fewest first."""
     largest = max(abs(low), abs(high))
     if largest == 0.0:
@@ -113,3 +115,18 @@ def candidate_bits(low: float, high: float, shortest: int, longest: int) -> list
     leading = math.frexp(largest)[1]
     near = range(shortest - leading - 3, longest - leading + 1)
     return [bits for bits in near if shortest <= Format.for_range(low, high, bits).word_length <= longest]
+
+
+def candidates(
+    network: Network, group: Group, ranges: Mapping[str, Interval], word_lengths: tuple[int, int]
+) -> list[int]:
+    """Fractional bits a group may have, fewest first: its words have as many bits as allowed and as its readers take.
+
+    A bias may be longer, as it is added once. A table's result has only bits for which there can be a table.
+    """
+    low, high = extent(network, group, ranges)
+    shortest, longest = word_lengths
+    if group.kind != "activation":
+        return _fitting(low, high, shortest, longest if group.kind == "weight" else min(LONGEST_BIAS, longest + 12))
+    found = _fitting(low, high, 1, min(longest, _longest_word(network, group.node)))
+    return [bits for bits in found if _tabulable(network, group.node, bits, ranges)] or found[:1]

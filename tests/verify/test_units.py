@@ -98,7 +98,10 @@ def corrupted(monkeypatch, quantized, piece, by):
     return QuantizedNetwork(quantized.network, quantized.parameters, quantized.formats, quantized.accumulators)
 
 
-@pytest.mark.parametrize("bits", [COARSE, FINE], ids=["plain", "interpolated"])
+INTERPOLATED = pytest.param(FINE, id="interpolated", marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize("bits", [pytest.param(COARSE, id="plain"), INTERPOLATED])
 @pytest.mark.parametrize("rehashed", [False, True])
 def test_one_wrong_entry_is_refused(monkeypatch, bits, rehashed):
     """By its hash; and, should the certificate name the wrong table, because the proof finds what it costs."""
