@@ -53,7 +53,7 @@ def groups_of(network: Network, *, round_output: bool = False) -> tuple[Group, .
         groups += [
             Group(name, "activation", network.by_name[name].layer, size_of(network.shapes[name]), round(readers))
         ]
-    if round_output:
+    if round_output and network.output.name not in network.rounding_points:
         groups.append(output_group(network))
     for node, op in network.affine():
         groups.append(Group(node.name, "weight", node.layer, op.kernel.size, products[node.name]))
@@ -107,7 +107,7 @@ def extent(network: Network, group: Group, ranges: Mapping[str, Interval]) -> tu
     return float(np.min(values)), float(np.max(values))
 
 
-def _fitting(low: float, high: float, shortest: int, longest: int) -> list[int]:
+def candidate_bits(low: float, high: float, shortest: int, longest: int) -> list[int]:
     """Fractional bits whose format for `[low, high]` has between `shortest` and `longest` bits, fewest first."""
     largest = max(abs(low), abs(high))
     if largest == 0.0:
@@ -127,6 +127,7 @@ def candidates(
     low, high = extent(network, group, ranges)
     shortest, longest = word_lengths
     if group.kind != "activation":
-        return _fitting(low, high, shortest, longest if group.kind == "weight" else min(LONGEST_BIAS, longest + 12))
-    found = _fitting(low, high, 1, min(longest, _longest_word(network, group.node)))
+        longest = longest if group.kind == "weight" else min(LONGEST_BIAS, longest + 12)
+        return candidate_bits(low, high, shortest, longest)
+    found = candidate_bits(low, high, 1, min(longest, _longest_word(network, group.node)))
     return [bits for bits in found if _tabulable(network, group.node, bits, ranges)] or found[:1]

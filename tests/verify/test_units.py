@@ -88,6 +88,15 @@ def test_quantize_certifies(name, tmp_path):
     assert network.weight_hash == result.quantized.network.weight_hash
 
 
+@pytest.mark.slow
+def test_a_table_at_the_end_is_rounded_coarsely_when_asked():
+    network = units.network(Table("tanh"), after=False)
+    box = -0.1 * np.ones(3), 0.1 * np.ones(3)
+    fine, coarse = (sq.quantize(network, 0.02, box=box, effort="fast", round_output=asked) for asked in (False, True))
+    assert coarse.quantized.formats["unit"].word_length <= fine.quantized.formats["unit"].word_length
+    assert coarse.certificate.bound <= 0.02
+
+
 def corrupted(monkeypatch, quantized, piece, by):
     """The same network with one entry of its table changed."""
     table = quantized.tables["unit"]
