@@ -15,6 +15,8 @@ from sound_qkeras.network.ops import Op, Table
 
 # A choice of formats: fractional bits of every group.
 Bits = Mapping["Group", int]
+# Biases may be so many bits longer than weights: they are few, and hold what sums are made of.
+LONGER_BIAS = 12
 # Sums hold a few bits more than a bias.
 LONGEST_BIAS = MAX_WORD_LENGTH - 6
 
@@ -122,12 +124,12 @@ def candidates(
 ) -> list[int]:
     """Fractional bits a group may have, fewest first: its words have as many bits as allowed and as its readers take.
 
-    A bias may be longer, as it is added once. A table's result has only bits for which there can be a table.
+    A table's result has only bits for which there can be a table.
     """
     low, high = extent(network, group, ranges)
     shortest, longest = word_lengths
     if group.kind != "activation":
-        longest = longest if group.kind == "weight" else min(LONGEST_BIAS, longest + 12)
+        longest = longest if group.kind == "weight" else min(LONGEST_BIAS, longest + LONGER_BIAS)
         return candidate_bits(low, high, shortest, longest)
     found = candidate_bits(low, high, 1, min(longest, _longest_word(network, group.node)))
     return [bits for bits in found if _tabulable(network, group.node, bits, ranges)] or found[:1]
