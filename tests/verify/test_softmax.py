@@ -43,10 +43,13 @@ def test_probabilities_move_no_further(data, classes):
     assert np.all(anywhere <= 0.5 * bounds.max() * (1.0 + 2.0**-50) + 1e-300)
 
 
-def test_the_lipschitz_constant_is_reached():
-    d = 1e-6
-    moved = softmax([mp.mpf(d), mp.mpf(-d)])[0] - mp.mpf(0.5)
-    assert 0.999999 * softmax_bound([d, d])[0] <= moved <= softmax_bound([d, d])[0]
+@pytest.mark.parametrize("logits", [None, [0.0, 0.0], [1.0, 0.0], [-3.0, 2.0]])
+def test_small_errors_move_probabilities_as_far_as_that(logits):
+    d, z = 1e-6, [0.0, 0.0] if logits is None else logits
+    moved = softmax([mp.mpf(z[0]) + d, mp.mpf(z[1]) - d])[0] - softmax([mp.mpf(x) for x in z])[0]
+    found = softmax_bound([d, d], None if logits is None else Interval.point(np.array(logits)))
+    assert np.all(moved <= found)
+    assert np.all(0.99999 * found <= moved)
 
 
 def test_clear_classes_hardly_move():
