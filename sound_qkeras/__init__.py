@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from sound_qkeras.result import Result as Result
     from sound_qkeras.verify.certificate import Certificate as Certificate
     from sound_qkeras.verify.checker import check as check
+    from sound_qkeras.verify.softmax import softmax_bound as softmax_bound
 
 # QKeras is a Keras 2 library; TensorFlow reads this when it is first imported.
 os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
@@ -29,6 +30,7 @@ _PUBLIC = {
     "float64": "sound_qkeras.keras_io",
     "load": "sound_qkeras.archive",
     "quantize": "sound_qkeras.pipeline",
+    "softmax_bound": "sound_qkeras.verify.softmax",
 }
 __all__ = [
     "Certificate",
@@ -42,6 +44,7 @@ __all__ = [
     "float64",
     "load",
     "quantize",
+    "softmax_bound",
 ]
 
 

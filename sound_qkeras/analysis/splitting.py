@@ -18,7 +18,7 @@ import numpy as np
 from sound_qkeras.analysis.bisection import Bisection, Indices, how_many
 from sound_qkeras.analysis.gradients import input_gradients
 from sound_qkeras.interval import Interval, Reals
-from sound_qkeras.network.ops import Facts, Relu, Rows
+from sound_qkeras.network.ops import Elementwise, Facts, Rows
 from sound_qkeras.network.quantized import QuantizedNetwork
 from sound_qkeras.verify.batching import over_batches
 from sound_qkeras.verify.propagation import Propagation, output_difference, propagate
@@ -133,7 +133,7 @@ def _measure_batch(quantized: QuantizedNetwork, boxes: Interval, eps: Reals) -> 
 def _best_axis(result: Propagation, rows: Mapping[str, Rows], output: Indices) -> Indices:
     """The input with the largest effect on the worst output's bound.
 
-    An input acts directly, through the value row that reaches it, and through every undecided ReLU, whose remainder
+    An input acts directly, through the value row that reaches it, and through every undecided unit, whose remainder
     shrinks with the width of its pre-activation; the local gradient at the box's centre says how much of it is whose.
     """
     network = result.network
@@ -147,15 +147,15 @@ def _best_axis(result: Propagation, rows: Mapping[str, Rows], output: Indices) -
     gradients = input_gradients(result)
     for node in network.nodes[1:]:
         difference = rows[node.name].difference if node.name in rows else None
-        if isinstance(node.op, Relu) and difference is not None:
-            weight = _undecided_weight(result.facts[node.inputs[0]], difference[np.arange(boxes), output])
+        if isinstance(node.op, Elementwise) and difference is not None:
+            weight = _undecided_weight(node.op, result.facts[node.inputs[0]], difference[np.arange(boxes), output])
             flat = np.abs(gradients[node.inputs[0]]).reshape(boxes, inputs, -1)
             score = score + (flat @ weight.reshape(boxes, -1, 1))[..., 0]
     return (score * box.radius.reshape(boxes, inputs)).argmax(axis=1)
 
 
-def _undecided_weight(facts: Facts, difference: Reals) -> Reals:
-    """How much of the bound each undecided ReLU may cost per unit of its pre-activation's width."""
+def _undecided_weight(op: Elementwise, facts: Facts, difference: Reals) -> Reals:
+    """How much of the bound the spread of each unit's slopes may cost per unit of its pre-activation's width."""
     value, fixed, change = facts.pair()
-    undecided = ((value.lower < 0) & (value.upper > 0)) | ((fixed.lower < 0) & (fixed.upper > 0))
-    return np.abs(difference) * change.magnitude * undecided / np.maximum(value.upper - value.lower, 1e-300)
+    spread = np.maximum.reduce([found.upper - found.lower for found in (op.slopes(value), op.slopes(fixed))])
+    return np.abs(difference) * change.magnitude * spread / np.maximum(value.upper - value.lower, 1e-300)

@@ -11,7 +11,7 @@ uses its kernel once per position, padding included; pooling adds up its window 
     sum adders        per output channel (nonzero weights + [bias is not zero]) - 1, at least 0
     adder bits        constant adders * (X + bits of |w|) + sum adders * A + rounded results * their word length, the
                       last term being the increment of round half to even
-    memory bits       weights * W + biases * (bias bits), zeros included, as arrays hold them
+    memory bits       weights * W + biases * (bias bits), zeros included, as arrays hold them; the entries of a table, once
     BRAM              18 Kbit blocks of one read port; an array of at most 1024 bits takes none
     DSP               products / reuse_factor multipliers, each of ceil((a-1)/24) * ceil((b-1)/17) slices that multiply
                       25 by 18 bits, in the cheaper order; none where an operand has at most 4 bits
@@ -198,8 +198,11 @@ def _sum_adders(quantized: QuantizedNetwork, node: Node) -> int:
 
 
 def _plain(quantized: QuantizedNetwork, node: Node) -> LayerCost:
-    """A node without weights: at most its rounding costs adders."""
-    return LayerCost(node.name, node.op.kind, 0, 0, 0, 0, 0, 0, _rounding_bits(quantized, node), 0, 0, 0)
+    """A node without weights: at most its rounding costs adders, and a table memory."""
+    table = quantized.tables.get(node.name)
+    words, width = (0, 0) if table is None else (table.points().size, table.entries.width)
+    blocks, rounding = bram_blocks(words, width), _rounding_bits(quantized, node)
+    return LayerCost(node.name, node.op.kind, 0, 0, 0, 0, 0, 0, rounding, words * width, blocks, 0)
 
 
 def _rounding_bits(quantized: QuantizedNetwork, node: Node) -> int:

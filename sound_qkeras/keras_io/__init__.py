@@ -4,7 +4,7 @@ from sound_qkeras.keras_io.environment import float64, select_legacy_keras
 from sound_qkeras.keras_io.float_model import to_keras
 from sound_qkeras.keras_io.quantizers import model_quantize, quantizer_config
 from sound_qkeras.keras_io.reader import read_model
-from sound_qkeras.keras_io.storage import load_model, save_model
+from sound_qkeras.keras_io.storage import load_model, register, save_model
 from sound_qkeras.keras_io.writer import to_qkeras
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "model_quantize",
     "quantizer_config",
     "read_model",
+    "register",
     "save_model",
     "select_legacy_keras",
     "to_keras",

@@ -9,7 +9,8 @@ import numpy as np
 
 from sound_qkeras.errors import UnsupportedLayerError
 from sound_qkeras.interval import Interval, Reals
-from sound_qkeras.keras_io.layers import Parts, Reader, activation, stored
+from sound_qkeras.keras_io.activations import Parts, activation
+from sound_qkeras.keras_io.layers import Reader, stored
 from sound_qkeras.keras_io.pieces import Linear, Shape
 from sound_qkeras.network.ops import AveragePool, Conv, Reshape
 from sound_qkeras.network.ops.window import Padding, causal_padding, same_padding

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
+from sound_qkeras.keras_io.activations import keras_function, keras_layer
 from sound_qkeras.keras_io.affine_layers import Names, Parameters, affine_layers, layer_name
-from sound_qkeras.keras_io.environment import import_keras
 from sound_qkeras.keras_io.model_ends import as_model, inner_nodes, model_inputs, output_ports
 from sound_qkeras.keras_io.plain_layers import plain_layers
 from sound_qkeras.network import Network, Node
-from sound_qkeras.network.ops import Affine, Conv, Dense, Relu
+from sound_qkeras.network.ops import Affine, Conv, Dense, Elementwise
 
 
 def to_keras(network: Network) -> Any:
@@ -21,7 +22,6 @@ def to_keras(network: Network) -> Any:
     Args:
         network: the network; a head that was set aside stays aside.
     """
-    keras = import_keras()
     sources = model_inputs(network, "float32")
     tensors = dict(sources)
     for node in inner_nodes(network):
@@ -29,15 +29,16 @@ def to_keras(network: Network) -> Any:
         if isinstance(node.op, Affine):
             names = Names.of(network, layer_name(network, node), "float32")
             chain = affine_layers(node.op, network.shapes[node.inputs[0]], Parameters.plain(node.op), names)
-            if _inline(network, node):
-                chain.layers[-1][0].activation = keras.activations.relu
+            inline = _inline(network, node)
+            if inline is not None:
+                chain.layers[-1][0].activation = inline
             tensors[node.name] = chain(source)
-        elif isinstance(node.op, Relu):
+        elif isinstance(node.op, Elementwise):
             before = network.by_name[node.inputs[0]]
-            inline = before.layer == node.layer and _inline(network, before)
+            inline = before.layer == node.layer and _inline(network, before) is not None
             shared = sum(other.layer == node.layer for other in network.nodes) > 1
             name = node.name if shared else node.layer
-            tensors[node.name] = source if inline else keras.layers.ReLU(name=name)(source)
+            tensors[node.name] = source if inline else keras_layer(node.op, name)(source)
         else:
             shapes = [network.shapes[name] for name in node.inputs]
             apply = plain_layers(node.op, shapes, Names.of(network, node.name, "float32"))
@@ -45,9 +46,9 @@ def to_keras(network: Network) -> Any:
     return as_model(network, sources, [tensors[port.node] for port in output_ports(network)])
 
 
-def _inline(network: Network, node: Node) -> bool:
-    """Whether a rectifier was part of the layer, and a Keras layer of this kind can have one."""
-    same = [
-        reader for reader in network.readers[node.name] if isinstance(reader.op, Relu) and reader.layer == node.layer
-    ]
-    return bool(same) and isinstance(node.op, Dense | Conv)
+def _inline(network: Network, node: Node) -> Callable[[Any], Any] | None:
+    """The activation that was part of the layer, if a Keras layer of this kind can have one."""
+    same = [reader.op for reader in network.readers[node.name] if reader.layer == node.layer]
+    if not isinstance(node.op, Dense | Conv) or not same or not isinstance(same[0], Elementwise):
+        return None
+    return keras_function(same[0])

@@ -14,14 +14,12 @@ import numpy as np
 
 from sound_qkeras.errors import ModelError, UnsupportedLayerError
 from sound_qkeras.interval import Interval, Reals, down, up
+from sound_qkeras.keras_io.activations import Parts, activation
 from sound_qkeras.keras_io.environment import import_keras, import_tensorflow
-from sound_qkeras.keras_io.pieces import Diagonal, Head, Linear, Shape, quotient, square_root
-from sound_qkeras.network.ops import Op, Relu, Reshape
+from sound_qkeras.keras_io.pieces import Diagonal, Linear, Shape, quotient, square_root
+from sound_qkeras.network.ops import Reshape
 
-Parts = tuple[tuple[str, Op | Linear | Diagonal | Head], ...]
 Reader = Callable[[Any, Shape], Parts]
-
-ACTIVATIONS = "relu or linear, and softmax or sigmoid at the very end"
 
 
 def read_dense(layer: Any, shape: Shape) -> Parts:
@@ -30,37 +28,6 @@ def read_dense(layer: Any, shape: Shape) -> Parts:
     bias = stored(layer, "bias", layer.bias) if layer.use_bias else np.zeros(kernel.shape[1])
     output = (*shape[:-1], kernel.shape[1])
     return (("", Linear(Interval.point(kernel), Interval.point(bias), shape, output)), *activation(layer, "_"))
-
-
-def read_activation(layer: Any, shape: Shape) -> Parts:
-    """The activation of an Activation layer."""
-    return activation(layer, "")
-
-
-def read_relu(layer: Any, shape: Shape) -> Parts:
-    """The plain rectifier; every other setting is refused."""
-    settings = {"max_value": layer.max_value, "negative_slope": layer.negative_slope, "threshold": layer.threshold}
-    unusual = [f"{name}={value}" for name, value in settings.items() if value]
-    if unusual or settings["max_value"] == 0:
-        raise UnsupportedLayerError(
-            layer.name,
-            f"ReLU with {', '.join(unusual) or 'max_value=0'}",
-            "ReLU with max_value=None, negative_slope=0 and threshold=0",
-            "retrain with a plain ReLU",
-        )
-    return (("", Relu()),)
-
-
-def read_softmax(layer: Any, shape: Shape) -> Parts:
-    """A softmax over the last axis, to be set aside."""
-    if layer.axis not in (-1, len(shape)):
-        raise UnsupportedLayerError(
-            layer.name,
-            f"Softmax over axis {layer.axis}",
-            "Softmax over the last axis, as the last layer",
-            "use axis=-1",
-        )
-    return (("", Head("softmax")),)
 
 
 def read_flatten(layer: Any, shape: Shape) -> Parts:
@@ -157,31 +124,6 @@ def _root(layer: Any, variance: Reals, epsilon: float) -> Interval:
     return square_root(total)
 
 
-def activation(layer: Any, separator: str) -> Parts:
-    """What an activation function becomes; its name is the node's suffix when the layer is more than it."""
-    name = _activation_name(layer.activation)
-    suffix = f"{separator}{name}" if separator else ""
-    if name == "linear":
-        return ()
-    if name == "relu":
-        return ((suffix, Relu()),)
-    if name in ("softmax", "sigmoid"):
-        return ((suffix, Head(name)),)
-    received = f"{type(layer).__name__} with activation {name}"
-    raise UnsupportedLayerError(layer.name, received, ACTIVATIONS, "retrain with relu")
-
-
-def _activation_name(given: Any) -> str:
-    """The name of a supported activation, recognised by identity: a function that only has its name is not believed."""
-    keras, tf = import_keras().activations, import_tensorflow()
-    known = {"linear": (None, keras.linear), "relu": (keras.relu, tf.nn.relu)}
-    known |= {"softmax": (keras.softmax, tf.nn.softmax), "sigmoid": (keras.sigmoid, tf.nn.sigmoid)}
-    for name, functions in known.items():
-        if any(given is function for function in functions):
-            return name
-    return f"'{getattr(given, '__module__', '?')}.{getattr(given, '__name__', type(given).__name__)}'"
-
-
 TRAINING_ONLY = (
     "ActivityRegularization",
     "AlphaDropout",
@@ -194,14 +136,11 @@ TRAINING_ONLY = (
 )
 
 READERS: dict[str, Reader] = {
-    "Activation": read_activation,
     "BatchNormalization": read_batch_normalization,
     "Dense": read_dense,
     "Flatten": read_flatten,
     "Normalization": read_normalization,
-    "ReLU": read_relu,
     "Rescaling": read_rescaling,
     "Reshape": read_reshape,
-    "Softmax": read_softmax,
     **dict.fromkeys(TRAINING_ONLY, read_training_only),
 }

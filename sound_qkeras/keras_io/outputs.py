@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 from sound_qkeras.errors import UnsupportedLayerError
 from sound_qkeras.keras_io.pieces import Diagonal, Head, Linear, Shape, Step
 from sound_qkeras.network import Node
-from sound_qkeras.network.ops import Concatenate, Reshape
+from sound_qkeras.network.ops import Concatenate, Reshape, Table
 from sound_qkeras.network.ports import Port
 
 
@@ -26,11 +27,14 @@ def reachable(steps: Sequence[Step], outputs: Sequence[str]) -> list[Step]:
 def set_heads_aside(steps: list[Step], outputs: Sequence[str]) -> tuple[list[Step], list[str], list[str | None]]:
     """The steps without softmaxes and sigmoids at the outputs, what the outputs are then, and what was set aside at each.
 
+    A sigmoid elsewhere is an operation like any other.
+
     Raises:
-        UnsupportedLayerError: there is one elsewhere.
+        UnsupportedLayerError: there is a softmax elsewhere.
     """
-    heads = {step.name: step for step in steps if isinstance(step.op, Head)}
     read = {name for step in steps for name in step.inputs}
+    steps = [_inner(step) if step.name in read or step.name not in outputs else step for step in steps]
+    heads = {step.name: step for step in steps if isinstance(step.op, Head)}
     for name, step in heads.items():
         if name in read or name not in outputs:
             activation = step.op.activation  # type: ignore[union-attr]
@@ -39,6 +43,12 @@ def set_heads_aside(steps: list[Step], outputs: Sequence[str]) -> tuple[list[Ste
     kept = [step for step in steps if step.name not in heads]
     ends = [heads[name].inputs[0] if name in heads else name for name in outputs]
     return kept, ends, [heads[name].op.activation if name in heads else None for name in outputs]  # type: ignore[union-attr]
+
+
+def _inner(step: Step) -> Step:
+    if isinstance(step.op, Head) and step.op.activation == "sigmoid":
+        return replace(step, op=Table(step.op.activation))
+    return step
 
 
 def joined_outputs(

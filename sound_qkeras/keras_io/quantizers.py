@@ -10,7 +10,7 @@ from sound_qkeras.fixed_point import Format
 from sound_qkeras.keras_io.affine_layers import kernel_quantizer_name, layer_name
 from sound_qkeras.keras_io.environment import import_qkeras
 from sound_qkeras.network import Node, QuantizedNetwork
-from sound_qkeras.network.ops import Affine, Input, Relu
+from sound_qkeras.network.ops import Affine, Elementwise, Input, Relu
 
 # quantized_relu computes in float32 whatever the session does, exactly up to here.
 RELU_BITS = 24
@@ -52,7 +52,12 @@ def quantizer_config(quantized: QuantizedNetwork) -> QuantizerConfig:
 
 
 def _add_activation(config: QuantizerConfig, quantized: QuantizedNetwork, node: Node) -> None:
-    """The node's rounding; a rectifier that is not rounded stays one, which QKeras has to be told."""
+    """The node's rounding; a rectifier that is not rounded stays one, which QKeras has to be told.
+
+    `model_quantize` has no words for tables, nor for clipped and leaky units: those stay as they are in the float model.
+    """
+    if _has_own_layer(quantized, node):
+        return
     if node is quantized.network.output and quantized.network.head is not None:
         return  # the layer keeps its softmax or sigmoid, whose place the rounding would take
     source = quantized.network.by_name[node.inputs[0]] if node.inputs else node
@@ -68,6 +73,13 @@ def _add_activation(config: QuantizerConfig, quantized: QuantizedNetwork, node: 
         entry["activation_quantizer"] = quantizer
     elif isinstance(node.op, Relu | Input):
         config[node.layer] = quantizer
+
+
+def _has_own_layer(quantized: QuantizedNetwork, node: Node) -> bool:
+    """Whether a node, or what reads its rounded sum, is a unit that QKeras' configuration cannot describe."""
+    readers = [reader.op for reader in quantized.network.readers[node.name]]
+    units = [node.op, *(readers if isinstance(node.op, Affine) else [])]
+    return any(isinstance(op, Elementwise) and not isinstance(op, Relu) for op in units)
 
 
 def model_quantize(model: Any, config: Mapping[str, Any], *, transfer_weights: bool = False) -> Any:

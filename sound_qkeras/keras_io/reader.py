@@ -26,7 +26,8 @@ def read_model(model: Any) -> Network:
     """The network of a trained Keras model.
 
     Guarantee: the network is the model's inference function in exact real arithmetic over its stored parameters. Folded
-    parameters are enclosed; `epsilon` of a normalisation counts as the float64 number in its configuration. A final
+    parameters are enclosed; `epsilon` of a normalisation counts as the float64 number in its configuration. Constants
+    inside activation functions are the real ones (1/5 in hard_sigmoid), slopes and bounds the float32 ones. A final
     softmax or sigmoid is set aside in `head`, and `notes` says so.
 
     Args:

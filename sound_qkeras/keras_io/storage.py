@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import tempfile
 import warnings
@@ -13,6 +14,15 @@ from sound_qkeras.keras_io.environment import import_keras, import_qkeras
 from sound_qkeras.keras_io.files import read_config
 
 SUFFIXES = (".keras", ".h5")
+
+
+def register() -> None:
+    """Make Keras know the layers of this library, so that `qkeras.utils.load_qmodel` finds them in files.
+
+    Raises:
+        DependencyError: TensorFlow or tf_keras is missing or of the wrong kind.
+    """
+    importlib.import_module("sound_qkeras.keras_io.table_layer")
 
 
 def save_model(model: Any, path: str | os.PathLike[str]) -> None:
@@ -47,6 +57,7 @@ def load_model(path: str | os.PathLike[str]) -> Any:
         InputError: the model is in float64 and the session is not.
         DependencyError: TensorFlow, tf_keras or QKeras is missing or of the wrong kind.
     """
+    register()
     source = Path(path)
     config = read_config(source)
     floatx = import_keras().backend.floatx()

@@ -11,6 +11,7 @@ SUPPORTED = f"InputLayer, {', '.join(sorted(KINDS - set(TRAINING_ONLY)))}, and D
 WAYS_OUT = {
     "Lambda": "write it with supported layers: code in files is never run",
     "PruneLowMagnitude": "call tensorflow_model_optimization's strip_pruning on the model first",
+    "ThresholdedReLU": "retrain with ReLU: this one jumps, and no bound holds across a jump",
     "TFOpLambda": "write the TensorFlow operation with a Keras layer (Rescaling for a factor or an offset)",
 }
 

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from sound_qkeras.errors import InputError
 from sound_qkeras.fixed_point import Format
+from sound_qkeras.keras_io.activations import leaky_layer
 from sound_qkeras.keras_io.affine_layers import Names, quantized_layers
 from sound_qkeras.keras_io.environment import float_type, import_keras, import_qkeras
 from sound_qkeras.keras_io.model_ends import as_model, inner_nodes, model_inputs, output_ports
@@ -14,7 +15,7 @@ from sound_qkeras.keras_io.plain_layers import plain_layers
 from sound_qkeras.keras_io.quantizers import activation_quantizer
 from sound_qkeras.keras_io.representable import check_representable
 from sound_qkeras.network import Node, QuantizedNetwork
-from sound_qkeras.network.ops import MOVES, Relu
+from sound_qkeras.network.ops import MOVES, Relu, Table
 
 Dtype = Literal["float32", "float64"]
 
@@ -32,7 +33,8 @@ def to_qkeras(quantized: QuantizedNetwork, *, dtype: Dtype = "float32", head: bo
 
     Every layer is a plain Keras or QKeras one, so any session can load the float32 model with
     `qkeras.utils.load_qmodel`, train it, and convert it with hls4ml (`bit_exact=True`). Training clips kernels to
-    `+-max(1, 2**integer)`.
+    `+-max(1, 2**integer)`. The exception are tables, which are `TableActivation` layers: they load wherever
+    `sound_qkeras.keras_io.register()` was called, and hls4ml does not know them.
 
     Args:
         quantized: the fixed-point network.
@@ -76,8 +78,8 @@ def _build(quantized: QuantizedNetwork, dtype: Dtype, head: bool) -> Any:
 
 def _rounded(quantized: QuantizedNetwork, name: str, exact: Any, dtype: Dtype) -> Any:
     """A tensor after the rounding of a node's format, if it has one."""
-    output = quantized.formats.get(name)
-    if output is None or _rectifies_itself(quantized, quantized.network.by_name[name], dtype):
+    output, node = quantized.formats.get(name), quantized.network.by_name[name]
+    if output is None or isinstance(node.op, Table) or _rectifies_itself(quantized, node, dtype):
         return exact
     several = quantized.network.inputs and name == quantized.network.nodes[0].name
     several = several or (quantized.network.outputs and name == quantized.network.output.name)
@@ -120,6 +122,21 @@ def _write_plain(quantized: QuantizedNetwork, node: Node, dtype: Dtype) -> Any:
     return plain_layers(node.op, shapes, Names.of(quantized.network, node.name, dtype))
 
 
+def _write_clip(quantized: QuantizedNetwork, node: Node, dtype: Dtype) -> Any:
+    return import_keras().layers.ReLU(max_value=node.op.settings()["maximum"], name=node.name, dtype=dtype)
+
+
+def _write_leaky(quantized: QuantizedNetwork, node: Node, dtype: Dtype) -> Any:
+    """With the slopes of the fixed-point network."""
+    return leaky_layer(quantized.pairs[node.name].slope, node.name, dtype)
+
+
+def _write_table(quantized: QuantizedNetwork, node: Node, dtype: Dtype) -> Any:
+    from sound_qkeras.keras_io.table_layer import table_layer
+
+    return table_layer(quantized.tables[node.name], node.name, dtype)
+
+
 def _unused(quantized: QuantizedNetwork, name: str) -> str:
     while name in quantized.network.by_name:
         name += "_"
@@ -130,5 +147,8 @@ WRITERS: dict[str, Callable[[QuantizedNetwork, Node, Dtype], Any]] = {
     **dict.fromkeys(("average_pool", "conv", "dense", "scale"), _write_affine),
     **dict.fromkeys(("add", "concatenate", "max_pool", "multiply"), _write_plain),
     **dict.fromkeys((op.kind for op in MOVES), _write_plain),
+    "clip": _write_clip,
+    "leaky": _write_leaky,
     "relu": _write_relu,
+    "table": _write_table,
 }

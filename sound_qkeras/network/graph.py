@@ -161,13 +161,13 @@ class Network(Rebuilt):
         return found
 
     @cached_property
-    def relaxed_by(self) -> dict[str, frozenset[str]]:
-        """For each node, the kinds of operations that read its values, moved or not, and whose adjoint is not exact."""
-        found: dict[str, frozenset[str]] = {}
+    def relaxed_by(self) -> dict[str, frozenset[Op]]:
+        """For each node, the operations that read its values, moved or not, and whose adjoint is not exact."""
+        found: dict[str, frozenset[Op]] = {}
         for node in reversed(self.nodes):
-            kinds = {reader.op.kind for reader in self.readers[node.name] if reader.op.relaxes}
+            direct = {reader.op for reader in self.readers[node.name] if reader.op.relaxes}
             moved = (found[reader.name] for reader in self.readers[node.name] if reader.op.moves)
-            found[node.name] = frozenset(kinds).union(*moved)
+            found[node.name] = frozenset(direct).union(*moved)
         return found
 
     @property
@@ -196,12 +196,14 @@ class Network(Rebuilt):
         """Nodes whose result is rounded: the input, and whatever an operation that multiplies or looks up reads.
 
         Operations that only move values are looked through, so that every value is rounded once, where it is made. The
-        last layer is not among them: it returns its exact accumulator.
+        last layer is not among them, unless its result is rounded by nature: it returns its exact accumulator.
         """
         points = {self.nodes[0].name}
         for node in self.nodes:
             if node.op.multiplies:
                 points.update(source for name in node.inputs for source in self.sources(name))
+            if node.op.rounds:
+                points.add(node.name)
         return tuple(node.name for node in self.nodes if node.name in points)
 
     def sources(self, name: str) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from sound_qkeras.errors import ModelError
 from sound_qkeras.fixed_point import MAX_WORD_LENGTH, Format, to_grid
 from sound_qkeras.network.graph import Network, Node
-from sound_qkeras.network.ops import Affine, AffineCodes, AffinePair, Input
+from sound_qkeras.network.ops import Affine, AffineCodes, AffinePair, Input, TablePair
 from sound_qkeras.network.pickling import Rebuilt
 from sound_qkeras.network.rewrite import Rewrite
 
@@ -90,9 +90,22 @@ class QuantizedNetwork(Rebuilt):
         return self.rewrite.apply(self.trained)
 
     @cached_property
-    def pairs(self) -> dict[str, AffinePair]:
-        """Each affine node's float parameters beside its integers."""
-        return {node.name: AffinePair(op, self.parameters[node.name]) for node, op in self.network.affine()}
+    def pairs(self) -> dict[str, Any]:
+        """What each node's integer meaning takes: float parameters beside their integers, slopes, tables."""
+        made = ((node.name, self._pair(node)) for node in self.network.nodes)
+        return {name: pair for name, pair in made if pair is not None}
+
+    def _pair(self, node: Node) -> Any:
+        if isinstance(node.op, Affine):
+            return AffinePair(node.op, self.parameters[node.name])
+        names = [name for name in node.inputs if node.op.multiplies]
+        sources = [self.formats[source] for name in names for source in self.network.sources(name)]
+        return node.op.pair(sources, self.formats.get(node.name))
+
+    @property
+    def tables(self) -> dict[str, TablePair]:
+        """The tables, by node name."""
+        return {name: pair for name, pair in self.pairs.items() if isinstance(pair, TablePair)}
 
     @cached_property
     def exact_bits(self) -> dict[str, int]:
@@ -119,13 +132,19 @@ class QuantizedNetwork(Rebuilt):
 
     @cached_property
     def code_hash(self) -> str:
-        """SHA-256 over every integer, every format, where they saturate, and the rewrite."""
+        """SHA-256 over every integer, every format, those of tables included, where they saturate, and the rewrite.
+
+        Raises:
+            InputError: a table is too large to exist.
+        """
         digest = hashlib.sha256()
         for name, codes in sorted(self.parameters.items()):
             digest.update(repr((name, codes.kernel_format, codes.bias_format, codes.kernel.shape)).encode())
             if codes.channel_formats is not None:
                 digest.update(repr(codes.channel_formats).encode())
             digest.update(np.ascontiguousarray(codes.kernel).tobytes() + np.ascontiguousarray(codes.bias).tobytes())
+        for name, table in sorted(self.tables.items()):
+            digest.update(repr((name, table.source)).encode() + np.ascontiguousarray(table.entries.codes).tobytes())
         digest.update(repr((sorted(self.formats.items()), sorted(self.accumulators.items()))).encode())
         digest.update(json.dumps([self.rewrite.to_json(), sorted(self.saturating)], sort_keys=True).encode())
         return digest.hexdigest()

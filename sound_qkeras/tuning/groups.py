@@ -8,12 +8,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sound_qkeras.fixed_point import Format
+from sound_qkeras.fixed_point import MAX_WORD_LENGTH, Format
 from sound_qkeras.interval import Interval
 from sound_qkeras.network.graph import Network, size_of
+from sound_qkeras.network.ops import Op, Table
 
 # A choice of formats: fractional bits of every group.
 Bits = Mapping["Group", int]
+# Biases may be so many bits longer than weights: they are few, and hold what sums are made of.
+LONGER_BIAS = 12
+# Sums hold a few bits more than a bias.
+LONGEST_BIAS = MAX_WORD_LENGTH - 6
 
 
 @dataclass(frozen=True)
@@ -50,7 +55,7 @@ def groups_of(network: Network, *, round_output: bool = False) -> tuple[Group, .
         groups += [
             Group(name, "activation", network.by_name[name].layer, size_of(network.shapes[name]), round(readers))
         ]
-    if round_output:
+    if round_output and network.output.name not in network.rounding_points:
         groups.append(output_group(network))
     for node, op in network.affine():
         groups.append(Group(node.name, "weight", node.layer, op.kernel.size, products[node.name]))
@@ -63,6 +68,35 @@ def sources_of(network: Network, node: str) -> dict[str, float]:
     found = network.sources(network.by_name[node].inputs[0])
     sizes = [size_of(network.shapes[name]) for name in found]
     return {name: size / sum(sizes) for name, size in zip(found, sizes, strict=True)}
+
+
+def _longest_word(network: Network, name: str) -> int:
+    """Most bits that what reads a rounding point makes sense of."""
+    reading = [op.longest_input for op, read in _reading(network) if name in read]
+    return min(reading, default=MAX_WORD_LENGTH)
+
+
+def _tabulable(network: Network, name: str, bits: int, ranges: Mapping[str, Interval]) -> bool:
+    """Whether a node is no table, or one that can have results of so many fractional bits.
+
+    What it reads may turn out to need a bit more than its float range says.
+    """
+    node = network.by_name[name]
+    if not isinstance(node.op, Table):
+        return True
+    read, made = ranges[node.inputs[0]], ranges[name]
+    largest = 2.0 * float(np.max(read.magnitude))
+    finest = Format(node.op.longest_input, math.frexp(max(largest, 1.0))[1], True)
+    return not node.op.pair([finest], Format.for_range(made.lower, made.upper, bits)).problem
+
+
+def _reading(network: Network) -> list[tuple[Op, set[str]]]:
+    """The operations that read rounded values, and where those were rounded."""
+    return [
+        (node.op, {source for name in node.inputs for source in network.sources(name)})
+        for node in network.nodes
+        if node.op.multiplies
+    ]
 
 
 def extent(network: Network, group: Group, ranges: Mapping[str, Interval]) -> tuple[float, float]:
@@ -83,3 +117,19 @@ def candidate_bits(low: float, high: float, shortest: int, longest: int) -> list
     leading = math.frexp(largest)[1]
     near = range(shortest - leading - 3, longest - leading + 1)
     return [bits for bits in near if shortest <= Format.for_range(low, high, bits).word_length <= longest]
+
+
+def candidates(
+    network: Network, group: Group, ranges: Mapping[str, Interval], word_lengths: tuple[int, int]
+) -> list[int]:
+    """Fractional bits a group may have, fewest first: its words have as many bits as allowed and as its readers take.
+
+    A table's result has only bits for which there can be a table.
+    """
+    low, high = extent(network, group, ranges)
+    shortest, longest = word_lengths
+    if group.kind != "activation":
+        longest = longest if group.kind == "weight" else min(LONGEST_BIAS, longest + LONGER_BIAS)
+        return candidate_bits(low, high, shortest, longest)
+    found = candidate_bits(low, high, 1, min(longest, _longest_word(network, group.node)))
+    return [bits for bits in found if _tabulable(network, group.node, bits, ranges)] or found[:1]

@@ -10,12 +10,10 @@ from sound_qkeras.fixed_point import MAX_WORD_LENGTH, Format
 from sound_qkeras.interval import Interval, Reals
 from sound_qkeras.network.graph import Network
 from sound_qkeras.tuning.costs import Objective
-from sound_qkeras.tuning.groups import Bits, Group, candidate_bits, extent, groups_of, output_group, sources_of
+from sound_qkeras.tuning.groups import Bits, Group, candidates, extent, groups_of, output_group, sources_of
 from sound_qkeras.tuning.milp import Joint
 from sound_qkeras.tuning.output import output_candidates
 
-# Biases may be so many bits longer than weights: they are few, and hold what sums are made of.
-LONGER_BIAS = 12
 # Bits that a group is finer than others by where formats are uniform.
 FINER = {"weight": 0, "activation": 3, "bias": 6}
 # Fewer and more fractional bits than the base that the MILP may choose.
@@ -55,13 +53,9 @@ class Space:
         self.candidates = {group: self._candidates(group, float(eps.min())) for group in self.groups}
 
     def _candidates(self, group: Group, eps: float) -> list[int]:
-        low, high = extent(self.network, group, self.ranges)
-        shortest, longest = self.word_lengths
         if group == self.output:
-            return output_candidates(low, high, eps, longest)
-        if group.kind == "bias":
-            longest = min(MAX_WORD_LENGTH - 6, longest + LONGER_BIAS)
-        return candidate_bits(low, high, 1 if group.kind == "activation" else shortest, longest)
+            return output_candidates(*extent(self.network, group, self.ranges), eps, self.word_lengths[1])
+        return candidates(self.network, group, self.ranges, self.word_lengths)
 
     def holds(self, bits: Bits) -> bool:
         """Whether every group has one of its candidates."""

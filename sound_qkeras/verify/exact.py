@@ -21,11 +21,13 @@ from sound_qkeras.network.ops import (
     Add,
     AffineCodes,
     AveragePool,
+    Clip,
     Concatenate,
     Conv,
     Crop,
     Dense,
     Input,
+    Leaky,
     MaxPool,
     Multiply,
     Op,
@@ -34,6 +36,7 @@ from sound_qkeras.network.ops import (
     Relu,
     Reshape,
     Scale,
+    Table,
     Upsample,
 )
 from sound_qkeras.network.quantized import QuantizedNetwork
@@ -42,6 +45,7 @@ from sound_qkeras.verify.exact_merges import ExactAdd, ExactConcatenate, ExactMu
 from sound_qkeras.verify.exact_moves import ExactMaxPool, ExactMove
 from sound_qkeras.verify.exact_ops import ExactAffine, ExactRelu, Meaning
 from sound_qkeras.verify.exact_tensors import ExactFacts, ExactRows
+from sound_qkeras.verify.exact_units import ExactClip, ExactLeaky, ExactTable
 
 
 def exact_bound(
@@ -164,10 +168,13 @@ MEANINGS: dict[type[Op], type[Meaning]] = {
     **dict.fromkeys((AveragePool, Conv, Dense, Scale), ExactAffine),
     **dict.fromkeys((Reshape, Permute, Crop, Pad, Upsample), ExactMove),
     Add: ExactAdd,
+    Clip: ExactClip,
     Concatenate: ExactConcatenate,
+    Leaky: ExactLeaky,
     MaxPool: ExactMaxPool,
     Multiply: ExactMultiply,
     Relu: ExactRelu,
+    Table: ExactTable,
 }
 
 

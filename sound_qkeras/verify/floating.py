@@ -18,7 +18,7 @@ import numpy as np
 
 from sound_qkeras.interval import Interval, Reals, inflate, up
 from sound_qkeras.network.graph import Node
-from sound_qkeras.network.ops import Affine, Input
+from sound_qkeras.network.ops import Affine, AffinePair, Input
 from sound_qkeras.network.quantized import QuantizedNetwork
 from sound_qkeras.verify.propagation import Propagation, propagate
 
@@ -87,7 +87,7 @@ def _computed(
         return op.carried_error(pair, errors, *largest)
     terms = op.absolute_terms(pair, *largest)
     bits = [quantized.exact_bits[node.name], *(quantized.fractional_bits[name] for name in node.inputs)]
-    if pair is not None:
+    if isinstance(pair, AffinePair):
         bits += [pair.codes.kernel_format.fractional_bits, pair.codes.bias_format.fractional_bits]
     if max(bits) > EXPONENT[mantissa] or not np.all(terms < 2.0 ** EXPONENT[mantissa]):
         return np.full_like(terms, np.inf)

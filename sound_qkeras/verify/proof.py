@@ -107,7 +107,7 @@ def _scalars(result: Propagation) -> dict[str, tuple[float, float]]:
 
 
 def check_overflow(quantized: QuantizedNetwork, ranges: dict[str, tuple[float, float]]) -> None:
-    """Refuse formats that do not contain the proved range of what is rounded to them or summed in them.
+    """Refuse formats that do not contain the proved range of what is rounded to them or summed in them, and huge tables.
 
     Rounding points that saturate are exempt: their proof charges what is cut off.
 
@@ -117,6 +117,12 @@ def check_overflow(quantized: QuantizedNetwork, ranges: dict[str, tuple[float, f
     for name, (low, high) in ranges.items():
         if not (np.isfinite(low) and np.isfinite(high)):
             raise VerificationError(f"node '{name}': its range [{low}, {high}] is not finite", layer_name=name)
+    for name, table in quantized.tables.items():
+        if table.problem:
+            layer = quantized.network.by_name[name].layer
+            raise VerificationError(
+                f"layer '{layer}': {table.problem}; give what it reads or its result fewer bits", layer_name=layer
+            )
     for kind, formats in (("output", quantized.formats), ("accumulator", quantized.accumulators)):
         for name, output in formats.items():
             low, high = ranges[name]

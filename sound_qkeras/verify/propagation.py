@@ -16,13 +16,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from sound_qkeras.fixed_point import from_codes, to_grid
 from sound_qkeras.interval import Interval, Reals, gamma, inflate, up
 from sound_qkeras.network.graph import Network, Node, size_of
-from sound_qkeras.network.ops import AffinePair, Facts, Input, Relu, Remainder, Rows
+from sound_qkeras.network.ops import Elementwise, Facts, Input, Remainder, Rows
 from sound_qkeras.network.ops.base import contract
 from sound_qkeras.network.quantized import QuantizedNetwork
 
@@ -51,7 +52,7 @@ class Propagation:
     exact: dict[str, Interval]
     roundoff: dict[str, Reals]
 
-    def parameters(self, node: Node) -> AffinePair | None:
+    def parameters(self, node: Node) -> Any:
         """The node's parameter pair, where it has one."""
         return None if self.quantized is None else self.quantized.pairs.get(node.name)
 
@@ -216,11 +217,19 @@ def _tighter_difference(result: Propagation, node: Node, difference: Interval) -
 
 
 def _chosen(network: Network, node: Node, value: Interval) -> np.ndarray:
-    """Flat indices of the values worth pulling back: for ReLUs those whose sign is open in at least one box."""
-    if network.relaxed_by[node.name] - {Relu.kind}:
-        return np.arange(size_of(network.shapes[node.name]))
-    open_sign = (value.lower < 0.0) & (value.upper > 0.0)
-    return np.flatnonzero(open_sign.reshape(value.shape[0], -1).any(axis=0))
+    """Flat indices of the values worth pulling back.
+
+    Where functions of one variable read them, those at which one of them has several slopes in at least one box; all of
+    them where something else is relaxed.
+    """
+    several = np.zeros(value.shape, dtype=bool)
+    direct = {reader.op for reader in network.readers[node.name]}
+    for op in network.relaxed_by[node.name]:
+        if not isinstance(op, Elementwise) or not (op.uniform or op in direct):
+            return np.arange(size_of(network.shapes[node.name]))
+        slopes = op.slopes(value)
+        several |= slopes.lower < slopes.upper
+    return np.flatnonzero(several.reshape(value.shape[0], -1).any(axis=0))
 
 
 def _intersect_at(whole: Interval, chosen: np.ndarray, part: Interval) -> Interval:

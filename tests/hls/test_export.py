@@ -265,7 +265,7 @@ def test_operations_without_a_writer(tmp_path):
     quantized, box = steering()
     nodes = [replace(node, op=Swish()) if node.name == "dense_relu" else node for node in quantized.network.nodes]
     unknown = replace(quantized, trained=Network(tuple(nodes)))
-    accepted = "average_pool, conv, dense, relu, reshape, scale"
+    accepted = "average_pool, clip, conv, dense, leaky, relu, reshape, scale, table"
     with pytest.raises(UnsupportedLayerError, match=f"operation 'swish' to export; accepted: {accepted}"):
         export_hls(unknown, tmp_path / "net", box=box)
 

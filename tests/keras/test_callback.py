@@ -353,7 +353,7 @@ def test_a_model_that_cannot_be_quantised_trains_and_is_reported_once_and_early(
     caplog.handler.addFilter(lambda record: epochs_before.append(len(history_so_far)) or True)
     history_so_far = []
     count = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: history_so_far.append(epoch))
-    model = compiled(keras.Sequential([LAYERS.Input((3,)), LAYERS.Dense(4, "softsign", name="soft"), LAYERS.Dense(1)]))
+    model = compiled(keras.Sequential([LAYERS.Input((3,)), LAYERS.Dense(4, "softmax", name="soft"), LAYERS.Dense(1)]))
     sound = sound_quant(every=1)
     history = fit(model, *data, callbacks=[sound, count], epochs=3)
     assert list(history.history) == ["loss"]

@@ -305,9 +305,6 @@ REFUSED = {
     "lambda": (lambda: sequential(LAYERS.Lambda(abs)), UnsupportedLayerError, "kind Lambda.*never run"),
     "operation": (lambda: operation(), UnsupportedLayerError, "kind TFOpLambda"),
     "own layer": (lambda: sequential(Own(2)), UnsupportedLayerError, "kind Own"),
-    "clipped relu": (lambda: sequential(LAYERS.ReLU(6.0, name="r")), UnsupportedLayerError, "'r'.*max_value=6"),
-    "leaky relu": (lambda: sequential(LAYERS.ReLU(negative_slope=0.1)), UnsupportedLayerError, "negative_slope=0.1"),
-    "tanh": (lambda: sequential(LAYERS.Dense(2, "tanh", name="d")), UnsupportedLayerError, "'d'.*tanh.*accepted: relu"),
     "look-alike": (lambda: sequential(LAYERS.Dense(2, look_alike)), UnsupportedLayerError, r"test_reader\.relu"),
     "softmax within": (
         lambda: sequential(LAYERS.Dense(2, "softmax"), LAYERS.Dense(2)),

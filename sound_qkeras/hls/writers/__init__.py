@@ -6,10 +6,12 @@ from sound_qkeras.errors import UnsupportedLayerError
 from sound_qkeras.hls.writers.affine import AveragePoolWriter, ConvWriter, DenseWriter, ScaleWriter
 from sound_qkeras.hls.writers.base import Constant, OpWriter
 from sound_qkeras.hls.writers.elementwise import ReluWriter, ReshapeWriter
+from sound_qkeras.hls.writers.units import ClipWriter, LeakyWriter, TableWriter
 from sound_qkeras.network import Node
 
 _AFFINE: tuple[OpWriter, ...] = (DenseWriter(), ConvWriter(), AveragePoolWriter(), ScaleWriter())
-WRITERS: dict[str, OpWriter] = {writer.kind: writer for writer in (*_AFFINE, ReluWriter(), ReshapeWriter())}
+_UNITS: tuple[OpWriter, ...] = (ReluWriter(), ClipWriter(), LeakyWriter(), TableWriter())
+WRITERS: dict[str, OpWriter] = {writer.kind: writer for writer in (*_AFFINE, *_UNITS, ReshapeWriter())}
 
 
 def writer_for(node: Node) -> OpWriter:

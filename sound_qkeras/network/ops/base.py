@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
-from sound_qkeras.fixed_point import scaled
+from sound_qkeras.fixed_point import MAX_WORD_LENGTH, Format, scaled
 from sound_qkeras.interval import TINY, Interval, gamma, inflate, sum_up
 from sound_qkeras.network.pickling import Rebuilt
 
@@ -27,12 +27,13 @@ class Facts:
     """What is proved about one tensor on each of a batch of boxes, arrays of shape `(boxes, *shape)`.
 
     `value` encloses the trained network's tensor, `fixed` the fixed-point network's, `difference` the second minus the
-    first. The last two are absent while no formats are chosen.
+    first. The last two are absent while no formats are chosen. `lines` keeps what operations worked out from them.
     """
 
     value: Interval
     fixed: Interval | None = None
     difference: Interval | None = None
+    lines: dict[tuple[int, str], tuple[Reals, Interval]] = field(default_factory=dict[Any, Any], compare=False)
 
     def pair(self) -> tuple[Interval, Interval, Interval]:
         """All three, for steps that compare two networks."""
@@ -148,6 +149,8 @@ class Op(Rebuilt, ABC):
     Attributes:
         kind: its name in files, and in the tables of readers, writers and templates.
         multiplies: its inputs are multiplied or looked up, so they are rounded before it reads them.
+        longest_input: most bits that make sense for what it reads, where it `multiplies`.
+        rounds: its exact result is a code of its own format already, so it has one wherever it stands.
         moves: its results are values of its inputs, or zeros; a rounding before it is one after it, and is put before it.
         accumulates: its exact result may be wider than its inputs, and gets an accumulator's format of its own.
         relaxes: its adjoint is not exact, so that bounds behind it gain from being pulled back through it.
@@ -155,6 +158,8 @@ class Op(Rebuilt, ABC):
 
     kind: ClassVar[str]
     multiplies: ClassVar[bool] = False
+    longest_input: ClassVar[int] = MAX_WORD_LENGTH
+    rounds: ClassVar[bool] = False
     moves: ClassVar[bool] = False
     accumulates: ClassVar[bool] = False
     relaxes: ClassVar[bool] = False
@@ -204,6 +209,15 @@ class Op(Rebuilt, ABC):
     @abstractmethod
     def integer(self, parameters: Any, fractional_bits: Sequence[int], *codes: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """The exact integer result for input codes with the given fractional bits: float64 or Python integers, as they are."""
+
+    def pair(self, sources: Sequence[Format], output: Format | None) -> Any:
+        """What the fixed-point network has in place of the real function, for operations that say so; else None.
+
+        Args:
+            sources: the formats of the codes it reads, where it `multiplies`; none otherwise.
+            output: the format its result is rounded to, if it is.
+        """
+        return None
 
     def fractional_bits(self, parameters: Any, *inputs: int) -> int:
         """Fractional bits of the exact result, given those of the inputs."""

@@ -20,18 +20,19 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from sound_qkeras.errors import ModelError
-from sound_qkeras.interval import Interval, down, inflate, up
-from sound_qkeras.network.ops.base import Facts, Op, Reals, Remainder, Rows, Shape, contract
+from sound_qkeras.interval import Interval, down, up
+from sound_qkeras.network.ops.base import Facts, Reals
+from sound_qkeras.network.ops.elementwise import Elementwise, Line
 
 
-def _relu(x: Reals) -> Reals:
+def positive(x: Reals) -> Reals:
+    """`max(x, 0)`."""
     return np.maximum(x, 0.0)
 
 
 def _slope_zero(z: Interval, zq: Interval, d: Interval) -> Interval:
-    lower = np.maximum(np.minimum(d.lower, 0.0), -_relu(z.upper))
-    upper = np.minimum(np.maximum(d.upper, 0.0), _relu(zq.upper))
+    lower = np.maximum(np.minimum(d.lower, 0.0), -positive(z.upper))
+    upper = np.minimum(np.maximum(d.upper, 0.0), positive(zq.upper))
     return Interval(lower, upper)
 
 
@@ -39,87 +40,72 @@ def _slope_one(z: Interval, zq: Interval, d: Interval) -> Interval:
     return _slope_zero(-z, -zq, -d)
 
 
+def relu_difference(z: Interval, zq: Interval, d: Interval) -> Interval:
+    """The difference after the unit: the intersection of the slope-0 and the slope-1 enclosures."""
+    zero, one = _slope_zero(z, zq, d), _slope_one(z, zq, d)
+    shifted = Interval(down(d.lower + one.lower), up(d.upper + one.upper))
+    return zero.intersect(shifted)
+
+
+def relu_difference_line(z: Interval, zq: Interval, d: Interval) -> Line:
+    """The best slope of 0, 1 and 1/2 for each unit, and what it leaves over."""
+    zero, one = _slope_zero(z, zq, d), _slope_one(z, zq, d)
+    half = 0.5 * d.magnitude
+    widths = np.stack([zero.upper - zero.lower, one.upper - one.lower, 2.0 * half])
+    best = np.argmin(widths, axis=0)
+    slope = np.choose(best, [0.0, 1.0, 0.5])
+    lower = np.choose(best, [zero.lower, one.lower, -half])
+    upper = np.choose(best, [zero.upper, one.upper, half])
+    return slope, Interval(lower, upper)
+
+
+def relu_value_line(z: Interval) -> Line:
+    """`relu(z) - slope z` on `[l, u]` lies between 0 and `max(-slope l, (1 - slope) u)` for any slope in [0, 1]."""
+    unstable = (z.lower < 0.0) & (z.upper > 0.0)
+    chord = z.upper / np.where(unstable, z.upper - z.lower, 1.0)
+    slope = np.where(unstable, np.clip(chord, 0.0, 1.0), np.where(z.lower >= 0.0, 1.0, 0.0))
+    gap = up(np.maximum(up(-slope * z.lower), up(up(1.0 - slope) * z.upper)))
+    return slope, Interval(np.zeros_like(gap), np.where(unstable, gap, 0.0))
+
+
 @dataclass(frozen=True)
-class Relu(Op):
+class Relu(Elementwise):
     """`max(z, 0)`, elementwise."""
 
     kind: ClassVar[str] = "relu"
-    relaxes: ClassVar[bool] = True
-
-    def output_shape(self, *input_shapes: Shape) -> Shape:
-        """The input's shape."""
-        if len(input_shapes) != 1:
-            raise ModelError(f"relu takes one tensor, received {len(input_shapes)}")
-        return input_shapes[0]
 
     def evaluate(self, *inputs: Reals) -> Reals:
         """The value."""
-        return _relu(inputs[0])
+        return positive(inputs[0])
 
     def interval(self, *inputs: Interval) -> Interval:
         """The image; exact."""
-        return inputs[0].mapped(_relu)
+        return inputs[0].mapped(positive)
 
     def fixed_interval(self, parameters: Any, *inputs: Interval) -> Interval:
         """The image; exact."""
-        return inputs[0].mapped(_relu)
+        return inputs[0].mapped(positive)
 
     def difference(self, parameters: Any, *inputs: Facts) -> Interval:
         """The intersection of the slope-0 and the slope-1 enclosures."""
-        z, zq, d = inputs[0].pair()
-        zero, one = _slope_zero(z, zq, d), _slope_one(z, zq, d)
-        shifted = Interval(down(d.lower + one.lower), up(d.upper + one.upper))
-        return zero.intersect(shifted)
+        return relu_difference(*inputs[0].pair())
 
-    def adjoint(self, parameters: Any, rows: Rows, remainder: Remainder, *inputs: Facts) -> tuple[Rows, ...]:
-        """Difference rows take the best slope per neuron, value rows the chord of the unstable units."""
-        value, difference = None, None
-        remainder.widen_for_underflow(*inputs)
-        if rows.difference is not None:
-            slope, rest = self._difference_line(*inputs[0].pair())
-            difference = rows.difference * slope[:, None]
-            _absorb(remainder, rows.difference, rest)
-        if rows.value is not None:
-            slope, rest = self._value_line(inputs[0].value)
-            value = rows.value * slope[:, None]
-            _absorb(remainder, rows.value, rest.widened(2.0**-52 * inputs[0].value.magnitude))
-        return (Rows(value, difference),)
+    def difference_line(self, parameters: Any, z: Interval, zq: Interval, d: Interval) -> Line:
+        """The best slope per neuron."""
+        return relu_difference_line(z, zq, d)
 
-    def _difference_line(self, z: Interval, zq: Interval, d: Interval) -> tuple[Reals, Interval]:
-        zero, one = _slope_zero(z, zq, d), _slope_one(z, zq, d)
-        half = 0.5 * d.magnitude
-        widths = np.stack([zero.upper - zero.lower, one.upper - one.lower, 2.0 * half])
-        best = np.argmin(widths, axis=0)
-        slope = np.choose(best, [0.0, 1.0, 0.5])
-        lower = np.choose(best, [zero.lower, one.lower, -half])
-        upper = np.choose(best, [zero.upper, one.upper, half])
-        return slope, Interval(lower, upper)
+    def value_line(self, z: Interval) -> Line:
+        """The chord of the unstable units."""
+        return relu_value_line(z)
 
-    def _value_line(self, z: Interval) -> tuple[Reals, Interval]:
-        """`relu(z) - slope z` on `[l, u]` lies between 0 and `max(-slope l, (1 - slope) u)` for any slope in [0, 1]."""
-        unstable = (z.lower < 0.0) & (z.upper > 0.0)
-        chord = z.upper / np.where(unstable, z.upper - z.lower, 1.0)
-        slope = np.where(unstable, np.clip(chord, 0.0, 1.0), np.where(z.lower >= 0.0, 1.0, 0.0))
-        gap = up(np.maximum(up(-slope * z.lower), up(up(1.0 - slope) * z.upper)))
-        return slope, Interval(np.zeros_like(gap), np.where(unstable, gap, 0.0))
+    def slopes(self, z: Interval) -> Interval:
+        """0, 1 or both."""
+        return Interval((z.lower >= 0.0).astype(np.float64), (z.upper > 0.0).astype(np.float64))
 
-    def gradient(self, rows: Reals, *inputs: Reals) -> tuple[Reals, ...]:
-        """Rows of active units."""
-        return (rows * (inputs[0] > 0.0)[:, None],)
-
-    def forward_gradient(self, rows: Sequence[Reals], *inputs: Reals) -> Reals:
-        """Directions of active units."""
-        return rows[0] * (inputs[0] > 0.0)[:, None]
+    def derivative(self, z: Reals) -> Reals:
+        """Whether the unit is active."""
+        return (z > 0.0).astype(np.float64)
 
     def integer(self, parameters: Any, fractional_bits: Sequence[int], *codes: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """The positive part of the codes."""
         return np.maximum(codes[0], 0)
-
-
-def _absorb(remainder: Remainder, rows: Reals, rest: Interval) -> None:
-    """Add `rows . rest` to the remainder; the rounding of the centre's sum is part of the radius."""
-    center, radius = rest.center, rest.radius
-    terms = int(np.prod(rest.shape[1:]))
-    magnitude = np.abs(rows)
-    rounding = 2.0**-51 * (terms + 4) * np.abs(center)
-    remainder.add(contract(rows, center), inflate(contract(magnitude, radius + rounding), terms + 4))

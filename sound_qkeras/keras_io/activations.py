@@ -1,0 +1,175 @@
+"""Activation functions: what Keras' own become, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from sound_qkeras.errors import ModelError, UnsupportedLayerError
+from sound_qkeras.keras_io.environment import import_keras, import_tensorflow
+from sound_qkeras.keras_io.pieces import Diagonal, Head, Linear, Shape
+from sound_qkeras.network.ops import Clip, Elementwise, Leaky, Op, Relu, Table
+
+Parts = tuple[tuple[str, Op | Linear | Diagonal | Head], ...]
+# Table functions that `tf_keras.activations` has under the same name.
+NAMED = ("elu", "exponential", "gelu", "hard_sigmoid", "selu", "softplus", "softsign", "swish", "tanh")
+ACCEPTED = f"linear, relu, relu6, leaky_relu, sigmoid, {', '.join(NAMED)}, and softmax at the very end"
+
+
+def read_activation(layer: Any, shape: Shape) -> Parts:
+    """The activation of an Activation layer."""
+    return activation(layer, "")
+
+
+def read_relu(layer: Any, shape: Shape) -> Parts:
+    """A rectifier: plain, bounded, or with a slope below zero."""
+    slope, maximum = float(np.float32(layer.negative_slope or 0.0)), layer.max_value
+    if layer.threshold or maximum == 0 or (slope and maximum is not None):
+        settings = {"max_value": maximum, "negative_slope": layer.negative_slope, "threshold": layer.threshold}
+        raise UnsupportedLayerError(
+            layer.name,
+            f"ReLU with {', '.join(f'{name}={value}' for name, value in settings.items() if value is not None)}",
+            "ReLU with threshold=0 (with another it jumps, and no bound holds across a jump), and either a positive "
+            "max_value or a negative_slope",
+            "retrain with such a ReLU",
+        )
+    if slope:
+        return (("", _made(layer, lambda: _leaky(slope))),)
+    return (("", Relu() if maximum is None else _made(layer, lambda: Clip(float(np.float32(maximum))))),)
+
+
+def read_leaky_relu(layer: Any, shape: Shape) -> Parts:
+    """One slope below zero."""
+    slope = float(np.float32(layer.alpha))
+    return (("", _made(layer, lambda: _leaky(slope))),)
+
+
+def read_prelu(layer: Any, shape: Shape) -> Parts:
+    """Trained slopes below zero, one for each element or shared along axes."""
+    slopes = np.asarray(layer.alpha).astype(np.float64)
+    return (("", _made(layer, lambda: Leaky(slopes))),)
+
+
+def read_elu(layer: Any, shape: Shape) -> Parts:
+    """`alpha (e**x - 1)` below zero."""
+    alpha = float(np.float32(layer.alpha))
+    return (("", _made(layer, lambda: Table("elu", alpha))),)
+
+
+def read_softmax(layer: Any, shape: Shape) -> Parts:
+    """A softmax over the last axis, to be set aside."""
+    if layer.axis not in (-1, len(shape)):
+        raise UnsupportedLayerError(
+            layer.name,
+            f"Softmax over axis {layer.axis}",
+            "Softmax over the last axis, as the last layer",
+            "use axis=-1",
+        )
+    return (("", Head("softmax")),)
+
+
+def activation(layer: Any, separator: str) -> Parts:
+    """What an activation function becomes; its name is the node's suffix when the layer is more than it."""
+    name = _activation_name(layer.activation)
+    suffix = f"{separator}{name}" if separator else ""
+    if name == "linear":
+        return ()
+    if name in ("softmax", "sigmoid"):
+        return ((suffix, Head(name)),)
+    if name in NAMED:
+        return ((suffix, Table(name)),)
+    simple: dict[str, Callable[[], Op]] = {
+        "relu": Relu,
+        "relu6": lambda: Clip(6.0),
+        "leaky_relu": lambda: _leaky(float(np.float32(0.2))),
+    }
+    if name in simple:
+        return ((suffix, simple[name]()),)
+    received = f"{type(layer).__name__} with activation {name}"
+    raise UnsupportedLayerError(layer.name, received, ACCEPTED, "retrain with one of these")
+
+
+def _leaky(slope: float) -> Relu | Leaky:
+    return Leaky(np.array([slope])) if slope else Relu()
+
+
+def _made(layer: Any, make: Callable[[], Op]) -> Op:
+    """An operation, or the layer's name with what is wrong about it."""
+    try:
+        return make()
+    except ModelError as error:
+        raise ModelError(f"layer '{layer.name}' ({type(layer).__name__}): {error}") from error
+
+
+def _activation_name(given: Any) -> str:
+    """The name of a supported activation, recognised by identity: a function that only has its name is not believed."""
+    keras, tf = import_keras().activations, import_tensorflow()
+    known = {name: [getattr(keras, name)] for name in (*NAMED, "linear", "relu", "sigmoid", "softmax")}
+    known["linear"].append(None)
+    known["exponential"].append(tf.exp)
+    known["swish"].append(tf.nn.silu)
+    known["relu6"], known["leaky_relu"] = [tf.nn.relu6], [tf.nn.leaky_relu]
+    for name in ("elu", "gelu", "relu", "selu", "sigmoid", "softmax", "softplus", "softsign", "tanh"):
+        known[name].append(getattr(tf.nn, name))
+    for name, functions in known.items():
+        if any(given is function for function in functions):
+            return name
+    return f"'{getattr(given, '__module__', '?')}.{getattr(given, '__name__', type(given).__name__)}'"
+
+
+def keras_function(op: Elementwise) -> Callable[[Any], Any] | None:
+    """The function an operation is in Keras, where a layer can have it as its activation."""
+    keras, tf = import_keras().activations, import_tensorflow()
+    if isinstance(op, Relu):
+        return keras.relu
+    if isinstance(op, Clip) and op.maximum == 6.0:
+        return tf.nn.relu6
+    if isinstance(op, Table) and op.function in (*NAMED, "sigmoid") and op.alpha == 1.0:
+        return getattr(keras, op.function)
+    return None
+
+
+def keras_layer(op: Elementwise, name: str, dtype: str | None = None) -> Any:
+    """The layer an operation is in Keras.
+
+    Raises:
+        UnsupportedLayerError: there is none.
+    """
+    layers = import_keras().layers
+    if isinstance(op, Relu):
+        return layers.ReLU(name=name, dtype=dtype)
+    if isinstance(op, Clip):
+        return layers.ReLU(max_value=op.maximum, name=name, dtype=dtype)
+    if isinstance(op, Leaky):
+        return leaky_layer(op.slope, name, dtype)
+    if isinstance(op, Table) and op.function == "elu":
+        return layers.ELU(op.alpha, name=name, dtype=dtype)
+    function = keras_function(op)
+    if function is None:
+        raise UnsupportedLayerError(name, f"'{op.kind}' {dict(op.settings())}", ACCEPTED, "evaluate the network itself")
+    return layers.Activation(function, name=name, dtype=dtype)
+
+
+def leaky_layer(slope: Any, name: str, dtype: str | None) -> Any:
+    """LeakyReLU for one slope, PReLU with the slopes set for several."""
+    layers = import_keras().layers
+    if slope.size == 1:
+        return layers.LeakyReLU(float(slope.reshape(-1)[0]), name=name, dtype=dtype)
+    shared = [axis + 1 for axis, size in enumerate(slope.shape) if size == 1]
+    values = import_keras().initializers.Constant(0.0)
+    layer = layers.PReLU(alpha_initializer=values, shared_axes=shared or None, name=name, dtype=dtype)
+    layer.build((None, *slope.shape))
+    layer.set_weights([slope])
+    return layer
+
+
+ACTIVATIONS = {
+    "Activation": read_activation,
+    "ELU": read_elu,
+    "LeakyReLU": read_leaky_relu,
+    "PReLU": read_prelu,
+    "ReLU": read_relu,
+    "Softmax": read_softmax,
+}

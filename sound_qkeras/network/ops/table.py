@@ -1,0 +1,127 @@
+"""Tables: any function of one variable, read at a code; see `table_pair` for the integers.
+
+What is left is the mean value theorem, `phi(x_q) - phi(x) = phi'(t) (x_q - x)` for some t between them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from sound_qkeras.fixed_point import Format, from_codes, scaled
+from sound_qkeras.interval import Interval, inflate
+from sound_qkeras.network.ops.base import Facts, Reals
+from sound_qkeras.network.ops.elementwise import Elementwise, Line
+from sound_qkeras.network.ops.table_pair import TablePair
+from sound_qkeras.network.smooth import Smooth, smooth
+
+
+@dataclass(frozen=True)
+class Table(Elementwise):
+    """A function of one variable, elementwise.
+
+    Args:
+        function: its name, one of `smooth.NAMES`.
+        alpha: the parameter of "elu".
+    """
+
+    kind: ClassVar[str] = "table"
+    multiplies: ClassVar[bool] = True
+    rounds: ClassVar[bool] = True
+    # More would leave too few bits for the results of interpolation.
+    longest_input: ClassVar[int] = 28
+    function: str
+    alpha: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Refuse functions that nobody knows."""
+        _ = self.smooth
+
+    @property
+    def smooth(self) -> Smooth:
+        """The function's enclosures."""
+        return smooth(self.function, self.alpha)
+
+    def pair(self, sources: Sequence[Format], output: Format | None) -> TablePair:
+        """The table between the formats; what is read from several is read in one that holds them all."""
+        if output is None:
+            raise TypeError("a table's result has a format")
+        bits = max(source.fractional_bits for source in sources)
+        shifts = [bits - source.fractional_bits for source in sources]
+        low = min(source.min_code << shift for source, shift in zip(sources, shifts, strict=True))
+        high = max(source.max_code << shift for source, shift in zip(sources, shifts, strict=True))
+        return TablePair(self.function, self.alpha, Format.for_codes(low, high, bits), output)
+
+    def evaluate(self, *inputs: Reals) -> Reals:
+        """The float64 value."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            return self.smooth.plain(inputs[0])
+
+    def interval(self, *inputs: Interval) -> Interval:
+        """The image."""
+        return self.smooth.image(inputs[0])
+
+    def fixed_interval(self, parameters: TablePair, *inputs: Interval) -> Interval:
+        """The image and the pieces' errors, cut to the grid of plain entries."""
+        wide = self.smooth.image(inputs[0]).widened(parameters.error(inputs[0]))
+        if parameters.shift:
+            return wide
+        bits = parameters.entry_bits
+        lower, upper = np.ceil(scaled(wide.lower, bits)), np.floor(scaled(wide.upper, bits))
+        return Interval(from_codes(np.minimum(lower, upper), bits), from_codes(np.maximum(lower, upper), bits))
+
+    def difference(self, parameters: TablePair, *inputs: Facts) -> Interval:
+        """A slope between those at both arguments times the difference, and the entries' errors."""
+        z, zq, d = inputs[0].pair()
+        return (self.smooth.slopes(_hull(z, zq)) * d).widened(parameters.error(zq))
+
+    def difference_line(self, parameters: TablePair, z: Interval, zq: Interval, d: Interval) -> Line:
+        """The middle of the slopes, which leaves the others times the difference."""
+        slopes = self.smooth.slopes(_hull(z, zq))
+        slope = slopes.center
+        return slope, ((slopes - Interval.point(slope)) * d).widened(parameters.error(zq))
+
+    def value_line(self, z: Interval) -> Line:
+        """A line near the chord."""
+        return self.smooth.line(z)
+
+    def slopes(self, z: Interval) -> Interval:
+        """The range of the slope."""
+        return self.smooth.slopes(z)
+
+    def derivative(self, z: Reals) -> Reals:
+        """The slope."""
+        return self.smooth.slope(z).center
+
+    def integer(
+        self, parameters: TablePair, fractional_bits: Sequence[int], *codes: npt.NDArray[Any]
+    ) -> npt.NDArray[Any]:
+        """The entries, or the points between them."""
+        read = np.asarray(codes[0]).astype(np.int64) << (parameters.source.fractional_bits - fractional_bits[0])
+        return parameters.results(read).astype(np.float64)
+
+    def fractional_bits(self, parameters: TablePair, *inputs: int) -> int:
+        """Those of the entries, and of a code within a piece."""
+        return parameters.result_bits
+
+    def code_magnitude(self, parameters: TablePair, fractional_bits: Sequence[int], *magnitudes: Reals) -> Reals:
+        """The largest code there can be."""
+        output = parameters.output
+        largest = float(max(output.max_code, -output.min_code))
+        return np.full_like(magnitudes[0], largest * 2.0 ** (parameters.result_bits - output.fractional_bits))
+
+    def carried_error(self, parameters: TablePair, errors: Sequence[Reals], *magnitudes: Reals) -> Reals:
+        """The steepest piece's slope times the error: an integer evaluation adds none of its own."""
+        return np.where(errors[0] > 0.0, inflate(parameters.steepest * errors[0], 2), 0.0)
+
+    def settings(self) -> Mapping[str, Any]:
+        """The function."""
+        return {"function": self.function, "alpha": self.alpha}
+
+
+def _hull(a: Interval, b: Interval) -> Interval:
+    return Interval(np.minimum(a.lower, b.lower), np.maximum(a.upper, b.upper))

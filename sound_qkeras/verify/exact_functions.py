@@ -1,0 +1,310 @@
+"""Enclosures of the functions behind tables in decimal interval arithmetic, for the exact proof.
+
+Nothing is shared with `network.elementary`: `exp` and `ln` are those of Python's `decimal` module, which are correctly
+rounded to any number of digits; every other operation is rounded outward; erf is its series with a bound on the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from decimal import MAX_EMAX, MIN_EMIN, ROUND_CEILING, ROUND_FLOOR, ROUND_HALF_EVEN, Context, Decimal
+from fractions import Fraction
+
+from sound_qkeras.errors import VerificationError
+
+DIGITS = 40
+DOWN, UP, NEAR = (
+    Context(prec=DIGITS, rounding=mode, Emax=MAX_EMAX, Emin=MIN_EMIN, traps=[])
+    for mode in (ROUND_FLOOR, ROUND_CEILING, ROUND_HALF_EVEN)
+)
+ERF_END = Decimal(9)
+# Fixed-point unit of the series of erf.
+UNIT = 1 << 192
+
+
+@dataclass(frozen=True)
+class Span:
+    """A closed interval with decimal ends; every operation encloses the exact result for all members."""
+
+    low: Decimal
+    high: Decimal
+
+    @classmethod
+    def of(cls, low: Fraction, high: Fraction | None = None) -> Span:
+        """The interval between two rationals, rounded outward."""
+        high = low if high is None else high
+        return cls(
+            DOWN.divide(Decimal(low.numerator), Decimal(low.denominator)),
+            UP.divide(Decimal(high.numerator), Decimal(high.denominator)),
+        )
+
+    def __add__(self, other: Span) -> Span:
+        return Span(DOWN.add(self.low, other.low), UP.add(self.high, other.high))
+
+    def __neg__(self) -> Span:
+        return Span(self.high.copy_negate(), self.low.copy_negate())
+
+    def __sub__(self, other: Span) -> Span:
+        return self + (-other)
+
+    def __mul__(self, other: Span) -> Span:
+        pairs = [(a, b) for a in (self.low, self.high) for b in (other.low, other.high)]
+        return Span(min(DOWN.multiply(*pair) for pair in pairs), max(UP.multiply(*pair) for pair in pairs))
+
+    def __truediv__(self, other: Span) -> Span:
+        """The quotient by a positive interval."""
+        pairs = [(a, b) for a in (self.low, self.high) for b in (other.low, other.high)]
+        return Span(min(DOWN.divide(*pair) for pair in pairs), max(UP.divide(*pair) for pair in pairs))
+
+    def hull(self, other: Span) -> Span:
+        """The smallest interval around both."""
+        return Span(min(self.low, other.low), max(self.high, other.high))
+
+    def cut(self, low: int, high: int) -> Span:
+        """The image under `min(max(x, low), high)`."""
+        ends = [min(max(end, Decimal(low)), Decimal(high)) for end in (self.low, self.high)]
+        return Span(ends[0], ends[1])
+
+    def exp(self) -> Span:
+        """`e**x`."""
+        return Span(max(NEAR.next_minus(NEAR.exp(self.low)), Decimal(0)), NEAR.next_plus(NEAR.exp(self.high)))
+
+    def log(self) -> Span:
+        """`ln x` of a positive interval."""
+        return Span(NEAR.next_minus(NEAR.ln(self.low)), NEAR.next_plus(NEAR.ln(self.high)))
+
+    def root(self) -> Span:
+        """The square root of a positive interval."""
+        return Span(NEAR.next_minus(NEAR.sqrt(self.low)), NEAR.next_plus(NEAR.sqrt(self.high)))
+
+    def meets(self, low: Fraction, high: Fraction) -> bool:
+        """Whether a member lies between two rationals."""
+        return Fraction(self.low) <= high and low <= Fraction(self.high)
+
+
+ZERO, ONE, TWO, THREE, SIX = (Span(Decimal(number), Decimal(number)) for number in (0, 1, 2, 3, 6))
+HALF = ONE / TWO
+Formula = Callable[[Span], Span]
+Bracket = tuple[Fraction, Fraction]
+
+
+@dataclass(frozen=True)
+class ExactFunction:
+    """Formulas for a function and its slope, and brackets of the points where either stops being monotone."""
+
+    value: Formula
+    slope: Formula
+    turns: Sequence[Bracket] = ()
+    bends: Sequence[Bracket] = ()
+
+    def values(self, low: Fraction, high: Fraction) -> Span:
+        """Every value on an interval."""
+        return _over(self.value, self.turns, low, high)
+
+    def slopes(self, low: Fraction, high: Fraction) -> Span:
+        """Every slope on an interval."""
+        return _over(self.slope, self.bends, low, high)
+
+
+def _over(formula: Formula, special: Sequence[Bracket], low: Fraction, high: Fraction) -> Span:
+    found = formula(Span.of(low)).hull(formula(Span.of(high)))
+    for bracket in special:
+        if low <= bracket[1] and bracket[0] <= high:
+            found = found.hull(formula(Span.of(*bracket)))
+    return found
+
+
+def _sigmoid(x: Span) -> Span:
+    return ONE / (ONE + (-x).exp())
+
+
+def _sigmoid_slope(x: Span) -> Span:
+    return _sigmoid(x) * _sigmoid(-x)
+
+
+def _tanh(x: Span) -> Span:
+    return TWO * _sigmoid(TWO * x) - ONE
+
+
+def _tanh_slope(x: Span) -> Span:
+    return TWO * TWO * _sigmoid_slope(TWO * x)
+
+
+def _softplus(x: Span) -> Span:
+    if x.low > 0:
+        return x + (ONE + (-x).exp()).log()
+    return (ONE + x.exp()).log()
+
+
+def _softsign(x: Span) -> Span:
+    ends = [_softsign_at(Span(end, end)) for end in (x.low, x.high)]
+    return ends[0].hull(ends[1])
+
+
+def _softsign_at(x: Span) -> Span:
+    return x / (ONE + (x if x.low > 0 else -x))
+
+
+def _softsign_slope(x: Span) -> Span:
+    total = ONE + (x if x.low > 0 else -x)
+    return ONE / (total * total)
+
+
+def _elu(alpha: Span, scale: Span) -> Formula:
+    def value(x: Span) -> Span:
+        parts = [scale * x.cut(0, 10**9)] if x.high >= 0 else []
+        if x.low < 0:
+            parts.append(scale * alpha * (Span(x.low, min(x.high, Decimal(0))).exp() - ONE))
+        return parts[0] if len(parts) == 1 else parts[0].hull(parts[1])
+
+    return value
+
+
+def _elu_slope(alpha: Span, scale: Span) -> Formula:
+    def slope(x: Span) -> Span:
+        parts = [scale] if x.high >= 0 else []
+        if x.low <= 0:
+            parts.append(scale * alpha * Span(x.low, min(x.high, Decimal(0))).exp())
+        return parts[0] if len(parts) == 1 else parts[0].hull(parts[1])
+
+    return slope
+
+
+def _pi() -> Span:
+    """Machin's formula, `16 atan(1/5) - 4 atan(1/239)`, by integers: each term floored, so off by less than one unit."""
+    unit, terms = 10 ** (DIGITS + 10), 60
+
+    def arctangent(n: int) -> int:
+        return sum((-1) ** k * (unit // ((2 * k + 1) * n ** (2 * k + 1))) for k in range(terms))
+
+    total, slack = 16 * arctangent(5) - 4 * arctangent(239), 21 * terms
+    return Span.of(Fraction(total - slack, unit), Fraction(total + slack, unit))
+
+
+ROOT_TWO, ROOT_PI = TWO.root(), _pi().root()
+
+
+def _erf_at(t: Decimal) -> Span:
+    """The error function at a nonnegative point: `2 t / sqrt(pi) e**(-t*t) sum (2 t*t)**n / (2n+1)!!`, terms positive."""
+    if t >= ERF_END:  # 1 - erf(t) <= exp(-t*t) <= exp(-81) < 1e-35
+        return Span(DOWN.subtract(Decimal(1), Decimal("1e-35")), Decimal(1))
+    point = Span(t, t)
+    total = Span.of(Fraction(_series(t, -1), UNIT), Fraction(_series(t, 1), UNIT))
+    return (TWO * point / ROOT_PI * (-point * point).exp() * total).cut(0, 1)
+
+
+def _series(t: Decimal, sign: int) -> int:
+    """The sum in units of `1 / UNIT`, every term rounded down for `sign` -1 and up for 1, there with what is left out.
+
+    It stops at a term of at most 2**-150 from which on each is less than 0.9 of the one before.
+    """
+    number, denominator = t.as_integer_ratio()
+    square = 2 * number * number * UNIT
+    factor = -(-square // denominator**2) if sign > 0 else square // denominator**2
+    term = total = UNIT
+    n = 0
+    while term << 150 > UNIT or 10 * factor > 9 * UNIT * (2 * n + 3):
+        n += 1
+        term = -(-term * factor // (UNIT * (2 * n + 1))) if sign > 0 else term * factor // (UNIT * (2 * n + 1))
+        total += term
+    return total + (10 * term if sign > 0 else 0)
+
+
+def _normal(x: Span) -> Span:
+    """The distribution function of the standard normal distribution; increasing."""
+
+    def at(end: Decimal) -> Span:
+        t = Span(end.copy_abs(), end.copy_abs()) / ROOT_TWO
+        size = Span(_erf_at(t.low).low, _erf_at(t.high).high)
+        return (ONE + (size if end >= 0 else -size)) / TWO
+
+    return at(x.low).hull(at(x.high))
+
+
+def _density(x: Span) -> Span:
+    square = Span(Decimal(0), Decimal(0)).hull(x * x) if x.low < 0 < x.high else x * x
+    return (-square / TWO).exp() / (ROOT_TWO * ROOT_PI)
+
+
+def _hard_sigmoid(x: Span) -> Span:
+    return (x / Span(Decimal(5), Decimal(5)) + HALF).cut(0, 1)
+
+
+def _between(end: int, inside: Formula, outside: tuple[Span, Span]) -> Formula:
+    """A slope with kinks at plus and minus `end` halves."""
+    low, high = Decimal(-end) / 2, Decimal(end) / 2
+
+    def slope(x: Span) -> Span:
+        parts = [outside[0]] if x.low <= low else []
+        parts += [outside[1]] if x.high >= high else []
+        if x.high >= low and x.low <= high:
+            parts.append(inside(Span(max(x.low, low), min(x.high, high))))
+        found = parts[0]
+        for part in parts[1:]:
+            found = found.hull(part)
+        return found
+
+    return slope
+
+
+def _near(text: str) -> Bracket:
+    """A bracket of a number given to ten places."""
+    return Fraction(text) - Fraction(1, 10**10), Fraction(text) + Fraction(1, 10**10)
+
+
+def _points(*numbers: Fraction | int) -> tuple[Bracket, ...]:
+    return tuple((Fraction(number), Fraction(number)) for number in numbers)
+
+
+def _exponential(x: Span) -> Span:
+    return x.exp()
+
+
+SELU_ALPHA, SELU_SCALE = (Span.of(Fraction(number)) for number in (1.6732632423543772, 1.0507009873554805))
+FUNCTIONS = {
+    "exponential": ExactFunction(_exponential, _exponential),
+    "gelu": ExactFunction(
+        lambda x: x * _normal(x),
+        lambda x: _normal(x) + x * _density(x),
+        (_near("-0.7517915246"),),
+        (_near("-1.4142135624"), _near("1.4142135624")),
+    ),
+    "hard_sigmoid": ExactFunction(
+        _hard_sigmoid,
+        _between(5, lambda x: ONE / Span(Decimal(5), Decimal(5)), (ZERO, ZERO)),
+        (),
+        _points(Fraction(-5, 2), Fraction(5, 2)),
+    ),
+    "hard_swish": ExactFunction(
+        lambda x: x * (x + THREE).cut(0, 6) / SIX,
+        _between(6, lambda x: (TWO * x + THREE) / SIX, (ZERO, ONE)),
+        _points(Fraction(-3, 2)),
+        _points(-3, 3),
+    ),
+    "selu": ExactFunction(_elu(SELU_ALPHA, SELU_SCALE), _elu_slope(SELU_ALPHA, SELU_SCALE), (), _points(0)),
+    "sigmoid": ExactFunction(_sigmoid, _sigmoid_slope, (), _points(0)),
+    "softplus": ExactFunction(_softplus, _sigmoid),
+    "softsign": ExactFunction(_softsign, _softsign_slope, (), _points(0)),
+    "swish": ExactFunction(
+        lambda x: x * _sigmoid(x),
+        lambda x: _sigmoid(x) + x * _sigmoid_slope(x),
+        (_near("-1.2784645427"),),
+        (_near("-2.3993572805"), _near("2.3993572805")),
+    ),
+    "tanh": ExactFunction(_tanh, _tanh_slope, (), _points(0)),
+}
+
+
+def exact_function(name: str, alpha: float) -> ExactFunction:
+    """The function of a name, in exact terms.
+
+    Raises:
+        VerificationError: it is unknown here.
+    """
+    if name == "elu":
+        parameters = Span.of(Fraction(alpha)), ONE
+        return ExactFunction(_elu(*parameters), _elu_slope(*parameters), (), _points(0))
+    if name not in FUNCTIONS:
+        raise VerificationError(f"the exact proof does not know the function '{name}'; rely on the float64 proof")
+    return FUNCTIONS[name]
