@@ -11,7 +11,7 @@ from sound_qkeras.errors import InputError
 from sound_qkeras.fixed_point import MAX_WORD_LENGTH, Codes, Format, to_grid
 from sound_qkeras.interval import Reals
 from sound_qkeras.network.graph import Network
-from sound_qkeras.network.ops import AffineCodes
+from sound_qkeras.network.ops import Affine, AffineCodes
 from sound_qkeras.network.quantized import QuantizedNetwork
 from sound_qkeras.network.rescale import Indices
 from sound_qkeras.tuning.groups import Bits
@@ -99,11 +99,17 @@ def round_parameters(
             channel_bits = kernel_bits + offsets[node.name]
             kernel_bits = int(channel_bits.max())
         kernel = nearest(op.kernel, kernel_bits, channel_bits)
-        residual = np.ldexp(kernel.astype(np.float64), -kernel_bits) - op.kernel
-        shift = op.apply(residual, centers[node.name][None])[0]
-        bias = nearest(op.bias - shift.reshape(-1, *op.bias.shape).mean(axis=0), bias_bits)
-        found[node.name] = Parameters(kernel, kernel_bits, bias, bias_bits, channel_bits)
+        rounded = compensated(op, kernel, kernel_bits, bias_bits, centers[node.name])
+        found[node.name] = replace(rounded, channel_bits=channel_bits)
     return found
+
+
+def compensated(op: Affine, kernel: Codes, kernel_bits: int, bias_bits: int, center: Reals) -> Parameters:
+    """Codes of a kernel, and a bias that absorbs what they change at an input, on average over positions."""
+    residual = np.ldexp(kernel.astype(np.float64), -kernel_bits) - op.kernel
+    shift = op.apply(residual, center[None])[0]
+    bias = nearest(op.bias - shift.reshape(-1, *op.bias.shape).mean(axis=0), bias_bits)
+    return Parameters(kernel, kernel_bits, bias, bias_bits)
 
 
 def provisional(network: Network, bits: Bits, parameters: Mapping[str, Parameters]) -> QuantizedNetwork:

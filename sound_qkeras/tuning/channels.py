@@ -176,9 +176,8 @@ class _Spread:
 
     def _places(self) -> dict[str, Reals]:
         """Offsets that would make the contributions of a layer's channels equal."""
-        search, splitting = self.search, self.base.evidence
-        boxes = splitting.boxes.boxes(splitting.leaves, search.network.input_shape)
-        found = sensitivities(self.base.quantized, boxes, search.eps, search.judge.centers)
+        search, judge = self.search, self.search.judge
+        found = sensitivities(self.base.quantized, judge.boxes(self.base.evidence), search.eps, judge.centers)
         return {
             name: np.log2(np.maximum(found[name] / max(float(found[name].mean()), TINIEST), LEAST_SENSITIVITY))
             for name in self.groups

@@ -8,7 +8,10 @@ from typing import ClassVar, Generic, Protocol, TypeVar
 
 from sound_qkeras.interval import Interval, Reals
 from sound_qkeras.network.quantized import QuantizedNetwork
-from sound_qkeras.tuning.groups import Group
+from sound_qkeras.network.rescale import Indices
+from sound_qkeras.tuning.build import Parameters
+from sound_qkeras.tuning.effort import Effort
+from sound_qkeras.tuning.groups import Bits, Group
 from sound_qkeras.verify.split_tree import SplitTree
 
 # Relative error to reach: certificates record bounds with a margin and must still meet the tolerance.
@@ -29,13 +32,17 @@ E = TypeVar("E", bound=Evidence)
 Alone = Callable[[Group | None], QuantizedNetwork]
 
 
+# Integers of every affine node for a choice of bits, and of bits that channels have more.
+Rounding = Callable[[Bits, Mapping[str, Indices]], dict[str, Parameters]]
+
+
 class Judge(ABC, Generic[E]):
     """Judges choices of integers for one network.
 
     Attributes:
         power: errors of groups add up as their powers with this exponent: bounds as they are, second moments as squares.
         ranges: the values every tensor's format is to hold, by node.
-        centers: for each affine node the point of its input at which biases make up for weight errors.
+        centers: for each affine node the input at which biases make up for weight errors.
     """
 
     power: ClassVar[int]
@@ -43,8 +50,8 @@ class Judge(ABC, Generic[E]):
     centers: Mapping[str, Reals]
 
     @abstractmethod
-    def samples(self, count: int) -> Reals:
-        """Inputs at which error-aware rounding looks, at most about `count`, shape `(n, *input_shape)`."""
+    def rounding(self, effort: Effort) -> Rounding:
+        """How weights are best rounded for this judge."""
 
     @abstractmethod
     def judge(self, quantized: QuantizedNetwork, deadline: float, start: E | None = None) -> E:
@@ -71,6 +78,10 @@ class Judge(ABC, Generic[E]):
     @abstractmethod
     def narrow(self, quantized: QuantizedNetwork, evidence: E) -> QuantizedNetwork:
         """The same integers in the narrowest formats."""
+
+    @abstractmethod
+    def boxes(self, evidence: E) -> Interval:
+        """The boxes it rests on, worst first where they differ, shape `(n, *input_shape)`."""
 
     @abstractmethod
     def tree(self, evidence: E) -> SplitTree:

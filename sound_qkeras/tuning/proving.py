@@ -13,8 +13,8 @@ from sound_qkeras.network.quantized import QuantizedNetwork
 from sound_qkeras.tuning.build import narrow
 from sound_qkeras.tuning.effort import Effort
 from sound_qkeras.tuning.groups import Group
-from sound_qkeras.tuning.judge import TARGET, Alone, Judge
-from sound_qkeras.tuning.rounding import sample_box
+from sound_qkeras.tuning.judge import TARGET, Alone, Judge, Rounding
+from sound_qkeras.tuning.rounding import CancellingRounding, sample_box
 from sound_qkeras.verify.proof import bound_leaves
 from sound_qkeras.verify.propagation import output_difference, propagate
 from sound_qkeras.verify.split_tree import SplitTree
@@ -35,9 +35,10 @@ class ProvingJudge(Judge[Splitting]):
         self.ranges = {name: found.value for name, found in facts.items()}
         self.centers = {node.name: self.ranges[node.inputs[0]].center[0] for node, _ in network.affine()}
 
-    def samples(self, count: int) -> Reals:
-        """Uniform samples of the box and corners."""
-        return sample_box(self.box, count)
+    def rounding(self, effort: Effort) -> Rounding:
+        """So that errors cancel at samples of the box."""
+        samples = sample_box(self.box, effort.samples) if effort.samples else None
+        return CancellingRounding(self.network, self.centers, samples, self.eps)
 
     def judge(self, quantized: QuantizedNetwork, deadline: float, start: Splitting | None = None) -> Splitting:
         """Cut the box until the tolerance is met, or leaves or time run out."""
@@ -71,6 +72,10 @@ class ProvingJudge(Judge[Splitting]):
     def narrow(self, quantized: QuantizedNetwork, evidence: Splitting) -> QuantizedNetwork:
         """In formats of the ranges that are proved on the leaves."""
         return narrow(quantized, bound_leaves(quantized, self.box, evidence.tree).ranges)
+
+    def boxes(self, evidence: Splitting) -> Interval:
+        """The leaves."""
+        return evidence.boxes.boxes(evidence.leaves, self.box.shape)
 
     def tree(self, evidence: Splitting) -> SplitTree:
         """The leaves."""

@@ -20,7 +20,9 @@ from sound_qkeras.fixed_point import from_codes
 from sound_qkeras.interval import Interval, Reals
 from sound_qkeras.network.graph import Network, size_of
 from sound_qkeras.network.ops import Dense
-from sound_qkeras.tuning.build import Parameters
+from sound_qkeras.network.rescale import Indices
+from sound_qkeras.tuning.build import Parameters, round_parameters
+from sound_qkeras.tuning.groups import Bits
 
 # Numbers of the widest gradients that are in memory at a time.
 TILE_NUMBERS = 1 << 24
@@ -141,6 +143,29 @@ def _sweep(layers: list[_Layer], residual: Reals) -> Reals:
         elif failures == MOST_FAILURES:
             break
     return residual
+
+
+class CancellingRounding:
+    """Rounds all weights of a network for a choice of bits: to nearest, and then so that errors cancel at samples."""
+
+    def __init__(self, network: Network, centers: Mapping[str, Reals], samples: Reals | None, eps: Reals) -> None:
+        """Take gradients.
+
+        Args:
+            network: the network.
+            centers: for each affine node the input at which biases make up for weight errors.
+            samples: where errors are to cancel; none for nearest rounding.
+            eps: tolerance per output.
+        """
+        self.network, self.centers = network, centers
+        self.linearisation = None if samples is None else linearise(network, samples, eps)
+
+    def __call__(self, bits: Bits, offsets: Mapping[str, Indices]) -> dict[str, Parameters]:
+        """Integers of every affine node."""
+        rounded = round_parameters(self.network, bits, self.centers, offsets)
+        if self.linearisation is None:
+            return rounded
+        return cancel_errors(self.network, rounded, self.linearisation)
 
 
 class _Layer:

@@ -21,8 +21,10 @@ from sound_qkeras.network.graph import Network, Node, size_of
 from sound_qkeras.network.ops import Affine
 from sound_qkeras.network.quantized import QuantizedNetwork
 from sound_qkeras.tuning.clipping import clipped, narrow_in_box
+from sound_qkeras.tuning.effort import Effort
+from sound_qkeras.tuning.feedback import FeedbackRounding
 from sound_qkeras.tuning.groups import Group
-from sound_qkeras.tuning.judge import Alone, Judge
+from sound_qkeras.tuning.judge import Alone, Judge, Rounding
 from sound_qkeras.tuning.sample_errors import SampleErrors
 from sound_qkeras.verify.propagation import propagate
 from sound_qkeras.verify.split_tree import SplitTree
@@ -95,9 +97,9 @@ class SamplingJudge(Judge[SampleErrors]):
         ranges[first] = Interval(np.array(self.box.lower.min()), np.array(self.box.upper.max()))
         return {name: total / len(self.guides) for name, total in sums.items()}, ranges
 
-    def samples(self, count: int) -> Reals:
-        """The guiding samples."""
-        return self.guides[:count]
+    def rounding(self, effort: Effort) -> Rounding:
+        """With error feedback on what the samples show every layer."""
+        return FeedbackRounding(self.network, self.guides, self.centers)
 
     def judge(self, quantized: QuantizedNetwork, deadline: float, start: SampleErrors | None = None) -> SampleErrors:
         """Run the integers on the samples."""
@@ -162,6 +164,10 @@ class SamplingJudge(Judge[SampleErrors]):
     def narrow(self, quantized: QuantizedNetwork, evidence: SampleErrors) -> QuantizedNetwork:
         """In formats of the ranges; saturation only where the box asks for a wider format than the samples do."""
         return narrow_in_box(self._clipped(quantized), self.box)
+
+    def boxes(self, evidence: SampleErrors) -> Interval:
+        """Some samples, as points."""
+        return Interval.point(self.guides[:GRADIENT_SAMPLES])
 
     def tree(self, evidence: SampleErrors) -> SplitTree:
         """The box as it is."""

@@ -19,7 +19,7 @@ from sound_qkeras.fixed_point import Format
 from sound_qkeras.interval import Reals
 from sound_qkeras.network.quantized import QuantizedNetwork
 from sound_qkeras.network.rescale import Indices
-from sound_qkeras.tuning.build import nearest, provisional, round_parameters
+from sound_qkeras.tuning.build import nearest, provisional
 from sound_qkeras.tuning.channels import spread_bits
 from sound_qkeras.tuning.effort import Effort
 from sound_qkeras.tuning.gap import Solved, optimality
@@ -28,7 +28,6 @@ from sound_qkeras.tuning.judge import TARGET, Alone, E, Judge
 from sound_qkeras.tuning.milp import Choices, solve
 from sound_qkeras.tuning.optimality import Optimality
 from sound_qkeras.tuning.output import coarsen_output
-from sound_qkeras.tuning.rounding import cancel_errors, linearise
 from sound_qkeras.tuning.shaving import shave
 from sound_qkeras.tuning.space import Space
 from sound_qkeras.verify.certificate import BudgetRow
@@ -104,9 +103,7 @@ class Search(Generic[E]):
         self.network = space.network
         self.started = time.monotonic()
         self.deadline = self.started + effort.seconds
-        self.linearisation = None
-        if effort.samples:
-            self.linearisation = linearise(self.network, judge.samples(effort.samples), eps)
+        self.rounding = judge.rounding(effort)
         self.offsets: Mapping[str, Indices] = {}
         self.accumulator_bits = ACCUMULATOR_BITS[0]
         self.accepted: list[Attempt[E]] = []
@@ -115,10 +112,7 @@ class Search(Generic[E]):
 
     def build(self, bits: Bits) -> QuantizedNetwork:
         """Integers for a choice of bits, in formats of provisional width."""
-        rounded = round_parameters(self.network, bits, self.judge.centers, self.offsets)
-        if self.linearisation is not None:
-            rounded = cancel_errors(self.network, rounded, self.linearisation)
-        return provisional(self.network, bits, rounded)
+        return provisional(self.network, bits, self.rounding(bits, self.offsets))
 
     def attempt(self, bits: Bits, start: Attempt[E] | None = None) -> Attempt[E]:
         """Build and judge a choice; what meets the tolerance is kept. For `start` see `Judge.judge`."""

@@ -13,7 +13,8 @@ from sound_qkeras.network.quantized import QuantizedNetwork
 from sound_qkeras.tuning.clipping import clipped, narrow_in_box
 from sound_qkeras.tuning.effort import Effort
 from sound_qkeras.tuning.groups import Group
-from sound_qkeras.tuning.judge import TARGET, Alone, Judge
+from sound_qkeras.tuning.judge import TARGET, Alone, Judge, Rounding
+from sound_qkeras.tuning.rounding import CancellingRounding
 from sound_qkeras.tuning.sample_errors import SampleErrors
 from sound_qkeras.verify.batching import over_batches
 from sound_qkeras.verify.evidence import around
@@ -56,9 +57,9 @@ class SurroundingJudge(Judge[SampleErrors]):
         """
         self.network, self.box, self.eps, self.effort = network, box, eps, effort
         self.near, self.saturate, self.coverage = samples, saturate, coverage
-        self.boxes = around(box, samples, radius)
+        self.around = around(box, samples, radius)
         if saturate:
-            parts = over_batches(_value_ranges, network, self.boxes)
+            parts = over_batches(_value_ranges, network, self.around)
             self.ranges = {name: _hull([part[name] for part in parts]) for name in parts[0]}
         else:
             found = propagate(network, box[None], substitute=False).facts
@@ -72,14 +73,19 @@ class SurroundingJudge(Judge[SampleErrors]):
                 sums[node.name] = sums.get(node.name, 0.0) + values[node.inputs[0]].sum(axis=0)
         self.centers = {name: total / len(samples) for name, total in sums.items()}
 
-    def samples(self, count: int) -> Reals:
+    def rounding(self, effort: Effort) -> Rounding:
+        """So that errors cancel at samples of the boxes."""
+        samples = self._corners(effort.samples) if effort.samples else None
+        return CancellingRounding(self.network, self.centers, samples, self.eps)
+
+    def _corners(self, count: int) -> Reals:
         """Centres and corners of the boxes."""
         rng = np.random.default_rng(0)
         chosen = np.arange(count) % len(self.near)
         corners = rng.random((count, *self.box.shape)) < 0.5
-        points = np.where(corners, self.boxes.lower[chosen], self.boxes.upper[chosen])
+        points = np.where(corners, self.around.lower[chosen], self.around.upper[chosen])
         points[: count // 2] = self.near[chosen[: count // 2]]
-        return points[: max(count, 1)]
+        return points
 
     def judge(self, quantized: QuantizedNetwork, deadline: float, start: SampleErrors | None = None) -> SampleErrors:
         """Bound the error on every box, those first that were worst before."""
@@ -94,14 +100,14 @@ class SurroundingJudge(Judge[SampleErrors]):
         return found
 
     def _relative(self, quantized: QuantizedNetwork, chosen: np.ndarray) -> Reals:
-        return (bound_boxes(quantized, self.boxes[chosen]) / self.eps).max(axis=1)
+        return (bound_boxes(quantized, self.around[chosen]) / self.eps).max(axis=1)
 
     def contributions(
         self, evidence: SampleErrors, alone: Alone, groups: Iterable[Group | None]
     ) -> dict[Group | None, Reals]:
         """The bound on each of the worst boxes that count."""
         order = np.argsort(-evidence.relative, kind="stable")[evidence.spare :]
-        boxes = self.boxes[order[: self.effort.rows]]
+        boxes = self.around[order[: self.effort.rows]]
         return {group: (bound_boxes(alone(group), boxes) / self.eps).reshape(-1) for group in groups}
 
     def settle(self, evidence: SampleErrors) -> SampleErrors:
@@ -112,10 +118,14 @@ class SurroundingJudge(Judge[SampleErrors]):
         """In formats that clip nothing on the samples' boxes, and hold what is proved over the whole box or saturate."""
         if not self.saturate:
             return narrow_in_box(quantized, self.box)
-        near = ranges_over(quantized, self.boxes)
+        near = ranges_over(quantized, self.around)
         whole = (float(self.box.lower.min()), float(self.box.upper.max()))
         near[self.network.nodes[0].name] = whole
         return narrow_in_box(clipped(quantized, {name: with_margin(*ends) for name, ends in near.items()}), self.box)
+
+    def boxes(self, evidence: SampleErrors) -> Interval:
+        """Those around the samples."""
+        return self.around
 
     def tree(self, evidence: SampleErrors) -> SplitTree:
         """The box as it is."""

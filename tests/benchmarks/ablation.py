@@ -42,15 +42,15 @@ def without_compensation(stack: ExitStack) -> None:
     """Biases are rounded as they are: weight errors are compensated at an input of zero, where they have no effect."""
     rounding = search.round_parameters
 
-    def plain(network, bits, centers):
-        return rounding(network, bits, {name: np.zeros_like(center) for name, center in centers.items()})
+    def plain(network, bits, centers, *others):
+        return rounding(network, bits, {name: np.zeros_like(center) for name, center in centers.items()}, *others)
 
     stack.enter_context(mock.patch.object(search, "round_parameters", plain))
 
 
 def without_shaving(stack: ExitStack) -> None:
     """What the MILP found is final."""
-    stack.enter_context(mock.patch.object(search.Search, "_shave", lambda self, best: best))
+    stack.enter_context(mock.patch.object(search, "shave", lambda _, best: best))
 
 
 def without_milp(stack: ExitStack) -> None:

@@ -1,0 +1,122 @@
+"""Rounding with error feedback: what one weight's rounding changes in a layer's results, the weights after it make up for.
+
+Weights of one output are rounded one after another; with C the covariance of what they multiply, the error of each is
+spread over those not yet rounded so that `r C r` for the residual r grows least. Means are left out of C: biases make
+up for them.
+
+Reference: Frantar et al., GPTQ: accurate post-training quantization for generative pre-trained transformers (ICLR 2023), after
+Hassibi and Stork, Second order derivatives for network pruning: optimal brain surgeon (NeurIPS 1992).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from sound_qkeras.fixed_point import Codes
+from sound_qkeras.interval import Reals
+from sound_qkeras.network.graph import Network
+from sound_qkeras.network.ops import Affine, Conv, Dense
+from sound_qkeras.network.rescale import Indices
+from sound_qkeras.tuning.build import Parameters, compensated, nearest
+from sound_qkeras.tuning.groups import Bits
+
+# Share of the mean variance that is added to each: directions the samples do not show matter a little, too.
+DAMPING = 0.01
+# Windows that covariances are taken from, per sample and layer.
+MOST_ROWS = 1 << 12
+# Longest window; beyond, weights go to their nearest codes.
+MOST_INPUTS = 4096
+# Numbers of integers that are kept for choices seen before.
+MOST_KEPT = 1 << 26
+
+
+class FeedbackRounding:
+    """Rounds all weights of a network for a choice of bits, each layer with its own samples."""
+
+    def __init__(self, network: Network, samples: Reals, centers: Mapping[str, Reals]) -> None:
+        """Take covariances of what every layer reads.
+
+        Args:
+            network: the network.
+            samples: inputs, shape `(n, *input_shape)`.
+            centers: for each affine node the mean of its input.
+        """
+        self.network, self.centers = network, centers
+        self.factors = _factors(network, samples)
+        self._kept: dict[tuple[str, int, int], Parameters] = {}
+        self._numbers = 0
+
+    def __call__(self, bits: Bits, offsets: Mapping[str, Indices]) -> dict[str, Parameters]:
+        """Integers of every affine node."""
+        chosen = {(group.node, group.kind): value for group, value in bits.items()}
+        return {
+            node.name: self._rounded(node.name, op, chosen[node.name, "weight"], chosen[node.name, "bias"])
+            for node, op in self.network.affine()
+        }
+
+    def _rounded(self, name: str, op: Affine, kernel_bits: int, bias_bits: int) -> Parameters:
+        key = (name, kernel_bits, bias_bits)
+        if key not in self._kept:
+            if self._numbers > MOST_KEPT:
+                self._kept.clear()
+                self._numbers = 0
+            kernel = nearest(op.kernel, kernel_bits)
+            if name in self.factors:
+                kernel = _feed_back(op.kernel, kernel, kernel_bits, self.factors[name])
+            self._kept[key] = compensated(op, kernel, kernel_bits, bias_bits, self.centers[name])
+            self._numbers += kernel.size
+        return self._kept[key]
+
+
+def _factors(network: Network, samples: Reals) -> dict[str, Reals]:
+    """For each layer the upper Cholesky factor of the inverse covariance of a window, per group of channels."""
+    sums: dict[str, tuple[Reals, Reals, int]] = {}
+    for tile in network.tiles(samples):
+        values = network.evaluate_all(tile)
+        for node, op in network.affine():
+            if _suits(op):
+                rows = _windows(op, values[node.inputs[0]])
+                square, total = np.swapaxes(rows, 1, 2) @ rows, rows.sum(axis=1)
+                old = sums.get(node.name, (0.0, 0.0, 0))
+                sums[node.name] = (old[0] + square, old[1] + total, old[2] + rows.shape[1])
+    found: dict[str, Reals] = {}
+    for name, (square, total, count) in sums.items():
+        mean = total / count
+        covariance: Reals = square / count - mean[:, :, None] * mean[:, None, :]
+        size = covariance.shape[-1]
+        diagonal: Reals = np.trace(covariance, axis1=1, axis2=2) / covariance.shape[-1]
+        damped: Reals = covariance + (DAMPING * diagonal + 1e-30)[:, None, None] * np.eye(size)
+        lower: Reals = np.linalg.cholesky(np.linalg.inv(damped)).astype(np.float64, copy=False)
+        found[name] = np.swapaxes(lower, 1, 2)
+    return found
+
+
+def _suits(op: Affine) -> bool:
+    return isinstance(op, Dense | Conv) and 1 < op.fan_in <= MOST_INPUTS
+
+
+def _windows(op: Affine, x: Reals) -> Reals:
+    """Some of what the layer multiplies, one row a position, shape `(groups, rows, fan_in)`."""
+    if isinstance(op, Conv):
+        patches = op.window.patches(x)
+        axes = len(op.strides)
+        flat = patches.reshape(-1, *patches.shape[1 + axes :])
+        flat = flat[:: max(1, len(flat) // MOST_ROWS)]
+        parts = flat.reshape(len(flat), -1, op.groups, op.kernel.shape[-2])
+        return np.ascontiguousarray(np.moveaxis(parts, 2, 0).reshape(op.groups, len(flat), -1))
+    return x.reshape(1, -1, op.kernel.shape[0])
+
+
+def _feed_back(kernel: Reals, near: Codes, bits: int, factors: Reals) -> Codes:
+    """Codes of a kernel; they stay within the range of the nearest ones, so that the word is no longer."""
+    low, high = float(near.min()), float(near.max())
+    groups, size = factors.shape[:2]
+    left = np.ldexp(kernel, bits).reshape(size, groups, -1)
+    codes = np.empty_like(left)
+    for row in range(size):
+        codes[row] = np.clip(np.rint(left[row]), low, high)
+        error = (left[row] - codes[row]) / factors[:, row, row, None]
+        left[row + 1 :] -= np.swapaxes(factors[:, row, row + 1 :], 0, 1)[:, :, None] * error
+    return codes.reshape(kernel.shape).astype(np.int64)
