@@ -24,7 +24,7 @@ from aster_reference import agrees, layers_of, solve, violation
 
 import sound_qkeras as sq
 from sound_qkeras.network import Network, Node
-from sound_qkeras.network.ops import Dense, Input, Relu
+from sound_qkeras.network.ops import Dense, Input, Relu, Table
 from sound_qkeras.verify.exact import exact_error
 from sound_qkeras.verify.falsify import falsify
 
@@ -32,7 +32,7 @@ CURVE = ("1e-1", "1e-2", "1e-3", "1e-4", "1e-5", "1e-6")
 
 
 def load(path: Path) -> tuple[Network, np.ndarray, np.ndarray]:
-    """A ReLU network and its box."""
+    """A Dense network and its box."""
     data = np.load(path)
     nodes = [Node("input", Input((data["W1"].shape[1],)), (), "input")]
     for number, activation in enumerate(data["activations"], 1):
@@ -40,8 +40,9 @@ def load(path: Path) -> tuple[Network, np.ndarray, np.ndarray]:
         bias = data[f"b{number}"].astype(np.float32).astype(np.float64)
         layer = f"dense_{number}"
         nodes.append(Node(layer, Dense(kernel, bias), (nodes[-1].name,), layer))
-        if activation == "relu":
-            nodes.append(Node(f"{layer}_relu", Relu(), (layer,), layer))
+        if activation in ("relu", "sigmoid", "tanh"):
+            unit = Relu() if activation == "relu" else Table(str(activation))
+            nodes.append(Node(f"{layer}_{activation}", unit, (layer,), layer))
     return Network(tuple(nodes)), data["lo"].astype(np.float64), data["hi"].astype(np.float64)
 
 

@@ -23,6 +23,7 @@ from sound_qkeras.tuning.costs import GroupCost, cost_of
 from sound_qkeras.tuning.judge import Judge
 from sound_qkeras.tuning.proving import ProvingJudge
 from sound_qkeras.tuning.reductions import reductions_of
+from sound_qkeras.tuning.rounding import sample_box
 from sound_qkeras.tuning.sampling import SamplingJudge
 from sound_qkeras.tuning.scaling import scaling
 from sound_qkeras.tuning.search import Outcome, Search
@@ -41,6 +42,8 @@ Progress = Callable[[str, float], None]
 MANY_PARAMETERS = 200_000
 # A third of the samples guides the choice of formats in the statistical tier, at most so many.
 MOST_GUIDES = 128
+# Inputs at which hidden units are given their scales.
+SCALING_SAMPLES = 256
 FEWEST_SAMPLES = 6
 
 
@@ -219,7 +222,8 @@ def _tune(
         reductions, phase_tree = reductions_of(trained, region, max_leaves=budget.phase_leaves)
     rewrite = Rewrite(reductions)
     if options.rescale_units:
-        rewrite = replace(rewrite, exponents=scaling(rewrite.apply(trained), region, tolerance))
+        samples = sample_box(region, SCALING_SAMPLES) if guides is None else guides[:SCALING_SAMPLES]
+        rewrite = replace(rewrite, exponents=scaling(rewrite.apply(trained), samples, tolerance))
     network = rewrite.apply(trained)
     judge = _judge(network, region, tolerance, guides, options)
     space = Space(

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from sound_qkeras.errors import ModelError
 from sound_qkeras.network.graph import Network, Node
-from sound_qkeras.network.ops import Dense
+from sound_qkeras.network.ops import Affine, Conv, Dense
 
 Indices = npt.NDArray[np.int64]
 Exponents = Mapping[str, Indices]
@@ -28,7 +28,7 @@ SMALLEST, LARGEST = 2.0**-900, 2.0**900
 
 
 def rescale(network: Network, exponents: Exponents) -> Network:
-    """Multiply unit j of each named Dense node by `2**exponents[name][j]`, and what reads it by the inverse.
+    """Multiply channel j of each named node by `2**exponents[name][j]`, and what reads it by the inverse.
 
     Guarantee: the same function in exact arithmetic; `rescale(rescale(n, e), -e)` has the parameters of `n`.
 
@@ -39,24 +39,37 @@ def rescale(network: Network, exponents: Exponents) -> Network:
     unknown = sorted(set(exponents) - set(readers))
     if unknown:
         raise ModelError(f"nodes {unknown} cannot be rescaled; accepted: {sorted(readers)}")
-    ops = {node.name: op for node, op in network.affine() if isinstance(op, Dense)}
+    ops = {node.name: op for node, op in network.affine()}
     for name, shifts in exponents.items():
         if shifts.shape != ops[name].bias.shape:
             raise ModelError(f"node '{name}' has {ops[name].bias.size} units, received {shifts.shape} exponents")
-        ops[name] = _scaled(ops[name], shifts[None, :], shifts)
+        ops[name] = _scaled(ops[name], shifts, shifts)
         for reader in readers[name]:
-            ops[reader] = _scaled(ops[reader], -shifts[:, None], None)
+            axis = input_axis(ops[reader])
+            shape = [shifts.size if at == axis else 1 for at in range(ops[reader].kernel.ndim)]
+            ops[reader] = _scaled(ops[reader], -shifts.reshape(shape), None)
     return replace(network, nodes=tuple(replace(node, op=ops.get(node.name, node.op)) for node in network.nodes))
 
 
 def rescalable(network: Network) -> dict[str, tuple[str, ...]]:
-    """Dense nodes whose result only passes ReLUs on its way into Dense nodes, with the names of those."""
+    """Layers with weights whose result only passes ReLUs on its way into others, with the names of those."""
     found: dict[str, tuple[str, ...]] = {}
     for node, op in network.affine():
         ends = _ends(network, node)
-        if isinstance(op, Dense) and ends and all(isinstance(end.op, Dense) for end in ends):
+        fits = [isinstance(end.op, Affine) and input_axis(end.op) is not None for end in ends]
+        if isinstance(op, Dense | Conv) and ends and all(fits):
             found[node.name] = tuple(end.name for end in ends)
     return found
+
+
+def input_axis(op: Affine) -> int | None:
+    """The axis of the kernel along which input channels lie, its last one being the output channels; None without one."""
+    if isinstance(op, Dense):
+        return 0
+    if isinstance(op, Conv) and op.groups == 1:
+        return op.kernel.ndim - 2
+    # A depthwise convolution with one output for each input.
+    return op.kernel.ndim - 1 if isinstance(op, Conv) and op.groups == op.kernel.shape[-1] else None
 
 
 def _ends(network: Network, node: Node) -> list[Node]:
@@ -70,7 +83,7 @@ def _ends(network: Network, node: Node) -> list[Node]:
     return ends
 
 
-def _scaled(op: Dense, kernel_shift: Indices, bias_shift: Indices | None) -> Dense:
+def _scaled(op: Affine, kernel_shift: Indices, bias_shift: Indices | None) -> Affine:
     return replace(
         op,
         kernel=_shifted(op.kernel, kernel_shift),

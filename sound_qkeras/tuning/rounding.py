@@ -11,7 +11,7 @@ discrepancy minimisation by greedy flips is our own, simpler than its relaxation
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -50,27 +50,51 @@ class Linearisation:
     gradients: Mapping[str, Reals]
 
 
-def linearise(network: Network, samples: Reals, eps: Reals, names: Collection[str] | None = None) -> Linearisation:
-    """Evaluate the float network and its gradients at samples of shape `(n, *input_shape)`.
+def linearise(network: Network, samples: Reals, eps: Reals) -> Linearisation:
+    """Values and gradients at the nodes whose errors can be cancelled, at samples of shape `(n, *input_shape)`.
 
     Args:
         network: the network.
         samples: where.
         eps: tolerance of every output.
-        names: affine nodes to keep the results of; those whose errors can be cancelled by default.
     """
-    names = flippable(network) if names is None else names
+    names = flippable(network)
     if not names:
         return Linearisation({}, {})
-    first = min(index for index, node in enumerate(network.nodes) if node.name in names)
-    widest = max(size_of(network.shapes[node.name]) for node in network.nodes)
-    count = max(1, TILE_NUMBERS // (widest * eps.size))
-    parts = [_at_tile(network, samples[at : at + count], eps, names, first) for at in range(0, len(samples), count)]
+    parts = list(_tiles(network, samples, eps, names))
 
     def joined(which: str) -> dict[str, Reals]:
         return {name: np.concatenate([getattr(part, which)[name] for part in parts]) for name in names}
 
     return Linearisation(joined("inputs"), joined("gradients"))
+
+
+def mean_squares(
+    network: Network, samples: Reals, eps: Reals, names: Collection[str]
+) -> dict[str, tuple[Reals, Reals]]:
+    """Of what some affine nodes read and of the gradients in their results: per channel, over samples, positions, outputs."""
+    sums = dict.fromkeys(names, (np.zeros(1), np.zeros(1)))
+    tiles = _tiles(network, samples, eps, names) if names else ()
+    for part in tiles:
+        for name, (inputs, gradients) in sums.items():
+            sums[name] = (
+                inputs + _sum_of_means(part.inputs[name]),
+                gradients + eps.size * _sum_of_means(part.gradients[name]),
+            )
+    return {name: (inputs / len(samples), gradients / len(samples)) for name, (inputs, gradients) in sums.items()}
+
+
+def _sum_of_means(x: Reals) -> Reals:
+    """Sum over samples of the mean square per channel."""
+    return len(x) * np.mean(x.reshape(-1, x.shape[-1]) ** 2, axis=0)
+
+
+def _tiles(network: Network, samples: Reals, eps: Reals, names: Collection[str]) -> Iterator[Linearisation]:
+    """As `linearise`, for so many samples at a time as fit memory."""
+    first = min(index for index, node in enumerate(network.nodes) if node.name in names)
+    widest = max(size_of(network.shapes[node.name]) for node in network.nodes)
+    count = max(1, TILE_NUMBERS // (widest * eps.size))
+    return (_at_tile(network, samples[at : at + count], eps, names, first) for at in range(0, len(samples), count))
 
 
 def _at_tile(network: Network, samples: Reals, eps: Reals, names: Collection[str], first: int) -> Linearisation:

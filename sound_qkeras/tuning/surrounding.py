@@ -58,6 +58,7 @@ class SurroundingJudge(Judge[SampleErrors]):
         self.network, self.box, self.eps, self.effort = network, box, eps, effort
         self.near, self.saturate, self.coverage = samples, saturate, coverage
         self.around = around(box, samples, radius)
+        self.order = np.arange(len(samples))
         if saturate:
             parts = over_batches(_value_ranges, network, self.around)
             self.ranges = {name: _hull([part[name] for part in parts]) for name in parts[0]}
@@ -88,15 +89,14 @@ class SurroundingJudge(Judge[SampleErrors]):
         return points
 
     def judge(self, quantized: QuantizedNetwork, deadline: float, start: SampleErrors | None = None) -> SampleErrors:
-        """Bound the error on every box, those first that were worst before."""
-        relative = np.full(len(self.near), np.inf)
-        order = np.arange(len(self.near)) if start is None else np.argsort(-start.relative, kind="stable")
-        first, rest = order[:FIRST_BOXES], order[FIRST_BOXES:]
+        """Bound the error on every box, unless those that were worst before are too many that fail."""
+        relative = np.zeros(len(self.near))
+        first, rest = self.order[:FIRST_BOXES], self.order[FIRST_BOXES:]
         relative[first] = self._relative(quantized, first)
-        failed = int(np.sum(relative[first] > TARGET))
         found = SampleErrors(relative, self.coverage)
-        if rest.size and not (start is not None and failed > found.spare):
+        if rest.size and np.sum(relative[first] > TARGET) <= found.spare:
             relative[rest] = self._relative(quantized, rest)
+            self.order = np.argsort(-relative, kind="stable")
         return found
 
     def _relative(self, quantized: QuantizedNetwork, chosen: np.ndarray) -> Reals:

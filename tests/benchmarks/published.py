@@ -1,0 +1,191 @@
+"""Published networks in all three tiers: bits, bounds, accuracy, seconds and memory, one process a network.
+
+    python tests/benchmarks/published.py NETS [--only NAME ...] [--out FILE]
+
+NETS is a folder with `controllers` (.npz, as `examples/aster_study.py` reads them) and `keras` (.h5 models and .npz data). Run it
+on an idle machine. With --out, finished runs are kept in a json file and not repeated.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import sound_qkeras as sq
+from sound_qkeras.classification import margins_of, outputs_of
+from sound_qkeras.network import Network
+from sound_qkeras.pipeline import read
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "examples"))
+from aster_study import load
+
+Case = Callable[[Path], dict[str, Any]]
+
+
+def controller(name: str, eps: float) -> Case:
+    """A controller over its whole box."""
+
+    def run(nets: Path) -> dict[str, Any]:
+        network, lower, upper = load(nets / "controllers" / f"{name}.npz")
+        return row(network, sq.quantize(network, eps, (lower, upper)))
+
+    return run
+
+
+def jets(name: str) -> Case:
+    """A jet tagger's logits."""
+
+    def run(nets: Path) -> dict[str, Any]:
+        network = read(nets / "keras" / name)
+        return row(network, sq.quantize(network, 0.1, (-4.0, 4.0)))
+
+    return run
+
+
+def digits(nets: Path, count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Some images of digits, in [0, 1]."""
+    data = np.load(nets / "keras" / "mnist5k.npz")
+    chosen = np.random.default_rng(seed).permutation(len(data["x"]))[:count]
+    images = data["x"][chosen].astype(np.float64).reshape(count, -1)
+    return images / (255.0 if images.max() > 1.0 else 1.0), data["y"][chosen]
+
+
+def local_digits(name: str, shape: tuple[int, ...] | None) -> Case:
+    """Within 2/255 of 100 images, half the median margin."""
+
+    def run(nets: Path) -> dict[str, Any]:
+        network = read(nets / "keras" / name) if shape else load(nets / "controllers" / name)[0]
+        x, y = digits(nets, 100)
+        x = x.reshape(100, *network.input_shape)
+        eps = 0.5 * float(np.median(margins_of(outputs_of(network, x))))
+        options = {"tier": "local", "radius": 2 / 255, "samples": x, "labels": y, "task": "classifier"}
+        return row(network, sq.quantize(network, eps, (0.0, 1.0), **options))
+
+    return run
+
+
+def sound_digits(nets: Path) -> dict[str, Any]:
+    """The convolutional network on all images whatever."""
+    network = read(nets / "keras" / "mnist_convnet_maxpool.h5")
+    return row(network, sq.quantize(network, 0.5, (0.0, 1.0), word_lengths=(2, 24)))
+
+
+def cifar(eps: float) -> Case:
+    """ResNet-8, all bits together."""
+
+    def run(nets: Path) -> dict[str, Any]:
+        network = read(nets / "keras" / "resnet8_cifar10.h5")
+        data = np.load(nets / "keras" / "cifar10_100_eval.npz")
+        options = {"tier": "statistical", "samples": data["x_uint8"], "labels": data["y"], "task": "classifier"}
+        result = sq.quantize(network, eps, (0.0, 255.0), cost="total_bits", **options)
+        return row(network, result) | {"total_over_8_bits": round(result.cost.total_bits / eight_bits(result), 3)}
+
+    return run
+
+
+def eight_bits(result: sq.Result) -> int:
+    """Bits of the same network with 8 for everything."""
+    network = result.quantized.network
+    values = sum(op.kernel.size + op.bias.size for _, op in network.affine())
+    results = sum(int(np.prod(network.shapes[name])) for name in result.quantized.formats)
+    return 8 * (values + results)
+
+
+def autoencoder(eps: float) -> Case:
+    """The anomaly detector on spectra of a toy car; its figure is the reconstruction error."""
+
+    def run(nets: Path) -> dict[str, Any]:
+        network = read(nets / "keras" / "fc_autoencoder_toycar.h5")
+        data = np.load(nets / "keras" / "ad01_sample_windows.npz")
+        frames = data["spectrogram"].astype(np.float64)
+        x = np.stack([frames[start : start + 5].reshape(-1) for start in range(len(frames) - 4)])
+        box = (-67.0, 2.125)
+        result = sq.quantize(network, eps, box, tier="statistical", samples=x)
+        before, after = (np.mean((y - x) ** 2) for y in (outputs_of(network, x), result.simulate(x)))
+        return row(network, result) | {"reconstruction": float(before), "change": float(after / before - 1.0)}
+
+    return run
+
+
+def application(name: str) -> Case:
+    """A large architecture with random weights on synthetic images."""
+
+    def run(nets: Path) -> dict[str, Any]:
+        import tf_keras
+
+        tf_keras.utils.set_random_seed(0)
+        network = read(getattr(tf_keras.applications, name)(weights=None, input_shape=(96, 96, 3), classes=10))
+        x = np.random.default_rng(0).uniform(0.0, 255.0, (24, 96, 96, 3))
+        x = np.clip(np.kron(x[:, ::8, ::8], np.ones((1, 8, 8, 1))) + 0.1 * x, 0.0, 255.0)
+        scale = float(np.std(outputs_of(network, x[:4])))
+        result = sq.quantize(network, 0.5 * scale, (0.0, 255.0), tier="statistical", samples=x, effort="fast")
+        return row(network, result)
+
+    return run
+
+
+CASES: dict[str, Case] = {
+    "attitude": controller("attitude_3x64_sigmoid", 1e-3),
+    "tora tanh": controller("tora_het_relu_tanh", 1e-3),
+    "acasxu": controller("acasxu_1_1", 1e-2),
+    "jets": jets("jets_mlp_nrp.h5"),
+    "jets BatchNorm": jets("jets_mlp_bn_hls4ml.h5"),
+    "mnist 3x100 local": local_digits("mnist_relu_3x100.npz", None),
+    "mnist convnet": sound_digits,
+    "mnist convnet local": local_digits("mnist_convnet_maxpool.h5", (28, 28, 1)),
+    **{f"ResNet-8 {eps:g}": cifar(eps) for eps in (8.0, 4.0, 2.0, 1.0, 0.5)},
+    **{f"autoencoder {eps:g}": autoencoder(eps) for eps in (8.0, 4.0, 2.0)},
+    "MobileNetV2": application("MobileNetV2"),
+    "EfficientNetB0": application("EfficientNetB0"),
+}
+
+
+def row(network: Network, result: sq.Result) -> dict[str, Any]:
+    """What is worth knowing about a result."""
+    weights = sum(op.kernel.size for _, op in network.affine())
+    return {
+        "summary": result.summary(),
+        "mean_weight_bits": round(result.cost.weight_bits / weights, 3),
+        "saturating": len(result.quantized.saturating),
+        "seconds": round(result.seconds, 1),
+    }
+
+
+def main() -> None:
+    """Run the cases, each in a process of its own."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("nets", type=Path)
+    parser.add_argument("--only", nargs="*", default=list(CASES))
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--one", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.one:
+        started = time.monotonic()
+        found = CASES[options.one](options.nets)
+        found["all_seconds"] = round(time.monotonic() - started, 1)
+        found["peak_gigabytes"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6, 2)
+        sys.stdout.write(json.dumps(found))
+        return
+    rows: dict[str, Any] = json.loads(options.out.read_text()) if options.out and options.out.exists() else {}
+    for name in [name for name in options.only if name not in rows]:
+        command = [sys.executable, __file__, str(options.nets), "--one", name]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        failed = done.stderr.strip().splitlines()[-1:] or [""]
+        rows[name] = json.loads(done.stdout) if done.returncode == 0 else {"failed": failed[0]}
+        sys.stdout.write(f"{name}: {rows[name]}\n")
+        sys.stdout.flush()
+        if options.out:
+            options.out.write_text(json.dumps(rows, indent=1))
+
+
+if __name__ == "__main__":
+    main()
