@@ -237,6 +237,32 @@ def export(
 
 
 @app.command()
+def report(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="A directory that a result was saved to.")],
+    to: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The page to write; DIR/report.html if not given.")
+    ] = None,
+    sweep: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="DIR", help="A result of the same network and box at another tolerance; repeated for more."
+        ),
+    ] = None,
+) -> None:
+    """Prove a saved certificate again and write a report of it: one html page, without TensorFlow."""
+    with clear_errors():
+        from threadpoolctl import threadpool_limits
+
+        from sound_qkeras.archive import load
+        from sound_qkeras.report import FILE
+
+        with threadpool_limits(1, user_api="blas"):
+            others = [load(other) for other in sweep or ()]
+            written = load(directory).report(directory / FILE if to is None else to, sweep=others)
+        typer.echo(f"written to {written}")
+
+
+@app.command()
 def cost(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="A directory that a result was saved to.")],
     reuse_factor: Annotated[int, typer.Option(help="How often a multiplier is used per input.")] = 1,
