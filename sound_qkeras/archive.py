@@ -53,7 +53,6 @@ def save(result: Result, directory: str | os.PathLike[str]) -> Path:
     """
     target = check_writable(directory)
     model, reason = _qkeras_model(result)
-    certificate = result.certificate.to_json()
     with atomic_directory(target) as folder:
         save_network(folder, result.quantized.trained, result.quantized)
         if model is not None:
@@ -62,8 +61,8 @@ def save(result: Result, directory: str | os.PathLike[str]) -> Path:
             save_model(model, folder / MODEL_FILE)
         if result.certificate.evidence is not None:
             write_arrays(folder / SAMPLES_FILE, result.certificate.evidence.arrays())
-        _write_json(folder / CERTIFICATE_FILE, certificate)
-        _write_json(folder / REPORT_FILE, _report(result, _digest(certificate), reason))
+        _write_json(folder / CERTIFICATE_FILE, result.certificate.to_json())
+        _write_json(folder / REPORT_FILE, _report(result, reason))
     return target
 
 
@@ -115,6 +114,11 @@ def load_claim(directory: str | os.PathLike[str]) -> tuple[QuantizedNetwork, Cer
     return quantized, certificate
 
 
+def certificate_digest(certificate: Certificate) -> str:
+    """SHA-256 over everything a certificate says, whatever the layout of its file."""
+    return _digest(certificate.to_json())
+
+
 def _qkeras_model(result: Result) -> tuple[Any, str | None]:
     """The model, or None and the reason: what was proved is worth saving without it."""
     try:
@@ -123,7 +127,7 @@ def _qkeras_model(result: Result) -> tuple[Any, str | None]:
         return None, str(error)
 
 
-def _report(result: Result, certificate_digest: str, reason: str | None) -> dict[str, Any]:
+def _report(result: Result, reason: str | None) -> dict[str, Any]:
     content = {
         "format": REPORT_FORMAT,
         "version": REPORT_VERSION,
@@ -140,7 +144,7 @@ def _report(result: Result, certificate_digest: str, reason: str | None) -> dict
         "classification": None if result.classification is None else result.classification.to_json(),
         "qkeras_model": MODEL_FILE if reason is None else None,
         "no_qkeras_model_because": reason,
-        "certificate": certificate_digest,
+        "certificate": certificate_digest(result.certificate),
     }
     return {**content, "checksum": _digest(content)}
 
@@ -157,7 +161,7 @@ def _check_report(report: Mapping[str, Any], certificate: Certificate) -> None:
     content = {name: value for name, value in report.items() if name != "checksum"}
     if report["checksum"] != _digest(content):
         raise FileFormatError("it is not as it was written: the checksum differs")
-    if report["certificate"] != _digest(certificate.to_json()):
+    if report["certificate"] != certificate_digest(certificate):
         raise FileFormatError(f"{CERTIFICATE_FILE} beside it is not as it was written: the checksum differs")
 
 

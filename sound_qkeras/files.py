@@ -1,4 +1,4 @@
-"""Output directories replaced as a whole: an interrupted run leaves the old one or the new one, never a mixture."""
+"""Output directories and files replaced as a whole: an interrupted run leaves the old one or the new one, never a mixture."""
 
 from __future__ import annotations
 
@@ -16,6 +16,9 @@ from sound_qkeras.errors import InputError
 
 # A directory that holds one of these is ours to replace.
 MARKERS = ("certificate.json", "network.json")
+
+# Bytes at the beginning of a file in which its mark stands.
+MARK_WITHIN = 4096
 
 _AT_FDCWD = -100
 _EXCHANGE = 2  # RENAME_EXCHANGE of Linux and RENAME_SWAP of macOS
@@ -91,6 +94,70 @@ def atomic_directory(path: str | os.PathLike[str], *, markers: Collection[str] =
         shutil.rmtree(partial, ignore_errors=True)
 
 
+def check_writable_file(path: str | os.PathLike[str], mark: str) -> Path:
+    """Find out, before any work is done, that `write_file` will be able to write `path`.
+
+    Args:
+        path: the file to be; parents that are missing will be made.
+        mark: a file that exists is replaced only if this text is in its first 4096 bytes.
+
+    Returns:
+        The absolute path, symbolic links resolved.
+
+    Raises:
+        InputError: the path is a directory, a file that is not ours, or in a place that cannot be written.
+    """
+    target = Path(os.path.realpath(path))
+    if target.is_dir():
+        raise InputError(f"'{target}' is a directory; name a file")
+    place = target.parent
+    while not place.exists():
+        place = place.parent
+    try:
+        if target.exists():
+            with target.open("rb") as file:
+                ours = mark.encode() in file.read(MARK_WITHIN)
+            if not ours:
+                raise InputError(f"'{target}' was not written by sound_qkeras; name another file")
+        probe = place / f".{target.name}.{secrets.token_hex(4)}.probe"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise _cannot_write(target, error, "file") from error
+    return target
+
+
+def write_file(path: str | os.PathLike[str], text: str, mark: str) -> Path:
+    """Write a text in one step: whoever looks at `path` sees what was there before, or all of the text.
+
+    Args:
+        path: the file to make or to replace.
+        text: what to write, as UTF-8.
+        mark: see `check_writable_file`; part of the text.
+
+    Returns:
+        The absolute path.
+
+    Raises:
+        InputError: as `check_writable_file`, or the file could not be put in place.
+    """
+    target = check_writable_file(path, mark)
+    partial = target.parent / f".{target.name}.{secrets.token_hex(4)}.partial"
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with partial.open("w", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(target)
+    except OSError as error:
+        raise _cannot_write(target, error, "file") from error
+    finally:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+    return target
+
+
 def recover(path: str | os.PathLike[str]) -> None:
     """Bring back a directory that a killed run had moved aside and not yet replaced. Does nothing otherwise.
 
@@ -136,8 +203,8 @@ def _check_ours(target: Path, markers: Collection[str]) -> None:
         )
 
 
-def _cannot_write(target: Path, error: OSError) -> InputError:
-    return InputError(f"'{target}' cannot be written ({error.strerror or error}); choose another directory")
+def _cannot_write(target: Path, error: OSError, kind: str = "directory") -> InputError:
+    return InputError(f"'{target}' cannot be written ({error.strerror or error}); choose another {kind}")
 
 
 def _flush(directory: Path) -> None:

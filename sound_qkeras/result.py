@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -183,6 +183,23 @@ class Result:
         from sound_qkeras.archive import save
 
         return save(self, directory)
+
+    def report(self, path: str | os.PathLike[str], *, sweep: Iterable[Result] = ()) -> Path:
+        """Write one self-contained html page: the claim, formats, errors, ranges, cost, and how to check it again.
+
+        Guarantee: the certificate is proved again first, and nothing is written unless it holds.
+
+        Args:
+            path: the file; an earlier report there is replaced.
+            sweep: results of the same trained network and box at other tolerances, to show bits against eps.
+
+        Raises:
+            VerificationError: the certificate does not hold.
+            InputError: the file cannot be written or is something else, or the sweep is about another network or box.
+        """
+        from sound_qkeras.report import write
+
+        return write(self, path, sweep=sweep)
 
     def summary(self) -> str:
         """One line: bound, eps, tier, observed error, bits, how good the MILP's answer was, seconds."""

@@ -31,10 +31,11 @@ STANDS_ON = {
 
 # Room -> rooms above it.
 NEVER = {
-    "tuning": {"pipeline", "keras_io", "cli", "callbacks"},
-    "keras_io": {"tuning", "pipeline", "cli", "callbacks"},
+    "tuning": {"pipeline", "report", "keras_io", "cli", "callbacks"},
+    "keras_io": {"tuning", "pipeline", "report", "cli", "callbacks"},
     "simulate": {"tuning", "pipeline", "keras_io", "cli", "callbacks"},
     "pipeline": {"cli", "callbacks"},
+    "report": {"pipeline", "keras_io", "cli", "callbacks"},
 }
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from decimal import ROUND_CEILING, ROUND_FLOOR, Context, Decimal
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sound_qkeras.decimals import interval
 from sound_qkeras.errors import DependencyError
 from sound_qkeras.fixed_point import Codes, Format
 from sound_qkeras.hls.tensors import Layer, Plan, Tensor
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
 LINE = 116
-DIGITS = 7
 # Larger tensors are static: a stack holds a few megabytes.
 STACK_LIMIT = 4096
 
@@ -159,22 +158,6 @@ def describe(tensor: Tensor) -> str:
     if tensor.proved is not None:
         return f"proved in {interval(*tensor.proved)}"
     return f"within {interval(tensor.format.minimum, tensor.format.maximum)}"
-
-
-def interval(lower: float, upper: float) -> str:
-    """`[lower, upper]` in few digits, rounded outward.
-
-    >>> interval(-1 / 3, 2.5)
-    '[-0.3333334, 2.5]'
-    """
-    low = Context(prec=DIGITS, rounding=ROUND_FLOOR).create_decimal(Decimal(lower))
-    high = Context(prec=DIGITS, rounding=ROUND_CEILING).create_decimal(Decimal(upper))
-    return f"[{_short(low)}, {_short(high)}]"
-
-
-def _short(number: Decimal) -> str:
-    text = f"{number:g}"
-    return text.rstrip("0").rstrip(".") if "." in text and "e" not in text else text
 
 
 def declaration(constant: Constant) -> str:

@@ -1,0 +1,285 @@
+"""The commands, each a function; those that need numpy or more import it when they are called."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from sound_qkeras import __version__
+from sound_qkeras.cli.console import BAD_INPUT, OK, clear_errors, progress_bars, quiet_tensorflow, show
+from sound_qkeras.cli.options import (
+    Box,
+    Confidence,
+    Cost,
+    Coverage,
+    Data,
+    Effort,
+    Eps,
+    Keep,
+    KeepArchitecture,
+    Labels,
+    Margin,
+    Out,
+    PerChannel,
+    Radius,
+    Rescale,
+    RoundOutput,
+    Samples,
+    Saturate,
+    Solver,
+    Task,
+    Tier,
+    WordLengths,
+    check_numbers,
+    check_place,
+    load_samples,
+    parse_box,
+    parse_effort,
+    parse_eps,
+)
+from sound_qkeras.errors import InputError, VerificationError
+
+app = typer.Typer(
+    help="Fixed-point QKeras models with a proved error bound for every input in a box.",
+    epilog="Exit codes: 0 done, 1 refused or failed, 2 bad input, 3 infeasible, 130 interrupted.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Returns:
+        The exit code; see the table of `sound_qkeras.cli`.
+    """
+    try:
+        with clear_errors():
+            code = app(
+                args=None if arguments is None else list(arguments), prog_name="sound-qkeras", standalone_mode=False
+            )
+    except typer.Exit as done:
+        code = done.exit_code
+    return code if isinstance(code, int) else OK
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"sound-qkeras {__version__}")
+        raise typer.Exit(OK)
+
+
+@app.callback(invoke_without_command=True)
+def options(
+    context: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and stop.")
+    ] = False,
+) -> None:
+    """Fixed-point QKeras models with a proved error bound for every input in a box."""
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+        raise typer.Exit(BAD_INPUT)
+
+
+@app.command()
+def quantize(
+    model: Annotated[
+        Path, typer.Argument(metavar="MODEL", help="A tf_keras model: .h5, .keras or a SavedModel directory.")
+    ],
+    eps: Eps,
+    box: Box = None,
+    data: Data = None,
+    margin: Margin = 0.0,
+    out: Out = Path("out"),
+    cost: Cost = "weight_bits",
+    effort: Effort = "normal",
+    solver: Solver = "highs",
+    word_lengths: WordLengths = (2, 48),
+    keep_architecture: KeepArchitecture = False,
+    rescale: Rescale = True,
+    round_output: RoundOutput = False,
+    per_channel: PerChannel = False,
+    tier: Tier = "sound",
+    samples: Samples = None,
+    labels: Labels = None,
+    radius: Radius = None,
+    confidence: Confidence = 0.99,
+    coverage: Coverage = None,
+    saturate: Saturate = True,
+    task: Task = "regression",
+    keep: Keep = 0.99,
+) -> None:
+    """Quantise a trained model within a tolerance that is proved for every input in a box."""
+    with clear_errors(f"; '{out}' is as it was"):
+        tolerance = parse_eps(eps)
+        region, source = parse_box(box, data)
+        check_numbers(tolerance, region, margin)
+        if not model.exists():
+            raise InputError(f"'{model}' does not exist; accepted: a tf_keras model saved as .h5, .keras or SavedModel")
+        check_place(out)
+        from sound_qkeras import pipeline
+        from sound_qkeras.options import Options
+
+        parsed_effort = parse_effort(effort)
+        options: dict[str, Any] = {
+            "cost": cost,
+            "effort": parsed_effort,
+            "solver": solver,
+            "word_lengths": word_lengths,
+            "keep_architecture": keep_architecture,
+            "rescale_units": rescale,
+            "round_output": round_output,
+            "per_channel": per_channel,
+            "tier": tier,
+            "samples": load_samples(samples),
+            "labels": load_samples(labels),
+            "radius": radius,
+            "confidence": confidence,
+            "coverage": coverage,
+            "saturate": saturate,
+            "task": task,
+            "keep": keep,
+        }
+        Options.checked(options)
+        with progress_bars() as progress:
+            progress("read", 0.0)
+            with quiet_tensorflow():
+                network = pipeline.read(model)
+            result = pipeline.quantize(
+                network,
+                tolerance,
+                region,
+                margin=margin,
+                **options,
+                box_source=source,
+                progress=progress,
+            )
+            progress("save", 0.0)
+            with quiet_tensorflow():
+                written = result.save(out)
+        show(result, written)
+
+
+@app.command()
+def demo(out: Out = Path("out")) -> None:
+    """Train a controller for a pendulum, quantise it within 0.001 of its torque, and close the loop with both."""
+    with clear_errors(f"; '{out}' is as it was"):
+        check_place(out)
+        with progress_bars() as progress:
+            progress("load TensorFlow", 0.0)
+            with quiet_tensorflow():
+                from sound_qkeras.demo import run
+
+                outcome = run(out, progress)
+        show(outcome.result, out.resolve())
+        typer.echo(outcome.summary())
+
+
+@app.command()
+def verify(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="A directory that a result was saved to.")],
+) -> None:
+    """Prove a saved certificate again, from the files alone and without TensorFlow. Exit code 1 if it does not hold."""
+    with clear_errors():
+        from threadpoolctl import threadpool_limits
+
+        from sound_qkeras.archive import load_claim
+        from sound_qkeras.verify.checker import check
+
+        started = time.monotonic()
+        quantized, certificate = load_claim(directory)
+        with threadpool_limits(1, user_api="blas"):
+            bounds = check(quantized, certificate)
+        typer.echo(
+            f"verified: {certificate.claim}; box: {certificate.box_source}, {certificate.tree.leaf_count} parts; largest "
+            f"bound {bounds.max():.6g}, eps {certificate.eps.max():g}; tier {certificate.tier}, "
+            f"{time.monotonic() - started:.1f} s"
+        )
+
+
+@app.command()
+def export(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="A directory that a result was saved to.")],
+    hls: Annotated[Path, typer.Option(metavar="DIR", help="Directory to write the sources to.")],
+    target: Annotated[str, typer.Option(help="hls (C++ for Vitis HLS), c (portable C99) or verilog.")] = "hls",
+    style: Annotated[str, typer.Option(help="unrolled, or loops for large networks.")] = "unrolled",
+    input_guard: Annotated[str | None, typer.Option(help="saturate: clamp inputs outside the input's format.")] = None,
+    reuse_factor: Annotated[int, typer.Option(help="How often each multiplier is used per input; loops only.")] = 1,
+    part: Annotated[str, typer.Option(help="The FPGA, for the Vitis script.")] = "xc7z020clg484-1",
+    clock_ns: Annotated[float, typer.Option(help="The clock period in nanoseconds, for the Vitis script.")] = 5.0,
+    name: Annotated[str, typer.Option(help="The top function, a C identifier.")] = "net",
+    overwrite: Annotated[bool, typer.Option(help="Replace an earlier export.")] = False,
+    test: Annotated[bool, typer.Option(help="Compile it and run its test bench.")] = True,
+) -> None:
+    """Export a saved result as source code with a test bench, and run the test bench."""
+    with clear_errors():
+        from sound_qkeras.archive import load
+
+        options: dict[str, Any] = {"target": target, "style": style, "input_guard": input_guard, "name": name}
+        options |= {"reuse_factor": reuse_factor, "part": part, "clock_ns": clock_ns, "overwrite": overwrite}
+        written = load(directory).export_hls(hls, **options)
+        typer.echo(f"written to {written}")
+        if test and target != "verilog":
+            from sound_qkeras.hls import compile_and_run
+
+            bench = compile_and_run(written)
+            if not bench.passed:
+                raise VerificationError(
+                    f"the test bench found {bench.output_mismatches} wrong codes: {bench.output.strip()}"
+                )
+            typer.echo(f"test bench: {bench.vectors} vectors, 0 mismatches")
+
+
+@app.command()
+def report(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="A directory that a result was saved to.")],
+    to: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The page to write; DIR/report.html if not given.")
+    ] = None,
+    sweep: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="DIR", help="A result of the same network and box at another tolerance; repeated for more."
+        ),
+    ] = None,
+) -> None:
+    """Prove a saved certificate again and write a report of it: one html page, without TensorFlow."""
+    with clear_errors():
+        from threadpoolctl import threadpool_limits
+
+        from sound_qkeras.archive import load
+        from sound_qkeras.report import FILE
+
+        with threadpool_limits(1, user_api="blas"):
+            others = [load(other) for other in sweep or ()]
+            written = load(directory).report(directory / FILE if to is None else to, sweep=others)
+        typer.echo(f"written to {written}")
+
+
+@app.command()
+def cost(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="A directory that a result was saved to.")],
+    reuse_factor: Annotated[int, typer.Option(help="How often a multiplier is used per input.")] = 1,
+    measure: Annotated[bool, typer.Option(help="Synthesise with yosys and count cells; needs the extra [hw].")] = False,
+) -> None:
+    """Estimate what a saved result costs in hardware; with --measure, synthesise its Verilog and count."""
+    with clear_errors():
+        from sound_qkeras import hls
+        from sound_qkeras.archive import load
+
+        result = load(directory)
+        estimate = result.estimate_hardware(reuse_factor=reuse_factor)
+        for quantity, value in estimate.to_json()["total"].items():
+            typer.echo(f"{quantity.replace('_', ' '):>20}  {value:,}")
+        typer.echo(f"({estimate.to_json()['method']})")
+        if measure:
+            box = result.certificate.box
+            measured = hls.measure(result.quantized, box=(box.lower, box.upper))
+            for quantity, value in measured.to_json().items():
+                typer.echo(f"{quantity.replace('_', ' '):>20}  {value}")

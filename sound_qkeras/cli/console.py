@@ -1,0 +1,133 @@
+"""What a person at a terminal sees: the table of formats, progress, and one line for each failure."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import typer
+
+from sound_qkeras.errors import DependencyError, InfeasibleError, InputError, VerificationError
+
+if TYPE_CHECKING:
+    from sound_qkeras.result import Result
+
+OK, FAILED, BAD_INPUT, INFEASIBLE, INTERRUPTED = 0, 1, 2, 3, 130
+# Set to see the traceback of an error that is not the user's.
+DEBUG = "SOUND_QKERAS_DEBUG"
+# Columns of a table that is not written to a terminal.
+PLAIN_WIDTH = 140
+
+
+def show(result: Result, directory: Path) -> None:
+    """The table of formats, and one line: bound, eps, tier, observed error, bits, seconds."""
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("layer", "kind", box=SIMPLE_HEAD, padding=(0, 1))
+    for column in ("word\nlength", "integer\nbits", "\nsigned", "\nfrom", "\nto"):
+        table.add_column(column, justify="right")
+    for row in result.formats:
+        ends = (f"{row.lower:.4g}", f"{row.upper:.4g}")
+        table.add_row(
+            row.node, row.kind, str(row.word_length), str(row.integer_bits), "yes" if row.signed else "no", *ends
+        )
+    Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH, markup=False, highlight=False).print(table)
+    for note in result.quantized.network.notes:
+        typer.echo(f"note: {note}")
+    typer.echo(f"box: {result.certificate.box_source}; float32 evaluation: {_float32(result)}; saved in {directory}")
+    typer.echo(result.summary())
+
+
+def _float32(result: Result) -> str:
+    return "exact" if result.float32.exact else f"proved within {result.float32.bound:.4g}"
+
+
+@contextmanager
+def progress_bars() -> Iterator[Any]:
+    """A callable `(stage, fraction)` that draws one bar per stage on a terminal and nothing elsewhere."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+
+    # A descriptor of its own: while TensorFlow is silenced, standard error leads nowhere.
+    terminal = os.fdopen(os.dup(2), "w") if sys.stderr.isatty() else sys.stderr
+    columns = (TextColumn("{task.description:<24}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
+    bars = Progress(*columns, console=Console(file=terminal), disable=not terminal.isatty())
+    tasks: dict[str, Any] = {}
+    with bars:
+        yield lambda stage, fraction: _advance(bars, tasks, stage, fraction)
+        for task in tasks.values():
+            bars.update(task, completed=1.0)
+
+
+def _advance(bars: Any, tasks: dict[str, Any], stage: str, fraction: float) -> None:
+    if stage not in tasks:
+        for task in tasks.values():
+            bars.update(task, completed=1.0)
+        if fraction == 1.0:
+            return  # the last report, that everything is done
+        tasks[stage] = bars.add_task(stage, total=1.0)
+    bars.update(tasks[stage], completed=fraction)
+
+
+@contextmanager
+def quiet_tensorflow() -> Iterator[None]:
+    """Silence what TensorFlow's C++ parts write to standard error, unless TF_CPP_MIN_LOG_LEVEL is set."""
+    if "TF_CPP_MIN_LOG_LEVEL" in os.environ:
+        yield
+        return
+    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+    sys.stderr.flush()
+    before, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        sys.stderr.flush()
+        os.dup2(before, 2)
+        os.close(before)
+        os.close(nowhere)
+        del os.environ["TF_CPP_MIN_LOG_LEVEL"]
+
+
+@contextmanager
+def clear_errors(after_interrupt: str = "") -> Iterator[None]:
+    """Turn every error into a line on stderr and `typer.Exit` with its code."""
+    try:
+        yield
+    except (typer.Exit, BrokenPipeError):
+        raise
+    except (KeyboardInterrupt, typer.Abort):
+        _stop(f"interrupted{after_interrupt}", INTERRUPTED)
+    except InfeasibleError as error:
+        _stop(f"infeasible: {error}", INFEASIBLE)
+    except (InputError, DependencyError) as error:
+        _stop(f"error: {error}", BAD_INPUT)
+    except VerificationError as error:
+        _stop(f"refused: {error}", FAILED)
+    except Exception as error:
+        _stop_unexpected(error)
+
+
+def _stop_unexpected(error: Exception) -> NoReturn:
+    """Usage errors come from the option parser; the solver's are ours; anything else is a bug."""
+    from sound_qkeras.errors import SoundQKerasError
+
+    usage = getattr(error, "format_message", None)
+    if usage is not None:
+        _stop(f"error: {usage()} (see --help)", BAD_INPUT)
+    if isinstance(error, SoundQKerasError):
+        _stop(f"error: {error}", FAILED)
+    if os.environ.get(DEBUG):
+        raise error
+    _stop(f"internal error, please report it: {type(error).__name__}: {error} ({DEBUG}=1 shows where)", FAILED)
+
+
+def _stop(message: str, code: int) -> NoReturn:
+    typer.echo(" ".join(message.split()), err=True)
+    raise typer.Exit(code)

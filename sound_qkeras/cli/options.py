@@ -1,0 +1,185 @@
+"""What the commands accept: the declarations of shared options, and the values their texts stand for."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from sound_qkeras.errors import FileFormatError, InputError
+
+Out = Annotated[Path, typer.Option(metavar="DIR", help="Directory to write; an earlier result there is replaced.")]
+Eps = Annotated[
+    list[str],
+    typer.Option(
+        metavar="EPS",
+        help="Tolerance in units of the output; for all outputs or one per output, repeated or with commas; auto for classifiers.",
+    ),
+]
+Box = Annotated[
+    tuple[str, str] | None,
+    typer.Option(metavar="LO HI", help="The inputs: two numbers, lists like -1,-8 1,8, or .npy files."),
+]
+Data = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="A .npy file of samples; their smallest and largest values span the box."),
+]
+Margin = Annotated[
+    float, typer.Option(metavar="SHARE", help="Widens the box by this share of its width, on every side.")
+]
+Cost = Annotated[str, typer.Option(metavar="COST", help="What to minimise: weight_bits, total_bits or bit_operations.")]
+Effort = Annotated[str, typer.Option(metavar="EFFORT", help="fast, normal, max, or a time budget in seconds.")]
+Solver = Annotated[
+    str, typer.Option(metavar="NAME", help="A MILP solver that Pyomo finds: highs, cbc, scip, gurobi, ...")
+]
+WordLengths = Annotated[tuple[int, int], typer.Option(metavar="FEWEST MOST", help="Bits a weight or result may have.")]
+KeepArchitecture = Annotated[
+    bool, typer.Option("--keep-architecture", help="Keep units that are proved dead, and layers that could be merged.")
+]
+Rescale = Annotated[bool, typer.Option(help="Let hidden units be multiplied by powers of two, which saves bits.")]
+
+RoundOutput = Annotated[bool, typer.Option("--round-output", help="Round the output too, to the fewest bits.")]
+PerChannel = Annotated[
+    bool, typer.Option("--per-channel", help="Formats of its own for each output channel of a layer; not for QKeras.")
+]
+Tier = Annotated[str, typer.Option(metavar="TIER", help="Strength of the guarantee: sound, local or statistical.")]
+Samples = Annotated[
+    str | None,
+    typer.Option(metavar="FILE", help="Inputs for other tiers and classifiers: FILE.npy, or FILE.npz:NAME."),
+]
+Labels = Annotated[
+    str | None, typer.Option(metavar="FILE", help="The samples' classes, for accuracies: FILE.npy, or FILE.npz:NAME.")
+]
+Radius = Annotated[float | None, typer.Option(metavar="R", help="Of the tier local, in units of the input.")]
+Confidence = Annotated[float, typer.Option(metavar="SHARE", help="Of the tier statistical.")]
+Coverage = Annotated[float | None, typer.Option(metavar="SHARE", help="Share of the samples formats are chosen for.")]
+Saturate = Annotated[bool, typer.Option(help="In other tiers than sound: results may saturate far from the samples.")]
+Task = Annotated[str, typer.Option(metavar="TASK", help="regression or classifier.")]
+Keep = Annotated[
+    float, typer.Option(metavar="SHARE", help="For --eps auto: share of the samples whose class is to stay.")
+]
+
+
+def parse_numbers(text: str, option: str) -> list[float]:
+    """Numbers separated by commas.
+
+    Raises:
+        InputError: something else.
+    """
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError as error:
+        raise InputError(f"{option} received '{text}'; accepted: a number, or numbers separated by commas") from error
+
+
+def parse_eps(texts: Sequence[str]) -> float | list[float] | str:
+    """One number, or one per output; or "auto".
+
+    Raises:
+        InputError: something else.
+    """
+    if list(texts) == ["auto"]:
+        return "auto"
+    numbers = [number for text in texts for number in parse_numbers(text, "--eps")]
+    return numbers[0] if len(numbers) == 1 else numbers
+
+
+def check_numbers(tolerance: float | list[float] | str, region: Any, margin: float) -> None:
+    """Refuse what is wrong for any model before TensorFlow is loaded to read this one.
+
+    Raises:
+        InputError: as `sound_qkeras.quantize`.
+    """
+    from sound_qkeras.boxes import check_box, make_tolerance
+
+    if not isinstance(tolerance, str):
+        make_tolerance(tolerance, len(tolerance) if isinstance(tolerance, list) else 1)
+    check_box(region, margin)
+
+
+def parse_effort(text: str) -> str | float:
+    """A name, or seconds."""
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def parse_box(box: tuple[str, str] | None, data: Path | None) -> tuple[Any, str]:
+    """The box and where it came from.
+
+    Raises:
+        InputError: both options or none was given, or they do not hold numbers.
+        FileFormatError: a file is missing or not a .npy file.
+    """
+    if (box is None) == (data is None):
+        raise InputError("the inputs are not known; accepted: either --box LO HI or --data FILE.npy")
+    if data is not None:
+        samples = load_array(data)
+        return samples, f"smallest and largest values of {len(samples)} samples in {data.name}"
+    lower, upper = (_end(text) for text in box or ())
+    return (lower, upper), "given"
+
+
+def _end(text: str) -> Any:
+    if text.endswith(".npy"):
+        return load_array(Path(text))
+    numbers = parse_numbers(text, "--box")
+    return numbers[0] if len(numbers) == 1 else numbers
+
+
+def load_samples(text: str | None) -> Any:
+    """An array from FILE.npy or FILE.npz:NAME, or None.
+
+    Raises:
+        InputError: an .npz file without a name, or with one it does not hold.
+        FileFormatError: as `load_array`.
+    """
+    if text is None:
+        return None
+    name, _, key = text.partition(".npz:")
+    if not key and not text.endswith(".npz"):
+        return load_array(Path(text))
+    import numpy as np
+
+    path = Path(f"{name}.npz" if key else text)
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            if key not in archive:
+                raise InputError(f"'{path}' holds {sorted(archive)}; accepted: {path}:NAME with one of these names")
+            return archive[key]
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise FileFormatError(f"'{path}' is no .npz file of numbers ({error})") from error
+
+
+def load_array(path: Path) -> Any:
+    """An array of numbers from a .npy file.
+
+    Raises:
+        FileFormatError: missing, empty, corrupt, or no array of numbers.
+    """
+    import numpy as np
+
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except OSError as error:
+        raise FileFormatError(f"'{path}' cannot be read ({error.strerror or error}); accepted: a .npy file") from error
+    except (ValueError, EOFError, SyntaxError) as error:
+        raise FileFormatError(f"'{path}' is not a .npy file of numbers, or it is cut short") from error
+    if not isinstance(array, np.ndarray) or array.dtype.kind not in "biuf" or array.ndim == 0:
+        raise FileFormatError(f"'{path}' holds no array of real numbers; accepted: a .npy file that numpy.save wrote")
+    return array
+
+
+def check_place(out: Path) -> None:
+    """Find out before the work whether its result can be written.
+
+    Raises:
+        InputError: it cannot.
+    """
+    from sound_qkeras.files import check_writable
+
+    check_writable(out)

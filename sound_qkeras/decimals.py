@@ -1,0 +1,38 @@
+"""Numbers as people read them, in few digits: a proved limit is never shown better than it is."""
+
+from __future__ import annotations
+
+from decimal import ROUND_CEILING, ROUND_FLOOR, Context, Decimal
+
+
+def at_most(value: float, digits: int) -> str:
+    """`value` in at most so many digits, rounded up.
+
+    >>> at_most(1 / 3, 3), at_most(-1 / 3, 3), at_most(2.5, 3), at_most(123456.0, 3)
+    ('0.334', '-0.333', '2.5', '1.24e+5')
+    """
+    return _short(value, Context(prec=digits, rounding=ROUND_CEILING))
+
+
+def at_least(value: float, digits: int) -> str:
+    """`value` in at most so many digits, rounded down.
+
+    >>> at_least(1 / 3, 3), at_least(-1 / 3, 3)
+    ('0.333', '-0.334')
+    """
+    return _short(value, Context(prec=digits, rounding=ROUND_FLOOR))
+
+
+def interval(lower: float, upper: float, digits: int = 7) -> str:
+    """`[lower, upper]` in few digits, rounded outward.
+
+    >>> interval(-1 / 3, 2.5)
+    '[-0.3333334, 2.5]'
+    """
+    return f"[{at_least(lower, digits)}, {at_most(upper, digits)}]"
+
+
+def _short(value: float, context: Context) -> str:
+    number = context.create_decimal(Decimal(float(value)))
+    mantissa, exponent, power = f"{abs(number) if number == 0 else number:g}".partition("e")
+    return (mantissa.rstrip("0").rstrip(".") if "." in mantissa else mantissa) + exponent + power

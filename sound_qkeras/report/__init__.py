@@ -1,0 +1,38 @@
+"""The report: one html page that says what was proved, what it costs, and how to check it again."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sound_qkeras.files import check_writable_file, write_file
+
+if TYPE_CHECKING:
+    from sound_qkeras.result import Result
+
+FILE = "report.html"
+
+
+def write(result: Result, path: str | os.PathLike[str], *, sweep: Iterable[Result] = ()) -> Path:
+    """Write the report of a result: a self-contained html page, the same bytes for the same results.
+
+    Guarantee: the certificate is proved again first, and nothing is written unless it holds.
+
+    Args:
+        result: what the page is about.
+        path: the file to write; an earlier report there is replaced, in one step.
+        sweep: results of the same trained network and box at other tolerances, to show bits against eps.
+
+    Returns:
+        The absolute path.
+
+    Raises:
+        VerificationError: the certificate does not hold.
+        InputError: the file cannot be written or is something else, or the sweep is about another network or box.
+    """
+    from sound_qkeras.report.page import MARK, page
+
+    check_writable_file(path, MARK)
+    return write_file(path, page(result, sweep), MARK)

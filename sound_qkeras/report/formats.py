@@ -1,0 +1,93 @@
+"""Formats per tensor, and their bits beside those of 32 bits everywhere and of the smallest single format."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from sound_qkeras.fixed_point import Format
+from sound_qkeras.hls.render import ap_fixed
+from sound_qkeras.network.graph import size_of
+from sound_qkeras.report.tables import Bar, Cell, Mark, Segment, Table, count, percent, share, table
+from sound_qkeras.result import FormatRow, Result
+from sound_qkeras.tuning.uniform import Uniform, smallest_uniform
+
+NAIVE = 32
+# Parameters times parts of the box up to which the smallest uniform format takes about as long as a proof.
+CHEAP = 20_000_000
+LEAVES = 64
+
+
+def uniform_of(result: Result) -> Uniform | None:
+    """The smallest uniform format for the same claim, or None where none was proved or finding it would take long."""
+    certificate, trained = result.certificate, result.quantized.trained
+    if not affordable(result):
+        return None
+    leaves = max(LEAVES, certificate.tree.leaf_count)
+    return smallest_uniform(trained, certificate.box, certificate.eps, max_leaves=leaves)
+
+
+def affordable(result: Result) -> bool:
+    """Whether the smallest uniform format is looked for. Depends on the result only, so that a page can be made again."""
+    leaves = max(LEAVES, result.certificate.tree.leaf_count)
+    return result.quantized.trained.parameter_count * leaves <= CHEAP
+
+
+def formats_table(result: Result, uniform: Uniform | None) -> Table:
+    """One row per tensor: how many values, bits, type, and a bar of its bits."""
+    longest = max(NAIVE, *(row.word_length for row in result.formats))
+    rows = [
+        (
+            row.node,
+            row.kind,
+            count(values_in(result, row)),
+            str(row.word_length),
+            ap_fixed(Format(row.word_length, row.integer_bits, row.signed)),
+            _bits(row, longest, uniform),
+        )
+        for row in result.formats
+    ]
+    caption = "Formats, one per tensor"
+    return table(caption, "Layer:name, Tensor, Values:number, Bits:number, Type:code, Bits drawn:bar", rows)
+
+
+def values_in(result: Result, row: FormatRow) -> int:
+    """How many numbers a tensor holds."""
+    if row.kind in ("weight", "bias"):
+        codes = result.quantized.parameters[row.node]
+        return int((codes.kernel if row.kind == "weight" else codes.bias).size)
+    return size_of(result.quantized.network.shapes[row.node])
+
+
+def _bits(row: FormatRow, longest: int, uniform: Uniform | None) -> Bar:
+    """Sign and integer bits, then fractional bits; the lines are what others would spend on every stored tensor."""
+    whole = min(max(row.integer_bits, 0) + row.signed, row.word_length)
+    segments = (Segment(0.0, whole / longest, "inner"), Segment(whole / longest, row.word_length / longest, "outer"))
+    if row.kind == "accumulator":
+        return Bar(segments)
+    marks = [Mark(NAIVE / longest, "line")]
+    if uniform is not None:
+        marks.append(Mark(share(uniform.format.word_length, longest), "dashed"))
+    return Bar(segments, tuple(marks))
+
+
+def comparison_table(result: Result, uniform: Uniform | None) -> Table:
+    """Bits in total: chosen, one format for everything, 32 bits for everything."""
+    rows = list(_comparison(result, uniform))
+    columns = "Choice:name, Weight bits:number, Bias bits:number, Value bits:number, Total:number, Of 32 bits:number, Drawn:bar"
+    return table("Stored bits", columns, rows)
+
+
+def _comparison(result: Result, uniform: Uniform | None) -> Iterator[tuple[Cell, ...]]:
+    trained = result.quantized.trained
+    weights = sum(op.kernel.size for _, op in trained.affine())
+    values = sum(size_of(trained.shapes[name]) for name in trained.rounding_points)
+    naive = NAIVE * (trained.parameter_count + values)
+    rows = [("chosen", result.cost.weight_bits, result.cost.bias_bits, result.cost.activation_bits)]
+    if uniform is not None:
+        found = uniform.cost
+        rows.append((f"uniform: {ap_fixed(uniform.format)}", found.weight_bits, found.bias_bits, found.activation_bits))
+    rows.append((f"{NAIVE} bits", NAIVE * weights, NAIVE * (trained.parameter_count - weights), NAIVE * values))
+    for name, *bits in rows:
+        total = sum(bits)
+        bar = Bar((Segment(0.0, share(total, naive), "inner"), Segment(0.0, 1.0, "frame")))
+        yield (name, *map(count, bits), count(total), percent(total, naive), bar)

@@ -1,0 +1,117 @@
+"""The network before and after its rewrite, what it costs in hardware, and how exactly its executions agree."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from sound_qkeras.decimals import at_most
+from sound_qkeras.network.graph import Network
+from sound_qkeras.network.quantized import QuantizedNetwork
+from sound_qkeras.network.reduce import Reduction
+from sound_qkeras.report.claim import bound_text
+from sound_qkeras.report.tables import Table, count, shape, table
+from sound_qkeras.result import Result
+from sound_qkeras.verify.floating import FloatReport
+
+DIGITS = 4
+COSTS = ("products", "multiplier_bits", "constant_adders", "sum_adders", "adder_bits", "memory_bits", "bram", "dsp")
+FORMS = {
+    "kept": "",
+    "outputs": "one unit per output of the next layer",
+    "inputs": "one unit per input of the layer",
+    "merged": "nothing: merged into the next layer",
+}
+
+
+def layers_table(quantized: QuantizedNetwork) -> Table:
+    """Every layer with weights, as trained and as it is in fixed point."""
+    rows = [
+        (node.name, node.op.kind, shape(quantized.trained.shapes[node.name]), *_sizes(quantized, node.name))
+        for node, _ in quantized.trained.affine()
+    ]
+    columns = (
+        "Layer:name, Kind, Trained output:number, Trained weights:number, Fixed-point output:number, "
+        "Fixed-point weights:number"
+    )
+    return table("Layers before and after", columns, rows)
+
+
+def _sizes(quantized: QuantizedNetwork, name: str) -> tuple[str, str, str]:
+    before, after = _weights(quantized.trained, name), "merged"
+    if name not in quantized.network.by_name:
+        return count(before), after, "0"
+    return count(before), shape(quantized.network.shapes[name]), count(_weights(quantized.network, name))
+
+
+def _weights(network: Network, name: str) -> int:
+    return next(op.kernel.size for node, op in network.affine() if node.name == name)
+
+
+def rewrite_table(quantized: QuantizedNetwork) -> Table | None:
+    """What was done to the units of each layer; None where nothing was."""
+    rewrite = quantized.rewrite
+    names = [
+        node.name for node, _ in quantized.trained.affine() if node.name in {*rewrite.reductions, *rewrite.exponents}
+    ]
+    if not names:
+        return None
+    rows = []
+    for name in names:
+        rescaled = int(np.count_nonzero(rewrite.exponents.get(name, np.zeros(0))))
+        rows.append((name, *_reduction(rewrite.reductions.get(name)), count(rescaled)))
+    columns = (
+        "Layer:name, Never active (dropped):number, Always active (replaced):number, Replaced by, "
+        "Rescaled by powers of two:number"
+    )
+    return table("What was rewritten", columns, rows)
+
+
+def _reduction(reduction: Reduction | None) -> tuple[str, str, str]:
+    if reduction is None:
+        return "0", "0", ""
+    return count(reduction.dead.size), count(reduction.active.size), FORMS[reduction.form]
+
+
+def cost_table(result: Result) -> Table:
+    """The analytic estimate per layer, and its total."""
+    estimate = result.estimate_hardware()
+    rows = [
+        (layer.node, *(count(getattr(layer, quantity)) for quantity in COSTS))
+        for layer in estimate.layers
+        if any(getattr(layer, quantity) for quantity in COSTS)
+    ]
+    rows.append(("total", *(count(estimate.total(quantity)) for quantity in COSTS)))
+    columns = ", ".join(["Layer:name", *(f"{_heading(quantity)}:number" for quantity in COSTS)])
+    return table("Cost estimate", columns, rows, total=True)
+
+
+def _heading(quantity: str) -> str:
+    text = quantity.replace("_", " ")
+    return text.upper() if quantity in ("bram", "dsp") else text.capitalize()
+
+
+def executions_table(result: Result) -> Table:
+    """How the executions agree with the integers, and what is proved for each against the trained network."""
+    bound = bound_text(result.certificate)
+    rows = [
+        ("Integer simulator", "the reference", bound),
+        ("Exported C++; C; Verilog", "bit for bit; every code is compared by their test bench", bound),
+        ("QKeras in float64", *_float(result.float64, bound)),
+        ("QKeras in float32 (the default)", *_float(result.float32, bound)),
+    ]
+    return table("Executions", "Execution:name, Agrees with the integers, Proved error:number", rows)
+
+
+def _float(report: FloatReport, bound: str) -> tuple[str, str]:
+    if report.exact:
+        return "bit for bit; proved", bound
+    return f"within {at_most(report.error, DIGITS)}; proved", at_most(report.bound, DIGITS)
+
+
+def inexact_layers(result: Result) -> Iterator[tuple[str, list[str]]]:
+    """For each floating-point type that is not exact, the layers where it is not."""
+    for name, report in (("float64", result.float64), ("float32", result.float32)):
+        if not report.exact:
+            yield name, [layer.layer for layer in report.layers if not layer.exact]
