@@ -116,16 +116,20 @@ def autoencoder(eps: float) -> Case:
     return run
 
 
-def application(name: str) -> Case:
-    """A large architecture with random weights on synthetic images."""
+def application(name: str, **settings: float) -> Case:
+    """A large architecture with random weights, normalised on synthetic images as training would."""
 
     def run(nets: Path) -> dict[str, Any]:
         import tf_keras
 
         tf_keras.utils.set_random_seed(0)
-        network = read(getattr(tf_keras.applications, name)(weights=None, input_shape=(96, 96, 3), classes=10))
+        model = getattr(tf_keras.applications, name)(weights=None, input_shape=(96, 96, 3), classes=10, **settings)
         x = np.random.default_rng(0).uniform(0.0, 255.0, (24, 96, 96, 3))
         x = np.clip(np.kron(x[:, ::8, ::8], np.ones((1, 8, 8, 1))) + 0.1 * x, 0.0, 255.0)
+        for layer in model.layers:
+            layer.momentum = 0.0  # of moving means and variances, where it has any
+        model(x, training=True)
+        network = read(model)
         scale = float(np.std(outputs_of(network, x[:4])))
         result = sq.quantize(network, 0.5 * scale, (0.0, 255.0), tier="statistical", samples=x, effort="fast")
         return row(network, result)
@@ -144,6 +148,7 @@ CASES: dict[str, Case] = {
     "mnist convnet local": local_digits("mnist_convnet_maxpool.h5", (28, 28, 1)),
     **{f"ResNet-8 {eps:g}": cifar(eps) for eps in (8.0, 4.0, 2.0, 1.0, 0.5)},
     **{f"autoencoder {eps:g}": autoencoder(eps) for eps in (8.0, 4.0, 2.0)},
+    "MobileNet 0.25": application("MobileNet", alpha=0.25),
     "MobileNetV2": application("MobileNetV2"),
     "EfficientNetB0": application("EfficientNetB0"),
 }

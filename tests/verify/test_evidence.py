@@ -120,6 +120,19 @@ def test_error_limits_hold_the_exact_error(statistical):
             assert abs(error) <= Fraction(float(most)) <= abs(error) + Fraction(1, 10**9)
 
 
+def test_a_claim_about_float64_says_so_and_is_checked(statistical):
+    """Such is the reference of networks so deep that enclosures say nothing."""
+    evidence = replace(statistical.certificate.evidence, reference="float64")
+    assert "as float64 evaluates it" in evidence.claim
+    evidence.check(statistical.quantized, statistical.certificate.box, statistical.certificate.eps)
+    with pytest.raises(VerificationError, match="exceed the tolerance"):
+        evidence.check(statistical.quantized, statistical.certificate.box, 0.05 * statistical.certificate.eps)
+    with pytest.raises(VerificationError, match="reference 'none'"):
+        replace(evidence, reference="none").check(
+            statistical.quantized, statistical.certificate.box, statistical.certificate.eps
+        )
+
+
 def test_the_stated_confidence_holds():
     """Of many claims from samples with a known violation rate, no more are false than the confidence allows."""
     rng, rate, trials, confidence = np.random.default_rng(0), 0.07, 120, 0.9
