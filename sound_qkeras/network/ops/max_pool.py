@@ -63,6 +63,11 @@ class MaxPool(Op):
             padding = same_padding(sizes, self.pool_size, self.strides, ones)
         return Window(sizes, self.pool_size, self.strides, ones, padding)
 
+    def comparisons(self, shape: Shape) -> int:
+        """Comparisons of two values for one input of a shape: one less than the values inside each window."""
+        views = self._views(np.ones((1, *shape[:-1], 1)), 0.0)
+        return int(sum(view.sum() for view in views) - views[0].size) * shape[-1]
+
     def _views(self, x: Array, fill: Any) -> list[Array]:
         """For each place in the window, the values all windows have there; `fill` outside the tensor."""
         lead = x.ndim - len(self.pool_size) - 1
