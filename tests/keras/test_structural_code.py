@@ -2,11 +2,14 @@
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from sound_qkeras import quantize
+from sound_qkeras.cli import app
 from sound_qkeras.hls import compile_and_run, estimate, export_hls
 from sound_qkeras.keras_io import read_model
 from tests.hls.batch import run_together
+from tests.networks import quantized
 
 from .models import LAYERS, keras, randomise
 from .structures import BUILDERS, build, residual, squeeze_and_excite
@@ -44,6 +47,13 @@ def test_from_keras_to_a_certified_program(tmp_path, builder):
     for target in ("c", "hls"):
         bench = compile_and_run(result.export_hls(tmp_path / target, style="loops", target=target))
         assert bench.passed, bench
+    saved = str(result.save(tmp_path / "saved"))
+    shown = CliRunner().invoke(app, ["cost", saved])
+    assert shown.exit_code == 0, shown.output
+    assert f"{result.estimate_hardware().total('products'):,}" in shown.output
+    refused = CliRunner().invoke(app, ["cost", saved, "--measure"])
+    assert refused.exit_code == 2
+    assert "to write in Verilog" in refused.output
 
 
 def resnet() -> object:
@@ -72,3 +82,13 @@ def test_a_residual_network_compiles_in_reasonable_time(tmp_path, target):
     assert compile_and_run(folder, timeout_s=300).passed
     code = sum(len(file.read_text(encoding="utf-8")) for file in (folder / "src").glob("net.c*"))
     assert code < 60_000
+
+
+def test_a_published_residual_network(tmp_path, shared_nets):
+    network = read_model(shared_nets / "keras" / "resnet8_cifar10.h5")
+    box = np.zeros(network.input_shape), np.full(network.input_shape, 255.0)
+    for target in ("c", "hls"):
+        folder = export_hls(
+            quantized(network, box, 8, 4), tmp_path / target, box=box, style="loops", target=target, vectors=4
+        )
+        assert compile_and_run(folder, timeout_s=300).passed
