@@ -1,0 +1,41 @@
+"""Published architectures, their activations replaced by rectifiers: every other layer is read as Keras means it."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from sound_qkeras.keras_io import float64, read_model
+
+from .models import keras, randomise
+
+pytestmark = [pytest.mark.keras, pytest.mark.slow]
+
+
+def with_rectifiers(layer: Any) -> Any:
+    """The layer anew, with plain ReLUs; a rescaling gets a factor for each colour."""
+    settings = layer.get_config()
+    if settings.get("activation") in ("swish", "sigmoid", "softmax"):
+        settings["activation"] = "linear" if settings["activation"] == "softmax" else "relu"
+    settings |= {"max_value": None} if "max_value" in settings else {}
+    settings |= {"momentum": 0.0} if "momentum" in settings else {}
+    settings |= {"scale": [1 / 127, 1 / 120, 1 / 130]} if "offset" in settings else {}
+    return type(layer).from_config(settings)
+
+
+@pytest.mark.parametrize(
+    ("name", "kinds"), [("EfficientNetB0", {"multiply", "scale"}), ("MobileNetV2", {"add", "pad"})]
+)
+def test_applications(name, kinds):
+    rng = np.random.default_rng(0)
+    with float64():
+        model = getattr(keras.applications, name)(weights=None, input_shape=(96, 96, 3), classes=10)
+        model = keras.models.clone_model(model, clone_function=with_rectifiers)
+        randomise(model)
+        x = rng.uniform(0, 255, (6, 96, 96, 3))
+        model(x, training=True)  # without momentum, statistics are those of this batch, so that nothing dies out
+        network = read_model(model)
+        expected = model.predict(x, verbose=0)
+    assert {node.op.kind for node in network.nodes} >= kinds
+    assert np.all(expected.std(axis=0) > 1e-3 * np.abs(expected).max())
+    assert np.allclose(network.evaluate(x), expected, rtol=1e-8, atol=1e-8 * np.abs(expected).max())
