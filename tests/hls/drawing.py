@@ -51,7 +51,9 @@ def draw_channels(draw: DrawFn, codes: AffineCodes) -> AffineCodes:
         narrow = Format.for_codes(int(column.min()), int(column.max()), codes.kernel_format.fractional_bits - shift)
         spare = int(rng.integers(0, 3))
         formats.append(Format(narrow.word_length + spare, narrow.integer_bits + spare, narrow.signed))
-    return replace(codes, kernel=kernel, channel_formats=tuple(formats))
+    before = codes.kernel_format  # negative codes were shifted downward, at times out of it
+    held = Format.for_codes(min(int(kernel.min()), before.min_code), before.max_code, before.fractional_bits)
+    return replace(codes, kernel=kernel, kernel_format=held, channel_formats=tuple(formats))
 
 
 def draw_box(draw: DrawFn, shape: tuple[int, ...]) -> tuple[Format, Box]:
