@@ -212,31 +212,37 @@ def _plain(
     quantized: QuantizedNetwork, node: Node, reuse_factor: int, lengths: Mapping[str, tuple[int, int]]
 ) -> LayerCost:
     """A node without weights; a table has entries."""
-    table, size = quantized.tables.get(node.name), size_of(quantized.network.shapes[node.name])
+    table = quantized.tables.get(node.name)
     words, entry = (0, 0) if table is None else (table.points().size, table.entries.width)
-    read = [lengths[name][1] for name in node.inputs]
-    products = adders = width = slices = 0
-    if isinstance(node.op, Multiply):
-        products, slices = size, dsp_slices(*(_format_read(quantized, node, i) for i in range(2)))
-        adders, width = size * (min(read) - 1), max(read)
-    elif isinstance(node.op, Add):
-        adders, width = size * (len(read) - 1), lengths[node.name][0]
-    elif isinstance(node.op, MaxPool):
-        adders, width = node.op.comparisons(quantized.network.shapes[node.inputs[0]]), read[0]
+    products, adders, width = _work(quantized, node, lengths)
+    formats = [_format_read(quantized, node, number) for number in range(2)] if products else []
     return LayerCost(
         node=node.name,
         kind=node.op.kind,
         weights=0,
         nonzero_weights=0,
         products=products,
-        multiplier_bits=products * math.prod(read),
+        multiplier_bits=products * math.prod(output.word_length for output in formats),
         constant_adders=0,
         sum_adders=adders,
         adder_bits=adders * width + _rounding_bits(quantized, node),
         memory_bits=words * entry,
         bram=bram_blocks(words, entry),
-        dsp=math.ceil(products / reuse_factor) * slices,
+        dsp=math.ceil(products / reuse_factor) * dsp_slices(*formats) if products else 0,
     )
+
+
+def _work(quantized: QuantizedNetwork, node: Node, lengths: Mapping[str, tuple[int, int]]) -> tuple[int, int, int]:
+    """Products, adders, and bits of an adder, of a node without weights."""
+    shapes, read = quantized.network.shapes, [lengths[name][1] for name in node.inputs]
+    size = size_of(shapes[node.name])
+    if isinstance(node.op, Multiply):
+        return size, size * (min(read) - 1), max(read)
+    if isinstance(node.op, Add):
+        return 0, size * (len(read) - 1), lengths[node.name][0]
+    if isinstance(node.op, MaxPool):
+        return 0, node.op.comparisons(shapes[node.inputs[0]]), read[0]
+    return 0, 0, 0
 
 
 def word_lengths(quantized: QuantizedNetwork) -> dict[str, tuple[int, int]]:

@@ -50,7 +50,7 @@ def make_plan(quantized: QuantizedNetwork, options: Options, ranges: Mapping[str
         if options.target == "verilog" and not writer.verilog:
             raise UnsupportedLayerError(
                 node.layer or node.name,
-                f"operation '{node.op.kind}' to write in Verilog",
+                f"operation '{node.op.kind}' for target 'verilog'",
                 ", ".join(sorted(kind for kind, other in WRITERS.items() if other.verilog)),
                 "export with target='hls' or target='c'",
             )

@@ -108,7 +108,7 @@ def test_walks_have_as_few_loops_as_possible():
 
 def test_verilog_is_refused_by_name(tmp_path):
     quantized, box = every_operation()
-    with pytest.raises(UnsupportedLayerError, match=r"'max_pool' to write in Verilog.*dense, relu.*target='hls'"):
+    with pytest.raises(UnsupportedLayerError, match=r"'max_pool' for target 'verilog'.*dense, relu.*target='hls'"):
         export_hls(quantized, tmp_path / "net", box=box, target="verilog")
 
 

@@ -1,5 +1,7 @@
 """Keras models with residuals, gates and several ends, compiled: exactly the simulator's integers."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from typer.testing import CliRunner
@@ -37,7 +39,18 @@ def test_every_structure_as_c(tmp_path, builder):
         assert result.warnings == ""
 
 
-@pytest.mark.parametrize("builder", [residual, squeeze_and_excite], ids=lambda b: b.__name__)
+def inverted_residual() -> Any:
+    """A block as in MobileNetV3: clipped units, a gate with a sigmoid, a sum."""
+    x = LAYERS.Input((4, 4, 3))
+    y = LAYERS.Conv2D(6, 1, activation="relu6")(x)
+    y = LAYERS.DepthwiseConv2D(3, padding="same", activation="swish")(y)
+    gate = LAYERS.Dense(6, activation="sigmoid")(LAYERS.GlobalAveragePooling2D()(y))
+    y = LAYERS.Multiply()([y, LAYERS.Reshape((1, 1, 6))(gate)])
+    y = LAYERS.Add()([LAYERS.Conv2D(3, 1)(y), x])
+    return keras.Model(x, LAYERS.Dense(2)(LAYERS.GlobalMaxPooling2D()(y)))
+
+
+@pytest.mark.parametrize("builder", [residual, squeeze_and_excite, inverted_residual], ids=lambda b: b.__name__)
 def test_from_keras_to_a_certified_program(tmp_path, builder):
     model = build(builder)
     centre = np.random.default_rng(2).uniform(-1, 1, model.input_shape[1:])
@@ -53,10 +66,10 @@ def test_from_keras_to_a_certified_program(tmp_path, builder):
     assert f"{result.estimate_hardware().total('products'):,}" in shown.output
     refused = CliRunner().invoke(app, ["cost", saved, "--measure"])
     assert refused.exit_code == 2
-    assert "to write in Verilog" in refused.output
+    assert "for target 'verilog'" in refused.output
 
 
-def resnet() -> object:
+def resnet() -> Any:
     """The shape of ResNet-8 for 32x32 images, with fewer channels."""
     x = y = LAYERS.Input((32, 32, 3))
     y = LAYERS.Conv2D(8, 3, padding="same")(y)
