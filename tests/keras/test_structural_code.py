@@ -4,10 +4,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner
 
 from sound_qkeras import quantize
-from sound_qkeras.cli import app
+from sound_qkeras.cli import BAD_INPUT, OK, main
 from sound_qkeras.hls import compile_and_run, estimate, export_hls
 from sound_qkeras.keras_io import read_model
 from tests.hls.batch import run_together
@@ -51,7 +50,7 @@ def inverted_residual() -> Any:
 
 
 @pytest.mark.parametrize("builder", [residual, squeeze_and_excite, inverted_residual], ids=lambda b: b.__name__)
-def test_from_keras_to_a_certified_program(tmp_path, builder):
+def test_from_keras_to_a_certified_program(tmp_path, capsys, builder):
     model = build(builder)
     centre = np.random.default_rng(2).uniform(-1, 1, model.input_shape[1:])
     result = quantize(model, 0.5, (centre - 0.02, centre + 0.02), effort="fast")
@@ -61,12 +60,10 @@ def test_from_keras_to_a_certified_program(tmp_path, builder):
         bench = compile_and_run(result.export_hls(tmp_path / target, style="loops", target=target))
         assert bench.passed, bench
     saved = str(result.save(tmp_path / "saved"))
-    shown = CliRunner().invoke(app, ["cost", saved])
-    assert shown.exit_code == 0, shown.output
-    assert f"{result.estimate_hardware().total('products'):,}" in shown.output
-    refused = CliRunner().invoke(app, ["cost", saved, "--measure"])
-    assert refused.exit_code == 2
-    assert "for target 'verilog'" in refused.output
+    assert main(["cost", saved]) == OK
+    assert f"{result.estimate_hardware().total('products'):,}" in capsys.readouterr().out
+    assert main(["cost", saved, "--measure"]) == BAD_INPUT
+    assert "for target 'verilog'" in capsys.readouterr().err
 
 
 def resnet() -> Any:
