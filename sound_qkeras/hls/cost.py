@@ -16,6 +16,15 @@ uses its kernel once per position, padding included; pooling adds up its window 
     DSP               products / reuse_factor multipliers, each of ceil((a-1)/24) * ceil((b-1)/17) slices that multiply
                       25 by 18 bits, in the cheaper order; none where an operand has at most 4 bits
 
+Without weights, for a result of P values, with N inputs or window elements (padding left out):
+
+    add               P * (N - 1) sum adders of A bits
+    multiply          P products of X and Y bits, P * X * Y multiplier bits, DSP as above; as adders, min(X, Y) - 1 sum
+                      adders of max(X, Y) bits each
+    max_pool          P * (N - 1) comparisons, counted as sum adders of X bits
+    table             memory bits and BRAM of its entries
+    all others        nothing but the increments of their rounding: values move, or lose their sign
+
 Adders are those of straight code with one multiplication per weight, nothing shared. BRAM and DSP are those of loops
 over arrays: a design has one or the other, not both.
 """
@@ -23,6 +32,7 @@ over arrays: a design has one or the other, not both.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -33,7 +43,7 @@ from sound_qkeras.errors import InputError
 from sound_qkeras.fixed_point import Codes, Format
 from sound_qkeras.network import Node, QuantizedNetwork
 from sound_qkeras.network.graph import size_of
-from sound_qkeras.network.ops import AveragePool
+from sound_qkeras.network.ops import Add, AveragePool, MaxPool, Multiply
 
 # (width, depth) of one 18 Kbit block.
 BLOCK_SHAPES = ((1, 16384), (2, 8192), (4, 4096), (9, 2048), (18, 1024), (36, 512))
@@ -99,10 +109,11 @@ def estimate(quantized: QuantizedNetwork, *, reuse_factor: int = 1) -> CostEstim
     if reuse_factor != int(reuse_factor) or reuse_factor < 1:
         raise InputError(f"reuse_factor {reuse_factor!r} is not a whole number of at least 1")
     magnitudes = quantized.accumulator_magnitudes
+    lengths = word_lengths(quantized)
     layers = [
         _affine(quantized, node, reuse_factor, magnitudes[node.name])
         if node.name in quantized.parameters
-        else _plain(quantized, node)
+        else _plain(quantized, node, reuse_factor, lengths)
         for node in quantized.network.nodes
     ]
     return CostEstimate(tuple(layers), reuse_factor)
@@ -155,7 +166,7 @@ def _affine(quantized: QuantizedNetwork, node: Node, reuse_factor: int, magnitud
     widest = max(codes.own_formats, key=lambda output: output.word_length)
     source = _format_read(quantized, node)
     accumulator = quantized.accumulators.get(node.name)
-    sum_bits = math.ceil(math.log2(magnitude + 1.0)) + 1 if accumulator is None else accumulator.word_length
+    sum_bits = _bits(magnitude) if accumulator is None else accumulator.word_length
     nonzero = int(np.count_nonzero(kernel))
     uses, sums = _uses(quantized, node), _sum_adders(quantized, node)
     chains = np.maximum(csd_digits(kernel) - 1, 0)
@@ -197,12 +208,61 @@ def _sum_adders(quantized: QuantizedNetwork, node: Node) -> int:
     return size // biased.size * int(np.maximum(terms - 1, 0).sum())
 
 
-def _plain(quantized: QuantizedNetwork, node: Node) -> LayerCost:
-    """A node without weights: at most its rounding costs adders, and a table memory."""
+def _plain(
+    quantized: QuantizedNetwork, node: Node, reuse_factor: int, lengths: Mapping[str, tuple[int, int]]
+) -> LayerCost:
+    """A node without weights; a table has entries."""
     table = quantized.tables.get(node.name)
-    words, width = (0, 0) if table is None else (table.points().size, table.entries.width)
-    blocks, rounding = bram_blocks(words, width), _rounding_bits(quantized, node)
-    return LayerCost(node.name, node.op.kind, 0, 0, 0, 0, 0, 0, rounding, words * width, blocks, 0)
+    words, entry = (0, 0) if table is None else (table.points().size, table.entries.width)
+    products, adders, width = _work(quantized, node, lengths)
+    formats = [_format_read(quantized, node, number) for number in range(2)] if products else []
+    return LayerCost(
+        node=node.name,
+        kind=node.op.kind,
+        weights=0,
+        nonzero_weights=0,
+        products=products,
+        multiplier_bits=products * math.prod(output.word_length for output in formats),
+        constant_adders=0,
+        sum_adders=adders,
+        adder_bits=adders * width + _rounding_bits(quantized, node),
+        memory_bits=words * entry,
+        bram=bram_blocks(words, entry),
+        dsp=math.ceil(products / reuse_factor) * dsp_slices(*formats) if products else 0,
+    )
+
+
+def _work(quantized: QuantizedNetwork, node: Node, lengths: Mapping[str, tuple[int, int]]) -> tuple[int, int, int]:
+    """Products, adders, and bits of an adder, of a node without weights."""
+    shapes, read = quantized.network.shapes, [lengths[name][1] for name in node.inputs]
+    size = size_of(shapes[node.name])
+    if isinstance(node.op, Multiply):
+        return size, size * (min(read) - 1), max(read)
+    if isinstance(node.op, Add):
+        return 0, size * (len(read) - 1), lengths[node.name][0]
+    if isinstance(node.op, MaxPool):
+        return 0, node.op.comparisons(shapes[node.inputs[0]]), read[0]
+    return 0, 0, 0
+
+
+def word_lengths(quantized: QuantizedNetwork) -> dict[str, tuple[int, int]]:
+    """Bits of every node's exact result, and of what its readers see of it."""
+    found: dict[str, tuple[int, int]] = {}
+    for node in quantized.network.nodes:
+        output, accumulator = quantized.formats.get(node.name), quantized.accumulators.get(node.name)
+        if accumulator is not None:
+            exact = accumulator.word_length
+        elif node.op.accumulates:
+            exact = _bits(quantized.accumulator_magnitudes[node.name])
+        else:
+            exact = max((found[name][1] for name in node.inputs), default=0)
+        found[node.name] = (exact, exact if output is None else output.word_length)
+    return found
+
+
+def _bits(magnitude: float) -> int:
+    """Bits of a signed number up to a magnitude."""
+    return math.ceil(math.log2(magnitude + 1.0)) + 1
 
 
 def _rounding_bits(quantized: QuantizedNetwork, node: Node) -> int:
@@ -212,7 +272,7 @@ def _rounding_bits(quantized: QuantizedNetwork, node: Node) -> int:
     return size_of(quantized.network.shapes[node.name]) * quantized.formats[node.name].word_length
 
 
-def _format_read(quantized: QuantizedNetwork, node: Node) -> Format:
-    """The widest format among what a node reads."""
-    found = [quantized.formats[name] for name in quantized.network.sources(node.inputs[0])]
+def _format_read(quantized: QuantizedNetwork, node: Node, number: int = 0) -> Format:
+    """The widest format among what a node that multiplies reads as one of its inputs."""
+    found = [quantized.formats[name] for name in quantized.network.sources(node.inputs[number])]
     return max(found, key=lambda output: output.word_length)

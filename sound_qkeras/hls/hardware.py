@@ -84,8 +84,8 @@ def measure(
         VerificationError: the simulation differs from the simulator, or a tool fails or takes too long.
         InputError: as `export_hls` with style "unrolled".
     """
-    share, compiler = find_yosys(), find_compiler("hls")
     plan = make_plan(quantized, Options(target="verilog"))
+    share, compiler = find_yosys(), find_compiler("hls")
     check_size(plan)
     made = make_vectors(plan, *check_box(plan, box), vectors)
     shared = parts(plan)

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from sound_qkeras.errors import InputError
+from sound_qkeras.errors import InputError, UnsupportedLayerError
 from sound_qkeras.hls.names import identifiers
 from sound_qkeras.hls.options import Options
 from sound_qkeras.hls.tensors import Layer, Plan, Tensor
-from sound_qkeras.hls.writers import writer_for
+from sound_qkeras.hls.writers import WRITERS, writer_for
 from sound_qkeras.network import QuantizedNetwork
 from sound_qkeras.network.graph import size_of
 
@@ -47,6 +47,13 @@ def make_plan(quantized: QuantizedNetwork, options: Options, ranges: Mapping[str
     for node in network.nodes[1:]:
         inputs = tuple(tensors[name] for name in node.inputs)
         writer = writer_for(node)
+        if options.target == "verilog" and not writer.verilog:
+            raise UnsupportedLayerError(
+                node.layer or node.name,
+                f"operation '{node.op.kind}' for target 'verilog'",
+                ", ".join(sorted(kind for kind, other in WRITERS.items() if other.verilog)),
+                "export with target='hls' or target='c'",
+            )
         exact = writer.exact_format(quantized, node, *inputs)
         output = quantized.formats.get(node.name)
         if writer.alias and output is None:

@@ -62,6 +62,7 @@ def parts(plan: Plan) -> dict[str, Any]:
         "layers": plan.layers,
         "stack_limit": STACK_LIMIT,
         "sums": {identifier for identifier, writer in writers.items() if writer.sums},
+        "weighted": {identifier for identifier, writer in writers.items() if writer.weighted},
         "constants": {layer.identifier: writer_for(layer.node).constants(layer, plan.options) for layer in plan.layers},
         "contexts": contexts,
         **registers(plan),
@@ -202,8 +203,8 @@ def sharing(plan: Plan, contexts: Mapping[str, Mapping[str, Any]]) -> dict[str, 
     banks = {plan.input.identifier: 1}
     for layer in plan.layers:
         factors = contexts[layer.identifier].get("factors")
-        source = layer.source.identifier
-        lanes[layer.identifier] = lanes[source] if factors is None else factors.outputs
+        sources = [tensor.identifier for tensor in layer.inputs]
+        lanes[layer.identifier] = min(lanes[name] for name in sources) if factors is None else factors.outputs
         banks[layer.identifier] = lanes[layer.identifier]
-        banks[source] = max(banks[source], 1 if factors is None else factors.inputs)
+        banks |= {name: max(banks[name], 1 if factors is None else factors.inputs) for name in sources}
     return {"lanes": lanes, "partitions": banks}

@@ -14,7 +14,7 @@ from sound_qkeras.errors import InputError
 from sound_qkeras.fixed_point import Format
 from sound_qkeras.hls.cost import estimate
 from sound_qkeras.hls.options import Options
-from sound_qkeras.hls.tensors import Plan, Tensor
+from sound_qkeras.hls.tensors import Plan, Slice, Tensor
 from sound_qkeras.hls.vectors import Reals, Vectors
 from sound_qkeras.network import QuantizedNetwork
 
@@ -45,6 +45,8 @@ def report_text(plan: Plan, box: tuple[Reals, Reals], vectors: Vectors, certific
         "certificate": certificate,
         "weight_hash": plan.quantized.trained.weight_hash,
         "code_hash": plan.quantized.code_hash,
+        "inputs": [_slice(one) for one in plan.input_slices],
+        "outputs": [_slice(one) for one in plan.output_slices],
         "tensors": [_tensor(tensor) for tensor in plan.written],
         "weights": [_weights(plan.quantized, name) for name in plan.quantized.parameters],
         "vectors": len(vectors),
@@ -59,6 +61,10 @@ def report_text(plan: Plan, box: tuple[Reals, Reals], vectors: Vectors, certific
 def _input_overflow(options: Options) -> str:
     """What happens to a real input outside the input format; C gives a conversion that does not fit no meaning."""
     return options.input_guard or {"hls": "wrap", "c": "saturate when rounded"}.get(options.target, "not representable")
+
+
+def _slice(part: Slice) -> dict[str, Any]:
+    return {"name": part.name, "first": part.first, "shape": list(part.shape), "head": part.head}
 
 
 def _tensor(tensor: Tensor) -> dict[str, Any]:

@@ -111,9 +111,14 @@ def _overflowing(plan: Plan, samples: Reals) -> str:
 
     Where everything fits, saturating as QKeras does and wrapping as the exported code does are the same.
     """
-    quantized, nodes = plan.quantized, plan.quantized.network.nodes
-    codes = quantized.simulate_all(samples.reshape(-1, *plan.input.shape))
-    for node in nodes[1:]:
+    tiles = plan.quantized.network.tiles(samples.reshape(-1, *plan.input.shape))
+    return next((name for tile in tiles if (name := _overflowing_in(plan, tile))), "")
+
+
+def _overflowing_in(plan: Plan, samples: Reals) -> str:
+    quantized = plan.quantized
+    codes = quantized.simulate_all(samples)
+    for node in quantized.network.nodes[1:]:
         exact = quantized.exact_result(node, codes)
         tensor = plan.tensors[node.name]
         shift = tensor.format.fractional_bits - quantized.exact_bits[node.name]

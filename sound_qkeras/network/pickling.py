@@ -15,9 +15,14 @@ class Rebuilt:
     """
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """The class and its fields."""
-        values: list[Any] = [getattr(self, field.name) for field in fields(self) if field.init]  # type: ignore[arg-type]
-        return type(self), tuple(_portable(value) for value in values)
+        """The class and its fields by name, as some are taken by name only."""
+        names = [field.name for field in fields(self) if field.init]  # type: ignore[arg-type]
+        return _made, (type(self), {name: _portable(getattr(self, name)) for name in names})
+
+
+def _made(kind: type[Any], values: Mapping[str, Any]) -> Any:
+    """The object with these fields."""
+    return kind(**values)
 
 
 def _portable(value: Any) -> Any:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
 from sound_qkeras.errors import InputError
 from sound_qkeras.network.graph import size_of
+from sound_qkeras.network.ops import Multiply
 from sound_qkeras.network.quantized import QuantizedNetwork
 from sound_qkeras.tuning.groups import Group, sources_of
 
@@ -24,7 +26,7 @@ class Cost:
         weight_bits: sum over weights of their word length, which is the channel's own where channels have formats.
         bias_bits: the same over biases.
         activation_bits: sum over every rounded value, the input included, of its word length.
-        bit_operations: sum over multiplications of weight bits times input bits.
+        bit_operations: sum over multiplications of the bits of both factors, weights and inputs or two inputs.
     """
 
     weight_bits: int
@@ -51,11 +53,20 @@ def cost_of(quantized: QuantizedNetwork) -> Cost:
         weight += op.kernel.size // op.kernel.shape[-1] * codes.channel_bits
         bias += op.bias.size * codes.bias_format.word_length
         products = size_of(network.shapes[node.name]) * op.multiplications
-        lengths = {name: quantized.formats[name].word_length for name in sources_of(network, node.name)}
-        read = sum(share * lengths[name] for name, share in sources_of(network, node.name).items())
+        read = _bits_read(quantized, node.name)
         operations += round(products * codes.channel_bits * read / op.kernel.shape[-1])
+    for node in network.nodes:
+        if isinstance(node.op, Multiply):
+            bits = (_bits_read(quantized, node.name, number) for number in range(2))
+            operations += round(size_of(network.shapes[node.name]) * math.prod(bits))
     activation = sum(size_of(network.shapes[name]) * output.word_length for name, output in quantized.formats.items())
     return Cost(weight, bias, activation, operations)
+
+
+def _bits_read(quantized: QuantizedNetwork, node: str, number: int = 0) -> float:
+    """The mean word length of what a node that multiplies reads at one of its inputs."""
+    sources = sources_of(quantized.network, node, number)
+    return sum(share * quantized.formats[name].word_length for name, share in sources.items())
 
 
 @dataclass(frozen=True)

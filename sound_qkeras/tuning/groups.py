@@ -63,9 +63,9 @@ def groups_of(network: Network, *, round_output: bool = False) -> tuple[Group, .
     return tuple(groups)
 
 
-def sources_of(network: Network, node: str) -> dict[str, float]:
-    """The rounding points that feed an affine node, with their share of what it reads."""
-    found = network.sources(network.by_name[node].inputs[0])
+def sources_of(network: Network, node: str, number: int = 0) -> dict[str, float]:
+    """The rounding points that feed an input of a node that multiplies, with their share of what it reads there."""
+    found = network.sources(network.by_name[node].inputs[number])
     sizes = [size_of(network.shapes[name]) for name in found]
     return {name: size / sum(sizes) for name, size in zip(found, sizes, strict=True)}
 

@@ -12,6 +12,7 @@ from sound_qkeras.fixed_point import MAX_WORD_LENGTH, Codes, Format, from_codes,
 from sound_qkeras.interval import Interval
 from sound_qkeras.network import Network, Node, QuantizedNetwork
 from sound_qkeras.network.ops import AffineCodes, AffinePair, Dense, Input, Relu, Reshape
+from tests.graphs import random_graph
 
 Box = tuple[np.ndarray, np.ndarray]
 Claimed = tuple[QuantizedNetwork, Box]
@@ -50,7 +51,9 @@ def draw_channels(draw: DrawFn, codes: AffineCodes) -> AffineCodes:
         narrow = Format.for_codes(int(column.min()), int(column.max()), codes.kernel_format.fractional_bits - shift)
         spare = int(rng.integers(0, 3))
         formats.append(Format(narrow.word_length + spare, narrow.integer_bits + spare, narrow.signed))
-    return replace(codes, kernel=kernel, channel_formats=tuple(formats))
+    before = codes.kernel_format  # negative codes were shifted downward, at times out of it
+    held = Format.for_codes(min(int(kernel.min()), before.min_code), before.max_code, before.fractional_bits)
+    return replace(codes, kernel=kernel, kernel_format=held, channel_formats=tuple(formats))
 
 
 def draw_box(draw: DrawFn, shape: tuple[int, ...]) -> tuple[Format, Box]:
@@ -86,7 +89,18 @@ def draw_nodes(draw: DrawFn) -> list[Node]:
 @st.composite
 def networks(draw: DrawFn, widest: int = 200, *, saturate: bool = True) -> Claimed:
     """A network and its box, with accumulators of at most `widest` bits; some of its formats may be too narrow."""
-    network = Network(tuple(draw_nodes(draw)))
+    return draw_twin(draw, Network(tuple(draw_nodes(draw))), widest, saturate=saturate)
+
+
+@st.composite
+def graphs(draw: DrawFn, widest: int = 200) -> Claimed:
+    """The same for a network with sums, products, concatenations, pooling and moves."""
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    return draw_twin(draw, random_graph(rng, draw(st.integers(2, 5))), widest)
+
+
+def draw_twin(draw: DrawFn, network: Network, widest: int, *, saturate: bool = True) -> Claimed:
+    """Integers and formats for a network, and the box they are made for."""
     formats, accumulators, parameters = {}, {}, {}
     saturating: set[str] = set()
     formats[network.nodes[0].name], ranges = draw_box(draw, network.input_shape)
@@ -95,14 +109,14 @@ def networks(draw: DrawFn, widest: int = 200, *, saturate: bool = True) -> Claim
     no_pair: Any = None
     fractions = {network.nodes[0].name: entry.fractional_bits}
     for node in network.nodes[1:]:
-        source, pair, bits = facts[node.inputs[0]], no_pair, fractions[node.inputs[0]]
+        pair, read = no_pair, [fractions[name] for name in node.inputs]
         if isinstance(node.op, Dense):
             kernel, bias = draw_codes(draw, node.op.kernel.shape), draw_codes(draw, node.op.bias.shape)
             parameters[node.name] = draw_channels(draw, AffineCodes(*kernel, *bias))
             pair = AffinePair(node.op, parameters[node.name])
-        exact = node.op.fixed_interval(pair, source)
-        bits = node.op.fractional_bits(pair, bits)
-        if isinstance(node.op, Dense):
+        exact = node.op.fixed_interval(pair, *(facts[name] for name in node.inputs))
+        bits = node.op.fractional_bits(pair, *read)
+        if node.op.accumulates:
             accumulators[node.name] = format_of(exact, bits)
             assume(accumulators[node.name].word_length <= widest)
         if node.name in network.rounding_points or draw(st.integers(0, 5)) == 0:

@@ -227,3 +227,18 @@ def test_static_checkers_are_content(tmp_path, style, target):
     for command in commands:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("style", BOTH)
+@pytest.mark.parametrize("saturating", [(), ("y",)])
+def test_a_narrow_result_of_a_wide_alignment(tmp_path, style, saturating):
+    """Products that are shifted by 40 bits, and zero inside the box: the sum is wide, what it ends as is not."""
+    network = Network((Node("x", Input((1,)), (), "x"), Node("y", Dense(np.ones((1, 2)), np.zeros(2)), ("x",), "y")))
+    codes = AffineCodes(np.array([[1, 1]]), Format(2, 21, True), np.array([500, -300]), Format(10, -11, True))
+    formats = {"x": Format(2, 1, True), "y": Format(4 if saturating else 6, -12 if saturating else -10, True)}
+    quantized = QuantizedNetwork(
+        network, {"y": codes}, formats, {"y": Format(10, -11, True)}, saturating=frozenset(saturating)
+    )
+    box = (np.zeros(1), np.zeros(1))
+    folder = export_hls(quantized, tmp_path / "net", box=box, style=style, target="c")
+    assert compile_and_run(folder, flags=["-Werror"]).passed

@@ -10,7 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sound_qkeras.errors import InputError
-from sound_qkeras.hls.cost import bram_blocks, csd_digits, estimate
+from sound_qkeras.hls.cost import bram_blocks, csd_digits, dsp_slices, estimate
+from sound_qkeras.network import Network, Node
+from sound_qkeras.network.ops import Add, Input, MaxPool, Multiply, Relu, Scale, Upsample
+from sound_qkeras.tuning.costs import cost_of
+from tests.graphs import random_graph, random_twin
+from tests.networks import nearest, with_parameters
 
 from .networks import channelled, dense, steering
 
@@ -87,3 +92,43 @@ def test_large_layers_are_quick_and_need_block_memory():
     assert cost.total("weights") == 501_500
     assert cost.total("bram") >= cost.total("memory_bits") // 18432
     assert bram_blocks(500_500, 8) == 245
+
+
+def test_operations_without_weights_are_counted():
+    """A product, a sum of three, and pooling whose windows overhang, with every number written down."""
+    nodes = [
+        Node("x", Input((3, 3, 2)), (), "x"),
+        Node("s", Scale(np.ones(2), np.zeros(2)), ("x",), "s"),
+        Node("r", Relu(), ("s",), "r"),
+        Node("m", Multiply(), ("r", "x"), "m"),
+        Node("a", Add((False, True, False)), ("m", "x", "m"), "a"),
+        Node("p", MaxPool((2, 2), (2, 2), "same"), ("a",), "p"),
+        Node("u", Upsample((1, 2, 1)), ("p",), "u"),
+    ]
+    network = Network(tuple(nodes))
+    parameters = {"s": nearest(network.by_name["s"].op, 2, 2)}
+    box = np.full((3, 3, 2), -1.0), np.full((3, 3, 2), 1.0)
+    quantized = with_parameters(network, box, parameters, {"x": 5, "r": 3})
+    x, r = (quantized.formats[name].word_length for name in "xr")
+    total = quantized.accumulators["a"].word_length
+    *_, m, a, p, u = estimate(quantized, reuse_factor=4).layers
+    assert (m.products, m.multiplier_bits, m.sum_adders) == (18, 18 * x * r, 18 * (min(x, r) - 1))
+    assert m.adder_bits == m.sum_adders * max(x, r)
+    assert (m.dsp, a.sum_adders, a.adder_bits) == (
+        5 * dsp_slices(*(quantized.formats[n] for n in "xr")),
+        36,
+        36 * total,
+    )
+    # Four windows hold 4, 2, 2 and 1 of the 9 places.
+    assert (p.sum_adders, p.adder_bits) == (2 * (3 + 1 + 1), 2 * 5 * total)
+    assert (u.sum_adders, u.adder_bits, u.products) == (0, 0, 0)
+    kernel = parameters["s"].kernel_format.word_length
+    assert cost_of(quantized).bit_operations == 18 * (kernel * x + x * r)
+    assert estimate(replace(quantized, accumulators={})).layers[4].adder_bits >= 36 * total
+
+
+def test_every_random_graph_has_a_cost():
+    for seed in range(8):
+        rng = np.random.default_rng(seed)
+        quantized, _ = random_twin(rng, random_graph(rng, 5))
+        assert estimate(quantized).total("adder_bits") > 0

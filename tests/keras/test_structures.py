@@ -160,3 +160,27 @@ def test_ports_that_are_not_what_they_say_are_refused():
             replace(network, inputs=inputs)
     with pytest.raises(ModelError):
         replace(network, outputs=network.outputs[::-1])
+
+
+PUBLISHED = ("fc_autoencoder_toycar", "jets_mlp_bn_hls4ml", "jets_mlp_nrp", "mnist_convnet_maxpool", "resnet8_cifar10")
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_models_in_float64(shared_nets, name):
+    """Keras computes in float64 too, so that only what was read wrongly could differ."""
+    model = keras.models.load_model(shared_nets / "keras" / f"{name}.h5", compile=False)
+    network, rng = read_model(model), np.random.default_rng(0)
+    with float64():
+        wide = keras.models.model_from_json(model.to_json().replace("float32", "float64"))
+        wide.set_weights(model.get_weights())
+        last = wide.layers[-1]
+        if network.head:
+            last.activation = keras.activations.linear
+            weights = wide.get_weights()
+            wide = keras.models.clone_model(wide)
+            wide.set_weights(weights)
+        for largest in (1.0, 60.0):
+            x = rng.uniform(-largest, largest, (20, *network.input_shape))
+            expected = wide.predict(x, verbose=0)
+            assert expected.dtype == np.float64
+            assert np.allclose(network.evaluate(x), expected, rtol=1e-9, atol=1e-9 * np.abs(expected).max())

@@ -6,12 +6,17 @@ from sound_qkeras.errors import UnsupportedLayerError
 from sound_qkeras.hls.writers.affine import AveragePoolWriter, ConvWriter, DenseWriter, ScaleWriter
 from sound_qkeras.hls.writers.base import Constant, OpWriter
 from sound_qkeras.hls.writers.elementwise import ReluWriter, ReshapeWriter
+from sound_qkeras.hls.writers.merges import AddWriter, ConcatenateWriter, MultiplyWriter
+from sound_qkeras.hls.writers.moves import CropWriter, PadWriter, PermuteWriter, UpsampleWriter
+from sound_qkeras.hls.writers.pooling import MaxPoolWriter
 from sound_qkeras.hls.writers.units import ClipWriter, LeakyWriter, TableWriter
 from sound_qkeras.network import Node
 
 _AFFINE: tuple[OpWriter, ...] = (DenseWriter(), ConvWriter(), AveragePoolWriter(), ScaleWriter())
 _UNITS: tuple[OpWriter, ...] = (ReluWriter(), ClipWriter(), LeakyWriter(), TableWriter())
-WRITERS: dict[str, OpWriter] = {writer.kind: writer for writer in (*_AFFINE, *_UNITS, ReshapeWriter())}
+_MOVES: tuple[OpWriter, ...] = (ReshapeWriter(), PermuteWriter(), CropWriter(), PadWriter(), UpsampleWriter())
+_MERGES: tuple[OpWriter, ...] = (AddWriter(), MultiplyWriter(), ConcatenateWriter(), MaxPoolWriter())
+WRITERS: dict[str, OpWriter] = {writer.kind: writer for writer in (*_AFFINE, *_UNITS, *_MOVES, *_MERGES)}
 
 
 def writer_for(node: Node) -> OpWriter:

@@ -18,10 +18,11 @@ from sound_qkeras.fixed_point import Codes, Format
 from sound_qkeras.hls.adders import AdderGraph, Term, constant, wire_of
 from sound_qkeras.hls.options import Options
 from sound_qkeras.hls.tensors import Layer, Shape, Tensor
-from sound_qkeras.hls.writers.base import Constant, OpWriter
+from sound_qkeras.hls.writers.base import Constant, OpWriter, accumulator_of
 from sound_qkeras.network import Node, QuantizedNetwork
 from sound_qkeras.network.graph import size_of
 from sound_qkeras.network.ops import Affine, AffineCodes, Conv, Scale
+from sound_qkeras.network.ops.window import Window
 
 # Entries of a matrix that straight code is still made of.
 MOST_ENTRIES = 1 << 20
@@ -92,16 +93,21 @@ class Plane:
 
     @classmethod
     def of(cls, op: Any, shape: Shape) -> Plane:
-        """The loops of an operation on inputs of a shape.
-
-        Raises:
-            InputError: it has more than two spatial axes.
-        """
+        """The loops of an affine operation on inputs of a shape; errors are those of `of_window`."""
         if isinstance(op, Scale):
             return cls.of_positions(size_of(shape) // op.kernel.size, op.kernel.size, op.kernel.size)
         window = getattr(op, "window", None)
         if window is None:
             return cls.of_positions(size_of(shape[:-1]), shape[-1], 1)
+        return cls.of_window(window, shape[-1], op.groups if isinstance(op, Conv) else shape[-1])
+
+    @classmethod
+    def of_window(cls, window: Window, channels: int, groups: int) -> Plane:
+        """The loops over all places of a window.
+
+        Raises:
+            InputError: it has more than two spatial axes.
+        """
         if len(window.sizes) > 2:
             raise InputError(f"loops over {len(window.sizes)} spatial axes are not written; accepted: one or two")
 
@@ -116,8 +122,8 @@ class Plane:
             pair(window.dilation),
             pair(tuple(before for before, _ in window.padding), 0),
             any(map(sum, window.padding)),
-            shape[-1],
-            op.groups if isinstance(op, Conv) else shape[-1],
+            channels,
+            groups,
         )
 
     @classmethod
@@ -190,20 +196,6 @@ def _alignment(layer: Layer) -> Alignment:
     return Alignment.of(codes_of(layer), bits, layer.output.exact.fractional_bits)
 
 
-def accumulator_of(quantized: QuantizedNetwork, node: Node) -> Format:
-    """The format of an affine node's exact sum.
-
-    Raises:
-        InputError: none was proved.
-    """
-    if node.name not in quantized.accumulators:
-        raise InputError(
-            f"layer '{node.layer}' ({node.op.kind}) has no accumulator format: its proved range decides how wide the "
-            "exported sum is; export a network whose ranges were proved"
-        )
-    return quantized.accumulators[node.name]
-
-
 def adder_layer(layer: Layer, codes: AffineCodes, align: Alignment) -> dict[str, Any]:
     """The adders of a layer, and the text of each output's sum modulo the accumulator's width."""
     graph = AdderGraph(f"{layer.identifier}_s", layer.output.exact.word_length)
@@ -221,6 +213,7 @@ class AffineWriter(OpWriter):
     """`y = A(kernel) x + bias`."""
 
     sums: ClassVar[bool] = True
+    weighted: ClassVar[bool] = True
 
     def exact_format(self, quantized: QuantizedNetwork, node: Node, *inputs: Tensor) -> Format:
         """The accumulator, as wide as its proved final range."""
@@ -263,7 +256,7 @@ class AffineWriter(OpWriter):
             "own_formats": codes.channel_formats,
             "kernel_format": stored_format(codes),
             "bias_format": codes.bias_format,
-            "sum_bits": 32 if self.needed_bits(layer) <= 32 else 64,
+            "sum_bits": self.sum_bits(layer),
             "nonzero": int(np.count_nonzero(codes.kernel)),
             "weights": codes.kernel.size,
             **self.bounds(layer, options),

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from sound_qkeras.errors import InputError
 from sound_qkeras.fixed_point import Codes, Format
 from sound_qkeras.hls.options import Options
 from sound_qkeras.hls.tensors import Layer, Tensor
@@ -30,6 +31,20 @@ class Constant:
     what: str
 
 
+def accumulator_of(quantized: QuantizedNetwork, node: Node) -> Format:
+    """The format of a node's exact sum or product.
+
+    Raises:
+        InputError: none was proved.
+    """
+    if node.name not in quantized.accumulators:
+        raise InputError(
+            f"layer '{node.layer}' ({node.op.kind}) has no accumulator format: its proved range decides how wide the "
+            "exported sum is; export a network whose ranges were proved"
+        )
+    return quantized.accumulators[node.name]
+
+
 class OpWriter(ABC):
     """The code of one kind of operation.
 
@@ -39,8 +54,12 @@ class OpWriter(ABC):
     kind: ClassVar[str]
     # Without a rounding of its own, the result is its input under another name and needs no code.
     alias: ClassVar[bool] = False
-    # It adds products in an accumulator; its context names `kernel_format`, `bias_format`, `align` and `sum_bits`.
+    # It has an accumulator; its context names `sum_bits`, the bits the C target adds up in.
     sums: ClassVar[bool] = False
+    # What it adds up are products with weights; its context names `kernel_format`, `bias_format` and `align`.
+    weighted: ClassVar[bool] = False
+    # There is a Verilog template.
+    verilog: ClassVar[bool] = True
 
     @abstractmethod
     def exact_format(self, quantized: QuantizedNetwork, node: Node, *inputs: Tensor) -> Format:
@@ -61,6 +80,10 @@ class OpWriter(ABC):
     def needed_bits(self, layer: Layer) -> int:
         """Bits of a signed integer that holds the exact results."""
         return layer.output.exact.word_length + (not layer.output.exact.signed)
+
+    def sum_bits(self, layer: Layer) -> int:
+        """Bits of the unsigned integer the C target adds up in."""
+        return 32 if self.needed_bits(layer) <= 32 else 64
 
     def statements(self, layer: Layer) -> int:
         """Lines of unrolled code that grow with the number of weights."""

@@ -7,7 +7,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from sound_qkeras.errors import UnsupportedLayerError
 from sound_qkeras.fixed_point import Format
 from sound_qkeras.hls.options import Options
 from sound_qkeras.hls.tensors import Layer, Tensor
@@ -51,6 +50,7 @@ class LeakyWriter(OpWriter):
     """`x` above zero, the slope times `x` below, then the node's rounding where it has one."""
 
     kind: ClassVar[str] = "leaky"
+    verilog: ClassVar[bool] = False
 
     def exact_format(self, quantized: QuantizedNetwork, node: Node, *inputs: Tensor) -> Format:
         """The accumulator's, whose range is proved."""
@@ -68,7 +68,6 @@ class LeakyWriter(OpWriter):
 
     def context(self, layer: Layer, options: Options) -> Mapping[str, Any]:
         """Fractional bits of the slopes."""
-        _not_in_verilog(layer, options)
         return {"shift": self._slopes(layer).bits, "sum_width": self.needed_bits(layer)}
 
     def needed_bits(self, layer: Layer) -> int:
@@ -82,6 +81,7 @@ class TableWriter(OpWriter):
     """A table: look-up, or a straight line between two entries and the node's rounding."""
 
     kind: ClassVar[str] = "table"
+    verilog: ClassVar[bool] = False
 
     def exact_format(self, quantized: QuantizedNetwork, node: Node, *inputs: Tensor) -> Format:
         """What the entries are codes of, and a code within a piece."""
@@ -103,7 +103,6 @@ class TableWriter(OpWriter):
 
     def context(self, layer: Layer, options: Options) -> Mapping[str, Any]:
         """Where codes start, and the bits of a code within a piece."""
-        _not_in_verilog(layer, options)
         pair = self._pair(layer)
         return {
             "lowest": pair.source.min_code,
@@ -116,13 +115,3 @@ class TableWriter(OpWriter):
     def needed_bits(self, layer: Layer) -> int:
         """Bits of results before rounding, and of offsets of codes."""
         return max(super().needed_bits(layer) + 1, self._pair(layer).source.word_length + 2)
-
-
-def _not_in_verilog(layer: Layer, options: Options) -> None:
-    if options.target == "verilog":
-        raise UnsupportedLayerError(
-            layer.node.layer or layer.node.name,
-            f"operation '{layer.node.op.kind}' for target 'verilog'",
-            "dense, relu, clip and reshape there; everything with target='hls' or 'c'",
-            "export it as HLS C++ or C, or the part of the network before it",
-        )

@@ -53,26 +53,32 @@ class MaxPool(Op):
         if self.padding not in PADDINGS:
             raise ModelError(f"max_pool has the padding {self.padding!r}, accepted: {PADDINGS}")
         (shape,) = one_tensor(self.kind, input_shapes, len(self.pool_size) + 1)
-        return (*self._window(shape[:-1]).output_sizes, shape[-1])
+        return (*self.window_on(shape[:-1]).output_sizes, shape[-1])
 
-    def _window(self, sizes: Shape) -> Window:
+    def window_on(self, sizes: Shape) -> Window:
+        """The windows over an input of these sizes."""
         ones = (1,) * len(self.pool_size)
         padding = ((0, 0),) * len(self.pool_size)
         if self.padding == "same":
             padding = same_padding(sizes, self.pool_size, self.strides, ones)
         return Window(sizes, self.pool_size, self.strides, ones, padding)
 
+    def comparisons(self, shape: Shape) -> int:
+        """Comparisons of two values for one input of a shape: one less than the values inside each window."""
+        views = self._views(np.ones((1, *shape[:-1], 1)), 0.0)
+        return int(sum(view.sum() for view in views) - views[0].size) * shape[-1]
+
     def _views(self, x: Array, fill: Any) -> list[Array]:
         """For each place in the window, the values all windows have there; `fill` outside the tensor."""
         lead = x.ndim - len(self.pool_size) - 1
-        window = self._window(x.shape[lead:-1])
+        window = self.window_on(x.shape[lead:-1])
         if any(map(any, window.padding)):
             x = np.pad(x, [(0, 0)] * lead + [*window.padding, (0, 0)], constant_values=fill)
         return [x[(slice(None),) * lead + where] for _, where in window.positions()]
 
     def _scattered(self, parts: Sequence[Reals], lead: int, shape: Shape) -> Reals:
         """The transposed of `_views`: coefficients at each place of all windows, added up where they belong."""
-        window = self._window(shape[:-1])
+        window = self.window_on(shape[:-1])
         total = np.zeros((*parts[0].shape[:lead], *window.padded_sizes, shape[-1]))
         for part, (_, where) in zip(parts, window.positions(), strict=True):
             total[(slice(None),) * lead + where] += part
