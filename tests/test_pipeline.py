@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 
 import sound_qkeras as sq
-from sound_qkeras import pipeline
 from sound_qkeras.errors import InfeasibleError, SolverError, SoundQKerasError
 from sound_qkeras.network import Network, Node
 from sound_qkeras.network.ops import Dense, Input
 from sound_qkeras.tuning import milp, proving
 from sound_qkeras.tuning.groups import Group
+from sound_qkeras.verify import observe
 from sound_qkeras.verify.checker import check
 from sound_qkeras.verify.exact import exact_bound, exact_error
 from tests.networks import random_network, samples
@@ -27,8 +27,8 @@ pytestmark = [pytest.mark.solver, pytest.mark.slow]
 @pytest.fixture(autouse=True)
 def quick_search(monkeypatch):
     """The search for the worst error is tested elsewhere; here it may be short."""
-    found = pipeline.falsify
-    monkeypatch.setattr(pipeline, "falsify", lambda *args, **kwargs: found(*args, evaluations=1500, **kwargs))
+    found = observe.falsify
+    monkeypatch.setattr(observe, "falsify", lambda *args, **kwargs: found(*args, evaluations=1500, **kwargs))
 
 
 def network(seed: int, sizes: tuple[int, ...] = (3, 6, 2), linear: tuple[int, ...] = ()) -> Network:
