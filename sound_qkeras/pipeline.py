@@ -44,7 +44,7 @@ MANY_PARAMETERS = 200_000
 MOST_GUIDES = 128
 # Inputs at which hidden units are given their scales.
 SCALING_SAMPLES = 256
-FEWEST_SAMPLES = 6
+FEWEST_SAMPLES = 9
 
 
 def quantize(

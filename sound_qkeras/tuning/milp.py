@@ -27,6 +27,8 @@ from sound_qkeras.tuning.groups import Group
 
 # Rows violated by less than this relative amount are not worth another solve: the verifier has the last word.
 ROW_TOLERANCE = 1e-6
+# Rows that a model begins with; others follow when they are violated.
+FIRST_ROWS = 16
 
 
 @dataclass(frozen=True)
@@ -115,7 +117,8 @@ def solve(
         return None
     model = _model(kept, joints)
     solution: Solution | None = None
-    pending = [int(np.argmax(sum(found.errors.max(axis=0) for found in kept.values())))]
+    largest = np.asarray(sum(found.errors.max(axis=0) for found in kept.values()))
+    pending = [int(row) for row in np.argsort(-largest, kind="stable")[:FIRST_ROWS]]
     for _ in range(50):
         for row in pending:
             _add_row(model, kept, row, tolerance)

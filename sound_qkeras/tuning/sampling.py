@@ -25,7 +25,7 @@ from sound_qkeras.tuning.effort import Effort
 from sound_qkeras.tuning.feedback import FeedbackRounding
 from sound_qkeras.tuning.groups import Group
 from sound_qkeras.tuning.judge import Alone, Judge, Rounding
-from sound_qkeras.tuning.sample_errors import SampleErrors
+from sound_qkeras.tuning.sample_errors import SampleErrors, tolerance_factor
 from sound_qkeras.verify.propagation import propagate
 from sound_qkeras.verify.split_tree import SplitTree
 
@@ -108,7 +108,8 @@ class SamplingJudge(Judge[SampleErrors]):
         parts = [narrowed.simulate_all(tile, exact=False)[name] for tile in self.network.tiles(self.guides)]
         codes = np.concatenate([part.reshape(len(part), -1) for part in parts])
         error = from_codes(codes, narrowed.fractional_bits[name]) - self.reference
-        return SampleErrors(np.max(np.abs(error) / self.eps, axis=1), self.coverage)
+        relative = np.max(np.abs(error) / self.eps, axis=1)
+        return SampleErrors(relative, self.coverage, tolerance_factor(len(relative), self.coverage))
 
     def _clipped(self, quantized: QuantizedNetwork) -> QuantizedNetwork:
         if not self.saturate:

@@ -142,7 +142,7 @@ def test_the_stated_confidence_holds():
 
 
 def test_too_few_samples_are_refused():
-    with pytest.raises(InputError, match="at least 6"):
+    with pytest.raises(InputError, match="at least 9"):
         sq.quantize(network(0), EPS, (-4.0, 4.0), samples=SAMPLES[:5], tier="statistical", effort="fast")
 
 
