@@ -40,11 +40,11 @@ Progress = Callable[[str, float], None]
 
 # Below this, matrix products are so small that a second BLAS thread costs far more than it brings (10x was measured).
 MANY_PARAMETERS = 200_000
-# A third of the samples guides the choice of formats in the statistical tier, at most so many.
-MOST_GUIDES = 128
+# Half of the samples guide the choice of formats in the statistical tier, at most so many.
+MOST_GUIDES = 256
 # Inputs at which hidden units are given their scales.
 SCALING_SAMPLES = 256
-FEWEST_SAMPLES = 9
+FEWEST_SAMPLES = 12
 
 
 def quantize(
@@ -101,7 +101,7 @@ def quantize(
             one format for a kernel, gets the same values in the one that holds them all.
         tier: "sound": proved for every input in the box. "local": proved for every input within `radius` of the `samples`.
             "statistical": the share of inputs drawn like the `samples` that violate `eps` is below a limit, with the given
-            `confidence`; a third of the samples guides the choice of formats, the limit comes from the others alone.
+            `confidence`; half of the samples guide the choice of formats, the limit comes from the others alone.
         samples: inputs in the box, shape `(n, *input_shape)`, for those tiers and for classifiers.
         labels: the samples' classes, for the accuracies of a classifier.
         radius: of the tier "local", in units of the input.
@@ -207,7 +207,7 @@ def _divide(samples: Reals | None, options: Options, seed: int) -> tuple[Reals |
     if len(samples) < FEWEST_SAMPLES:
         raise InputError(f"tier 'statistical' has {len(samples)} samples; accepted: at least {FEWEST_SAMPLES}")
     order = np.random.default_rng(seed).permutation(len(samples))
-    count = min(MOST_GUIDES, len(samples) // 3)
+    count = min(MOST_GUIDES, len(samples) // 2)
     return samples[order[:count]], samples[order[count:]]
 
 
@@ -227,7 +227,13 @@ def _tune(
     network = rewrite.apply(trained)
     judge = _judge(network, region, tolerance, guides, options)
     space = Space(
-        network, judge.ranges, options.goal, options.word_lengths, tolerance, round_output=options.round_output
+        network,
+        judge.ranges,
+        options.goal,
+        options.word_lengths,
+        tolerance,
+        range_of=judge.range_of,
+        round_output=options.round_output,
     )
     search = Search(space, judge, tolerance, budget, options.solver, report, per_channel=options.per_channel)
     outcome = search.run()

@@ -221,7 +221,7 @@ def test_the_answer_of_the_solver_is_close_to_the_optimum_of_its_model(cost):
     found = result.optimality
     assert found is not None
     assert 0.0 < found.lower_bound <= found.cost
-    assert found.claimed_gap <= 2e-4
+    assert found.claimed_gap <= 2e-3
     assert found.gap < 0.1
     assert f"MILP within {found.gap:.2%} of its model's optimum" in result.summary()
 

@@ -49,6 +49,11 @@ class Judge(ABC, Generic[E]):
     ranges: Mapping[str, Interval]
     centers: Mapping[str, Reals]
 
+    def range_of(self, name: str, bits: int) -> tuple[float, float]:
+        """What a format of a node's results with so many fractional bits is to hold."""
+        found = self.ranges[name]
+        return float(found.lower.min()), float(found.upper.max())
+
     @abstractmethod
     def rounding(self, effort: Effort) -> Rounding:
         """How weights are best rounded for this judge."""

@@ -92,7 +92,7 @@ def solve(
     *,
     solver: str = "highs",
     seconds: float = 10.0,
-    gap: float = 1e-4,
+    gap: float = 1e-3,
 ) -> Solution | None:
     """Choose one candidate per group at least cost; rows are added only when violated.
 

@@ -9,7 +9,6 @@ import numpy as np
 
 from sound_qkeras.interval import Reals
 
-TINIEST = 1e-30
 # Confidence of the tolerance limit, and the largest share it is for.
 CONFIDENCE, MOST_COVERAGE = 0.9, 0.999
 
@@ -37,7 +36,7 @@ class SampleErrors:
     Args:
         relative: the largest error over the tolerance of any output, for each sample.
         coverage: share of the samples that is to meet the tolerance.
-        deviations: the errors of other samples are taken to reach so many standard deviations beyond the mean, in logarithms.
+        deviations: the errors of other samples are taken to reach so many standard deviations beyond the mean.
     """
 
     relative: Reals
@@ -50,8 +49,7 @@ class SampleErrors:
         largest = float(np.sort(self.relative)[::-1][self.spare])
         if self.deviations is None:
             return largest
-        logs = np.log(np.maximum(self.relative, TINIEST))
-        return max(largest, float(np.exp(logs.mean() + self.deviations * logs.std(ddof=1))))
+        return max(largest, float(self.relative.mean() + self.deviations * self.relative.std(ddof=1)))
 
     @property
     def spare(self) -> int:

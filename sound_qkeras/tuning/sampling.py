@@ -15,6 +15,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from sound_qkeras.classification import outputs_of
 from sound_qkeras.fixed_point import from_codes, to_grid
 from sound_qkeras.interval import Interval, Reals
 from sound_qkeras.network.graph import Network, Node, size_of
@@ -35,6 +36,8 @@ MOST_OUTPUTS = 16
 GRADIENT_SAMPLES = 32
 # Numbers of the widest gradients that are in memory at a time.
 TILE_NUMBERS = 1 << 23
+# Mean square that saturation may add, as a share of that of the rounding beside it, and the most bits it may save.
+CLIPPING_SHARE, MOST_CLIPPED = 0.5, 4
 
 
 class SamplingJudge(Judge[SampleErrors]):
@@ -59,53 +62,54 @@ class SamplingJudge(Judge[SampleErrors]):
             network: the network.
             box: all inputs, shape `input_shape`.
             eps: tolerance per output, shape `(outputs,)`.
-            guides: samples that guide the choice, shape `(n, *input_shape)`.
+            guides: samples that guide the choice, shape `(n, *input_shape)`: half of them shape roundings and biases, and the
+                others judge, for on its own samples a rounding looks better than it is.
             coverage: share of them that is to meet the tolerance.
             saturate: let formats be as narrow as the samples allow, where the box asks for more.
             seed: of the random sums of outputs.
         """
-        self.network, self.box, self.eps, self.guides = network, box, eps, guides
+        self.network, self.box, self.eps = network, box, eps
+        self.shaping, self.judging = guides[::2], guides[1::2]
         self.coverage, self.saturate = coverage, saturate
         outputs = eps.size
         self.directions: Reals = np.eye(outputs) / eps
         if outputs > MOST_OUTPUTS:
             signs = np.random.default_rng(seed).choice([-1.0, 1.0], (MOST_OUTPUTS, outputs))
             self.directions = signs / (eps * np.sqrt(outputs))
-        self.reference: Reals = np.zeros((len(guides), outputs))
         self.centers, self.ranges = self._observe()
+        self.excess = self._excess() if saturate else {}
+        self.reference: Reals = outputs_of(network, self.judging)
 
     def _observe(self) -> tuple[dict[str, Reals], dict[str, Interval]]:
-        """Mean inputs of layers with weights, and ranges; the float network's results are kept."""
+        """Mean inputs of layers with weights, and ranges over all samples."""
         low: dict[str, float] = {}
         high: dict[str, float] = {}
         sums: dict[str, Reals] = {}
-        at = 0
-        for tile in self.network.tiles(self.guides):
-            values = self.network.evaluate_all(tile)
-            for name, value in values.items():
-                low[name] = min(low.get(name, np.inf), float(value.min()))
-                high[name] = max(high.get(name, -np.inf), float(value.max()))
-            for node, _ in self.network.affine():
-                sums[node.name] = sums.get(node.name, 0.0) + values[node.inputs[0]].sum(axis=0)
-            self.reference[at : at + len(tile)] = values[self.network.output.name].reshape(len(tile), -1)
-            at += len(tile)
+        for samples in (self.shaping, self.judging):
+            for tile in self.network.tiles(samples):
+                values = self.network.evaluate_all(tile)
+                for name, value in values.items():
+                    low[name] = min(low.get(name, np.inf), float(value.min()))
+                    high[name] = max(high.get(name, -np.inf), float(value.max()))
+                for node, _ in self.network.affine() if samples is self.shaping else ():
+                    sums[node.name] = sums.get(node.name, 0.0) + values[node.inputs[0]].sum(axis=0)
         ranges = {name: Interval(np.array(low[name]), np.array(high[name])) for name in low}
         if not self.saturate:
             found = propagate(self.network, self.box[None], substitute=False).facts
             ranges = {name: facts.value for name, facts in found.items()}
         first = self.network.nodes[0].name
         ranges[first] = Interval(np.array(self.box.lower.min()), np.array(self.box.upper.max()))
-        return {name: total / len(self.guides) for name, total in sums.items()}, ranges
+        return {name: total / len(self.shaping) for name, total in sums.items()}, ranges
 
     def rounding(self, effort: Effort) -> Rounding:
         """With error feedback on what the samples show every layer."""
-        return FeedbackRounding(self.network, self.guides, self.centers)
+        return FeedbackRounding(self.network, self.shaping, self.centers)
 
     def judge(self, quantized: QuantizedNetwork, deadline: float, start: SampleErrors | None = None) -> SampleErrors:
         """Run the integers on the samples."""
         narrowed = self._clipped(quantized)
         name = self.network.output.name
-        parts = [narrowed.simulate_all(tile, exact=False)[name] for tile in self.network.tiles(self.guides)]
+        parts = [narrowed.simulate_all(tile, exact=False)[name] for tile in self.network.tiles(self.judging)]
         codes = np.concatenate([part.reshape(len(part), -1) for part in parts])
         error = from_codes(codes, narrowed.fractional_bits[name]) - self.reference
         relative = np.max(np.abs(error) / self.eps, axis=1)
@@ -114,8 +118,31 @@ class SamplingJudge(Judge[SampleErrors]):
     def _clipped(self, quantized: QuantizedNetwork) -> QuantizedNetwork:
         if not self.saturate:
             return quantized
-        ends = {name: (float(found.lower.min()), float(found.upper.max())) for name, found in self.ranges.items()}
+        ends = {name: self.range_of(name, old.fractional_bits) for name, old in quantized.formats.items()}
         return clipped(quantized, ends)
+
+    def range_of(self, name: str, bits: int) -> tuple[float, float]:
+        """The range of the samples, without ends so rarely reached that cutting them off adds little to the rounding's noise."""
+        low, high = super().range_of(name, bits)
+        noise, step = 4.0**-bits / 12.0, 2.0**-bits
+        for limit, excess in self.excess.get(name, ()):
+            if excess > CLIPPING_SHARE * noise or limit < 4.0 * step:
+                break
+            low, high = max(low, -limit), min(high, limit - step)
+        return low, high
+
+    def _excess(self) -> dict[str, list[tuple[float, float]]]:
+        """For each rounding point, powers of two below the largest magnitude, and the mean square of what lies beyond."""
+        points = self.network.rounding_points[1:]
+        limits = {name: _limits(self.ranges[name].magnitude.max()) for name in points}
+        sums = {name: np.zeros(len(found)) for name, found in limits.items()}
+        for tile in self.network.tiles(self.shaping):
+            values = self.network.evaluate_all(tile)
+            for name in points:
+                size = np.abs(values[name])
+                beyond = (np.mean(np.maximum(size - limit, 0.0) ** 2) for limit in limits[name])
+                sums[name] += len(tile) / len(self.shaping) * np.fromiter(beyond, np.float64, len(limits[name]))
+        return {name: list(zip(found, sums[name].tolist(), strict=True)) for name, found in limits.items()}
 
     def contributions(
         self, evidence: SampleErrors, alone: Alone, groups: Iterable[Group | None]
@@ -128,7 +155,7 @@ class SamplingJudge(Judge[SampleErrors]):
             by_node.setdefault(group.node, []).append(group)
         rows = len(self.directions)
         found: dict[Group | None, Reals] = {group: np.zeros(rows) for group in [None, *wanted]}
-        samples = self.guides[:GRADIENT_SAMPLES]
+        samples = self.shaping[:GRADIENT_SAMPLES]
         widest = max(size_of(shape) for shape in self.network.shapes.values())
         count = max(1, TILE_NUMBERS // (widest * rows))
         for start in range(0, len(samples), count):
@@ -168,11 +195,18 @@ class SamplingJudge(Judge[SampleErrors]):
 
     def boxes(self, evidence: SampleErrors) -> Interval:
         """Some samples, as points."""
-        return Interval.point(self.guides[:GRADIENT_SAMPLES])
+        return Interval.point(self.shaping[:GRADIENT_SAMPLES])
 
     def tree(self, evidence: SampleErrors) -> SplitTree:
         """The box as it is."""
         return SplitTree()
+
+
+def _limits(largest: float) -> list[float]:
+    if largest == 0.0:
+        return []
+    top = int(np.frexp(largest)[1])
+    return [2.0 ** (top - k) for k in range(1, 1 + MOST_CLIPPED)]
 
 
 class _Change:

@@ -43,6 +43,12 @@ ACCUMULATOR_BITS = (53, 63, 120)
 LONGEST_WORD = 52
 # Fractional bits at which the search starts.
 FIRST_BITS = 14
+# Right-hand side tried first, relative to the tolerance; attempts within `NEARLY` of it are worth going on from.
+FIRST_TOLERANCE, NEARLY = 0.97, 1.5
+# Time limits of one solve.
+LEAST_SOLVER_SECONDS, MOST_SOLVER_SECONDS = 2.0, 10.0
+# So many times as often as the effort says, while nothing is accepted, a round solves.
+MOST_SOLVES = 2
 Report = Callable[[str, float], None]
 
 
@@ -107,8 +113,10 @@ class Search(Generic[E]):
         self.offsets: Mapping[str, Indices] = {}
         self.accumulator_bits = ACCUMULATOR_BITS[0]
         self.accepted: list[Attempt[E]] = []
+        self.accepted_bits: list[Bits] = []
         self.solved: list[Solved] = []
         self.closest = float("inf")
+        self.tolerance: float = FIRST_TOLERANCE
 
     def build(self, bits: Bits) -> QuantizedNetwork:
         """Integers for a choice of bits, in formats of provisional width."""
@@ -119,7 +127,8 @@ class Search(Generic[E]):
         found = self.try_out(bits, start)
         self.closest = min(self.closest, found.relative)
         if found.relative <= TARGET:
-            self.accepted.append(found)
+            self.accepted_bits.append(found.bits)
+            self.accepted = _undominated([*self.accepted, found])
         return found
 
     def try_out(self, bits: Bits, start: Attempt[E] | None = None) -> Attempt[E]:
@@ -164,7 +173,7 @@ class Search(Generic[E]):
             found = self._settled(coarsen_output(self, found, self.space.output), found)
         self.offsets = found.offsets
         final = self.judge.narrow(found.quantized, found.evidence)
-        answer = optimality(self.solved, [attempt.bits for attempt in self.accepted])
+        answer = optimality(self.solved, self.accepted_bits)
         return Outcome(final, self.judge.tree(found.evidence), self._error_budget(found), answer)
 
     def _settled(self, found: Attempt[E], fallback: Attempt[E] | None = None) -> Attempt[E]:
@@ -203,6 +212,7 @@ class Search(Generic[E]):
         current = self.start()
         tables = self.tables(current)
         for self.accumulator_bits in ACCUMULATOR_BITS:
+            self.tolerance = FIRST_TOLERANCE
             for number in range(self.effort.rounds):
                 tables = tables if number == 0 else self.tables(current)
                 found = self._sweep(tables, current, number)
@@ -217,17 +227,20 @@ class Search(Generic[E]):
 
     def _sweep(self, tables: dict[Group, Choices], current: Attempt[E], number: int) -> Attempt[E] | None:
         """Solve and judge for several right-hand sides; the best accepted attempt, or the closest, or None if none exists."""
-        tolerance = 0.97
+        tolerance: float = self.tolerance
         seen: list[Attempt[E]] = []
         low, high = 0.0, float("inf")
         joints = self.space.joints(self.accumulator_bits)
-        for step in range(self.effort.solves):
+        for step in range(MOST_SOLVES * self.effort.solves):
+            if step >= self.effort.solves and low > 0.0:
+                break  # more only while nothing was accepted
             self.report(
                 "solve and judge", (number * self.effort.solves + step) / (self.effort.rounds * self.effort.solves)
             )
             side = tolerance**self.judge.power
             try:
-                solution = solve(tables, joints, side, solver=self.solver)
+                left = max(LEAST_SOLVER_SECONDS, min(MOST_SOLVER_SECONDS, self.deadline - time.monotonic()))
+                solution = solve(tables, joints, side, solver=self.solver, seconds=left)
             except SolverError:
                 if self.best is None or not self.solved:
                     raise
@@ -247,9 +260,16 @@ class Search(Generic[E]):
                 tolerance = 0.5 * (low + high)
             if high - low < 0.04 * high or time.monotonic() > self.deadline:
                 break
+        self.tolerance = low or tolerance
         if not seen and self.best is None:
             return None
-        return self.best or min([*seen, current], key=lambda found: found.relative)
+        # The next tables are best measured near the answer, be it a little beyond the tolerance.
+        near = [found for found in seen if found.relative <= NEARLY]
+        return (
+            min(near, key=lambda found: found.cost, default=None)
+            or self.best
+            or min([*seen, current], key=lambda found: found.relative)
+        )
 
     def tables(self, base: Attempt[E]) -> dict[Group, Choices]:
         """Cost and error of every candidate, scaled to what each group is seen to add around `base`."""
@@ -306,3 +326,12 @@ class Search(Generic[E]):
             best_bound=bound,
             word_length=needed if needed <= LONGEST_WORD else None,
         )
+
+
+def _undominated(attempts: list[Attempt[E]]) -> list[Attempt[E]]:
+    """Those that no other one beats in cost and width of sums, the first of equal ones: large networks are not kept for long."""
+    kept: list[Attempt[E]] = []
+    for found in sorted(attempts, key=lambda attempt: attempt.cost):
+        if all(found.sum_bits < other.sum_bits for other in kept):
+            kept.append(found)
+    return kept

@@ -40,14 +40,25 @@ class Space:
         word_lengths: tuple[int, int],
         eps: Reals,
         *,
+        range_of: Callable[[str, int], tuple[float, float]] | None = None,
         round_output: bool = False,
     ) -> None:
         """Prepare groups and candidates.
+
+        Args:
+            network: the network.
+            ranges: the values every tensor may have, by node.
+            goal: what to minimise.
+            word_lengths: fewest and most bits of a word.
+            eps: tolerance per output.
+            range_of: what a node's format is to hold at so many fractional bits, if that is less than its range.
+            round_output: whether results are rounded.
 
         Raises:
             InfeasibleError: the output cannot be rounded within its tolerance in words of the allowed length.
         """
         self.network, self.ranges, self.goal, self.word_lengths = network, ranges, goal, word_lengths
+        self.range_of = range_of
         self.output = output_group(network) if round_output else None
         self.groups = groups_of(network, round_output=round_output)
         self.candidates = {group: self._candidates(group, float(eps.min())) for group in self.groups}
@@ -63,7 +74,10 @@ class Space:
 
     def word_length(self, group: Group, bits: int) -> int:
         """Bits of a group's values at so many fractional ones."""
-        return Format.for_range(*extent(self.network, group, self.ranges), bits).word_length
+        ends = extent(self.network, group, self.ranges)
+        if group.kind == "activation" and self.range_of is not None:
+            ends = self.range_of(group.node, bits)
+        return Format.for_range(*ends, bits).word_length
 
     def finest(self, group: Group) -> int:
         """Most fractional bits that any format of the group's values can have."""

@@ -104,12 +104,12 @@ def test_a_share_of_the_samples_may_be_left_out():
 def test_untouched_samples_alone_yield_the_limit(statistical):
     evidence = statistical.certificate.evidence
     assert isinstance(evidence, Statistical)
-    assert (evidence.guides, len(evidence.samples)) == (20, 40)
+    assert (evidence.guides, len(evidence.samples)) == (30, 30)
     exceeded = [max(map(abs, exact_error(statistical.quantized, x))) > Fraction(EPS) for x in evidence.samples]
     assert evidence.failures == sum(exceeded)
-    assert evidence.probability == upper_limit(sum(exceeded), 40, 0.99)
+    assert evidence.probability == upper_limit(sum(exceeded), 30, 0.99)
     text = statistical.summary()
-    assert f"{evidence.failures} of 40 untouched samples" in text
+    assert f"{evidence.failures} of 30 untouched samples" in text
 
 
 def test_error_limits_hold_the_exact_error(statistical):
@@ -142,8 +142,8 @@ def test_the_stated_confidence_holds():
 
 
 def test_too_few_samples_are_refused():
-    with pytest.raises(InputError, match="at least 9"):
-        sq.quantize(network(0), EPS, (-4.0, 4.0), samples=SAMPLES[:5], tier="statistical", effort="fast")
+    with pytest.raises(InputError, match="at least 12"):
+        sq.quantize(network(0), EPS, (-4.0, 4.0), samples=SAMPLES[:11], tier="statistical", effort="fast")
 
 
 def test_an_impossible_tolerance_says_what_was_reached():
