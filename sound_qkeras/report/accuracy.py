@@ -8,10 +8,9 @@ import numpy as np
 
 from sound_qkeras.decimals import at_least, at_most
 from sound_qkeras.interval import Reals, down
-from sound_qkeras.report.claim import DIGITS, rounded_up
+from sound_qkeras.report.claim import DIGITS, rounded_up, tolerance
 from sound_qkeras.report.coverage import MOST_ROWS
-from sound_qkeras.report.observed import FRAME
-from sound_qkeras.report.tables import Bar, Mark, Segment, Table, percent, share, table
+from sound_qkeras.report.tables import FRAME, Bar, Mark, Segment, Table, filled, percent, share, table
 from sound_qkeras.result import Result
 from sound_qkeras.verify.certificate import BudgetRow
 from sound_qkeras.verify.evidence import Statistical
@@ -40,15 +39,12 @@ def largest_table(result: Result) -> Table | None:
 
 def _budget(result: Result, budget: Iterable[BudgetRow]) -> tuple[str, list[tuple[str | Bar, ...]]]:
     eps = float(result.certificate.eps.max())
+    scale = max([1.0, *(row.bound / eps for row in result.certificate.error_budget)])
     rows: list[tuple[str | Bar, ...]] = [
-        (row.layer, row.kind, at_most(row.bound, DIGITS), percent(row.bound, eps), _alone(share(row.bound, eps)))
+        (row.layer, row.kind, at_most(row.bound, DIGITS), percent(row.bound, eps), filled(row.bound / eps, scale))
         for row in budget
     ]
     return "Layer:name, Rounded, Alone:number, Of eps:number, Drawn to eps:bar", rows
-
-
-def _alone(part: float) -> Bar:
-    return Bar((Segment(0.0, part, "inner"), FRAME))
 
 
 def errors_table(result: Result, found: Reals) -> Table:
@@ -62,25 +58,23 @@ def errors_table(result: Result, found: Reals) -> Table:
     eps, bounds = certificate.eps, certificate.output_bounds
     proved = not isinstance(certificate.evidence, Statistical)
     nearest = np.argsort(-(bounds if proved else found) / eps, kind="stable")[:MOST_OUTPUTS]
-    rows = [
-        _errors_row(k, (float(eps[k]), float(bounds[k]), float(found[k])), proved) for k in sorted(nearest.tolist())
-    ]
-    caption = f"Errors of the {len(rows)} outputs nearest their tolerance"
-    if len(rows) == eps.size:
-        caption = "Errors per output"
-    texts = ["Output:name", "Tolerance:number", "At the worst input:number", "Of the tolerance:number"]
+    scale = max(1.0, float(np.max(found / eps)))
+    rows: list[tuple[str | Bar, ...]] = []
+    for k in sorted(nearest.tolist()):
+        limit, error = float(eps[k]), float(found[k])
+        texts, bar = (at_least(error, DIGITS), percent(error, limit)), filled(error / limit, scale)
+        if proved:
+            bound = float(bounds[k])
+            texts = (rounded_up(bound, limit), at_least(error, DIGITS), percent(error, bound))
+            bar = Bar((Segment(0.0, share(bound, limit), "outer"), Segment(0.0, share(error, limit), "core"), FRAME))
+        rows.append((str(k), tolerance(limit), *texts, bar))
+    headings = ["Worst input:number", "Of the tolerance:number"]
     if proved:
-        texts[2:] = ["Proved bound:number", "At the worst input:number", "Of the bound:number"]
-    return table(caption, ", ".join([*texts, "Drawn to the tolerance:bar"]), rows)
-
-
-def _errors_row(k: int, numbers: tuple[float, float, float], proved: bool) -> tuple[str | Bar, ...]:
-    eps, bound, error = numbers
-    inner = Segment(0.0, share(error, eps), "inner")
-    if not proved:
-        return str(k), repr(eps), at_least(error, DIGITS), percent(error, eps), Bar((inner, FRAME))
-    texts = (str(k), repr(eps), rounded_up(bound, eps), at_least(error, DIGITS), percent(error, bound))
-    return (*texts, Bar((Segment(0.0, share(bound, eps), "outer"), inner, FRAME)))
+        headings = ["Proved bound:number", "Worst input:number", "Of the bound:number"]
+    all_of_them = len(rows) == eps.size
+    caption = "Errors per output" if all_of_them else f"Errors of the {len(rows)} outputs nearest their tolerance"
+    columns = ", ".join(["Output:name", "Tolerance:number", *headings, "Drawn to the tolerance:bar"])
+    return table(caption, columns, rows)
 
 
 def errors_at_worst(result: Result) -> tuple[Reals, bool]:
@@ -88,7 +82,8 @@ def errors_at_worst(result: Result) -> tuple[Reals, bool]:
     quantized, sample = result.quantized, result.observed_input
     if products_of(quantized.trained) > MOST_EXACT_PRODUCTS:
         return np.abs(errors(quantized, sample[None])[0]), False
-    return down(np.array([float(abs(error)) for error in exact_error(quantized, sample)])), True
+    found = down(np.array([float(abs(error)) for error in exact_error(quantized, sample)]))
+    return np.maximum(found, 0.0), True
 
 
 def worst_input_table(result: Result) -> Table | None:
@@ -99,4 +94,4 @@ def worst_input_table(result: Result) -> Table | None:
     lower, width = box.lower.reshape(-1), (box.upper - box.lower).reshape(-1)
     places = (Bar((FRAME,), (Mark(share(x - a, w), "line"),)) for x, a, w in zip(sample, lower, width, strict=True))
     rows = [(str(k), repr(float(x)), place) for (k, x), place in zip(enumerate(sample), places, strict=True)]
-    return table("The worst input found, exactly", "Input:name, Value:number, Place in the box:bar", rows)
+    return table("The worst input found, exactly", "Input:name, Value:number range, Place in the box:bar", rows)

@@ -64,10 +64,13 @@ def _local(result: Result, evidence: Local) -> Claim:
         f"coordinate, {_outputs(certificate)} of the fixed-point network differs from the trained network's by at most "
         f"{bound_text(certificate)} ({tolerance_text(certificate)}). For every input in the box, {_overflow(result)}."
     )
-    meaning = f"proved around {count(certified)} of {count(all_of_them)} samples; elsewhere in the box only that nothing overflows"
+    meaning = (
+        f"proved around {count(certified)} of {count(all_of_them)} samples; elsewhere in the box nothing is proved about the "
+        "error"
+    )
     tightness = (
-        f"{_searched(result)}. The search looked around the certified samples with the largest bounds only, so the largest "
-        "error near a certified sample lies between the two."
+        f"{_searched(result)}; it looked only around the certified samples with the largest bounds. The largest error near a "
+        "certified sample lies between the two."
     )
     facts = (
         ("Samples certified", f"{count(certified)} of {count(all_of_them)}"),
@@ -123,13 +126,19 @@ def tolerance_text(certificate: Certificate) -> str:
     """The tolerance that was asked for, as it was given."""
     eps = certificate.eps
     if np.all(eps == eps[0]):
-        return f"tolerance eps = {eps[0]}"
-    return f"tolerances eps from {eps.min()} to {eps.max()}, one per output"
+        return f"tolerance eps = {tolerance(eps[0])}"
+    return f"tolerances eps from {tolerance(eps.min())} to {tolerance(eps.max())}, one per output"
 
 
 def _short_tolerance(certificate: Certificate) -> str:
-    low, high = (at_most(float(end), DIGITS) for end in (certificate.eps.min(), certificate.eps.max()))
+    low, high = (tolerance(end) for end in (certificate.eps.min(), certificate.eps.max()))
     return low if low == high else f"{low} to {high}"
+
+
+def tolerance(eps: float) -> str:
+    """A tolerance as it was given or, where that is long, rounded up."""
+    exact, short = repr(float(eps)), at_most(eps, DIGITS)
+    return exact if len(exact) <= len(short) else short
 
 
 def bound_text(certificate: Certificate) -> str:

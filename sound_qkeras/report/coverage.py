@@ -56,7 +56,7 @@ def box_table(box: Interval) -> Table:
     """The box, one row per input or per run of inputs with the same interval; summarised where that is too long."""
     rows = list(_runs(box))
     if len(rows) <= MOST_ROWS:
-        return table("The box: exact ends", "Input:name, From:number, To:number", rows)
+        return table("The box: exact ends", "Input:name, From:number range, To:number range", rows)
     width = (box.upper - box.lower).reshape(-1)
     numbers = [
         ("Inputs", count(box.lower.size)),

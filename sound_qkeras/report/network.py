@@ -15,6 +15,8 @@ from sound_qkeras.report.tables import Table, count, shape, table
 from sound_qkeras.result import Result
 from sound_qkeras.verify.floating import FloatReport
 
+# Layers that are named in a sentence.
+MOST_NAMES = 24
 COSTS = ("products", "multiplier_bits", "constant_adders", "sum_adders", "adder_bits", "memory_bits", "bram", "dsp")
 FORMS = {
     "kept": "",
@@ -113,4 +115,6 @@ def inexact_layers(result: Result) -> Iterator[tuple[str, list[str]]]:
     """For each floating-point type that is not exact, the layers where it is not."""
     for name, report in (("float64", result.float64), ("float32", result.float32)):
         if not report.exact:
-            yield name, [layer.layer for layer in report.layers if not layer.exact]
+            found = [layer.layer for layer in report.layers if not layer.exact]
+            rest = [f"and {len(found) - MOST_NAMES} more"] if len(found) > MOST_NAMES else []
+            yield name, found[:MOST_NAMES] + rest

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from sound_qkeras.decimals import interval
+from sound_qkeras.decimals import at_least, at_most, interval
 from sound_qkeras.errors import VerificationError
 from sound_qkeras.fixed_point import Format, from_codes
 from sound_qkeras.interval import Reals
 from sound_qkeras.network.graph import Node, size_of
 from sound_qkeras.network.ops import Input
 from sound_qkeras.network.quantized import QuantizedNetwork
-from sound_qkeras.report.tables import Bar, Segment, Table, count, percent, share, table
+from sound_qkeras.report.tables import FRAME, Bar, Segment, Table, count, filled, percent, table
 from sound_qkeras.result import Result
 from sound_qkeras.verify.falsify import errors
 
@@ -52,9 +52,12 @@ def observe(result: Result) -> Observed:
     """
     quantized, evidence = result.quantized, result.certificate.evidence
     if evidence is None:
-        source, samples = "corners and random points of the box, and the worst input found", _drawn_inputs(result)
+        samples = _drawn_inputs(result)
+        source = f"{count(len(samples))} corners and random points of the box, the worst input found among them"
     else:
-        source, samples = f"of the certificate's {len(evidence.samples)} samples", evidence.samples[: _most(result)]
+        samples = evidence.samples[: _most(result)]
+        which = "all" if len(samples) == len(evidence.samples) else f"the first {count(len(samples))} of"
+        source = f"{which} {count(len(evidence.samples))} samples of the certificate"
     codes = quantized.simulate_all(samples)
     ranges: dict[str, tuple[float, float]] = {}
     beyond: dict[str, tuple[float, float]] = {}
@@ -108,11 +111,10 @@ def _drawn_inputs(result: Result) -> Reals:
 
 def spread_table(observed: Observed) -> Table:
     """How large the errors of the simulated inputs are."""
-    found = ((name, float(np.quantile(observed.errors, level, method="higher"))) for name, level in QUANTILES)
-    rows = [
-        (name, percent(error, 1.0), Bar((Segment(0.0, share(error, 1.0), "inner"), FRAME))) for name, error in found
-    ]
-    columns = "Inputs:name, Error at most (of eps):number, Drawn to the tolerance:bar"
+    found = [(name, float(np.quantile(observed.errors, level, method="higher"))) for name, level in QUANTILES]
+    scale = max(1.0, *(error for _, error in found))
+    rows = [(name, percent(error, 1.0), filled(error, scale)) for name, error in found]
+    columns = "Inputs:name, Of eps at most:number, Drawn to the tolerance:bar"
     return table(f"Errors of {count(observed.samples)} inputs", columns, rows)
 
 
@@ -124,11 +126,10 @@ def ranges_table(result: Result, observed: Observed) -> Table:
         used = percent(high - low, proved[1] - proved[0])
         texts = (interval(*proved, DIGITS), f"[{low:.{DIGITS}g}, {high:.{DIGITS}g}]", used)
         rows.append((name, *texts, _drawn(result.quantized, name, proved, (low, high))))
-    columns = "Layer:name, Proved:number range, Observed:number range, Observed / proved:number, Drawn in the format:bar"
+    columns = (
+        "Layer:name, Proved:number range, Observed:number range, Observed / proved:number, Drawn in the format:bar"
+    )
     return table("Ranges before rounding", columns, rows)
-
-
-FRAME = Segment(0.0, 1.0, "frame")
 
 
 def _drawn(quantized: QuantizedNetwork, name: str, proved: tuple[float, float], seen: tuple[float, float]) -> Bar:
@@ -139,7 +140,7 @@ def _drawn(quantized: QuantizedNetwork, name: str, proved: tuple[float, float], 
         low, high = (min(1.0, max(0.0, (end - start) / width)) for end in ends)
         return Segment(low, high, style)
 
-    return Bar((segment(proved, "outer"), segment(seen, "inner"), FRAME))
+    return Bar((segment(proved, "outer"), segment(seen, "core"), FRAME))
 
 
 def saturation_table(result: Result, observed: Observed) -> Table | None:
@@ -147,10 +148,9 @@ def saturation_table(result: Result, observed: Observed) -> Table | None:
     rows: list[tuple[str | Bar, ...]] = []
     for name, (values, inputs) in observed.beyond.items():
         output = result.quantized.formats[name]
-        holds = f"[{output.minimum:.{DIGITS}g}, {output.maximum:.{DIGITS}g}]"
+        holds = f"[{at_most(output.minimum, DIGITS)}, {at_least(output.maximum, DIGITS)}]"
         proved = interval(*result.certificate.ranges[name], DIGITS)
-        bar = Bar((Segment(0.0, inputs, "inner"), FRAME))
-        rows.append((name, holds, proved, percent(values, 1.0), percent(inputs, 1.0), bar))
+        rows.append((name, holds, proved, percent(values, 1.0), percent(inputs, 1.0), filled(inputs)))
     if not rows:
         return None
     columns = (

@@ -117,7 +117,7 @@ def _sizes(result: Result, uniform: Uniform | None) -> Iterator[tuple[str, str]]
     """Numbers for the top of the page, each with a name."""
     found = result.classification
     if found is not None and found.float_accuracy is not None and found.fixed_accuracy is not None:
-        yield "Accuracy trained, fixed-point", f"{found.float_accuracy:.2%}, {found.fixed_accuracy:.2%}"
+        yield "Accuracy before, after", f"{found.float_accuracy:.2%} \N{RIGHTWARDS ARROW} {found.fixed_accuracy:.2%}"
     yield "Weights", f"{count(result.cost.weight_bits)} bits"
     yield "Per trained weight", f"{mean_bits(result):.2f} bits"
     yield f"Weights, of {NAIVE} bits each", percent(mean_bits(result), NAIVE)

@@ -8,8 +8,7 @@ import numpy as np
 
 from sound_qkeras.decimals import at_most
 from sound_qkeras.report.claim import DIGITS
-from sound_qkeras.report.observed import FRAME
-from sound_qkeras.report.tables import Bar, Cell, Mark, Segment, Table, count, percent, share, table
+from sound_qkeras.report.tables import FRAME, Bar, Cell, Mark, Segment, Table, count, filled, percent, share, table
 from sound_qkeras.result import Result
 from sound_qkeras.verify.evidence import Local, Statistical
 
@@ -35,14 +34,14 @@ def _bounds(result: Result, evidence: Local) -> Table:
         worst = float(np.quantile(relative, level, method="higher"))
         bar = Bar((Segment(0.0, share(worst, 1.0), "outer"), FRAME))
         rows.append((name, count(round(level * relative.size)), f"{at_most(100.0 * worst, DIGITS)}%", bar))
-    columns = "Samples:name, Number:number, Proved bound at most (of eps):number, Drawn to the tolerance:bar"
+    columns = "Samples:name, Number:number, Of eps at most:number, Drawn to the tolerance:bar"
     return table(f"Bounds around {count(relative.size)} samples", columns, rows)
 
 
 def _counts(evidence: Statistical) -> Table:
     untouched, limit = len(evidence.samples), evidence.probability
     bar = Bar(
-        (Segment(0.0, limit, "outer"), Segment(0.0, evidence.failures / untouched, "inner"), FRAME),
+        (Segment(0.0, limit, "outer"), Segment(0.0, evidence.failures / untouched, "core"), FRAME),
         (Mark(min(limit, 1.0), "line"),),
     )
     texts = (count(untouched), count(evidence.failures), percent(evidence.failures, untouched))
@@ -59,12 +58,7 @@ def classification_table(result: Result) -> Table | None:
     if result.classification is None:
         return None
     rows = [
-        (
-            name,
-            f"{value:.2%}",
-            f"{round(value * result.classification.samples):,}",
-            Bar((Segment(0.0, value, "inner"), FRAME)),
-        )
+        (name, f"{value:.2%}", count(round(value * result.classification.samples)), filled(value))
         for name, value in _shares(result)
     ]
     caption = f"Classes of {count(result.classification.samples)} samples"

@@ -62,7 +62,7 @@ def smallest_uniform(
         The format, or None where none of at most 53 bits was found.
     """
     low, high, bits = FEWEST_BITS - 1, MAX_WORD_LENGTH, FIRST_BITS
-    trial, best = _Trial(network, certificate, saturate, max_leaves), None
+    trial, best = Trial(network, certificate, saturate, max_leaves), None
     while high - low > 1:
         relative, found = trial.attempt(bits)
         if relative <= 1.0 and found is None:
@@ -77,7 +77,7 @@ def smallest_uniform(
 
 
 @dataclass(frozen=True, eq=False)
-class _Trial:
+class Trial:
     """What is tried with different numbers of fractional bits; see `smallest_uniform`."""
 
     network: Network
