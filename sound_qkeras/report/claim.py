@@ -10,7 +10,7 @@ from sound_qkeras.decimals import at_least, at_most, percent_at_most
 from sound_qkeras.report.tables import count, percent
 from sound_qkeras.result import Result
 from sound_qkeras.verify.certificate import Certificate
-from sound_qkeras.verify.evidence import Local, Statistical
+from sound_qkeras.verify.evidence import FLOAT64, Local, Statistical
 
 DIGITS = 4
 
@@ -84,10 +84,11 @@ def _local(result: Result, evidence: Local) -> Claim:
 def _statistical(result: Result, evidence: Statistical) -> Claim:
     certificate, untouched = result.certificate, len(evidence.samples)
     limit, confidence = percent_at_most(evidence.probability, DIGITS), repr(float(evidence.confidence))
+    reference = ", as float64 evaluates it," if evidence.reference == FLOAT64 else ""
     sentence = (
         f"With confidence {confidence}, at most {limit} of the inputs drawn like the {count(untouched)} untouched samples "
-        f"make {_outputs(certificate, 'an output')} of the fixed-point network differ from the trained network's by more "
-        f"than the {tolerance_text(certificate)}. For every input in the box, {_overflow(result)}."
+        f"make {_outputs(certificate, 'an output')} of the fixed-point network differ from the trained network's{reference} by "
+        f"more than the {tolerance_text(certificate)}. For every input in the box, {_overflow(result)}."
     )
     meaning = (
         f"counted on {count(untouched)} samples that no choice depended on ({count(evidence.failures)} exceed the tolerance) "

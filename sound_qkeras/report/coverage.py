@@ -11,7 +11,7 @@ from sound_qkeras.interval import Interval
 from sound_qkeras.report.claim import DIGITS
 from sound_qkeras.report.tables import Table, count, table
 from sound_qkeras.result import Result
-from sound_qkeras.verify.evidence import Local, Statistical
+from sound_qkeras.verify.evidence import FLOAT64, Evidence, Local, Statistical
 
 # Rows of a box that are written out; a longer one is summarised.
 MOST_ROWS = 24
@@ -32,7 +32,7 @@ def not_covered(result: Result) -> list[str]:
         found.append(BEYOND_EVIDENCE[evidence.tier])
     found += [
         "How well the trained network does its task. It is what the fixed-point network is compared with, right or wrong.",
-        "Rounding in Keras. The trained network is taken in exact arithmetic over its stored float32 parameters.",
+        f"Rounding in Keras. The trained network is taken {_reference(evidence)} over its stored float32 parameters.",
     ]
     if not result.float32.exact:
         found.append(f"The QKeras model evaluated in float32, which is not bit-exact here: {_float32(result)}.")
@@ -44,6 +44,12 @@ def not_covered(result: Result) -> list[str]:
         "Sensors, compilers, synthesis tools, timing and faults of the hardware. Cost figures are estimates, not measured."
     )
     return found
+
+
+def _reference(evidence: Evidence | None) -> str:
+    if isinstance(evidence, Statistical) and evidence.reference == FLOAT64:
+        return "as float64 evaluates it, whose own rounding is not enclosed,"
+    return "in exact arithmetic"
 
 
 def _float32(result: Result) -> str:

@@ -123,9 +123,10 @@ class Trial:
         if isinstance(evidence, Local):
             found = Local.prove(whole, box, evidence.samples, evidence.radius).bounds
             allowed = len(found) - int(evidence.certified(eps).sum())
+        elif isinstance(evidence, Statistical):
+            found, allowed = error_limits(whole, evidence.samples, evidence.reference), evidence.failures
         else:
-            found = error_limits(whole, evidence.samples)
-            allowed = evidence.failures if isinstance(evidence, Statistical) else 0
+            raise InputError(f"tier '{evidence.tier}' has no smallest uniform format")
         worst = float(np.sort((found / eps).max(axis=1))[::-1][allowed])
         return worst, _uniform(whole, worst) if worst <= 1.0 else None
 

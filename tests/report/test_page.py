@@ -12,6 +12,7 @@ from sound_qkeras.errors import InputError, VerificationError
 from sound_qkeras.network import Network
 from sound_qkeras.report.accuracy import errors_at_worst
 from sound_qkeras.report.claim import claim_of, tolerance
+from sound_qkeras.report.coverage import not_covered
 from sound_qkeras.report.formats import comparison_table, uniform_of
 from sound_qkeras.report.page import page
 from sound_qkeras.report.tables import filled, table
@@ -121,6 +122,16 @@ def test_the_limits_of_other_tiers_claim_no_more_than_the_certificate(results):
         stated = re.search(r"probability at most ([0-9.e+-]+);", other.claim)
         assert stated
         assert Fraction(stated[1]) >= Fraction(other.probability)
+
+
+def test_a_reference_in_float64_is_said(results):
+    result = results["statistical"]
+    assert "float64" not in claim_of(result).sentence
+    evidence = replace(result.certificate.evidence, reference="float64")
+    weaker = replace(result, certificate=replace(result.certificate, evidence=evidence))
+    assert "as float64 evaluates it" in claim_of(weaker).sentence
+    assert any("as float64 evaluates it" in item for item in not_covered(weaker))
+    assert not any("exact arithmetic" in item for item in not_covered(weaker))
 
 
 def test_what_saturates_is_said(results, pages):
