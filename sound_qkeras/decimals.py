@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from decimal import ROUND_CEILING, ROUND_FLOOR, Context, Decimal
 
 
@@ -21,6 +22,15 @@ def at_least(value: float, digits: int) -> str:
     ('0.333', '-0.334')
     """
     return _short(value, Context(prec=digits, rounding=ROUND_FLOOR))
+
+
+def percent_at_most(share: float, digits: int) -> str:
+    """A share as a percentage in at most so many digits, rounded up.
+
+    >>> percent_at_most(1 / 3, 3)
+    '33.4%'
+    """
+    return f"{at_most(math.nextafter(100.0 * share, math.inf), digits)}%"
 
 
 def interval(lower: float, upper: float, digits: int = 7) -> str:

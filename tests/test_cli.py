@@ -81,7 +81,7 @@ def test_version(capfd):
     assert capfd.readouterr().out == f"sound-qkeras {__version__}\n"
 
 
-@pytest.mark.parametrize("command", [[], ["quantize"], ["demo"], ["verify"]])
+@pytest.mark.parametrize("command", [[], ["quantize"], ["demo"], ["verify"], ["report"]])
 def test_help(capfd, command):
     assert main([*command, "--help"]) == OK
     assert "Usage: sound-qkeras" in capfd.readouterr().out
@@ -501,3 +501,33 @@ def test_cost(capfd, saved):
     assert err == ""
     assert "multiplier bits" in out
     assert "analytic estimate" in out
+
+
+def test_report(capfd, saved):
+    assert main(["report", str(saved), "--sweep", str(saved)]) == OK
+    out, err = capfd.readouterr()
+    assert out == f"written to {saved / 'report.html'}\n"
+    assert err == ""
+    text = (saved / "report.html").read_text(encoding="utf-8")
+    assert "Bits against eps" in text
+    assert main(["report", str(saved), "--to", str(saved / "deep" / "page.html")]) == OK
+    assert main(["verify", str(saved)]) == OK
+
+
+def test_report_needs_no_tensorflow(saved):
+    code = WITHOUT_TENSORFLOW + f"from sound_qkeras.cli import main; sys.exit(main(['report', {str(saved)!r}]))"
+    done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (OK, "")
+
+
+def test_report_refuses(capfd, saved, tmp_path):
+    assert failure(capfd, "report", tmp_path / "nothing")[0] == BAD_INPUT
+    (tmp_path / "mine.html").write_text("mine", encoding="utf-8")
+    code, err = failure(capfd, "report", saved, "--to", tmp_path / "mine.html")
+    assert code == BAD_INPUT
+    assert "not written by sound_qkeras" in err
+    document = json.loads((saved / "certificate.json").read_text(encoding="utf-8"))
+    document.update(bound=1e-9, output_bounds=[1e-9, 1e-9])
+    (saved / "certificate.json").write_text(json.dumps(document), encoding="utf-8")
+    assert failure(capfd, "report", saved)[0] == BAD_INPUT
+    assert not (saved / "report.html").exists()

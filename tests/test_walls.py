@@ -21,12 +21,13 @@ MAY_IMPORT = {
 # Room -> the only other rooms it may import. A bug in the tuner cannot certify itself: verify never sees it.
 STANDS_ON = {
     "errors": set(),
+    "decimals": set(),
     "fixed_point": {"errors"},
     "interval": {"errors", "fixed_point"},
     "network": {"errors", "fixed_point", "interval"},
     # Where to cut a box is guided by what is proved on it; the cuts themselves need no trust.
     "analysis": {"errors", "fixed_point", "interval", "network", "verify"},
-    "verify": {"errors", "fixed_point", "interval", "network"},
+    "verify": {"errors", "decimals", "fixed_point", "interval", "network"},
 }
 
 # Room -> rooms above it.

@@ -1,62 +1,89 @@
-"""Where the error comes from, how close the worst input comes to the bound, and what other tolerances cost."""
+"""Where the error comes from, and how close the worst input comes to the bound."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable
 
 import numpy as np
 
 from sound_qkeras.decimals import at_least, at_most
-from sound_qkeras.errors import InputError
-from sound_qkeras.report.claim import MOST_ROWS, rounded_up
-from sound_qkeras.report.tables import Bar, Mark, Segment, Table, count, percent, share, table
+from sound_qkeras.interval import Reals, down
+from sound_qkeras.report.claim import DIGITS, rounded_up, tolerance
+from sound_qkeras.report.coverage import MOST_ROWS
+from sound_qkeras.report.tables import FRAME, Bar, Mark, Segment, Table, filled, percent, share, table
 from sound_qkeras.result import Result
+from sound_qkeras.verify.certificate import BudgetRow
+from sound_qkeras.verify.evidence import Statistical
 from sound_qkeras.verify.exact import exact_error
+from sound_qkeras.verify.falsify import errors
+from sound_qkeras.verify.observe import MOST_EXACT_PRODUCTS, products_of
 
-DIGITS = 4
 MOST_OUTPUTS = 16
+# Rows of a budget that are seen at a glance; of a longer one the largest are shown first.
+SHORT, LARGEST = 24, 12
 
 
 def budget_table(result: Result) -> Table:
     """What each layer's weights, biases and results would contribute alone, beside the tolerance."""
+    return table("Error budget", *_budget(result, result.certificate.error_budget))
+
+
+def largest_table(result: Result) -> Table | None:
+    """The largest contributions; None where the whole budget is short enough to see them."""
+    budget = result.certificate.error_budget
+    if len(budget) <= SHORT:
+        return None
+    largest = sorted(budget, key=lambda row: -row.bound)[:LARGEST]
+    return table(f"The {LARGEST} largest of {len(budget)} contributions", *_budget(result, largest))
+
+
+def _budget(result: Result, budget: Iterable[BudgetRow]) -> tuple[str, list[tuple[str | Bar, ...]]]:
     eps = float(result.certificate.eps.max())
-    rows = [
-        (row.layer, row.kind, at_most(row.bound, DIGITS), percent(row.bound, eps), _alone(share(row.bound, eps)))
-        for row in result.certificate.error_budget
+    scale = max([1.0, *(row.bound / eps for row in result.certificate.error_budget)])
+    rows: list[tuple[str | Bar, ...]] = [
+        (row.layer, row.kind, at_most(row.bound, DIGITS), percent(row.bound, eps), filled(row.bound / eps, scale))
+        for row in budget
     ]
-    columns = "Layer:name, Rounded, Bound alone:number, Of eps:number, Drawn to eps:bar"
-    return table("Error budget", columns, rows)
+    return "Layer:name, Rounded, Alone:number, Of eps:number, Drawn to eps:bar", rows
 
 
-def _alone(part: float) -> Bar:
-    return Bar((Segment(0.0, part, "inner"), Segment(0.0, 1.0, "frame")))
+def errors_table(result: Result, found: Reals) -> Table:
+    """Bound and error at the worst input, per output; of many outputs those whose errors are nearest their tolerance.
 
-
-def errors_table(result: Result) -> Table:
-    """Bound and error at the worst input, per output; of many outputs those whose bounds are nearest their tolerance."""
+    Args:
+        result: the result.
+        found: the errors at the worst input, shape `(outputs,)`.
+    """
     certificate = result.certificate
-    found = [abs(error) for error in exact_error(result.quantized, result.observed_input)]
-    nearest = np.argsort(-certificate.output_bounds / certificate.eps, kind="stable")[:MOST_OUTPUTS]
-    rows = []
+    eps, bounds = certificate.eps, certificate.output_bounds
+    proved = not isinstance(certificate.evidence, Statistical)
+    nearest = np.argsort(-(bounds if proved else found) / eps, kind="stable")[:MOST_OUTPUTS]
+    scale = max(1.0, float(np.max(found / eps)))
+    rows: list[tuple[str | Bar, ...]] = []
     for k in sorted(nearest.tolist()):
-        eps, bound, error = float(certificate.eps[k]), float(certificate.output_bounds[k]), float(found[k])
-        bar = Bar(
-            (
-                Segment(0.0, share(bound, eps), "outer"),
-                Segment(0.0, share(error, eps), "inner"),
-                Segment(0.0, 1.0, "frame"),
-            )
-        )
-        texts = (str(k), repr(eps), rounded_up(bound, eps), at_least(error, DIGITS), percent(error, bound))
-        rows.append((*texts, bar))
-    all_of_them = len(rows) == certificate.eps.size
+        limit, error = float(eps[k]), float(found[k])
+        texts, bar = (at_least(error, DIGITS), percent(error, limit)), filled(error / limit, scale)
+        if proved:
+            bound = float(bounds[k])
+            texts = (rounded_up(bound, limit), at_least(error, DIGITS), percent(error, bound))
+            bar = Bar((Segment(0.0, share(bound, limit), "outer"), Segment(0.0, share(error, limit), "core"), FRAME))
+        rows.append((str(k), tolerance(limit), *texts, bar))
+    headings = ["Worst input:number", "Of the tolerance:number"]
+    if proved:
+        headings = ["Proved bound:number", "Worst input:number", "Of the bound:number"]
+    all_of_them = len(rows) == eps.size
     caption = "Errors per output" if all_of_them else f"Errors of the {len(rows)} outputs nearest their tolerance"
-    columns = (
-        "Output:name, Tolerance:number, Proved bound:number, At the worst input:number, Of the bound:number, "
-        "Drawn to the tolerance:bar"
-    )
+    columns = ", ".join(["Output:name", "Tolerance:number", *headings, "Drawn to the tolerance:bar"])
     return table(caption, columns, rows)
+
+
+def errors_at_worst(result: Result) -> tuple[Reals, bool]:
+    """The errors at the worst input found, shape `(outputs,)`, and whether they are exact: large networks take float64."""
+    quantized, sample = result.quantized, result.observed_input
+    if products_of(quantized.trained) > MOST_EXACT_PRODUCTS:
+        return np.abs(errors(quantized, sample[None])[0]), False
+    found = down(np.array([float(abs(error)) for error in exact_error(quantized, sample)]))
+    return np.maximum(found, 0.0), True
 
 
 def worst_input_table(result: Result) -> Table | None:
@@ -65,89 +92,6 @@ def worst_input_table(result: Result) -> Table | None:
     if sample.size > MOST_ROWS:
         return None
     lower, width = box.lower.reshape(-1), (box.upper - box.lower).reshape(-1)
-    places = (
-        Bar((Segment(0.0, 1.0, "frame"),), (Mark(share(x - a, w), "line"),))
-        for x, a, w in zip(sample, lower, width, strict=True)
-    )
+    places = (Bar((FRAME,), (Mark(share(x - a, w), "line"),)) for x, a, w in zip(sample, lower, width, strict=True))
     rows = [(str(k), repr(float(x)), place) for (k, x), place in zip(enumerate(sample), places, strict=True)]
-    return table("The worst input found, exactly", "Input:name, Value:number, Place in the box:bar", rows)
-
-
-@dataclass(frozen=True)
-class Point:
-    """One tolerance: its bound, its bits, and where it is drawn (`x` to the right, `y` down)."""
-
-    eps: float
-    bits: float
-    x: float
-    y: float
-
-
-@dataclass(frozen=True)
-class Sweep:
-    """Bits against eps: a table, points to draw from the finest tolerance to the coarsest, and ticks `(place, text)`."""
-
-    table: Table
-    points: tuple[Point, ...]
-    x_ticks: tuple[tuple[float, str], ...]
-    y_ticks: tuple[tuple[float, str], ...]
-
-
-def sweep_of(result: Result, others: Iterable[Result]) -> Sweep | None:
-    """What other tolerances cost; None without other results.
-
-    Raises:
-        InputError: a result is of another trained network or another box.
-    """
-    found = list(others)
-    for other in found:
-        _check_comparable(result, other)
-    if not found:
-        return None
-    ordered = sorted([result, *found], key=lambda one: float(one.certificate.eps.max()))
-    rows = [
-        (
-            repr(float(one.certificate.eps.max())),
-            at_most(one.certificate.bound, DIGITS),
-            at_least(one.observed_error, DIGITS),
-            count(one.cost.weight_bits),
-            f"{mean_bits(one):.2f}",
-            count(one.cost.total_bits),
-        )
-        for one in ordered
-    ]
-    columns = (
-        "eps:name, Proved bound:number, Worst error found:number, Weight bits:number, Bits per weight:number, "
-        "Total bits:number"
-    )
-    return Sweep(table("Bits against eps", columns, rows), *_drawing(ordered))
-
-
-def mean_bits(result: Result) -> float:
-    """Weight bits over the number of weights of the trained network: weights that were dropped cost nothing."""
-    return result.cost.weight_bits / sum(op.kernel.size for _, op in result.quantized.trained.affine())
-
-
-def _check_comparable(result: Result, other: Result) -> None:
-    mine, theirs = result.certificate, other.certificate
-    if mine.weight_hash != theirs.weight_hash:
-        raise InputError("the sweep holds a result of another trained network; give results of the same one")
-    if not (np.array_equal(mine.box.lower, theirs.box.lower) and np.array_equal(mine.box.upper, theirs.box.upper)):
-        raise InputError("the sweep holds a result for another box; give results for the same one")
-
-
-def _drawing(
-    ordered: Sequence[Result],
-) -> tuple[tuple[Point, ...], tuple[tuple[float, str], ...], tuple[tuple[float, str], ...]]:
-    """Points and ticks as shares of the drawing: eps on a logarithmic axis, bits per weight from zero."""
-    eps = np.array([float(one.certificate.eps.max()) for one in ordered])
-    bits = np.array([mean_bits(one) for one in ordered])
-    first, last = int(np.floor(np.log10(eps.min()))), int(np.ceil(np.log10(eps.max())))
-    last = max(last, first + 1)
-    top = 4 * int(np.ceil(max(float(bits.max()), 1.0) / 4))
-    x, y = (np.log10(eps) - first) / (last - first), 1.0 - bits / top
-    points = tuple(Point(*map(float, values)) for values in zip(eps, bits, x, y, strict=True))
-    step = max(1, (last - first) // 6)
-    x_ticks = tuple(((power - first) / (last - first), f"1e{power}") for power in range(first, last + 1, step))
-    y_ticks = tuple((1.0 - share, f"{top * share:g}") for share in (0.0, 0.25, 0.5, 0.75, 1.0))
-    return points, x_ticks, y_ticks
+    return table("The worst input found, exactly", "Input:name, Value:number range, Place in the box:bar", rows)

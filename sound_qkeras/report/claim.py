@@ -1,53 +1,125 @@
-"""The claim in words, the box it is for, and what it does not say."""
+"""The claim in words, tier by tier, and what can be said about how tight it is."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
-from sound_qkeras.decimals import at_least, at_most
-from sound_qkeras.interval import Interval
-from sound_qkeras.report.tables import Table, count, percent, table
+from sound_qkeras.decimals import at_least, at_most, percent_at_most
+from sound_qkeras.report.tables import count, percent
 from sound_qkeras.result import Result
 from sound_qkeras.verify.certificate import Certificate
+from sound_qkeras.verify.evidence import FLOAT64, Local, Statistical
 
 DIGITS = 4
-# Rows of a box that are written out; a longer one is summarised.
-MOST_ROWS = 24
 
 
 @dataclass(frozen=True)
 class Claim:
-    """One sentence, its tier with what that means, and what can be said about how tight it is."""
+    """What is claimed.
+
+    Args:
+        sentence: the claim in one sentence.
+        tier: strength of the guarantee.
+        meaning: what the tier means here.
+        tightness: how near the worst error found comes.
+        facts: its numbers, each with a name.
+    """
 
     sentence: str
     tier: str
     meaning: str
     tightness: str
+    facts: tuple[tuple[str, str], ...]
 
 
 def claim_of(result: Result) -> Claim:
-    """The claim of a result. A tier this page has no words for speaks in the words of its certificate."""
+    """The claim of a result, with every limit rounded so that it claims no more than the certificate."""
+    evidence = result.certificate.evidence
+    if isinstance(evidence, Local):
+        return _local(result, evidence)
+    if isinstance(evidence, Statistical):
+        return _statistical(result, evidence)
+    return _sound(result)
+
+
+def _sound(result: Result) -> Claim:
     certificate = result.certificate
-    sentence, meaning = str(certificate.to_json()["claim"]), "as the claim says"
-    if certificate.tier == "sound":
-        outputs = certificate.eps.size
-        each = "the output" if outputs == 1 else f"each of the {outputs} outputs"
-        sentence = (
-            f"For every input in the box, {each} of the fixed-point network differs from the trained network's by at most "
-            f"{bound_text(certificate)} ({tolerance_text(certificate)}), and no value in it ever overflows its format."
-        )
-        meaning = "proved for every input in the box"
-    return Claim(sentence, certificate.tier, meaning, _tightness(result))
+    sentence = (
+        f"For every input in the box, {_outputs(certificate)} of the fixed-point network differs from the trained network's "
+        f"by at most {bound_text(certificate)} ({tolerance_text(certificate)}), and {_overflow(result)}."
+    )
+    tightness = f"{_searched(result)}: the largest error there is lies between the two."
+    facts = (("Proved bound", bound_text(certificate)), ("Worst error found", at_least(result.observed_error, DIGITS)))
+    return Claim(sentence, certificate.tier, "proved for every input in the box", tightness, facts)
 
 
-def _tightness(result: Result) -> str:
+def _local(result: Result, evidence: Local) -> Claim:
+    certificate = result.certificate
+    certified, all_of_them = int(evidence.certified(certificate.eps).sum()), len(evidence.samples)
+    radius = at_least(evidence.radius, 6)
+    sentence = (
+        f"For every input in the box that is within {radius} of one of {count(certified)} certified samples in every "
+        f"coordinate, {_outputs(certificate)} of the fixed-point network differs from the trained network's by at most "
+        f"{bound_text(certificate)} ({tolerance_text(certificate)}). For every input in the box, {_overflow(result)}."
+    )
+    meaning = (
+        f"proved around {count(certified)} of {count(all_of_them)} samples; elsewhere in the box nothing is proved about the "
+        "error"
+    )
+    tightness = (
+        f"{_searched(result)}; it looked only around the certified samples with the largest bounds. The largest error near a "
+        "certified sample lies between the two."
+    )
+    facts = (
+        ("Samples certified", f"{count(certified)} of {count(all_of_them)}"),
+        ("Radius", radius),
+        ("Proved bound there", bound_text(certificate)),
+        ("Worst error found there", at_least(result.observed_error, DIGITS)),
+    )
+    return Claim(sentence, certificate.tier, meaning, tightness, facts)
+
+
+def _statistical(result: Result, evidence: Statistical) -> Claim:
+    certificate, untouched = result.certificate, len(evidence.samples)
+    limit, confidence = percent_at_most(evidence.probability, DIGITS), repr(float(evidence.confidence))
+    reference = ", as float64 evaluates it," if evidence.reference == FLOAT64 else ""
+    sentence = (
+        f"With confidence {confidence}, at most {limit} of the inputs drawn like the {count(untouched)} untouched samples "
+        f"make {_outputs(certificate, 'an output')} of the fixed-point network differ from the trained network's{reference} by "
+        f"more than the {tolerance_text(certificate)}. For every input in the box, {_overflow(result)}."
+    )
+    meaning = (
+        f"counted on {count(untouched)} samples that no choice depended on ({count(evidence.failures)} exceed the tolerance) "
+        "and turned into an exact binomial limit; nothing is proved about the error at a single input"
+    )
+    tightness = f"The largest error at an untouched sample is {at_least(result.observed_error, DIGITS)}."
+    facts = (
+        ("Share that may exceed eps", f"at most {limit}"),
+        ("Confidence", confidence),
+        ("Untouched samples beyond eps", f"{count(evidence.failures)} of {count(untouched)}"),
+        ("Tolerance eps", _short_tolerance(certificate)),
+    )
+    return Claim(sentence, certificate.tier, meaning, tightness, facts)
+
+
+def _outputs(certificate: Certificate, many: str = "") -> str:
+    outputs = certificate.eps.size
+    return "the output" if outputs == 1 else many or f"each of the {outputs} outputs"
+
+
+def _overflow(result: Result) -> str:
+    if not result.quantized.saturating:
+        return "no value in it ever overflows its format"
+    return "no value in it ever wraps: results that may exceed their formats saturate"
+
+
+def _searched(result: Result) -> str:
     found, bound = result.observed_error, result.certificate.bound
     return (
         f"A search of {count(result.evaluations)} inputs found an error of {at_least(found, DIGITS)}, "
-        f"{percent(found, bound)} of the bound: the largest error there is lies between the two."
+        f"{percent(found, bound)} of the bound"
     )
 
 
@@ -55,8 +127,19 @@ def tolerance_text(certificate: Certificate) -> str:
     """The tolerance that was asked for, as it was given."""
     eps = certificate.eps
     if np.all(eps == eps[0]):
-        return f"tolerance eps = {eps[0]}"
-    return f"tolerances eps from {eps.min()} to {eps.max()}, one per output"
+        return f"tolerance eps = {tolerance(eps[0])}"
+    return f"tolerances eps from {tolerance(eps.min())} to {tolerance(eps.max())}, one per output"
+
+
+def _short_tolerance(certificate: Certificate) -> str:
+    low, high = (tolerance(end) for end in (certificate.eps.min(), certificate.eps.max()))
+    return low if low == high else f"{low} to {high}"
+
+
+def tolerance(eps: float) -> str:
+    """A tolerance as it was given or, where that is long, rounded up."""
+    exact, short = repr(float(eps)), at_most(eps, DIGITS)
+    return exact if len(exact) <= len(short) else short
 
 
 def bound_text(certificate: Certificate) -> str:
@@ -69,52 +152,3 @@ def rounded_up(bound: float, limit: float) -> str:
     """A bound in few digits, rounded up; in all of them where that would exceed what it is at most."""
     short = at_most(bound, DIGITS)
     return short if float(short) <= limit or bound > limit else repr(bound)
-
-
-def not_covered(result: Result) -> list[str]:
-    """What the claim does not say, most important first."""
-    quantized = result.quantized
-    found = [
-        "Inputs outside the box.",
-        "How well the trained network does its task. It is what the fixed-point network is compared with, right or wrong.",
-        "Rounding in Keras. The trained network is taken in exact arithmetic over its stored float32 parameters.",
-    ]
-    if not result.float32.exact:
-        bound = at_most(result.float32.bound, DIGITS)
-        found.append(
-            f"The QKeras model evaluated in float32, which is not bit-exact here: its own proved bound is {bound}."
-        )
-    if quantized.network.head:
-        found.append(f"The final {quantized.network.head}, which was set aside: the claim is about what enters it.")
-    if quantized.rewrite:
-        found.append("The rewritten network outside the box, where it is another function than the trained one.")
-    found.append(
-        "Sensors, compilers, synthesis tools, timing and faults of the hardware. Cost figures are estimates, not measured."
-    )
-    return found
-
-
-def box_table(box: Interval) -> Table:
-    """The box, one row per input or per run of inputs with the same interval; summarised where that is too long."""
-    rows = list(_runs(box))
-    if len(rows) <= MOST_ROWS:
-        return table("The box: exact ends", "Input:name, From:number, To:number", rows)
-    width = (box.upper - box.lower).reshape(-1)
-    numbers = [
-        ("Inputs", count(box.lower.size)),
-        ("Smallest lower end", repr(float(box.lower.min()))),
-        ("Largest upper end", repr(float(box.upper.max()))),
-        ("Narrowest interval", f"{width.min():.6g}"),
-        ("Widest interval", f"{width.max():.6g}"),
-        ("Median width", f"{np.median(width):.6g}"),
-    ]
-    return table("The box, summarised; certificate.json has every interval", "Quantity:name, Value:number", numbers)
-
-
-def _runs(box: Interval) -> Iterator[tuple[str, str, str]]:
-    lower, upper = box.lower.reshape(-1), box.upper.reshape(-1)
-    changes = np.flatnonzero((np.diff(lower) != 0.0) | (np.diff(upper) != 0.0)) + 1
-    starts = [0, *changes.tolist()]
-    for start, end in zip(starts, [*starts[1:], lower.size], strict=True):
-        name = f"{start}" if end == start + 1 else f"{start} to {end - 1}"
-        yield name, repr(float(lower[start])), repr(float(upper[start]))

@@ -4,32 +4,67 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
+
 from sound_qkeras.fixed_point import Format
 from sound_qkeras.hls.render import ap_fixed
 from sound_qkeras.network.graph import size_of
 from sound_qkeras.report.tables import Bar, Cell, Mark, Segment, Table, count, percent, share, table
 from sound_qkeras.result import FormatRow, Result
 from sound_qkeras.tuning.uniform import Uniform, smallest_uniform
+from sound_qkeras.verify.evidence import Statistical
+from sound_qkeras.verify.observe import products_of
 
 NAIVE = 32
-# Parameters times parts of the box up to which the smallest uniform format takes about as long as a proof.
-CHEAP = 20_000_000
 LEAVES = 64
+# Multiplications times inputs, or parts of the box, up to which the smallest uniform format is found in seconds: by
+# proofs, and by running samples.
+CHEAP_PROOFS, CHEAP_RUNS = 20_000_000, 2_000_000_000
+# Nodes beyond which a proof, which goes back from every node to the input, takes long.
+DEEP = 64
+KINDS = ("weight", "bias", "activation", "accumulator")
 
 
 def uniform_of(result: Result) -> Uniform | None:
-    """The smallest uniform format for the same claim, or None where none was proved or finding it would take long."""
-    certificate, trained = result.certificate, result.quantized.trained
+    """The smallest uniform format for the same claim, or None where none was found or finding it would take long."""
     if not affordable(result):
         return None
-    leaves = max(LEAVES, certificate.tree.leaf_count)
-    return smallest_uniform(trained, certificate.box, certificate.eps, max_leaves=leaves)
+    trained, saturate = result.quantized.trained, bool(result.quantized.saturating)
+    return smallest_uniform(trained, result.certificate, saturate=saturate, max_leaves=_boxes(result))
 
 
 def affordable(result: Result) -> bool:
     """Whether the smallest uniform format is looked for. Depends on the result only, so that a page can be made again."""
-    leaves = max(LEAVES, result.certificate.tree.leaf_count)
-    return result.quantized.trained.parameter_count * leaves <= CHEAP
+    trained = result.quantized.trained
+    products = products_of(trained) * _boxes(result)
+    if isinstance(result.certificate.evidence, Statistical):
+        return products <= CHEAP_RUNS
+    return products <= CHEAP_PROOFS and len(trained.nodes) <= DEEP
+
+
+def _boxes(result: Result) -> int:
+    evidence = result.certificate.evidence
+    return max(LEAVES, result.certificate.tree.leaf_count) if evidence is None else len(evidence.samples)
+
+
+def kinds_table(result: Result) -> Table:
+    """How many bits each kind of tensor has: fewest, as half of its values have at most, and most."""
+    rows = list(_kinds(result))
+    columns = "Kind:name, Tensors:number, Values:number, Fewest bits:number, Median of values:number, Most bits:number"
+    return table("Word lengths by kind", columns, rows)
+
+
+def _kinds(result: Result) -> Iterator[tuple[str, ...]]:
+    for kind in KINDS:
+        found = [row for row in result.formats if row.kind == kind]
+        if not found:
+            continue
+        lengths = np.array([row.word_length for row in found])
+        sizes = np.array([values_in(result, row) for row in found])
+        order = np.argsort(lengths, kind="stable")
+        half = int(np.searchsorted(np.cumsum(sizes[order]), sizes.sum() / 2))
+        numbers = (len(found), int(sizes.sum()), int(lengths.min()), int(lengths[order][half]), int(lengths.max()))
+        yield kind, *map(count, numbers)
 
 
 def formats_table(result: Result, uniform: Uniform | None) -> Table:
@@ -40,14 +75,23 @@ def formats_table(result: Result, uniform: Uniform | None) -> Table:
             row.node,
             row.kind,
             count(values_in(result, row)),
-            str(row.word_length),
+            _length(result, row),
             ap_fixed(Format(row.word_length, row.integer_bits, row.signed)),
             _bits(row, longest, uniform),
         )
         for row in result.formats
     ]
-    caption = "Formats, one per tensor"
-    return table(caption, "Layer:name, Tensor, Values:number, Bits:number, Type:code, Bits drawn:bar", rows)
+    columns = "Layer:name, Tensor, Values:number, Bits:number, Type:code, Bits drawn:bar"
+    return table("Formats, one per tensor", columns, rows)
+
+
+def _length(result: Result, row: FormatRow) -> str:
+    """The word length; behind it those of single channels where they have formats of their own."""
+    codes = result.quantized.parameters.get(row.node)
+    if row.kind != "weight" or codes is None or codes.channel_formats is None:
+        return str(row.word_length)
+    own = [output.word_length for output in codes.channel_formats]
+    return f"{row.word_length} (channels {min(own)} to {max(own)})"
 
 
 def values_in(result: Result, row: FormatRow) -> int:

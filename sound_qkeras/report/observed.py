@@ -1,4 +1,4 @@
-"""What simulated inputs show: the ranges of every tensor beside the proved ones, and the usual size of the error."""
+"""What simulated inputs show: ranges beside the proved ones, what saturates, and how errors are distributed."""
 
 from __future__ import annotations
 
@@ -6,71 +6,101 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
-from sound_qkeras.decimals import interval
+from sound_qkeras.decimals import at_least, at_most, interval
 from sound_qkeras.errors import VerificationError
-from sound_qkeras.fixed_point import from_codes
+from sound_qkeras.fixed_point import Format, from_codes
 from sound_qkeras.interval import Reals
-from sound_qkeras.network.graph import size_of
+from sound_qkeras.network.graph import Node, size_of
 from sound_qkeras.network.ops import Input
 from sound_qkeras.network.quantized import QuantizedNetwork
-from sound_qkeras.report.tables import Bar, Segment, Table, percent, table
+from sound_qkeras.report.tables import FRAME, Bar, Segment, Table, count, filled, percent, table
 from sound_qkeras.result import Result
 from sound_qkeras.verify.falsify import errors
 
 DIGITS = 5
 # Values simulated at once, and samples within that; sums of Python integers are a hundred times slower.
 BUDGET, WIDE_BUDGET, FEWEST, MOST = 4_000_000, 40_000, 16, 4096
+QUANTILES = (("Half of them", 0.5), ("90% of them", 0.9), ("99% of them", 0.99), ("All of them", 1.0))
 
 
 @dataclass(frozen=True)
 class Observed:
-    """What samples of the box showed.
+    """What some inputs showed.
 
     Args:
-        samples: how many: corners of the box, random points, and the worst input found.
+        source: what they are, in words.
+        samples: how many.
         ranges: smallest and largest value before rounding, of every node that has a format.
-        median: of the largest output error of a sample, in float64.
+        beyond: for nodes that saturate, the shares of values and of inputs that do.
+        errors: the largest output error of every input over its tolerance, in float64.
     """
 
+    source: str
     samples: int
     ranges: Mapping[str, tuple[float, float]]
-    median: float
+    beyond: Mapping[str, tuple[float, float]]
+    errors: Reals
 
 
 def observe(result: Result) -> Observed:
-    """Simulate samples drawn from the box, always the same ones.
+    """Simulate inputs, always the same ones: those the claim rests on or, where it holds everywhere, drawn from the box.
 
     Raises:
         VerificationError: a value lies outside its proved range: a bug that must stop everything.
     """
-    quantized = result.quantized
-    samples = _samples(result)
+    quantized, evidence = result.quantized, result.certificate.evidence
+    if evidence is None:
+        samples = _drawn_inputs(result)
+        source = f"{count(len(samples))} corners and random points of the box, the worst input found among them"
+    else:
+        samples = evidence.samples[: _most(result)]
+        which = "all" if len(samples) == len(evidence.samples) else f"the first {count(len(samples))} of"
+        source = f"{which} {count(len(evidence.samples))} samples of the certificate"
     codes = quantized.simulate_all(samples)
     ranges: dict[str, tuple[float, float]] = {}
+    beyond: dict[str, tuple[float, float]] = {}
     for node in quantized.network.nodes:
         if node.name not in quantized.formats and node.name not in quantized.accumulators:
             continue
         values = samples
         if not isinstance(node.op, Input):
             values = from_codes(quantized.exact_result(node, codes), quantized.exact_bits[node.name])
-        ranges[node.name] = float(values.min()), float(values.max())
-        low, high = result.certificate.ranges[node.name]
-        if not (low <= ranges[node.name][0] and ranges[node.name][1] <= high):
-            raise VerificationError(
-                f"layer '{node.layer}' ({node.name}): values in {ranges[node.name]} were observed, outside the proved "
-                f"range {(low, high)}: please report this",
-                layer_name=node.layer,
-            )
-    typical = float(np.median(errors(quantized, samples).max(axis=1)))
-    return Observed(len(samples), ranges, typical)
+        ranges[node.name] = _range(result, node, values)
+        if node.name in quantized.saturating:
+            beyond[node.name] = _shares(values, quantized.formats[node.name])
+    relative = (np.abs(errors(quantized, samples)) / result.certificate.eps).max(axis=1)
+    return Observed(source, len(samples), ranges, beyond, relative)
 
 
-def _samples(result: Result) -> Reals:
-    box, quantized = result.certificate.box, result.quantized
+def _range(result: Result, node: Node, values: npt.NDArray[np.float64]) -> tuple[float, float]:
+    seen = float(values.min()), float(values.max())
+    low, high = result.certificate.ranges[node.name]
+    if not (low <= seen[0] and seen[1] <= high):
+        raise VerificationError(
+            f"layer '{node.layer}' ({node.name}): values in {seen} were observed, outside the proved range {(low, high)}: "
+            "please report this",
+            layer_name=node.layer,
+        )
+    return seen
+
+
+def _shares(values: npt.NDArray[np.float64], output: Format) -> tuple[float, float]:
+    outside = ((values < output.minimum) | (values > output.maximum)).reshape(len(values), -1)
+    return float(outside.mean()), float(outside.any(axis=1).mean())
+
+
+def _most(result: Result) -> int:
+    """How many inputs are simulated."""
+    quantized = result.quantized
     widest = max(map(size_of, quantized.network.shapes.values()))
     budget = WIDE_BUDGET if quantized.wide_layers else BUDGET
-    number = int(np.clip(budget // widest, FEWEST, MOST))
+    return int(np.clip(budget // widest, FEWEST, MOST))
+
+
+def _drawn_inputs(result: Result) -> Reals:
+    box, number = result.certificate.box, _most(result)
     rng = np.random.default_rng(0)
     samples = box.lower + (box.upper - box.lower) * rng.random((number, *box.shape))
     corners = rng.random((number // 4, *box.shape)) < 0.5
@@ -79,15 +109,26 @@ def _samples(result: Result) -> Reals:
     return np.clip(samples, box.lower, box.upper)
 
 
+def spread_table(observed: Observed) -> Table:
+    """How large the errors of the simulated inputs are."""
+    found = [(name, float(np.quantile(observed.errors, level, method="higher"))) for name, level in QUANTILES]
+    scale = max(1.0, *(error for _, error in found))
+    rows = [(name, percent(error, 1.0), filled(error, scale)) for name, error in found]
+    columns = "Inputs:name, Of eps at most:number, Drawn to the tolerance:bar"
+    return table(f"Errors of {count(observed.samples)} inputs", columns, rows)
+
+
 def ranges_table(result: Result, observed: Observed) -> Table:
     """Each tensor's proved and observed range, drawn inside what its format holds."""
-    rows = []
+    rows: list[tuple[str | Bar, ...]] = []
     for name, (low, high) in observed.ranges.items():
         proved = result.certificate.ranges[name]
         used = percent(high - low, proved[1] - proved[0])
         texts = (interval(*proved, DIGITS), f"[{low:.{DIGITS}g}, {high:.{DIGITS}g}]", used)
         rows.append((name, *texts, _drawn(result.quantized, name, proved, (low, high))))
-    columns = "Layer:name, Proved:number, Observed:number, Observed / proved:number, Drawn in the format:bar"
+    columns = (
+        "Layer:name, Proved:number range, Observed:number range, Observed / proved:number, Drawn in the format:bar"
+    )
     return table("Ranges before rounding", columns, rows)
 
 
@@ -99,4 +140,21 @@ def _drawn(quantized: QuantizedNetwork, name: str, proved: tuple[float, float], 
         low, high = (min(1.0, max(0.0, (end - start) / width)) for end in ends)
         return Segment(low, high, style)
 
-    return Bar((segment(proved, "outer"), segment(seen, "inner"), Segment(0.0, 1.0, "frame")))
+    return Bar((segment(proved, "outer"), segment(seen, "core"), FRAME))
+
+
+def saturation_table(result: Result, observed: Observed) -> Table | None:
+    """Rounded results that may exceed their formats, and how often they do; None where none may."""
+    rows: list[tuple[str | Bar, ...]] = []
+    for name, (values, inputs) in observed.beyond.items():
+        output = result.quantized.formats[name]
+        holds = f"[{at_most(output.minimum, DIGITS)}, {at_least(output.maximum, DIGITS)}]"
+        proved = interval(*result.certificate.ranges[name], DIGITS)
+        rows.append((name, holds, proved, percent(values, 1.0), percent(inputs, 1.0), filled(inputs)))
+    if not rows:
+        return None
+    columns = (
+        "Layer:name, Format holds:number range, May reach in the box:number range, Values beyond:number, Inputs with one:number, "
+        "Share of inputs:bar"
+    )
+    return table("Results that saturate", columns, rows)

@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import cache
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from sound_qkeras import __version__
-from sound_qkeras.archive import certificate_digest
-from sound_qkeras.report.accuracy import budget_table, errors_table, mean_bits, sweep_of, worst_input_table
-from sound_qkeras.report.claim import bound_text, box_table, claim_of, not_covered
-from sound_qkeras.report.formats import NAIVE, affordable, comparison_table, formats_table, uniform_of
+from sound_qkeras.archive import CERTIFICATE_FILE, SAMPLES_FILE, certificate_digest
+from sound_qkeras.decimals import at_most
+from sound_qkeras.report.accuracy import budget_table, errors_at_worst, errors_table, largest_table, worst_input_table
+from sound_qkeras.report.claim import claim_of
+from sound_qkeras.report.coverage import box_table, not_covered
+from sound_qkeras.report.formats import NAIVE, affordable, comparison_table, formats_table, kinds_table, uniform_of
 from sound_qkeras.report.network import cost_table, executions_table, inexact_layers, layers_table, rewrite_table
-from sound_qkeras.report.observed import observe, ranges_table
+from sound_qkeras.report.observed import observe, ranges_table, saturation_table, spread_table
+from sound_qkeras.report.samples import classification_table, evidence_table
+from sound_qkeras.report.sweep import mean_bits, sweep_of
 from sound_qkeras.report.tables import Table, count, percent, shape, table
 from sound_qkeras.result import Result
+from sound_qkeras.tuning.uniform import Uniform
 from sound_qkeras.verify.checker import check
 
 # What the first lines of every page hold: a file with it is ours to replace.
 MARK = '<meta name="generator" content="sound_qkeras report">'
+# Rows from which a table scrolls within the page, and from which it is summed up before.
+LONG = 40
 
 
 def page(result: Result, sweep: Iterable[Result] = ()) -> str:
@@ -28,7 +35,7 @@ def page(result: Result, sweep: Iterable[Result] = ()) -> str:
 
     Raises:
         VerificationError: the certificate does not hold.
-        InputError: a result of the sweep is of another trained network or another box.
+        InputError: a result of the sweep is of another trained network, another box or another tier.
     """
     drawn = sweep_of(result, sweep)
     check(result.quantized, result.certificate)
@@ -46,13 +53,13 @@ def _environment() -> Environment:
         autoescape=True,  # layer names and the box's source are the user's
     )
     jinja.filters["count"] = count
+    jinja.globals["LONG"] = LONG
     return jinja
 
 
 def _content(result: Result) -> dict[str, Any]:
     """Everything the template shows."""
-    quantized, certificate = result.quantized, result.certificate
-    uniform, observed = uniform_of(result), observe(result)
+    quantized = result.quantized
     return {
         "mark": MARK,
         "version": __version__,
@@ -60,30 +67,72 @@ def _content(result: Result) -> dict[str, Any]:
         "trained": quantized.trained,
         "shapes": (shape(quantized.trained.input_shape), shape(quantized.trained.output_shape)),
         "claim": claim_of(result),
-        "bound": bound_text(certificate),
-        "uniform_known": affordable(result),
-        "uniform": uniform,
-        "naive": NAIVE,
-        "mean_bits": mean_bits(result),
-        "of_naive": percent(mean_bits(result), NAIVE),
-        "of_uniform": percent(result.cost.weight_bits, uniform.cost.weight_bits) if uniform else "",
+        "classes": classification_table(result),
+        "evidence": evidence_table(result),
         "not_covered": not_covered(result),
-        "observed": observed,
-        "typical": f"{observed.median:.3g}",
         "inexact": list(inexact_layers(result)),
-        "box": box_table(certificate.box),
-        "formats": formats_table(result, uniform),
-        "comparison": comparison_table(result, uniform),
+        "box": box_table(result.certificate.box),
         "budget": budget_table(result),
-        "ranges": ranges_table(result, observed),
-        "errors": errors_table(result),
-        "worst_input": worst_input_table(result),
+        "largest": largest_table(result),
         "layers": layers_table(quantized),
         "rewrite": rewrite_table(quantized),
         "cost": cost_table(result),
         "executions": executions_table(result),
+        "files": _files(result),
         "identity": _identity(result),
+        **_about_formats(result),
+        **_about_errors(result),
     }
+
+
+def _about_formats(result: Result) -> dict[str, Any]:
+    uniform = uniform_of(result)
+    return {
+        "naive": NAIVE,
+        "uniform_known": affordable(result),
+        "uniform": uniform,
+        "sizes": list(_sizes(result, uniform)),
+        "gap": None if result.optimality is None else f"{at_most(100.0 * result.optimality.gap, 3)}%",
+        "kinds": kinds_table(result),
+        "formats": formats_table(result, uniform),
+        "comparison": comparison_table(result, uniform),
+    }
+
+
+def _about_errors(result: Result) -> dict[str, Any]:
+    observed = observe(result)
+    worst, exact = errors_at_worst(result)
+    return {
+        "observed": observed,
+        "ranges": ranges_table(result, observed),
+        "saturation": saturation_table(result, observed),
+        "spread": spread_table(observed),
+        "exact": exact,
+        "errors": errors_table(result, worst),
+        "worst_input": worst_input_table(result),
+    }
+
+
+def _sizes(result: Result, uniform: Uniform | None) -> Iterator[tuple[str, str]]:
+    """Numbers for the top of the page, each with a name."""
+    found = result.classification
+    if found is not None and found.float_accuracy is not None and found.fixed_accuracy is not None:
+        yield "Accuracy before, after", f"{found.float_accuracy:.2%} \N{RIGHTWARDS ARROW} {found.fixed_accuracy:.2%}"
+    yield "Weights", f"{count(result.cost.weight_bits)} bits"
+    yield "Per trained weight", f"{mean_bits(result):.2f} bits"
+    yield f"Weights, of {NAIVE} bits each", percent(mean_bits(result), NAIVE)
+    if uniform is not None:
+        yield "Weights, of the smallest uniform", percent(result.cost.weight_bits, uniform.cost.weight_bits)
+
+
+def _files(result: Result) -> Table:
+    rows = [
+        (CERTIFICATE_FILE, "the claim: box, tolerance, bounds, ranges, hashes"),
+        ("network.json, parameters.npz", "the trained network, its integers and formats"),
+    ]
+    if result.certificate.evidence is not None:
+        rows.append((SAMPLES_FILE, "the samples the claim is about"))
+    return table("What the proof reads", "File:name, Holds", rows)
 
 
 def _identity(result: Result) -> Table:

@@ -8,7 +8,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Segment:
-    """Part of a bar, from `start` to `end` as shares of its scale; `style` is "outer", "inner" or "frame"."""
+    """Part of a bar, from `start` to `end` as shares of its scale.
+
+    `style` is "outer", "inner", "core" (as inner, but thin, to lie in an outer one), "beyond" or "frame".
+    """
 
     start: float
     end: float
@@ -32,6 +35,15 @@ class Bar:
 
 
 Cell = str | Bar
+FRAME = Segment(0.0, 1.0, "frame")
+
+
+def filled(part: float, scale: float = 1.0) -> Bar:
+    """A bar filled to `part` of its frame; what exceeds the frame stands out. The drawing ends at `scale` frames."""
+    segments = [Segment(0.0, min(max(part, 0.0), 1.0) / scale, "inner")]
+    if part > 1.0:
+        segments.append(Segment(1.0 / scale, min(part, scale) / scale, "beyond"))
+    return Bar((*segments, Segment(0.0, 1.0 / scale, "frame")))
 
 
 @dataclass(frozen=True)

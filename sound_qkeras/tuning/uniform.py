@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from sound_qkeras.analysis.splitting import Splitting, refine
+import numpy as np
+
+from sound_qkeras.analysis.splitting import refine
 from sound_qkeras.errors import InputError
 from sound_qkeras.fixed_point import MAX_WORD_LENGTH, Format
-from sound_qkeras.interval import Interval, Reals
+from sound_qkeras.interval import Interval
 from sound_qkeras.network.graph import Network
 from sound_qkeras.network.ops import AffineCodes
 from sound_qkeras.network.quantized import QuantizedNetwork
 from sound_qkeras.tuning.build import Parameters, nearest, provisional
 from sound_qkeras.tuning.costs import Cost, cost_of
 from sound_qkeras.tuning.groups import groups_of
-from sound_qkeras.verify.proof import bound_leaves, check_overflow, with_margin
+from sound_qkeras.verify.certificate import Certificate
+from sound_qkeras.verify.evidence import Evidence, Local, Statistical, around, error_limits
+from sound_qkeras.verify.proof import bound_leaves, check_overflow, ranges_of, ranges_over, with_margin
 
 # Fractional bits to begin with, and the fewest that are tried.
 FIRST_BITS, FEWEST_BITS = 14, -16
@@ -29,7 +34,7 @@ class Uniform:
 
     Args:
         format: the format.
-        relative: the proved bound over the tolerance, at most 1.
+        relative: the bound over the tolerance, at most 1; with samples, of the worst that counts.
         cost: bits and bit operations.
     """
 
@@ -38,26 +43,28 @@ class Uniform:
     cost: Cost
 
 
-def smallest_uniform(network: Network, box: Interval, eps: Reals, *, max_leaves: int = 64) -> Uniform | None:
-    """The format of fewest bits that, used for every weight, bias and rounded value, is proved to stay within `eps`.
+def smallest_uniform(
+    network: Network, certificate: Certificate, *, saturate: bool = False, max_leaves: int = 64
+) -> Uniform | None:
+    """The format of fewest bits that, used for every weight, bias and rounded value, supports the claim of a certificate.
 
-    Guarantee: the proof is that of a certificate, on at most `max_leaves` parts of the box: within `eps` everywhere and
-    no overflow. One fractional bit fewer was tried and not proved; sums are exact and cost nothing. Parameters are rounded
-    to nearest, and the network is not rewritten.
+    Guarantee: what is found meets the tolerance as the certificate's tier says it: proved on at most `max_leaves` parts of
+    the box, or for no fewer of its samples. One fractional bit fewer was tried and does not. Sums are exact and cost nothing,
+    parameters are rounded to nearest, and the network is not rewritten.
 
     Args:
         network: the trained network.
-        box: the inputs, shape `input_shape`.
-        eps: tolerance per output, shape `(outputs,)`.
+        certificate: the claim; its bounds play no part.
+        saturate: with samples: let results saturate where inputs near the samples do not need wider formats.
         max_leaves: most parts the box is cut into.
 
     Returns:
-        The format, or None where none of at most 53 bits was proved.
+        The format, or None where none of at most 53 bits was found.
     """
     low, high, bits = FEWEST_BITS - 1, MAX_WORD_LENGTH, FIRST_BITS
-    best = None
+    trial, best = Trial(network, certificate, saturate, max_leaves), None
     while high - low > 1:
-        relative, found = _attempt(network, box, eps, bits, max_leaves)
+        relative, found = trial.attempt(bits)
         if relative <= 1.0 and found is None:
             high = bits  # proved, but in no format of 53 bits: more fractional bits would not fit either
         elif found is not None:
@@ -69,24 +76,76 @@ def smallest_uniform(network: Network, box: Interval, eps: Reals, *, max_leaves:
     return best
 
 
-def _attempt(network: Network, box: Interval, eps: Reals, bits: int, max_leaves: int) -> tuple[float, Uniform | None]:
-    """The proved bound over the tolerance and, where that is at most 1, the format, unless it is too long."""
-    try:
-        codes = {
-            node.name: Parameters(nearest(op.kernel, bits), bits, nearest(op.bias, bits), bits)
-            for node, op in network.affine()
-        }
-    except InputError:
-        return 1.0, None
-    twin = provisional(network, dict.fromkeys(groups_of(network), bits), codes)
-    splitting = refine(twin, box, eps, max_leaves=max_leaves)
-    if not splitting.worst <= 1.0:
-        return splitting.worst, None
-    return splitting.worst, _in_one_format(twin, box, splitting)
+@dataclass(frozen=True, eq=False)
+class Trial:
+    """What is tried with different numbers of fractional bits; see `smallest_uniform`."""
+
+    network: Network
+    certificate: Certificate
+    saturate: bool
+    max_leaves: int
+
+    def attempt(self, bits: int) -> tuple[float, Uniform | None]:
+        """The bound over the tolerance and, where that is at most 1, the format, unless it is too long."""
+        try:
+            codes = {
+                node.name: Parameters(nearest(op.kernel, bits), bits, nearest(op.bias, bits), bits)
+                for node, op in self.network.affine()
+            }
+        except InputError:
+            return 1.0, None
+        twin = provisional(self.network, dict.fromkeys(groups_of(self.network), bits), codes)
+        evidence = self.certificate.evidence
+        return self._everywhere(twin) if evidence is None else self._near_samples(twin, evidence)
+
+    def _everywhere(self, twin: QuantizedNetwork) -> tuple[float, Uniform | None]:
+        """Proved over the box."""
+        box = self.certificate.box
+        splitting = refine(twin, box, self.certificate.eps, max_leaves=self.max_leaves)
+        if not splitting.worst <= 1.0:
+            return splitting.worst, None
+        ranges = {name: with_margin(*ends) for name, ends in bound_leaves(twin, box, splitting.tree).ranges.items()}
+        whole = _in_one_format(twin, ranges)
+        if whole is None:
+            return splitting.worst, None
+        check_overflow(whole, ranges)
+        return splitting.worst, _uniform(whole, splitting.worst)
+
+    def _near_samples(self, twin: QuantizedNetwork, evidence: Evidence) -> tuple[float, Uniform | None]:
+        """For as many of the samples as the certificate has."""
+        box, eps = self.certificate.box, self.certificate.eps
+        ranges = _near_ranges(twin, box, evidence) if self.saturate else ranges_of(twin, box)
+        whole = _in_one_format(twin, {name: with_margin(*ends) for name, ends in ranges.items()})
+        if whole is None:
+            return 1.0, None
+        if self.saturate:
+            whole = replace(whole, saturating=frozenset(whole.formats) - {whole.network.nodes[0].name})
+        if isinstance(evidence, Local):
+            found = Local.prove(whole, box, evidence.samples, evidence.radius).bounds
+            allowed = len(found) - int(evidence.certified(eps).sum())
+        elif isinstance(evidence, Statistical):
+            found, allowed = error_limits(whole, evidence.samples, evidence.reference), evidence.failures
+        else:
+            raise InputError(f"tier '{evidence.tier}' has no smallest uniform format")
+        worst = float(np.sort((found / eps).max(axis=1))[::-1][allowed])
+        return worst, _uniform(whole, worst) if worst <= 1.0 else None
 
 
-def _in_one_format(twin: QuantizedNetwork, box: Interval, splitting: Splitting) -> Uniform | None:
-    ranges = {name: with_margin(*ends) for name, ends in bound_leaves(twin, box, splitting.tree).ranges.items()}
+def _near_ranges(twin: QuantizedNetwork, box: Interval, evidence: Evidence) -> dict[str, tuple[float, float]]:
+    """Ranges of results at the samples, or on the boxes around them, and of the input in the whole box."""
+    ranges: dict[str, tuple[float, float]] = {}
+    if isinstance(evidence, Local):
+        ranges = ranges_over(twin, around(box, evidence.samples, evidence.radius))
+    else:
+        for tile in twin.network.tiles(evidence.samples):
+            for name, value in twin.network.evaluate_all(tile).items():
+                low, high = ranges.get(name, (np.inf, -np.inf))
+                ranges[name] = min(low, float(value.min())), max(high, float(value.max()))
+    return {**ranges, twin.network.nodes[0].name: (float(box.lower.min()), float(box.upper.max()))}
+
+
+def _in_one_format(twin: QuantizedNetwork, ranges: Mapping[str, tuple[float, float]]) -> QuantizedNetwork | None:
+    """With one format for everything that holds all parameters and ranges; None where it is too long."""
     needed = [Format.for_range(*ranges[name], output.fractional_bits) for name, output in twin.formats.items()]
     for codes in twin.parameters.values():
         needed += [codes.kernel_format, codes.bias_format]
@@ -96,6 +155,8 @@ def _in_one_format(twin: QuantizedNetwork, box: Interval, splitting: Splitting) 
         return None
     only = Format(word_length, integer_bits, True)
     parameters = {n: AffineCodes(c.kernel, only, c.bias, only) for n, c in twin.parameters.items()}
-    whole = replace(twin, parameters=parameters, formats=dict.fromkeys(twin.formats, only))
-    check_overflow(whole, ranges)
-    return Uniform(only, splitting.worst, cost_of(whole))
+    return replace(twin, parameters=parameters, formats=dict.fromkeys(twin.formats, only))
+
+
+def _uniform(whole: QuantizedNetwork, relative: float) -> Uniform:
+    return Uniform(next(iter(whole.formats.values())), relative, cost_of(whole))

@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from sound_qkeras.decimals import at_most
 from sound_qkeras.errors import FileFormatError, InputError, VerificationError
 from sound_qkeras.fixed_point import from_codes
 from sound_qkeras.interval import Interval, Reals, down, up
@@ -98,7 +99,7 @@ class Local(Evidence):
     def claim(self) -> str:
         """What is claimed."""
         return (
-            f"for every x in the box within {self.radius:g} of a certified one of {len(self.samples)} samples, "
+            f"for every x in the box within {float(self.radius)!r} of a certified one of {len(self.samples)} samples, "
             "|f_q(x)_k - f(x)_k| <= output_bounds[k] <= eps[k]; nothing overflows for any x in the box"
         )
 
@@ -170,8 +171,8 @@ class Statistical(Evidence):
     def claim(self) -> str:
         """What is claimed."""
         return (
-            f"with confidence {self.confidence:g}, an input drawn like the {len(self.samples)} untouched samples violates "
-            f"|f_q(x)_k - f(x)_k| <= eps[k] with probability at most {self.probability:.6g}"
+            f"with confidence {float(self.confidence)!r}, an input drawn like the {len(self.samples)} untouched samples violates "
+            f"|f_q(x)_k - f(x)_k| <= eps[k] with probability at most {at_most(self.probability, 6)}"
             f"{', with f as float64 evaluates it' if self.reference == FLOAT64 else ''}; nothing overflows for any x in the box"
         )
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from sound_qkeras.errors import VerificationError
 from sound_qkeras.interval import Interval, Reals
+from sound_qkeras.network.graph import Network, size_of
 from sound_qkeras.network.quantized import QuantizedNetwork
 from sound_qkeras.verify.certificate import Certificate
 from sound_qkeras.verify.evidence import Local, Statistical, around
@@ -54,8 +55,7 @@ def _observe_around(
 
 def _confirmed(quantized: QuantizedNetwork, found: Counterexample, bounds: Reals) -> Counterexample:
     """The same with its error in exact arithmetic, compared with the bounds."""
-    products = sum(op.multiplications * op.bias.size for _, op in quantized.trained.affine())
-    if products > MOST_EXACT_PRODUCTS:
+    if products_of(quantized.trained) > MOST_EXACT_PRODUCTS:
         return found
     exact = [abs(error) for error in exact_error(quantized, found.sample)]
     for k, error in enumerate(exact):
@@ -65,3 +65,8 @@ def _confirmed(quantized: QuantizedNetwork, found: Counterexample, bounds: Reals
                 "please report this"
             )
     return Counterexample(float(max(exact)), found.sample, found.evaluations)
+
+
+def products_of(network: Network) -> int:
+    """Multiplications by weights in one evaluation."""
+    return sum(op.multiplications * size_of(network.shapes[node.name]) for node, op in network.affine())
