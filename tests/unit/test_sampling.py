@@ -1,0 +1,108 @@
+"""The statistical judge: formats that clip little, and errors on samples that shaped nothing."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from sound_qkeras.interval import Interval
+from sound_qkeras.network import Network, Node
+from sound_qkeras.network.ops import Conv, Dense, Input, Relu
+from sound_qkeras.network.rescale import rescalable, rescale
+from sound_qkeras.tuning.rounding import mean_squares
+from sound_qkeras.tuning.sample_errors import SampleErrors, tolerance_factor
+from sound_qkeras.tuning.sampling import SamplingJudge
+from sound_qkeras.tuning.scaling import choose_exponents
+
+
+def identity(size: int) -> Network:
+    nodes = (
+        Node("x", Input((size,)), (), "x"),
+        Node("hidden", Dense(np.eye(size), np.zeros(size)), ("x",), "hidden"),
+        Node("relu", Relu(), ("hidden",), "hidden"),
+        Node("y", Dense(np.ones((size, 1)), np.zeros(1)), ("relu",), "y"),
+    )
+    return Network(nodes)
+
+
+def judge_of(samples: np.ndarray, *, saturate: bool = True) -> SamplingJudge:
+    box = Interval(np.full(4, -64.0), np.full(4, 64.0))
+    return SamplingJudge(identity(4), box, np.ones(1), samples, coverage=1.0, saturate=saturate)
+
+
+def test_rare_large_values_are_cut_off_only_where_rounding_is_as_coarse():
+    samples = np.random.default_rng(0).uniform(0.0, 1.0, (400, 4))
+    samples[::200, 0] = 1.9
+    judge = judge_of(samples)
+    smallest = samples.min()
+    assert judge.range_of("relu", 12) == (smallest, 1.9)
+    assert judge.range_of("relu", 2) == (smallest, 1.0 - 0.25)
+    assert judge_of(samples, saturate=False).range_of("relu", 2) == (0.0, 64.0)
+
+
+def test_values_are_never_cut_to_a_few_steps():
+    judge = judge_of(np.full((40, 4), 1e-9))
+    assert judge.range_of("relu", 0) == (1e-9, 1e-9)
+
+
+def test_half_of_the_samples_judge_and_shape_nothing():
+    samples = np.arange(80.0).reshape(20, 4) / 80.0
+    judge = judge_of(samples)
+    assert not {tuple(row) for row in judge.shaping} & {tuple(row) for row in judge.judging}
+    assert np.array_equal(judge.centers["hidden"], samples[::2].mean(axis=0))
+
+
+def test_few_samples_stand_for_more():
+    relative = np.array([0.2, 0.4, 0.3, 0.5])
+    assert SampleErrors(relative, 1.0).worst == 0.5
+    assert SampleErrors(relative, 0.75).worst == 0.4
+    few, many = (SampleErrors(relative, 0.99, tolerance_factor(count, 0.99)).worst for count in (4, 4000))
+    assert few > many > 0.5
+
+
+# Scales of convolutions' channels.
+
+
+def convolutions(depthwise: bool) -> Network:
+    rng = np.random.default_rng(3)
+    shape, geometry = (4, 4, 3), {"strides": (1, 1), "dilation": (1, 1), "padding": ((1, 1), (1, 1))}
+    first = rng.normal(size=(3, 3, 3, 8)) * 2.0 ** rng.integers(-5, 3, 8)
+    middle = rng.normal(size=(3, 3, 1 if depthwise else 8, 8))
+    ops = [
+        Conv(first, rng.normal(size=8), input_shape=shape, **geometry),
+        Relu(),
+        Conv(middle, rng.normal(size=8), input_shape=(4, 4, 8), **geometry, groups=8 if depthwise else 1),
+        Relu(),
+        Conv(rng.normal(size=(3, 3, 8, 2)), rng.normal(size=2), input_shape=(4, 4, 8), **geometry),
+    ]
+    nodes = [Node("x", Input(shape), (), "x")]
+    for number, op in enumerate(ops):
+        nodes.append(Node(f"n{number}", op, (nodes[-1].name,), f"n{number}"))
+    return Network(tuple(nodes))
+
+
+@pytest.mark.parametrize("depthwise", [False, True])
+def test_rescaled_channels_compute_the_same(depthwise):
+    network = convolutions(depthwise)
+    assert rescalable(network) == {"n0": ("n2",), "n2": ("n4",)}
+    rng = np.random.default_rng(0)
+    exponents = {name: rng.integers(-6, 7, 8) for name in ("n0", "n2")}
+    x = rng.normal(size=(5, *network.input_shape))
+    assert np.array_equal(rescale(network, exponents).evaluate(x), network.evaluate(x))
+    back = rescale(rescale(network, exponents), {name: -shifts for name, shifts in exponents.items()})
+    assert back.weight_hash == network.weight_hash
+
+
+@pytest.mark.parametrize("depthwise", [False, True])
+def test_channels_of_unlike_ranges_are_brought_together(depthwise):
+    network = convolutions(depthwise)
+    x = np.random.default_rng(0).normal(size=(16, *network.input_shape))
+    squares = mean_squares(network, x, np.ones(32), {"n0", "n2", "n4"})
+    exponents = choose_exponents(network, squares)
+    assert np.any(exponents["n0"])
+
+    def spread(found: Network) -> float:
+        largest = np.abs(found.by_name["n0"].op.kernel).reshape(-1, 8).max(axis=0)
+        return float(np.log2(largest.max() / largest.min()))
+
+    assert spread(rescale(network, exponents)) < spread(network)
