@@ -26,9 +26,10 @@ from sound_qkeras.tuning.reductions import reductions_of
 from sound_qkeras.tuning.rounding import sample_box
 from sound_qkeras.tuning.sampling import SamplingJudge
 from sound_qkeras.tuning.scaling import scaling
-from sound_qkeras.tuning.search import Outcome, Search
+from sound_qkeras.tuning.search import Search
 from sound_qkeras.tuning.space import Space
 from sound_qkeras.tuning.surrounding import SurroundingJudge
+from sound_qkeras.tuning.tune import Outcome, tune
 from sound_qkeras.verify.certificate import Certificate, certify
 from sound_qkeras.verify.checker import check
 from sound_qkeras.verify.evidence import Evidence, Local, Statistical, check_samples
@@ -235,8 +236,8 @@ def _tune(
         range_of=judge.range_of,
         round_output=options.round_output,
     )
-    search = Search(space, judge, tolerance, budget, options.solver, report, per_channel=options.per_channel)
-    outcome = search.run()
+    search = Search(space, judge, tolerance, budget, options.solver, report)
+    outcome = tune(search, per_channel=options.per_channel)
     return replace(outcome, quantized=replace(outcome.quantized, trained=trained, rewrite=rewrite)), phase_tree
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import sound_qkeras as sq
+from sound_qkeras import pipeline
 from sound_qkeras.errors import (
     DependencyError,
     FileFormatError,
@@ -19,7 +20,6 @@ from sound_qkeras.network import Network, Node
 from sound_qkeras.network.ops import Dense, Input
 from sound_qkeras.tuning import milp
 from sound_qkeras.tuning.build import narrow
-from sound_qkeras.tuning.search import Search
 from sound_qkeras.verify.proof import bound_leaves
 from tests import networks
 
@@ -154,14 +154,14 @@ def test_a_solver_that_answers_nonsense_proves_nothing(network, monkeypatch, cho
 
 @pytest.mark.solver
 def test_a_search_that_returns_other_integers_than_it_proved_is_refused(network, monkeypatch):
-    real = Search.run
+    real = pipeline.tune
 
-    def coarse(self):
-        outcome = real(self)
-        attempt = self.attempt({group: min(found) for group, found in self.space.candidates.items()})
-        ranges = bound_leaves(attempt.quantized, self.judge.box, outcome.tree).ranges
+    def coarse(search, **options):
+        outcome = real(search, **options)
+        attempt = search.attempt({group: min(found) for group, found in search.space.candidates.items()})
+        ranges = bound_leaves(attempt.quantized, search.judge.box, outcome.tree).ranges
         return replace(outcome, quantized=narrow(attempt.quantized, ranges))
 
-    monkeypatch.setattr(Search, "run", coarse)
+    monkeypatch.setattr(pipeline, "tune", coarse)
     with pytest.raises(VerificationError, match=r"exceeds the tolerance|overflow|reach"):
         quantize(network)

@@ -15,7 +15,7 @@ import heapq
 import time
 from collections.abc import Mapping
 from itertools import count
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -26,10 +26,8 @@ from sound_qkeras.network.quantized import QuantizedNetwork
 from sound_qkeras.network.rescale import Indices
 from sound_qkeras.tuning.costs import cost_of
 from sound_qkeras.tuning.groups import candidate_bits
+from sound_qkeras.tuning.search import Attempt, Search
 from sound_qkeras.verify.propagation import Propagation, batches, output_difference, propagate
-
-if TYPE_CHECKING:
-    from sound_qkeras.tuning.search import Attempt, Search
 
 # Channels differ from their layer by at most so many bits downward and upward.
 FEWER, MORE = 20, 6

@@ -8,11 +8,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from sound_qkeras.errors import InfeasibleError
 from sound_qkeras.fixed_point import MAX_WORD_LENGTH, Format
 from sound_qkeras.interval import Interval
 from sound_qkeras.network.graph import Network, size_of
 from sound_qkeras.network.ops import Op, Table
 
+# Share of the tolerance that the output's rounding may have while the rest is chosen.
+SHARE = 1.0 / 16.0
 # A choice of formats: fractional bits of every group.
 Bits = Mapping["Group", int]
 # Biases may be so many bits longer than weights: they are few, and hold what sums are made of.
@@ -133,3 +136,24 @@ def candidates(
         return candidate_bits(low, high, shortest, longest)
     found = candidate_bits(low, high, 1, min(longest, _longest_word(network, group.node)))
     return [bits for bits in found if _tabulable(network, group.node, bits, ranges)] or found[:1]
+
+
+def output_candidates(low: float, high: float, eps: float, longest: int) -> list[int]:
+    """Fractional bits of an output in `[low, high]`, fewest first: from half a step below `eps` to one within `SHARE` of it.
+
+    Raises:
+        InfeasibleError: all of them need words longer than `longest`.
+    """
+    coarsest = math.floor(-math.log2(2.0 * eps)) + 1
+    finest = max(coarsest, math.ceil(-math.log2(2.0 * SHARE * eps)))
+    lengths = {bits: Format.for_range(low, high, bits).word_length for bits in range(coarsest, finest + 1)}
+    found = [bits for bits, length in lengths.items() if length <= longest]
+    if not found:
+        raise InfeasibleError(
+            f"an output between {low:.6g} and {high:.6g} that is rounded within eps = {eps:g} has at least "
+            f"{lengths[coarsest]} bits, allowed are {longest}; allow more with word_lengths, raise eps, or use "
+            "round_output=False",
+            best_bound=math.ldexp(0.5, lengths[coarsest] - longest - coarsest),
+            word_length=lengths[coarsest],
+        )
+    return found

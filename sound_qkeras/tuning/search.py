@@ -1,15 +1,14 @@
 """The solve-judge loop: the MILP proposes formats, and a judge looks at the integers that follow from them.
 
 Each round measures what every group adds to the error where it is largest, scales the error tables to it, and solves for
-several right-hand sides: an error above the tolerance asks for less, slack asks for more. At the end single bits are
-shaved while the judge accepts what is left.
+several right-hand sides: an error above the tolerance asks for less, slack asks for more.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Generic
 
 import numpy as np
@@ -20,18 +19,12 @@ from sound_qkeras.interval import Reals
 from sound_qkeras.network.quantized import QuantizedNetwork
 from sound_qkeras.network.rescale import Indices
 from sound_qkeras.tuning.build import nearest, provisional
-from sound_qkeras.tuning.channels import spread_bits
 from sound_qkeras.tuning.effort import Effort
-from sound_qkeras.tuning.gap import Solved, optimality
+from sound_qkeras.tuning.gap import Solved
 from sound_qkeras.tuning.groups import Bits, Group
 from sound_qkeras.tuning.judge import TARGET, Alone, E, Judge
 from sound_qkeras.tuning.milp import Choices, solve
-from sound_qkeras.tuning.optimality import Optimality
-from sound_qkeras.tuning.output import coarsen_output
-from sound_qkeras.tuning.shaving import shave
 from sound_qkeras.tuning.space import Space
-from sound_qkeras.verify.certificate import BudgetRow
-from sound_qkeras.verify.split_tree import SplitTree
 
 # Extra fractional bits that make a group's own error vanish beside the others'.
 FINE = 16
@@ -69,16 +62,6 @@ class Attempt(Generic[E]):
         return self.evidence.worst
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """The tuned network, the leaves to prove it on, where its error comes from, and how good the MILP's answer was."""
-
-    quantized: QuantizedNetwork
-    tree: SplitTree
-    error_budget: tuple[BudgetRow, ...]
-    optimality: Optimality | None
-
-
 class Search(Generic[E]):
     """State of one tuning run."""
 
@@ -90,8 +73,6 @@ class Search(Generic[E]):
         effort: Effort,
         solver: str,
         report: Report,
-        *,
-        per_channel: bool,
     ) -> None:
         """Prepare.
 
@@ -102,10 +83,9 @@ class Search(Generic[E]):
             effort: budgets.
             solver: MILP solver by name.
             report: called with a stage's name and the fraction of it that is done.
-            per_channel: give every output channel's weights fractional bits of their own in the end.
         """
         self.space, self.judge, self.eps, self.effort = space, judge, eps, effort
-        self.solver, self.report, self.per_channel = solver, report, per_channel
+        self.solver, self.report = solver, report
         self.network = space.network
         self.started = time.monotonic()
         self.deadline = self.started + effort.seconds
@@ -157,39 +137,6 @@ class Search(Generic[E]):
         sizes = QuantizedNetwork(self.network, quantized.parameters, narrowed, {}).accumulator_magnitudes
         return float(np.log2(max(1.0, *sizes.values()))) + 0.5
 
-    def run(self) -> Outcome:
-        """Tune: the cheapest network that was accepted, in the narrowest formats its evidence allows.
-
-        Raises:
-            InfeasibleError: no choice of at most the allowed word length met the tolerance.
-        """
-        found = self._settled(self._tune())
-        if self.per_channel:
-            self.report("channels", 0.0)
-            found = self._settled(spread_bits(self, found), found)
-        if self.space.output is not None:
-            self.report("output", 0.0)
-            self.offsets = found.offsets
-            found = self._settled(coarsen_output(self, found, self.space.output), found)
-        self.offsets = found.offsets
-        final = self.judge.narrow(found.quantized, found.evidence)
-        answer = optimality(self.solved, self.accepted_bits)
-        return Outcome(final, self.judge.tree(found.evidence), self._error_budget(found), answer)
-
-    def _settled(self, found: Attempt[E], fallback: Attempt[E] | None = None) -> Attempt[E]:
-        """The attempt as it will be proved, or what it started from."""
-        settled = replace(found, evidence=self.judge.settle(found.evidence))
-        return settled if fallback is None or self.accepts(settled) else fallback
-
-    def _error_budget(self, found: Attempt[E]) -> tuple[BudgetRow, ...]:
-        """The error if only one group were rounded, where the whole error is largest."""
-        scale, groups = float(self.eps.max()), self.space.groups
-        rows = self.judge.contributions(found.evidence, self._alone(found.bits, {}), groups)
-        return tuple(
-            BudgetRow(group.layer, group.kind, scale * float(rows[group].max()) ** (1.0 / self.judge.power))
-            for group in groups
-        )
-
     def start(self) -> Attempt[E]:
         """The coarsest uniform number of fractional bits that is accepted, found by the error's own slope."""
         bits, step = FIRST_BITS, 0
@@ -208,7 +155,12 @@ class Search(Generic[E]):
                 break
         return min(tried.values(), key=lambda t: t.relative)
 
-    def _tune(self) -> Attempt[E]:
+    def run(self) -> Attempt[E]:
+        """The cheapest attempt that was accepted, before single bits are shaved.
+
+        Raises:
+            InfeasibleError: no choice of at most the allowed word length met the tolerance.
+        """
         current = self.start()
         tables = self.tables(current)
         for self.accumulator_bits in ACCUMULATOR_BITS:
@@ -222,7 +174,7 @@ class Search(Generic[E]):
                 if time.monotonic() > self.deadline:
                     break
             if self.best is not None:
-                return shave(self, self.best)
+                return self.best
         raise self._infeasible()
 
     def _sweep(self, tables: dict[Group, Choices], current: Attempt[E], number: int) -> Attempt[E] | None:
@@ -277,7 +229,7 @@ class Search(Generic[E]):
         space, power = self.space, self.judge.power
         near = {group: space.near(group, base.bits[group]) for group in space.groups}
         shapes = {group: self._shape(group, near[group], base.bits[group]) for group in space.groups}
-        alone = self._alone(base.bits, {group: at for group, (at, _) in shapes.items()})
+        alone = self.alone(base.bits, {group: at for group, (at, _) in shapes.items()})
         rows = self.judge.contributions(base.evidence, alone, [None, *space.groups])
         tables: dict[Group, Choices] = {}
         for group, bits in near.items():
@@ -287,7 +239,7 @@ class Search(Generic[E]):
             tables[group] = Choices(bits, lengths, costs, shapes[group][1][:, None] ** power * measured[None])
         return tables
 
-    def _alone(self, bits: Bits, measured: Bits) -> Alone:
+    def alone(self, bits: Bits, measured: Bits) -> Alone:
         """Networks in which only one group is as coarse as `measured`, or else `bits`, says."""
 
         def build(group: Group | None) -> QuantizedNetwork:

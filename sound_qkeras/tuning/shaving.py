@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
 
+from sound_qkeras.tuning.groups import Group
 from sound_qkeras.tuning.judge import E
-
-if TYPE_CHECKING:
-    from sound_qkeras.tuning.groups import Group
-    from sound_qkeras.tuning.search import Attempt, Search
+from sound_qkeras.tuning.search import Attempt, Search
 
 # Groups whose last bit is worth less than this share of the cost are left alone.
 LEAST_SAVING = 1e-4

@@ -10,9 +10,17 @@ from sound_qkeras.fixed_point import MAX_WORD_LENGTH, Format
 from sound_qkeras.interval import Interval, Reals
 from sound_qkeras.network.graph import Network
 from sound_qkeras.tuning.costs import Objective
-from sound_qkeras.tuning.groups import Bits, Group, candidates, extent, groups_of, output_group, sources_of
+from sound_qkeras.tuning.groups import (
+    Bits,
+    Group,
+    candidates,
+    extent,
+    groups_of,
+    output_candidates,
+    output_group,
+    sources_of,
+)
 from sound_qkeras.tuning.milp import Joint
-from sound_qkeras.tuning.output import output_candidates
 
 # Bits that a group is finer than others by where formats are uniform.
 FINER = {"weight": 0, "activation": 3, "bias": 6}

@@ -20,8 +20,9 @@ from unittest import mock
 import numpy as np
 
 import sound_qkeras as sq
-from sound_qkeras.tuning import search
+from sound_qkeras.tuning import rounding, tune
 from sound_qkeras.tuning.effort import EFFORTS
+from sound_qkeras.tuning.search import Search
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "examples"))
 from aster_study import load
@@ -40,22 +41,22 @@ def effort(**changes: int) -> Patch:
 
 def without_compensation(stack: ExitStack) -> None:
     """Biases are rounded as they are: weight errors are compensated at an input of zero, where they have no effect."""
-    rounding = search.round_parameters
+    original = rounding.round_parameters
 
     def plain(network, bits, centers, *others):
-        return rounding(network, bits, {name: np.zeros_like(center) for name, center in centers.items()}, *others)
+        return original(network, bits, {name: np.zeros_like(center) for name, center in centers.items()}, *others)
 
-    stack.enter_context(mock.patch.object(search, "round_parameters", plain))
+    stack.enter_context(mock.patch.object(rounding, "round_parameters", plain))
 
 
 def without_shaving(stack: ExitStack) -> None:
     """What the MILP found is final."""
-    stack.enter_context(mock.patch.object(search, "shave", lambda _, best: best))
+    stack.enter_context(mock.patch.object(tune, "shave", lambda _, best: best))
 
 
 def without_milp(stack: ExitStack) -> None:
     """The proved uniform formats are where shaving begins."""
-    stack.enter_context(mock.patch.object(search.Search, "_sweep", lambda self, tables, current, number: current))
+    stack.enter_context(mock.patch.object(Search, "_sweep", lambda self, tables, current, number: current))
 
 
 def without_milp_and_shaving(stack: ExitStack) -> None:

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from sound_qkeras.errors import InfeasibleError
 from sound_qkeras.fixed_point import Format
-from sound_qkeras.tuning.output import SHARE, output_candidates
+from sound_qkeras.tuning.groups import SHARE, output_candidates
 
 
 @given(st.floats(1e-9, 1e6), st.floats(-1e3, 1e3), st.floats(0, 1e3))

@@ -1,0 +1,69 @@
+"""From a search to integers in their final formats: what is tried after the mixed-integer program, in order."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from sound_qkeras.network.quantized import QuantizedNetwork
+from sound_qkeras.tuning.channels import spread_bits
+from sound_qkeras.tuning.gap import optimality
+from sound_qkeras.tuning.judge import E
+from sound_qkeras.tuning.optimality import Optimality
+from sound_qkeras.tuning.output import coarsen_output
+from sound_qkeras.tuning.search import Attempt, Search
+from sound_qkeras.tuning.shaving import shave
+from sound_qkeras.verify.certificate import BudgetRow
+from sound_qkeras.verify.split_tree import SplitTree
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The tuned network, the leaves to prove it on, where its error comes from, and how good the MILP's answer was."""
+
+    quantized: QuantizedNetwork
+    tree: SplitTree
+    error_budget: tuple[BudgetRow, ...]
+    optimality: Optimality | None
+
+
+def tune(search: Search[E], *, per_channel: bool = False) -> Outcome:
+    """The cheapest network that was accepted, in the narrowest formats its evidence allows.
+
+    Args:
+        search: what can be chosen, and what judges.
+        per_channel: give every output channel's weights fractional bits of their own in the end.
+
+    Raises:
+        InfeasibleError: no choice of at most the allowed word length met the tolerance.
+    """
+    found = _settled(search, shave(search, search.run()))
+    if per_channel:
+        search.report("channels", 0.0)
+        found = _settled(search, spread_bits(search, found), found)
+    if search.space.output is not None:
+        search.report("output", 0.0)
+        search.offsets = found.offsets
+        found = _settled(search, coarsen_output(search, found, search.space.output), found)
+    search.offsets = found.offsets
+    return Outcome(
+        quantized=search.judge.narrow(found.quantized, found.evidence),
+        tree=search.judge.tree(found.evidence),
+        error_budget=_error_budget(search, found),
+        optimality=optimality(search.solved, search.accepted_bits),
+    )
+
+
+def _settled(search: Search[E], found: Attempt[E], fallback: Attempt[E] | None = None) -> Attempt[E]:
+    """The attempt as it will be proved, or what it started from."""
+    settled = replace(found, evidence=search.judge.settle(found.evidence))
+    return settled if fallback is None or search.accepts(settled) else fallback
+
+
+def _error_budget(search: Search[E], found: Attempt[E]) -> tuple[BudgetRow, ...]:
+    """The error if only one group were rounded, where the whole error is largest."""
+    scale, groups = float(search.eps.max()), search.space.groups
+    rows = search.judge.contributions(found.evidence, search.alone(found.bits, {}), groups)
+    return tuple(
+        BudgetRow(group.layer, group.kind, scale * float(rows[group].max()) ** (1.0 / search.judge.power))
+        for group in groups
+    )
