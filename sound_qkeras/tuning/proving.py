@@ -27,6 +27,7 @@ class ProvingJudge(Judge[Splitting]):
     """Bounds over a whole box."""
 
     power: ClassVar[int] = 1
+    first_tolerance: ClassVar[float] = 0.97
 
     def __init__(self, network: Network, box: Interval, eps: Reals, effort: Effort) -> None:
         """For inputs in `box`, shape `input_shape`, and a tolerance per output, shape `(outputs,)`."""

@@ -44,6 +44,8 @@ class SamplingJudge(Judge[SampleErrors]):
     """Errors on guiding samples; formats as wide as the samples need, or as the box needs."""
 
     power: ClassVar[int] = 2
+    # Root mean squares, of which the largest of many errors are about three times as large.
+    first_tolerance: ClassVar[float] = 0.3
 
     def __init__(
         self,

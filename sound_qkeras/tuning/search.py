@@ -36,8 +36,8 @@ ACCUMULATOR_BITS = (53, 63, 120)
 LONGEST_WORD = 52
 # Fractional bits at which the search starts.
 FIRST_BITS = 14
-# Right-hand side tried first, relative to the tolerance; attempts within `NEARLY` of it are worth going on from.
-FIRST_TOLERANCE, NEARLY = 0.97, 1.5
+# Attempts within so many tolerances are worth going on from.
+NEARLY = 1.5
 # Time limits of one solve.
 LEAST_SOLVER_SECONDS, MOST_SOLVER_SECONDS = 2.0, 10.0
 # So many times as often as the effort says, while nothing is accepted, a round solves.
@@ -96,7 +96,7 @@ class Search(Generic[E]):
         self.accepted_bits: list[Bits] = []
         self.solved: list[Solved] = []
         self.closest = float("inf")
-        self.tolerance: float = FIRST_TOLERANCE
+        self.tolerance: float = judge.first_tolerance
 
     def build(self, bits: Bits) -> QuantizedNetwork:
         """Integers for a choice of bits, in formats of provisional width."""
@@ -164,7 +164,7 @@ class Search(Generic[E]):
         current = self.start()
         tables = self.tables(current)
         for self.accumulator_bits in ACCUMULATOR_BITS:
-            self.tolerance = FIRST_TOLERANCE
+            self.tolerance = self.judge.first_tolerance
             for number in range(self.effort.rounds):
                 tables = tables if number == 0 else self.tables(current)
                 found = self._sweep(tables, current, number)

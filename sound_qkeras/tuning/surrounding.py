@@ -30,6 +30,7 @@ class SurroundingJudge(Judge[SampleErrors]):
     """Bounds on boxes around samples; formats as wide as those boxes need, or as the whole box needs."""
 
     power: ClassVar[int] = 1
+    first_tolerance: ClassVar[float] = 0.97
 
     def __init__(
         self,
