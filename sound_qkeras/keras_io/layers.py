@@ -76,8 +76,9 @@ def batch_normalization(layer: Any, shape: Shape, read: Callable[[str], Reals]) 
         raise ModelError(
             f"layer '{layer.name}' ({type(layer).__name__}): its variance and epsilon are zero; retrain with epsilon > 0"
         )
-    scale = quotient(spread("gamma", 1.0), root)
-    return (("", Diagonal(scale, spread("beta", 0.0) - scale * spread("moving_mean", 0.0))),)
+    scale, beta = quotient(spread("gamma", 1.0), root), spread("beta", 0.0)
+    shift = scale * spread("moving_mean", 0.0)
+    return (("", Diagonal(scale, beta - shift, up(beta.magnitude + shift.magnitude))),)
 
 
 def read_normalization(layer: Any, shape: Shape) -> Parts:

@@ -21,10 +21,14 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Diagonal:
-    """`y = scale * x + offset`, elementwise, both of the tensor's whole shape."""
+    """`y = scale * x + offset`, elementwise, both of the tensor's whole shape.
+
+    `offset_terms` bounds the sum of the absolute terms that Keras makes the offset of; None where it adds a constant.
+    """
 
     scale: Interval
     offset: Interval
+    offset_terms: Reals | None = None
 
     @property
     def shape(self) -> Shape:

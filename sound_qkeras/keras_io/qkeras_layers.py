@@ -120,9 +120,7 @@ def _folded(layer: Any, shape: Shape, latent: bool, quantizer: str) -> Parts:
 def read_qbatch_normalization(layer: Any, shape: Shape, latent: bool) -> Parts:
     """A normalisation with quantised parameters, in real arithmetic."""
     names = {"gamma": "gamma", "beta": "beta", "moving_mean": "mean", "moving_variance": "variance"}
-    return batch_normalization(
-        layer, shape, lambda name: parameter(layer, name, latent=latent, quantizer=names[name])
-    )
+    return batch_normalization(layer, shape, lambda name: parameter(layer, name, latent=latent, quantizer=names[name]))
 
 
 def read_qactivation(layer: Any, shape: Shape, latent: bool) -> Parts:

@@ -89,7 +89,10 @@ def read_steps(model: Any, *, latent: bool = False) -> Steps:
     if dtype not in ("float32", "float64"):
         raise UnsupportedLayerError(model.name, f"weights of type {dtype}", "float32 or float64", "cast the model")
     with float_type(dtype):
-        walk = QWalk(model, latent=latent)
+        return _steps(model, QWalk(model, latent=latent), dtype)
+
+
+def _steps(model: Any, walk: Walk, dtype: str) -> Steps:
     steps = reachable(list(walk.steps.values()), walk.outputs)
     left_out = f"Layers that only act in training were left out: {', '.join(walk.training_only)}."
     notes = (left_out,) if walk.training_only else ()
@@ -167,3 +170,14 @@ def _plain_setting(value: Any) -> Any:
     """Numbers as they are; arrays that Keras wrote as lists."""
     return np.array(value, np.float32) if isinstance(value, list) else value
 
+
+def read_float_steps(model: Any) -> Steps:
+    """The steps of a float model; quantised layers are refused.
+
+    Raises:
+        FileFormatError, UnsupportedLayerError, ModelError, DependencyError: as `read_steps`.
+    """
+    if isinstance(model, str | Path):
+        model = load_keras_model(Path(model))
+    check_model(model)
+    return _steps(model, Walk(model), "float32")

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from sound_qkeras.errors import ModelError, UnsupportedLayerError
+from sound_qkeras.keras_io.activations import Parts
 from sound_qkeras.keras_io.environment import import_keras
 from sound_qkeras.keras_io.files import load_keras_model
 from sound_qkeras.keras_io.folding import fold
 from sound_qkeras.keras_io.merges import MERGES
 from sound_qkeras.keras_io.outputs import joined_outputs, output_ports, reachable, set_heads_aside
-from sound_qkeras.keras_io.activations import Parts
 from sound_qkeras.keras_io.pieces import Diagonal, Gain, Head, Linear, Rounded, Shape, Step
 from sound_qkeras.keras_io.readers import READERS
 from sound_qkeras.keras_io.support import unsupported

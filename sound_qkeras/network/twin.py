@@ -34,6 +34,7 @@ class Twin(Rebuilt):
         network: the reference.
         fixed: the other network; node by node the same graph with other parameters.
         roundings: what the other network does to results, by node name.
+        input_bits: fractional bits that inputs are known to have, or None. Only what is said about exactness depends on it.
 
     Raises:
         ModelError: the graphs differ, or a name is no node.
@@ -42,6 +43,7 @@ class Twin(Rebuilt):
     network: Network
     fixed: Network
     roundings: Mapping[str, Rounding]
+    input_bits: int | None = None
 
     def __post_init__(self) -> None:
         """Freeze, and check that the networks belong together."""
@@ -77,6 +79,8 @@ class Twin(Rebuilt):
             before = [self.grid_after(name, exact[name]) for name in node.inputs]
             known = [bits for bits in before if bits is not None]
             exact[node.name] = _grid(node.op, known) if known and len(known) == len(before) else None
+            if not before:
+                exact[node.name] = self.input_bits
         return exact
 
     def grid_after(self, name: str, exact: int | None) -> int | None:

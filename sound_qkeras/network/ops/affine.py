@@ -327,13 +327,13 @@ class Affine(Op):
         bias = np.ldexp(np.abs(integers.bias).astype(np.float64), sum_bits - integers.bias_format.fractional_bits)
         return inflate(scaled + bias, self.fan_in)
 
-    def absolute_terms(self, parameters: AffinePair, *magnitudes: Reals) -> Reals:
+    def absolute_terms(self, parameters: AffineComparison, *magnitudes: Reals) -> Reals:
         """Products of magnitudes, and the bias."""
         return inflate(
             self.apply(parameters.kernel_magnitude, magnitudes[0]) + np.abs(parameters.bias), self.fan_in + 2
         )
 
-    def carried_error(self, parameters: AffinePair, errors: Sequence[Reals], *magnitudes: Reals) -> Reals:
+    def carried_error(self, parameters: AffineComparison, errors: Sequence[Reals], *magnitudes: Reals) -> Reals:
         """Errors times weights."""
         return inflate(self.apply(parameters.kernel_magnitude, errors[0]), self.fan_in)
 

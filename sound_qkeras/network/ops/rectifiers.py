@@ -276,11 +276,11 @@ class Leaky(Elementwise):
         """Codes times the larger of one and the slope."""
         return inflate(magnitudes[0] * np.maximum(np.abs(parameters.codes), 2.0**parameters.bits), 2)
 
-    def absolute_terms(self, parameters: LeakyPair, *magnitudes: Reals) -> Reals:
+    def absolute_terms(self, parameters: SlopeComparison, *magnitudes: Reals) -> Reals:
         """Magnitudes times the larger of one and the slope."""
         return inflate(magnitudes[0] * np.maximum(np.abs(parameters.slope), 1.0), 2)
 
-    def carried_error(self, parameters: LeakyPair, errors: Sequence[Reals], *magnitudes: Reals) -> Reals:
+    def carried_error(self, parameters: SlopeComparison, errors: Sequence[Reals], *magnitudes: Reals) -> Reals:
         """Errors times the larger of one and the slope."""
         return self.absolute_terms(parameters, errors[0])
 
