@@ -14,7 +14,7 @@ from sound_qkeras.keras_io.outputs import output_ports, step_shapes
 from sound_qkeras.keras_io.pieces import Diagonal, Gain, Head, Linear, Rounded, Shape, Step
 from sound_qkeras.keras_io.qkeras_reader import Steps
 from sound_qkeras.network import Network, Node
-from sound_qkeras.network.ops import Affine, Clip, Leaky, Op, Relu, Scale, Table
+from sound_qkeras.network.ops import Affine, Clip, Leaky, Op, Relu, Reshape, Scale, Table
 from sound_qkeras.network.roundings import Rounding
 from sound_qkeras.network.twin import Twin, identity
 
@@ -136,6 +136,9 @@ class _Alignment:
             size = self.shapes[step.name][-1:]
             factors = Scale(np.ones(size), np.zeros(size)), Scale(np.full(size, step.op.factor), np.zeros(size))
             self._add(step, *factors, self.counterpart[step.inputs[0]])
+        elif self._changes_nothing(step):
+            same = Reshape(self.shapes[step.name], self.shapes[step.name])
+            self._add(step, same, same, self.counterpart[step.inputs[0]])
         else:
             other, ops = self._partner(step)
             self.used.add(other.name)
@@ -147,7 +150,7 @@ class _Alignment:
         """A rounding; one that is never negative is a ReLU too, if the reference has one there."""
         source = self.counterpart[step.inputs[0]]
         rectifier = next((one for one in self._unused((source,)) if isinstance(one.op, Relu)), None)
-        if op.rounding.minimum == 0.0 and rectifier is not None:
+        if op.rounding.minimum == 0.0 and rectifier is not None and not self._is_positive(step.inputs[0]):
             relu = replace(step, name=f"{step.name}_rectified", op=Relu())
             self.used.add(rectifier.name)
             self._add(relu, Relu(), Relu(), rectifier.name)
@@ -156,6 +159,17 @@ class _Alignment:
         node = identity(step.name, step.inputs[0], shape, step.layer)
         self._add(step, node.op, node.op, source)
         self.roundings[step.name], self.quantizers[step.name] = op.rounding, op.text
+
+    def _is_positive(self, name: str) -> bool:
+        """Whether a step's results are known not to be negative."""
+        op = next(step.op for step in self.steps if step.name == name)
+        return isinstance(op, Relu | Clip) or (isinstance(op, Rounded) and op.rounding.minimum >= 0.0)
+
+    def _changes_nothing(self, step: Step) -> bool:
+        """Whether it is a rectifier behind another one, and the reference has but one."""
+        if not isinstance(step.op, Relu) or not self._is_positive(step.inputs[0]):
+            return False
+        return not any(isinstance(one.op, Relu) for one in self._unused((self.counterpart[step.inputs[0]],)))
 
     def _add(self, step: Step, first: Op, second: Op, counterpart: str) -> None:
         for nodes, op in ((self.reference, first), (self.fixed, second)):

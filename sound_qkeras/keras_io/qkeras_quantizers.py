@@ -102,7 +102,11 @@ def _hard_function(given: Any) -> str:
 
 def rounded(quantizer: Any, rounding: Rounding) -> tuple[str, Rounded]:
     """The last part of a quantizer."""
-    return "", Rounded(rounding, str(quantizer))
+    try:
+        text = str(quantizer)
+    except AssertionError:  # quantized_hswish cannot write itself
+        text = f"{type(quantizer).__name__}({quantizer.bits},{quantizer.integer},{int(quantizer.symmetric)})"
+    return "", Rounded(rounding, text)
 
 
 def _integer(layer: Any, value: Any, what: str) -> int:

@@ -1,0 +1,402 @@
+"""QKeras models of every quantizer and layer kind: what is claimed to be computed is what QKeras computes, and bounds hold."""
+
+import dataclasses
+import json
+from fractions import Fraction
+
+import numpy as np
+import pytest
+
+import sound_qkeras as sq
+from sound_qkeras.errors import InputError, ModelError, UnsupportedLayerError
+from sound_qkeras.interval import Interval
+from sound_qkeras.keras_io.environment import float_type
+from sound_qkeras.keras_io.matching import match
+from sound_qkeras.keras_io.qkeras_reader import read_steps
+from sound_qkeras.network.roundings import Uniform
+from sound_qkeras.verify.proof import bound_leaves
+from sound_qkeras.verify.twin_floating import twin_float_report
+
+from .models import LAYERS, keras, qk, sequential
+
+pytestmark = [pytest.mark.keras, pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5:UserWarning")]
+
+BITS = "quantized_bits(6,1,alpha=1.0)"
+IN = "quantized_bits(8,2,alpha=1.0)"
+
+WEIGHTS = [
+    BITS,
+    "quantized_bits(5,0,1,alpha=1.0)",
+    "quantized_bits(5,1,0,alpha=0.3)",
+    "quantized_bits(4,0,1,alpha='auto')",
+    "quantized_bits(4,0,1,alpha='auto_po2')",
+    "quantized_bits(4,0)",  # silently auto_po2
+    "quantized_bits(1,0,alpha=1.0)",
+    "quantized_bits(6,1,keep_negative=0,alpha=1.0)",
+    "binary(alpha=1)",
+    "binary()",
+    "binary(alpha='auto')",
+    "ternary(alpha='auto')",
+    "ternary(alpha=1.0,threshold=0.4)",
+    "quantized_po2(4)",
+    "quantized_relu_po2(4)",
+    None,
+]
+ACTIVATIONS = {
+    "quantized_relu(5,1)": "relu",
+    "quantized_relu(4,0)": "relu",
+    "quantized_relu(5,1,negative_slope=0.25)": ("leaky", 0.25),
+    BITS: "linear",
+    "quantized_bits(6,1,1,alpha=1.0)": "linear",
+    "quantized_bits(6,1,keep_negative=0,alpha=1.0)": "relu",
+    "quantized_bits(1,0,alpha=1.0)": "linear",
+    "quantized_tanh(6)": "tanh",
+    "quantized_tanh(6,symmetric=1)": "tanh",
+    "quantized_tanh(6,use_real_tanh=1)": "tanh",
+    "quantized_sigmoid(6)": "sigmoid",
+    "quantized_sigmoid(6,use_real_sigmoid=1)": "sigmoid",
+    "quantized_hswish(7,2)": "linear",
+    "binary(alpha=1)": "linear",
+    "binary(use_01=1)": "linear",
+    "ternary()": "linear",
+    "ternary(alpha=0.5,threshold=0.25)": "linear",
+    "hard_tanh": "tanh",
+    "relu": "relu",
+    "tanh": "tanh",
+}
+
+
+def kept(name):
+    """A real activation as a Keras layer."""
+    if isinstance(name, tuple):
+        return LAYERS.LeakyReLU(name[1])
+    return LAYERS.Activation(name)
+
+
+def dense(activation=None, weights=BITS, bias=BITS, first=IN):
+    """Input rounding, a hidden layer with the activation, an output layer."""
+    act = qk.QActivation(activation) if activation is not None else LAYERS.Activation("linear")
+    layers = [qk.QActivation(first)] if first else []
+    return [
+        *layers,
+        qk.QDense(6, kernel_quantizer=weights, bias_quantizer=bias),
+        act,
+        qk.QDense(3, kernel_quantizer=weights, bias_quantizer=bias),
+    ]
+
+
+def twin_of(model, reference=None):
+    return match(read_steps(model), reference).twin
+
+
+def points(model, box=(-2.0, 2.0), count=200, seed=1, bits=None):
+    """Random float32 samples of a box, on a grid if wanted, corners included."""
+    rng = np.random.default_rng(seed)
+    x = rng.uniform(*box, (count, *model.input_shape[1:]))
+    x[: count // 8] = np.where(x[: count // 8] < np.mean(box), *box)
+    x = x if bits is None else np.rint(x * 2.0**bits) / 2.0**bits
+    return x.astype(np.float32)
+
+
+def region(model, box=(-2.0, 2.0)):
+    shape = tuple(model.input_shape[1:])
+    return Interval(np.full(shape, box[0]), np.full(shape, box[1]))
+
+
+def check(model, x, box=(-2.0, 2.0), bits=None):
+    """QKeras' float32 result is within the proved distance of ours; equal to the last bit where that says exact."""
+    matched = match(read_steps(model), None)
+    twin = dataclasses.replace(matched.twin, input_bits=bits)
+    report = twin_float_report(twin, region(model, box), 0.0, "float32", matched.offsets)
+    ours, theirs = twin.evaluate(x), np.asarray(model(x), np.float64)
+    difference = float(np.abs(ours - theirs).max())
+    assert difference <= report.error
+    return report
+
+
+@pytest.mark.parametrize("weights", WEIGHTS, ids=str)
+def test_quantised_weights_are_those_qkeras_uses(weights):
+    for seed in range(3):
+        model = sequential(*dense("quantized_relu(6,2)", weights), seed=seed)
+        x = points(model, bits=5)
+        report = check(model, x)
+        powers = weights in (BITS, WEIGHTS[1], WEIGHTS[4], WEIGHTS[5], WEIGHTS[6], WEIGHTS[7], "binary(alpha=1)")
+        assert report.exact or not powers
+        if powers:
+            assert np.array_equal(twin_of(model).evaluate(x), np.asarray(model(x), np.float64))
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS, ids=str)
+def test_activations_are_those_of_qkeras(activation):
+    for seed in range(3):
+        model = sequential(*dense(activation), seed=seed)
+        report = check(model, points(model, bits=6))
+        assert report.exact == (
+            activation.startswith(("quantized_relu", "quantized_bits", "relu")) and "(1," not in activation
+            or activation in ("quantized_tanh(6)", "quantized_tanh(6,symmetric=1)", "quantized_sigmoid(6)", "hard_tanh")
+        )
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS, ids=str)
+def test_no_error_exceeds_the_bound(activation):
+    """With a float twin whose weights differ a little, as after fine-tuning."""
+    for seed in range(2):
+        model = sequential(*dense(activation), seed=seed)
+        reference = sequential(LAYERS.Dense(6), kept(ACTIVATIONS[activation]), LAYERS.Dense(3), seed=seed)
+        if "hswish" in activation:
+            reference = "latent"
+        found = sq.certify(model, reference, box=(-2, 2), effort="fast")
+        x = points(model, count=2000, seed=seed)
+        exact = twin_of(model).evaluate(x)
+        float_model = twin_of(model, read_steps(model, latent=True)).network if reference == "latent" else sq_read(reference)
+        errors = np.abs(exact - float_model.evaluate(x)).max(axis=0)
+        assert np.all(errors <= found.output_bounds)
+        assert found.observed_error <= found.bound
+        assert found.observed_error > 0.0
+
+
+def sq_read(model):
+    from sound_qkeras.keras_io import read_model
+
+    return read_model(model)
+
+
+def test_bounds_hold_in_exact_rational_arithmetic():
+    """One layer by hand, in fractions: quantised weights, rounding, saturation."""
+    model = sequential(
+        qk.QActivation(IN),
+        qk.QDense(4, kernel_quantizer=BITS, bias_quantizer=BITS),
+        qk.QActivation("quantized_relu(4,0)"),
+        qk.QDense(2, kernel_quantizer=BITS, bias_quantizer=BITS),
+        shape=(3,),
+    )
+    reference = sequential(LAYERS.Dense(4), LAYERS.ReLU(), LAYERS.Dense(2), shape=(3,), seed=4)
+    bounds = sq.certify(model, reference, box=(-2, 2), effort="fast").output_bounds
+
+    def nearest(value, bits, low, high):
+        return max(Fraction(low), min(Fraction(round(value * 2**bits)), Fraction(high))) / 2**bits
+
+    def layer(x, kernel, bias):
+        columns = range(kernel.shape[1])
+        return [
+            sum((a * Fraction(float(w)) for a, w in zip(x, kernel[:, j], strict=True)), Fraction(float(bias[j])))
+            for j in columns
+        ]
+
+    weights = [nearest_array(values, 4, -32, 31) for values in model.get_weights()]
+    floats = reference.get_weights()
+    for sample in points(model, count=60):
+        x = [Fraction(float(value)) for value in sample]
+        q = layer([nearest(value, 5, -128, 127) for value in x], *weights[:2])
+        q = layer([nearest(max(value, Fraction(0)), 4, 0, 15) for value in q], *weights[2:])
+        f = layer([max(value, Fraction(0)) for value in layer(x, *floats[:2])], *floats[2:])
+        assert all(abs(a - b) <= Fraction(float(bound)) for a, b, bound in zip(q, f, bounds, strict=True))
+
+
+def nearest_array(values, bits, low, high):
+    return np.clip(np.rint(values.astype(np.float64) * 2.0**bits), low, high) / 2.0**bits
+
+
+CONVOLUTIONS = {
+    "conv1d": ((9, 2), lambda: qk.QConv1D(3, 3, padding="causal", kernel_quantizer=BITS, bias_quantizer=BITS)),
+    "conv2d": ((6, 5, 2), lambda: qk.QConv2D(3, 3, strides=2, padding="same", kernel_quantizer=BITS)),
+    "depthwise": (
+        (6, 5, 2),
+        lambda: qk.QDepthwiseConv2D(3, depthwise_quantizer=BITS, bias_quantizer=BITS, activation="quantized_relu(6,2)"),
+    ),
+    "separable": ((6, 5, 2), lambda: qk.QSeparableConv2D(3, 3, depthwise_quantizer=BITS, pointwise_quantizer=BITS)),
+    "folded": ((6, 5, 2), lambda: qk.QConv2DBatchnorm(3, 3, kernel_quantizer=BITS, bias_quantizer=BITS)),
+    "folded_float_bias": ((6, 5, 2), lambda: qk.QConv2DBatchnorm(3, 3, kernel_quantizer=BITS, use_bias=False)),
+    "folded_depthwise": (
+        (6, 5, 2),
+        lambda: qk.QDepthwiseConv2DBatchnorm(3, depthwise_quantizer=BITS, bias_quantizer=BITS),
+    ),
+    "pool": ((6, 6, 2), lambda: qk.QAveragePooling2D(2, average_quantizer="quantized_bits(8,0,alpha=1.0)")),
+    "odd_pool": ((6, 6, 2), lambda: qk.QAveragePooling2D(3, average_quantizer="quantized_bits(8,0,alpha=1.0)")),
+    "padded_pool": (
+        (5, 5, 2),
+        lambda: qk.QAveragePooling2D(2, padding="same", average_quantizer="quantized_bits(8,0,alpha=1.0)"),
+    ),
+    "global_pool": ((4, 4, 2), lambda: qk.QGlobalAveragePooling2D(average_quantizer="quantized_bits(8,0,alpha=1.0)")),
+    "normalisation": ((6,), lambda: qk.QBatchNormalization()),
+    "plain_normalisation": ((6,), lambda: LAYERS.BatchNormalization()),
+    "max_pool": ((6, 5, 2), lambda: LAYERS.MaxPooling2D(2)),
+}
+FLOAT = {
+    "conv1d": lambda: [LAYERS.Conv1D(3, 3, padding="causal")],
+    "conv2d": lambda: [LAYERS.Conv2D(3, 3, strides=2, padding="same")],
+    "depthwise": lambda: [LAYERS.DepthwiseConv2D(3, activation="relu")],
+    "separable": lambda: [LAYERS.SeparableConv2D(3, 3)],
+    "folded": lambda: [LAYERS.Conv2D(3, 3), LAYERS.BatchNormalization()],
+    "folded_float_bias": lambda: [LAYERS.Conv2D(3, 3, use_bias=False), LAYERS.BatchNormalization()],
+    "folded_depthwise": lambda: [LAYERS.DepthwiseConv2D(3), LAYERS.BatchNormalization()],
+    "pool": lambda: [LAYERS.AveragePooling2D(2)],
+    "odd_pool": lambda: [LAYERS.AveragePooling2D(3)],
+    "padded_pool": lambda: [LAYERS.AveragePooling2D(2, padding="same")],
+    "global_pool": lambda: [LAYERS.GlobalAveragePooling2D()],
+    "normalisation": lambda: [LAYERS.BatchNormalization()],
+    "plain_normalisation": lambda: [LAYERS.BatchNormalization()],
+    "max_pool": lambda: [LAYERS.MaxPooling2D(2)],
+}
+
+
+# A bias without a quantizer, odd divisors and normalisations are not exact in float32.
+EXACT = ("conv1d", "depthwise", "folded", "folded_depthwise", "global_pool", "max_pool", "padded_pool", "pool")
+
+
+@pytest.mark.parametrize("kind", CONVOLUTIONS)
+def test_layers_are_those_of_qkeras_and_bounds_hold(kind):
+    shape, make = CONVOLUTIONS[kind]
+    tail = [LAYERS.Flatten(), qk.QDense(2, kernel_quantizer=BITS, bias_quantizer=BITS)]
+    first = [qk.QActivation(IN)]
+    model = sequential(*first, make(), qk.QActivation("quantized_relu(6,2)"), *tail, shape=shape)
+    reference = sequential(*FLOAT[kind](), LAYERS.ReLU(), LAYERS.Flatten(), LAYERS.Dense(2), shape=shape, seed=2)
+    x = points(model, bits=5)
+    report = check(model, x)
+    assert report.exact == (kind in EXACT)
+    if kind in EXACT:
+        assert np.array_equal(twin_of(model).evaluate(x), np.asarray(model(x), np.float64))
+    found = sq.certify(model, reference, box=(-2, 2), effort="fast")
+    errors = np.abs(twin_of(model).evaluate(x) - sq_read(reference).evaluate(x)).max(axis=0)
+    assert np.all(errors <= found.output_bounds) and found.observed_error > 0.0
+    assert json.loads(json.dumps(found.to_json()))["bound"] == found.bound
+
+
+def test_inputs_that_are_not_rounded_are_exact_in_the_proof_only():
+    model = sequential(*dense("quantized_relu(6,2)", first=None))
+    assert not check(model, points(model)).exact
+    assert check(model, points(model, bits=6), bits=6).exact
+    found = sq.certify(model, box=(-2, 2), input_bits=6)
+    assert found.exact and found.bound is None and found.sums[0].accumulator is not None
+
+
+def test_the_float64_model_is_exact_where_float32_is_not():
+    with sq.float64():
+        model = sequential(*dense("quantized_bits(22,2,alpha=1.0)", "quantized_bits(16,1,alpha=1.0)"), seed=3)
+        x = points(model).astype(np.float64)
+        theirs = np.asarray(model(x))
+    found = sq.certify(model, box=(-2, 2))
+    assert found.dtype == "float64" and found.exact
+    assert np.array_equal(twin_of(model).evaluate(x), theirs)
+    with float_type("float32"):
+        assert sq.certify(model, box=(-2, 2)).exact
+
+
+def test_saturation_is_proved_possible_where_it_is_seen_and_impossible_elsewhere():
+    model = sequential(*dense("quantized_relu(4,0)"))
+    row = sq.certify(model, box=(-2, 2)).quantizers[1]
+    assert row.quantizer == "quantized_relu(4,0)" and row.may_saturate and row.seen > 0.0 and row.maximum == 15 / 16
+    wide = sq.certify(sequential(*dense("quantized_relu(12,6)")), box=(-2, 2))
+    assert wide.saturating == () and all(row.seen == 0.0 for row in wide.quantizers)
+
+
+def test_other_tiers():
+    model = sequential(*dense("quantized_relu(5,1)"))
+    reference = sequential(LAYERS.Dense(6), LAYERS.ReLU(), LAYERS.Dense(3))
+    x = points(model, count=40)
+    whole = sq.certify(model, reference, box=(-2, 2))
+    local = sq.certify(model, reference, box=(-2, 2), tier="local", samples=x, radius=0.01, eps=whole.bound)
+    assert local.bound <= whole.bound and local.met == 1.0 and local.sample_bounds.shape == (40, 3)
+    counted = sq.certify(model, reference, box=(-2, 2), tier="statistical", samples=x, eps=whole.bound / 8)
+    errors = np.abs(twin_of(model).evaluate(x) - sq_read(reference).evaluate(x)).max(axis=1)
+    assert counted.met == pytest.approx(np.mean(errors <= whole.bound / 8)) and counted.probability < 1.0
+    assert "statistical" in counted.summary() and "exceeds eps" in counted.claim
+    with pytest.raises(InputError, match="needs samples"):
+        sq.certify(model, reference, box=(-2, 2), tier="local", radius=0.1)
+
+
+REFUSED = {
+    "bernoulli": lambda: qk.QActivation(qk.bernoulli()),
+    "stochastic": lambda: qk.QActivation(qk.stochastic_ternary()),
+    "batch": lambda: qk.QActivation(qk.quantized_bits(4, 0, 1, alpha="auto")),
+    "po2": lambda: qk.QActivation("quantized_po2(4)"),
+    "ulaw": lambda: qk.QActivation("quantized_ulaw(6)"),
+    "noise": lambda: qk.QActivation(qk.quantized_relu(6, 2, qnoise_factor=0.5)),
+    "weights": lambda: qk.QDense(3, kernel_quantizer=qk.quantized_bits(4, 0, alpha=1.0, use_stochastic_rounding=True)),
+    "wide": lambda: qk.QActivation("quantized_bits(26,0,alpha=1.0)"),
+}
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_what_has_no_proved_meaning_is_named(kind):
+    layer = REFUSED[kind]()
+    model = sequential(layer, qk.QDense(2, kernel_quantizer=BITS))
+    with pytest.raises(UnsupportedLayerError) as caught:
+        sq.certify(model, box=(-1, 1))
+    assert caught.value.layer_name == layer.name
+
+
+def test_rectifiers_that_repeat_one_another_are_one():
+    model = sequential(*dense("quantized_relu(5,1)"))
+    twice = [qk.QDense(6, activation="relu", kernel_quantizer=BITS), qk.QActivation("quantized_relu(5,1)")]
+    double = sequential(qk.QActivation(IN), *twice, qk.QDense(3, kernel_quantizer=BITS))
+    reference = sequential(LAYERS.Dense(6), LAYERS.ReLU(), LAYERS.Dense(3))
+    capped = sequential(LAYERS.Dense(6), LAYERS.ReLU(max_value=6.0), LAYERS.Dense(3))
+    x = points(model)
+    for one in (model, double):
+        for other in (reference, capped):
+            found = sq.certify(one, other, box=(-2, 2), effort="fast")
+            errors = np.abs(twin_of(one).evaluate(x) - sq_read(other).evaluate(x)).max(axis=0)
+            assert np.all(errors <= found.output_bounds)
+
+
+def test_models_that_do_not_match_say_which_layer():
+    model = sequential(*dense("quantized_relu(5,1)"))
+    with pytest.raises(ModelError, match="'dense.*kernel \\(5, 7\\)"):
+        sq.certify(model, sequential(LAYERS.Dense(7), LAYERS.ReLU(), LAYERS.Dense(3)), box=(-1, 1))
+    with pytest.raises(ModelError, match="tanh|activation"):
+        sq.certify(model, sequential(LAYERS.Dense(6), LAYERS.Activation("tanh"), LAYERS.Dense(3)), box=(-1, 1))
+    with pytest.raises(ModelError, match="no counterpart"):
+        layers = LAYERS.Dense(6), LAYERS.ReLU(), LAYERS.Dense(3), LAYERS.ReLU()
+        sq.certify(model, sequential(*layers), box=(-1, 1))
+    with pytest.raises(UnsupportedLayerError, match="quantised already"):
+        sq.certify(model, model, box=(-1, 1))
+
+
+def test_files_are_read_without_running_code(tmp_path):
+    activations = ["quantized_relu(5,1)", qk.quantized_tanh(6), "quantized_bits(6,1,1,alpha=1.0)"]
+    for number, activation in enumerate(activations):
+        model = sequential(*dense(activation), LAYERS.Softmax(), seed=number)
+        path = tmp_path / f"{number}.h5"
+        model.save(path)
+        first, second = sq.certify(model, box=(-2, 2)), sq.certify(path, box=(-2, 2))
+        assert first.quantizers == second.quantizers and first.sums == second.sums
+        assert "softmax" in " ".join(second.notes)
+    model = sequential(qk.QActivation(qk.bernoulli()), qk.QDense(2, kernel_quantizer=BITS))
+    model.save(tmp_path / "random.h5")
+    with pytest.raises(UnsupportedLayerError, match="random quantizer bernoulli"):
+        sq.certify(tmp_path / "random.h5", box=(-2, 2))
+
+
+def test_residual_connections_and_several_inputs():
+    a, b = keras.Input((4,), name="a"), keras.Input((4,), name="b")
+    left = qk.QDense(4, kernel_quantizer=BITS, bias_quantizer=BITS, name="left")(a)
+    rounded = qk.QActivation("quantized_relu(6,2)", name="rounded")(LAYERS.Add()([left, b]))
+    model = keras.Model([a, b], qk.QDense(2, kernel_quantizer=BITS, name="last")(LAYERS.Add()([rounded, left])))
+    c, d = keras.Input((4,), name="c"), keras.Input((4,), name="d")
+    dense_left = LAYERS.Dense(4, name="left")(c)
+    relu = LAYERS.ReLU()(LAYERS.Add()([dense_left, d]))
+    reference = keras.Model([c, d], LAYERS.Dense(2, name="last")(LAYERS.Add()([relu, dense_left])))
+    reference.set_weights([value + 0.01 for value in model.get_weights()])
+    found = sq.certify(model, reference, box=(-1, 1), effort="fast")
+    x = [np.random.default_rng(n).uniform(-1, 1, (100, 4)).astype(np.float32) for n in range(2)]
+    errors = np.abs(np.asarray(model(x), np.float64) - np.asarray(reference(x), np.float64)).max()
+    assert 0.0 < errors <= found.bound + found.floating.error + 1e-5
+
+
+# Seeded faults: each makes a claim that is too small, which the tests above have to notice.
+def test_faults_are_noticed(monkeypatch):
+    model = sequential(*dense("quantized_relu(4,0)"))
+    reference = sequential(LAYERS.Dense(6), LAYERS.ReLU(), LAYERS.Dense(3))
+    x = points(model, count=2000)
+    errors = np.abs(twin_of(model).evaluate(x) - sq_read(reference).evaluate(x)).max()
+    true = Uniform.error
+
+    def forgets_saturation(self, box, grid):
+        return np.minimum(true(self, box, grid), 0.5 * self.step)
+
+    matched = match(read_steps(model), sq_read(reference)).twin
+    assert errors <= bound_leaves(matched, region(model)).bound
+    monkeypatch.setattr(Uniform, "error", forgets_saturation)
+    with pytest.raises((AssertionError, sq.VerificationError)):
+        assert errors <= bound_leaves(matched, region(model)).bound
