@@ -194,9 +194,11 @@ class _Alignment:
 
     def _limit(self, step: Step) -> float:
         """What no value behind a step exceeds, because all that reads it rounds it."""
-        readers = [reader.op for reader in self.steps if step.name in reader.inputs]
-        ends = [op.rounding.maximum if isinstance(op, Rounded) else np.inf for op in readers]
-        return float(max(ends, default=np.inf))
+        ends: list[float] = []
+        for reader in (one for one in self.steps if step.name in one.inputs):
+            through = self._limit(reader) if isinstance(reader.op, Relu) else np.inf
+            ends.append(reader.op.rounding.maximum if isinstance(reader.op, Rounded) else through)
+        return max(ends, default=np.inf)
 
 
 def _operation(step: Step) -> Op:

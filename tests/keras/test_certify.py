@@ -132,7 +132,8 @@ def test_activations_are_those_of_qkeras(activation):
         model = sequential(*dense(activation), seed=seed)
         report = check(model, points(model, bits=6))
         assert report.exact == (
-            activation.startswith(("quantized_relu", "quantized_bits", "relu")) and "(1," not in activation
+            activation.startswith(("quantized_relu", "quantized_bits", "relu"))
+            and "(1," not in activation
             or activation in ("quantized_tanh(6)", "quantized_tanh(6,symmetric=1)", "quantized_sigmoid(6)", "hard_tanh")
         )
 
@@ -148,7 +149,9 @@ def test_no_error_exceeds_the_bound(activation):
         found = sq.certify(model, reference, box=(-2, 2), effort="fast")
         x = points(model, count=2000, seed=seed)
         exact = twin_of(model).evaluate(x)
-        float_model = twin_of(model, read_steps(model, latent=True)).network if reference == "latent" else sq_read(reference)
+        float_model = (
+            twin_of(model, read_steps(model, latent=True)).network if reference == "latent" else sq_read(reference)
+        )
         errors = np.abs(exact - float_model.evaluate(x)).max(axis=0)
         assert np.all(errors <= found.output_bounds)
         assert found.observed_error <= found.bound
