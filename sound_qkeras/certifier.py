@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from threadpoolctl import threadpool_limits
@@ -28,6 +28,10 @@ from sound_qkeras.verify.propagation import propagate
 from sound_qkeras.verify.split_tree import SplitTree
 from sound_qkeras.verify.terrain import Terrain
 from sound_qkeras.verify.twin_floating import twin_float_report
+
+if TYPE_CHECKING:
+    from sound_qkeras.keras_io.matching import Matched
+    from sound_qkeras.keras_io.qkeras_reader import Steps
 
 LATENT = "latent"
 TIERS = ("sound", "local", "statistical")
@@ -84,6 +88,7 @@ def certify(
     confidence: float = 0.99,
     eps: Any = None,
     input_bits: int | None = None,
+    freeze: Any = None,
     effort: str | float = "normal",
     margin: float = 0.0,
     seed: int = 0,
@@ -107,6 +112,8 @@ def certify(
         confidence: of the tier "statistical".
         eps: a tolerance to be judged, a number or one per output.
         input_bits: fractional bits that inputs are known to have (8 for multiples of 1/256). Only exactness depends on it.
+        freeze: samples on which quantizers of activations whose scale depends on the batch are frozen; see
+            `keras_io.freezing`. What that changes is in `notes`.
         effort: "fast", "normal", "max", or seconds: how long the box is cut into parts.
         margin: widens the box by this share of its width, on every side.
         seed: of the search for the worst error.
@@ -119,15 +126,9 @@ def certify(
         DependencyError: TensorFlow, tf_keras or QKeras is missing or of the wrong kind.
         VerificationError: an error beyond its bound was found, or a value is not bounded.
     """
-    from sound_qkeras.keras_io.matching import match
-    from sound_qkeras.keras_io.qkeras_reader import read_steps
-
     started = time.monotonic()
-    model = read_steps(qmodel)
-    alone = match(model, None)
-    others = _reference_steps(qmodel, reference)
-    pair = alone if others is None else match(model, others)
-    twin, compared = pair.twin, others is not None
+    model, alone, pair = _read(qmodel, reference, freeze)
+    twin, compared = pair.twin, reference is not None
     region = network_box(twin.network, box, margin)
     question = _question(twin, region, tier, samples, radius, confidence, eps, effort, seed)
     many = twin.network.parameter_count >= MANY_PARAMETERS
@@ -163,21 +164,34 @@ def certify(
     )
 
 
-def _reference_steps(qmodel: Any, reference: Any) -> Any:
-    """The reference's steps; None without one."""
-    from sound_qkeras.keras_io.qkeras_reader import read_float_steps, read_steps
+def _read(qmodel: Any, reference: Any, samples: Any) -> tuple[Steps, Matched, Matched]:
+    """The model's steps, the model beside itself, and beside its reference."""
+    from sound_qkeras.keras_io.freezing import freeze, swapped
+    from sound_qkeras.keras_io.matching import match
+    from sound_qkeras.keras_io.qkeras_reader import open_model, read_float_steps, read_steps
 
-    if reference is None or isinstance(reference, Network):
-        return reference
-    if isinstance(reference, str) and reference == LATENT:
-        return read_steps(qmodel, latent=True)
-    return read_float_steps(reference)
+    opened = open_model(qmodel)
+    frozen = None if samples is None else freeze(opened, samples)
+    with swapped(opened, {} if frozen is None else frozen.quantizers):
+        model = read_steps(opened)
+        latent = read_steps(opened, latent=True) if _is_latent(reference) else None
+    if frozen is not None:
+        model = replace(model, notes=(*model.notes, *frozen.notes))
+    alone = match(model, None)
+    if reference is None:
+        return model, alone, alone
+    other = latent or (reference if isinstance(reference, Network) else read_float_steps(reference))
+    return model, alone, match(model, other)
+
+
+def _is_latent(reference: Any) -> bool:
+    return isinstance(reference, str) and reference == LATENT
 
 
 def _name(reference: Any) -> str:
     if reference is None:
         return ""
-    if isinstance(reference, str) and reference == LATENT:
+    if _is_latent(reference):
         return "itself with latent weights and nothing rounded"
     return str(getattr(reference, "name", "the network" if isinstance(reference, Network) else reference))
 

@@ -17,6 +17,7 @@ from sound_qkeras.errors import UnsupportedLayerError
 from sound_qkeras.interval import Reals
 from sound_qkeras.keras_io.activations import Parts, function_parts
 from sound_qkeras.keras_io.environment import import_qkeras
+from sound_qkeras.keras_io.freezing import depends_on_batch
 from sound_qkeras.keras_io.layers import stored
 from sound_qkeras.keras_io.pieces import Gain, Rounded
 from sound_qkeras.network.ops import Leaky, Relu, Table
@@ -81,6 +82,8 @@ def quantized_activation(layer: Any, given: Any, separator: str) -> Parts:
         UnsupportedLayerError: it has no proved meaning.
     """
     kind = type(given).__name__
+    if depends_on_batch(given) and not is_quantizer(given):
+        refuse(layer, f"{kind}, whose scale depends on the batch", "freeze it on samples (`freeze=`)")
     if not is_quantizer(given):
         hard = _hard_function(given)
         if not hard:
@@ -125,7 +128,7 @@ def _factor(layer: Any, quantizer: Any) -> float:
         refuse(
             layer,
             f"{type(quantizer).__name__} with alpha='{alpha}' on an activation: its scale depends on the batch",
-            "use a constant alpha, or give samples to `freeze_scales` first",
+            "use a constant alpha, or freeze it on samples (`freeze=`)",
         )
     if np.size(alpha) != 1:
         refuse(layer, f"{type(quantizer).__name__} with an array of {np.size(alpha)} alphas", "use one number")

@@ -68,22 +68,31 @@ class Steps:
         return any(isinstance(step.op, Head) and step.name in self.outputs for step in self.steps)
 
 
+def open_model(model: Any) -> Any:
+    """A QKeras model as it is, or from the path of one. Code in files is never run.
+
+    Raises:
+        FileFormatError: the path is missing, empty, corrupt or no Keras model.
+        UnsupportedLayerError: a layer or quantizer in the file is of a kind that is not supported.
+        DependencyError: TensorFlow, tf_keras or QKeras is missing or of the wrong kind.
+    """
+    import_qkeras()
+    return load_keras_model(Path(model), QVocabulary()) if isinstance(model, str | Path) else model
+
+
 def read_steps(model: Any, *, latent: bool = False) -> Steps:
     """The steps of a QKeras or Keras model.
 
     Args:
-        model: a built Sequential or Functional model, or the path of one. Code in files is never run.
+        model: a built Sequential or Functional model; see `open_model`.
         latent: weights as they are stored, where they would be quantised. Quantizers of activations stay among the steps.
 
     Raises:
-        FileFormatError: the path is missing, empty, corrupt or no Keras model.
         UnsupportedLayerError: a layer or quantizer has no proved meaning, and is named.
         ModelError: the model is not built or not finite.
         DependencyError: TensorFlow, tf_keras or QKeras is missing or of the wrong kind.
     """
     import_qkeras()
-    if isinstance(model, str | Path):
-        model = load_keras_model(Path(model), QVocabulary())
     check_model(model)
     dtype = str(model.weights[0].dtype.name) if model.weights else "float32"
     if dtype not in ("float32", "float64"):
