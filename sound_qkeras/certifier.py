@@ -27,7 +27,7 @@ from sound_qkeras.verify.proof import MARGIN, bound_boxes, bound_leaves, ranges_
 from sound_qkeras.verify.propagation import propagate
 from sound_qkeras.verify.split_tree import SplitTree
 from sound_qkeras.verify.terrain import Terrain
-from sound_qkeras.verify.twin_floating import twin_float_report
+from sound_qkeras.verify.twin_floating import Arithmetic, twin_float_report
 
 if TYPE_CHECKING:
     from sound_qkeras.keras_io.matching import Matched
@@ -137,7 +137,7 @@ def certify(
         bounds = answer.bounds if compared else None
         single = replace(alone.twin, input_bits=input_bits)
         largest = 0.0 if bounds is None else float(bounds.max())
-        floating = twin_float_report(single, region, largest, model.dtype, alone.offsets)
+        floating = twin_float_report(single, region, largest, _arithmetic(model, alone))
         ranges = ranges_of(single, region) if answer.tree.leaf_count == 1 else _ranges(single, region, answer.tree)
         seen = _seen(single, question, answer.found.sample)
     return Certification(
@@ -182,6 +182,12 @@ def _read(qmodel: Any, reference: Any, samples: Any) -> tuple[Steps, Matched, Ma
         return model, alone, alone
     other = latent or (reference if isinstance(reference, Network) else read_float_steps(reference))
     return model, alone, match(model, other)
+
+
+def _arithmetic(model: Steps, alone: Matched) -> Arithmetic:
+    """QKeras' own: quantized_relu computes in float32 whatever the type of the model."""
+    narrow = frozenset(name for name, text in alone.quantizers.items() if text.startswith("quantized_relu"))
+    return Arithmetic(model.dtype, alone.offsets, narrow)
 
 
 def _is_latent(reference: Any) -> bool:

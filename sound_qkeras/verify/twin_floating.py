@@ -13,6 +13,7 @@ Reference: Higham, Accuracy and Stability of Numerical Algorithms (2002), sectio
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -25,21 +26,35 @@ from sound_qkeras.verify.floating import EXPONENT, MANTISSA, FloatLayer, FloatRe
 from sound_qkeras.verify.propagation import Propagation, propagate
 
 LIBRARY = 16
+# The mantissa of float32.
+NARROW = MANTISSA["float32"]
 
 
-def twin_float_report(
-    twin: Twin, box: Interval, bound: float, dtype: str = "float32", offsets: Mapping[str, Reals] | None = None
-) -> FloatReport:
-    """Prove how far Keras' evaluation in `dtype` may be from the twin's other network on the box (shape `input_shape`).
+@dataclass(frozen=True)
+class Arithmetic:
+    """How Keras computes a network beyond what its operations say.
+
+    Args:
+        dtype: "float32" or "float64".
+        offsets: for normalisations, by node name, bounds on the terms that their offset is the sum of.
+        narrow: nodes whose quantizer computes in float32 whatever the type.
+    """
+
+    dtype: str = "float32"
+    offsets: Mapping[str, Reals] = field(default_factory=dict[str, Reals])
+    narrow: frozenset[str] = frozenset()
+
+
+def twin_float_report(twin: Twin, box: Interval, bound: float, arithmetic: Arithmetic) -> FloatReport:
+    """Prove how far Keras' evaluation may be from the twin's other network on the box (shape `input_shape`).
 
     Args:
         twin: the pair, with the layers as Keras computes them: nothing folded.
         box: the inputs.
         bound: of the other network's distance from its reference.
-        dtype: "float32" or "float64".
-        offsets: for normalisations, by node name, bounds on the terms that their offset is the sum of.
+        arithmetic: Keras' own.
     """
-    run = _Run(twin, propagate(twin.network, box[None], twin, substitute=False), MANTISSA[dtype], offsets or {})
+    run = _Run(twin, propagate(twin.network, box[None], twin, substitute=False), arithmetic)
     layers: list[FloatLayer] = []
     for node in twin.fixed.nodes:
         error = run.computed(node)
@@ -54,9 +69,11 @@ def twin_float_report(
 class _Run:
     """Errors of every node, shape `(1, *shape)`."""
 
-    def __init__(self, twin: Twin, facts: Propagation, mantissa: int, offsets: Mapping[str, Reals]) -> None:
-        self.twin, self.facts, self.mantissa, self.offsets = twin, facts, mantissa, offsets
-        self.unit = 2.0**-mantissa
+    def __init__(self, twin: Twin, facts: Propagation, arithmetic: Arithmetic) -> None:
+        self.twin, self.facts, self.offsets = twin, facts, arithmetic.offsets
+        self.mantissa = MANTISSA[arithmetic.dtype]
+        self.narrow = arithmetic.narrow if self.mantissa > NARROW else frozenset[str]()
+        self.unit = 2.0**-self.mantissa
         self.errors: dict[str, Reals] = {}
 
     def computed(self, node: Node) -> Reals:
@@ -102,11 +119,16 @@ class _Run:
     def rounded(self, name: str, rounding: Rounding, error: Reals) -> Reals:
         """A wrong value may cross ties; a right one is rounded right while its own size leaves room for the steps."""
         exact = self.facts.exact[name].magnitude
+        if name in self.narrow:
+            grid = self.twin.exact_grids[name]
+            held = grid is not None and not np.any(error) and bool(np.all(np.ldexp(exact, grid) <= 2.0**NARROW))
+            error = error if held else up(error + 2.0**-NARROW * up(exact + error))
         span = up(rounding.maximum - rounding.minimum)
         if not isinstance(rounding, Uniform):
             jump = np.where(error > 0.0, span, 0.0)
             return up(jump + 4.0 * self.unit * up(exact + max(rounding.maximum, -rounding.minimum, 1.0)))
         steps = np.floor(np.minimum(error, span) / rounding.step) + 1.0
         crossed = np.where(error > 0.0, np.minimum(steps * rounding.step, span), 0.0)
-        large = up(exact + error) > 2.0**self.mantissa * rounding.step
-        return np.where(large, up(crossed + 4.0 * self.unit * up(exact + error)), crossed)
+        mantissa = NARROW if name in self.narrow else self.mantissa
+        large = up(exact + error) > 2.0**mantissa * rounding.step
+        return np.where(large, up(crossed + 4.0 * 2.0**-mantissa * up(exact + error)), crossed)

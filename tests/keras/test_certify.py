@@ -15,7 +15,7 @@ from sound_qkeras.keras_io.matching import match
 from sound_qkeras.keras_io.qkeras_reader import read_steps
 from sound_qkeras.network.roundings import Uniform
 from sound_qkeras.verify.proof import bound_leaves
-from sound_qkeras.verify.twin_floating import twin_float_report
+from sound_qkeras.verify.twin_floating import Arithmetic, twin_float_report
 
 from .models import LAYERS, keras, qk, sequential
 
@@ -107,7 +107,7 @@ def check(model, x, box=(-2.0, 2.0), bits=None):
     """QKeras' float32 result is within the proved distance of ours; equal to the last bit where that says exact."""
     matched = match(read_steps(model), None)
     twin = dataclasses.replace(matched.twin, input_bits=bits)
-    report = twin_float_report(twin, region(model, box), 0.0, "float32", matched.offsets)
+    report = twin_float_report(twin, region(model, box), 0.0, Arithmetic("float32", matched.offsets))
     ours, theirs = twin.evaluate(x), np.asarray(model(x), np.float64)
     difference = float(np.abs(ours - theirs).max())
     assert difference <= report.error
@@ -288,6 +288,34 @@ def test_the_float64_model_is_exact_where_float32_is_not():
         assert sq.certify(model, box=(-2, 2)).exact
 
 
+def test_quantized_relu_narrows_a_float64_model():
+    with sq.float64():
+        wide = qk.QDense(6, kernel_quantizer="quantized_bits(24,1,alpha=1.0)", bias_quantizer=BITS)
+        model = sequential(
+            qk.QActivation("quantized_bits(22,2,alpha=1.0)"), wide, qk.QActivation("quantized_relu(20,2)")
+        )
+        x = points(model, count=4000).astype(np.float64)
+        theirs = np.asarray(model(x), np.float64)
+    found = sq.certify(model, box=(-2, 2))
+    difference = np.abs(twin_of(model).evaluate(x) - theirs).max()
+    assert 0.0 < difference <= found.floating.error
+
+
+def test_what_floating_point_loses_is_charged():
+    """Sums without a grid, quantizers of values beyond 2**24 of their steps, normalisations whose offset cancels."""
+    sums = sequential(LAYERS.Dense(8), shape=(40,))
+    far = sequential(
+        qk.QActivation("quantized_bits(8,0,1,alpha=1.0)"), qk.QDense(2, kernel_quantizer=BITS, bias_quantizer=BITS)
+    )
+    normal = sequential(LAYERS.BatchNormalization(), LAYERS.Dense(2), shape=(5,))
+    normal.layers[0].set_weights([np.full(5, v) for v in (1.0, 40000.3, 4000.03, 0.009)])
+    for model, box in ((sums, (-2, 2)), (far, (131070, 262100)), (normal, (-0.01, 0.01))):
+        x = points(model, box=box, count=1000)
+        report = check(model, x, box=box)
+        assert not report.exact
+        assert np.abs(twin_of(model).evaluate(x) - np.asarray(model(x), np.float64)).max() > 0.0
+
+
 def test_saturation_is_proved_possible_where_it_is_seen_and_impossible_elsewhere():
     model = sequential(*dense("quantized_relu(4,0)"))
     row = sq.certify(model, box=(-2, 2)).quantizers[1]
@@ -313,6 +341,8 @@ def test_other_tiers():
     errors = np.abs(twin_of(model).evaluate(x) - sq_read(reference).evaluate(x)).max(axis=1)
     assert counted.met == pytest.approx(np.mean(errors <= whole.bound / 8))
     assert counted.probability < 1.0
+    largest = sq.certify(model, reference, box=(-2, 2), tier="statistical", samples=x)
+    assert errors.max() <= largest.bound <= errors.max() + 1e-6
     assert "statistical" in counted.summary()
     assert "exceeds eps" in counted.claim
     with pytest.raises(InputError, match="needs samples"):
@@ -360,6 +390,9 @@ def test_models_that_do_not_match_say_which_layer():
         sq.certify(model, sequential(LAYERS.Dense(7), LAYERS.ReLU(), LAYERS.Dense(3)), box=(-1, 1))
     with pytest.raises(ModelError, match=r"\(Activation\)"):
         sq.certify(model, sequential(LAYERS.Dense(6), LAYERS.Activation("tanh"), LAYERS.Dense(3)), box=(-1, 1))
+    wide = sequential(*dense("quantized_relu(8,4)"))
+    with pytest.raises(ModelError, match=r"\(ReLU\)"):
+        sq.certify(wide, sequential(LAYERS.Dense(6), LAYERS.ReLU(max_value=6.0), LAYERS.Dense(3)), box=(-1, 1))
     longer = sequential(LAYERS.Dense(6), LAYERS.ReLU(), LAYERS.Dense(3), LAYERS.ReLU())
     with pytest.raises(ModelError, match="no counterpart"):
         sq.certify(model, longer, box=(-1, 1))
