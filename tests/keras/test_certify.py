@@ -426,6 +426,22 @@ def test_scales_that_depend_on_the_batch_are_frozen_on_samples():
         assert 0.0 < found.observed_error <= found.bound
 
 
+@pytest.mark.parametrize(
+    ("low", "high", "frozen"),
+    [
+        (-31 / 16, 1.0, "quantized_bits(6,1,1,alpha=1.0)"),
+        (-1.938, 1.0, "quantized_bits(6,2,1,alpha=1.0)"),
+        (0.0, 31 / 16, "quantized_bits(5,1,0,keep_negative=False,alpha=1.0)"),
+        (-31 / 256, 0.0, "quantized_bits(8,0,1,alpha=1.0)"),
+    ],
+)
+def test_the_frozen_step_is_the_smallest_that_cuts_nothing_off(low, high, frozen):
+    given = qk.quantized_bits(6, 0, 1, alpha="auto")
+    model = sequential(qk.QActivation(given, name="moving"), qk.QDense(2, kernel_quantizer=BITS))
+    found = sq.certify(model, box=(-2, 2), freeze=np.linspace(low, high, 55).reshape(11, 5))
+    assert [row.quantizer for row in found.quantizers] == [frozen]
+
+
 def test_files_are_read_without_running_code(tmp_path):
     activations = ["quantized_relu(5,1)", qk.quantized_tanh(6), "quantized_bits(6,1,1,alpha=1.0)"]
     for number, activation in enumerate(activations):
