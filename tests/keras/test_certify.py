@@ -432,7 +432,7 @@ def test_scales_that_depend_on_the_batch_are_frozen_on_samples():
         (-31 / 16, 1.0, "quantized_bits(6,1,1,alpha=1.0)"),
         (-1.938, 1.0, "quantized_bits(6,2,1,alpha=1.0)"),
         (0.0, 31 / 16, "quantized_bits(5,1,0,keep_negative=False,alpha=1.0)"),
-        (-31 / 256, 0.0, "quantized_bits(8,0,1,alpha=1.0)"),
+        (-31 / 256, 0.0, "quantized_bits(9,0,1,alpha=1.0)"),
     ],
 )
 def test_the_frozen_step_is_the_smallest_that_cuts_nothing_off(low, high, frozen):
