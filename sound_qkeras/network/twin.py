@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from sound_qkeras.errors import ModelError
+from sound_qkeras.fixed_point import from_codes, scaled
 from sound_qkeras.interval import Interval, Reals, down, exact_difference, up
 from sound_qkeras.network.graph import Network, Node
 from sound_qkeras.network.ops import Add, Affine, AffineComparison, Leaky, Op, Relu, Reshape, Table
@@ -34,7 +35,7 @@ class Twin(Rebuilt):
         network: the reference.
         fixed: the other network; node by node the same graph with other parameters.
         roundings: what the other network does to results, by node name.
-        input_bits: fractional bits that inputs are known to have, or None. Only what is said about exactness depends on it.
+        input_bits: fractional bits that inputs have, or None; what is proved then holds for such inputs only.
 
     Raises:
         ModelError: the graphs differ, or a name is no node.
@@ -69,7 +70,10 @@ class Twin(Rebuilt):
         rounding = self.roundings.get(name)
         if rounding is None:
             return None
-        return rounding.image(exact), rounding.error(exact, self.exact_grids[name])
+        grid = self.exact_grids[name]
+        if grid is not None:
+            exact = _on_grid(exact, grid)
+        return rounding.image(exact), rounding.error(exact, grid)
 
     @cached_property
     def exact_grids(self) -> dict[str, int | None]:
@@ -136,6 +140,12 @@ def compare(op: Op, other: Op) -> Any:
 def identity(node: str, source: str, shape: tuple[int, ...], layer: str) -> Node:
     """A node that changes nothing, to be rounded."""
     return Node(node, Reshape(shape, shape), (source,), layer)
+
+
+def _on_grid(x: Interval, bits: int) -> Interval:
+    """The hull of the numbers with so many fractional bits in intervals that hold one: sums that are ties stay ties."""
+    lower, upper = np.ceil(scaled(x.lower, bits)), np.floor(scaled(x.upper, bits))
+    return Interval(from_codes(np.minimum(lower, upper), bits), from_codes(np.maximum(lower, upper), bits))
 
 
 def _alike(op: Op, other: Op) -> bool:

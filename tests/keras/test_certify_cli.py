@@ -46,7 +46,7 @@ def test_the_whole_way(capfd, files):
         (["--eps", "auto"], "accepted here: numbers"),
         (["--reference", "none.h5"], "does not exist"),
         (["--tier", "local"], "needs samples"),
-        (["--effort", "much"], "is unknown"),
+        (["--effort", "much"], "accepted: fast"),
         (["--json", "no/such/place.json"], "cannot be written"),
     ],
 )

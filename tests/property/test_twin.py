@@ -213,6 +213,21 @@ def replaced_radius(whole, radius):
     return Network((*whole.nodes[:-1], Node("y", Dense(last.op.kernel, last.op.bias, None, radius[1]), last.inputs)))
 
 
+def test_ties_between_numbers_with_a_grid_are_decided():
+    """A sum that is a tie is rounded to even, whatever the enclosure of the sum is widened by."""
+    first, second = np.full((3, HIDDEN), 0.25), np.array([[1.0, 0.0]] * HIDDEN)
+    flat = [(np.zeros((3, HIDDEN)), np.zeros(HIDDEN)), (np.zeros((HIDDEN, 2)), np.zeros(2))]
+    made = network([(first, np.zeros(HIDDEN)), (second, np.zeros(2))], flat, Relu())
+    twin = Twin(made, made, {"x_rounded": Uniform(0, -8, 8), "rounded": Uniform(1, 0, 8)})
+    for total, rounded in ((1.0, 0.0), (3.0, 1.0), (5.0, 1.0)):  # quarters of these are ties between halves
+        box = Interval.point(np.array([total, 0.0, 0.0]))
+        exact = HIDDEN * abs(rounded - total / 4)
+        assert bound_leaves(twin, box).output_bounds[0] == pytest.approx(exact, rel=1e-9)
+        difference = propagate(twin.network, box[None], twin).facts["rounded"].pair()[2]
+        assert np.all(np.abs(difference.center - (rounded - total / 4)) < 1e-9)
+        assert difference.radius.max() < 1e-9
+
+
 def test_pairs_are_checked():
     first, second, radii = drawn(0, 0.0)
     one = network(first, radii[0], Relu())
