@@ -10,6 +10,8 @@ from sound_qkeras.errors import InfeasibleError, InputError, SoundQKerasError, V
 
 if TYPE_CHECKING:
     from sound_qkeras.archive import load as load
+    from sound_qkeras.certification import Certification as Certification
+    from sound_qkeras.certifier import certify as certify
     from sound_qkeras.keras_io import float64 as float64
     from sound_qkeras.pipeline import quantize as quantize
     from sound_qkeras.result import Result as Result
@@ -25,7 +27,9 @@ __version__ = "0.1.0"
 # Public name -> module. Imported on first use, so that `import sound_qkeras` takes no time and no TensorFlow.
 _PUBLIC = {
     "Certificate": "sound_qkeras.verify.certificate",
+    "Certification": "sound_qkeras.certification",
     "Result": "sound_qkeras.result",
+    "certify": "sound_qkeras.certifier",
     "check": "sound_qkeras.verify.checker",
     "float64": "sound_qkeras.keras_io",
     "load": "sound_qkeras.archive",
@@ -34,12 +38,14 @@ _PUBLIC = {
 }
 __all__ = [
     "Certificate",
+    "Certification",
     "InfeasibleError",
     "InputError",
     "Result",
     "SoundQKerasError",
     "VerificationError",
     "__version__",
+    "certify",
     "check",
     "float64",
     "load",

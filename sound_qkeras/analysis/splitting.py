@@ -19,7 +19,7 @@ from sound_qkeras.analysis.bisection import Bisection, Indices, how_many
 from sound_qkeras.analysis.gradients import input_gradients
 from sound_qkeras.interval import Interval, Reals
 from sound_qkeras.network.ops import Elementwise, Facts, Rows
-from sound_qkeras.network.quantized import QuantizedNetwork
+from sound_qkeras.network.twin import Pairing
 from sound_qkeras.verify.batching import over_batches
 from sound_qkeras.verify.propagation import Propagation, output_difference, propagate
 from sound_qkeras.verify.split_tree import SplitTree
@@ -34,7 +34,7 @@ FIRST_LEAVES = 32
 class Splitting:
     """A growing tree of boxes, scored by the bound of every leaf relative to the tolerance of each output (1 meets it)."""
 
-    quantized: QuantizedNetwork
+    quantized: Pairing
     eps: Reals
     boxes: Bisection
 
@@ -63,7 +63,7 @@ class Splitting:
 
 
 def refine(
-    quantized: QuantizedNetwork,
+    quantized: Pairing,
     box: Interval,
     eps: Reals,
     *,
@@ -122,7 +122,7 @@ def settle(state: Splitting, shape: tuple[int, ...], *, target: float, max_leave
         state.boxes.cut(open_leaves)
 
 
-def _measure_batch(quantized: QuantizedNetwork, boxes: Interval, eps: Reals) -> tuple[Reals, Indices]:
+def _measure_batch(quantized: Pairing, boxes: Interval, eps: Reals) -> tuple[Reals, Indices]:
     """Each box's relative bound, and the axis to cut it along."""
     result = propagate(quantized.network, boxes, quantized)
     bound, rows = output_difference(result)

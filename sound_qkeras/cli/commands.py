@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from sound_qkeras import __version__
+from sound_qkeras.cli.certifying import certify
 from sound_qkeras.cli.console import BAD_INPUT, OK, clear_errors, progress_bars, quiet_tensorflow, show
 from sound_qkeras.cli.options import (
     Box,
@@ -164,6 +165,9 @@ def quantize(
             with quiet_tensorflow():
                 written = result.save(out)
         show(result, written)
+
+
+app.command()(certify)
 
 
 @app.command()

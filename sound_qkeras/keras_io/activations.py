@@ -9,10 +9,10 @@ import numpy as np
 
 from sound_qkeras.errors import ModelError, UnsupportedLayerError
 from sound_qkeras.keras_io.environment import import_keras, import_tensorflow
-from sound_qkeras.keras_io.pieces import Diagonal, Head, Linear, Shape
+from sound_qkeras.keras_io.pieces import Head, Piece, Shape
 from sound_qkeras.network.ops import Clip, Elementwise, Leaky, Op, Relu, Table
 
-Parts = tuple[tuple[str, Op | Linear | Diagonal | Head], ...]
+Parts = tuple[tuple[str, Piece], ...]
 # Table functions that `tf_keras.activations` has under the same name.
 NAMED = ("elu", "exponential", "gelu", "hard_sigmoid", "selu", "softplus", "softsign", "swish", "tanh")
 ACCEPTED = f"linear, relu, relu6, leaky_relu, sigmoid, {', '.join(NAMED)}, and softmax at the very end"
@@ -71,8 +71,22 @@ def read_softmax(layer: Any, shape: Shape) -> Parts:
 
 
 def activation(layer: Any, separator: str) -> Parts:
-    """What an activation function becomes; its name is the node's suffix when the layer is more than it."""
-    name = _activation_name(layer.activation)
+    """What a layer's activation becomes; its name is the node's suffix when the layer is more than it."""
+    return function_parts(layer, layer.activation, separator)
+
+
+def function_parts(layer: Any, given: Any, separator: str) -> Parts:
+    """What an activation function becomes.
+
+    Args:
+        layer: the layer it belongs to.
+        given: the function.
+        separator: "_" where the layer is more than its activation.
+
+    Raises:
+        UnsupportedLayerError: the function is not supported.
+    """
+    name = _activation_name(given)
     suffix = f"{separator}{name}" if separator else ""
     if name == "linear":
         return ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from typing import Any
 
@@ -20,24 +21,33 @@ def read_conv(layer: Any, shape: Shape) -> Parts:
     """Kernel and bias, then the inline activation."""
     check_channels_last(layer)
     kernel = stored(layer, "kernel", layer.kernel)
-    return (("", _linear(layer, shape, kernel, layer.groups)), *activation(layer, "_"))
+    bias = stored_bias(layer, kernel.shape[-1])
+    return (("", convolution(layer, shape, kernel, bias, layer.groups)), *activation(layer, "_"))
 
 
 def read_depthwise(layer: Any, shape: Shape) -> Parts:
     """Every channel by itself: a convolution with as many groups as channels."""
     check_channels_last(layer)
-    return (("", _depthwise(layer, shape, layer.use_bias)), *activation(layer, "_"))
+    kernel = stored(layer, "depthwise_kernel", layer.depthwise_kernel)
+    bias = stored_bias(layer, math.prod(kernel.shape[-2:]))
+    return (("", depthwise(layer, shape, kernel, bias)), *activation(layer, "_"))
 
 
 def read_separable(layer: Any, shape: Shape) -> Parts:
     """A depthwise convolution without bias, then one of single positions: two layers with weights."""
     check_channels_last(layer)
-    first = _depthwise(layer, shape, biased=False)
-    kernel = stored(layer, "pointwise_kernel", layer.pointwise_kernel)
+    first = stored(layer, "depthwise_kernel", layer.depthwise_kernel)
+    last = stored(layer, "pointwise_kernel", layer.pointwise_kernel)
+    parts = separable(layer, shape, first, last, stored_bias(layer, last.shape[-1]))
+    return (*parts, *activation(layer, "_"))
+
+
+def separable(layer: Any, shape: Shape, first: Reals, last: Reals, bias: Reals) -> Parts:
+    """Both layers of a separable convolution with the kernels given, as Keras lays them out."""
+    each = depthwise(layer, shape, first, np.zeros(math.prod(first.shape[-2:])))
     ones = (1,) * (len(shape) - 1)
-    bias = stored(layer, "bias", layer.bias) if layer.use_bias else np.zeros(kernel.shape[-1])
-    last = _conv(first.output_shape, kernel, bias, ones, ones, ((0, 0),) * len(ones), 1)
-    return (("_depthwise", first), ("_pointwise", last), *activation(layer, "_"))
+    joined = _conv(each.output_shape, last, bias, ones, ones, ((0, 0),) * len(ones), 1)
+    return ("_depthwise", each), ("_pointwise", joined)
 
 
 def read_average_pooling(layer: Any, shape: Shape) -> Parts:
@@ -73,15 +83,18 @@ def check_channels_last(layer: Any) -> None:
         )
 
 
-def _depthwise(layer: Any, shape: Shape, biased: bool) -> Linear:
-    kernel = stored(layer, "depthwise_kernel", layer.depthwise_kernel)
-    kernel = kernel.reshape(*kernel.shape[:-2], 1, -1)
-    return _linear(layer, shape, kernel, shape[-1], biased=biased)
+def stored_bias(layer: Any, channels: int) -> Reals:
+    """A layer's bias; zeros where it has none."""
+    return stored(layer, "bias", layer.bias) if layer.use_bias else np.zeros(channels)
 
 
-def _linear(layer: Any, shape: Shape, kernel: Reals, groups: int, biased: bool | None = None) -> Linear:
-    biased = layer.use_bias if biased is None else biased
-    bias = stored(layer, "bias", layer.bias) if biased else np.zeros(kernel.shape[-1])
+def depthwise(layer: Any, shape: Shape, kernel: Reals, bias: Reals) -> Linear:
+    """A depthwise layer's operation with a kernel as Keras lays it out."""
+    return convolution(layer, shape, kernel.reshape(*kernel.shape[:-2], 1, -1), bias, shape[-1])
+
+
+def convolution(layer: Any, shape: Shape, kernel: Reals, bias: Reals, groups: int) -> Linear:
+    """A convolutional layer's operation with the parameters given."""
     axes = len(shape) - 1
     # Depthwise layers keep some of their settings for two axes even where they have one.
     strides, dilation = sizes_of(layer.strides)[:axes], sizes_of(layer.dilation_rate)[:axes]

@@ -24,11 +24,38 @@ TRAINING_SUFFIXES = ("_initializer", "_regularizer", "_constraint")
 DROPPED = ("module", "registered_name", "build_config", "compile_config", "shared_object_id")
 
 
-def load_keras_model(path: Path) -> Any:
+class Vocabulary:
+    """What may be in a file: Keras' own layers that can be read, with settings that are names and numbers."""
+
+    def check(self, name: str, kind: str, config: dict[str, Any]) -> dict[str, Any]:
+        """A layer's configuration as it may be given to Keras.
+
+        Raises:
+            UnsupportedLayerError: the layer or one of its settings is of a kind that is not supported.
+        """
+        if kind != "InputLayer" and kind not in KINDS:
+            raise unsupported(name, kind)
+        objects = [key for key, value in config.items() if isinstance(value, dict)]
+        if objects:
+            raise UnsupportedLayerError(
+                name,
+                f"{kind} with {objects[0]} given as an object",
+                "names and numbers",
+                "replace it by one of Keras' own",
+            )
+        return config
+
+    def objects(self) -> dict[str, Any]:
+        """Classes beyond Keras' own, by name."""
+        return {}
+
+
+def load_keras_model(path: Path, vocabulary: Vocabulary | None = None) -> Any:
     """The model a file holds, for inference.
 
     Args:
         path: a `.h5` or `.keras` file or a SavedModel directory; told apart by content.
+        vocabulary: what may be in the file.
 
     Returns:
         A built tf_keras model without optimizer, loss, regularizers and constraints.
@@ -38,10 +65,11 @@ def load_keras_model(path: Path) -> Any:
         UnsupportedLayerError: a layer is of a kind that is not supported.
     """
     config = read_config(path)
-    plain = _plain_model(config, path)
+    vocabulary = vocabulary or Vocabulary()
+    plain = _plain_model(config, path, vocabulary)
     keras = import_keras()
     try:
-        model = keras.layers.deserialize(plain)
+        model = keras.layers.deserialize(plain, vocabulary.objects())
         if not model.built:
             model.build(_build_shape(config))
         _load_weights(model, path)
@@ -137,30 +165,23 @@ def _build_shape(config: dict[str, Any]) -> Any:
     return shape or (inner.get("build_input_shape") if isinstance(inner, dict) else None)
 
 
-def _plain_model(config: dict[str, Any], path: Path) -> dict[str, Any]:
+def _plain_model(config: dict[str, Any], path: Path, vocabulary: Vocabulary) -> dict[str, Any]:
     """A container with nothing but supported layers, names and numbers in it."""
     kind, inner = str(config.get("class_name")), _plain(config["config"])
     if kind not in CONTAINERS:
         raise FileFormatError(f"'{path}' holds a model of class {kind}; accepted: {', '.join(CONTAINERS)}")
     if isinstance(inner, list):
         inner = {"name": "sequential", "layers": inner}
-    inner["layers"] = [_plain_layer(layer, path) for layer in inner["layers"]]
+    inner["layers"] = [_plain_layer(layer, path, vocabulary) for layer in inner["layers"]]
     return {"class_name": kind, "config": inner}
 
 
-def _plain_layer(layer: dict[str, Any], path: Path) -> dict[str, Any]:
+def _plain_layer(layer: dict[str, Any], path: Path, vocabulary: Vocabulary) -> dict[str, Any]:
     kind, config = str(layer["class_name"]), layer["config"]
     name = str(layer.get("name") or (config.get("name") if isinstance(config, dict) else kind))
     if kind in CONTAINERS:
-        return {**layer, **_plain_model(layer, path)}
-    if kind != "InputLayer" and kind not in KINDS:
-        raise unsupported(name, kind)
-    objects = [key for key, value in config.items() if isinstance(value, dict)]
-    if objects:
-        raise UnsupportedLayerError(
-            name, f"{kind} with {objects[0]} given as an object", "names and numbers", "replace it by one of Keras' own"
-        )
-    return layer
+        return {**layer, **_plain_model(layer, path, vocabulary)}
+    return {**layer, "config": vocabulary.check(name, kind, config)}
 
 
 def _plain(value: Any) -> Any:

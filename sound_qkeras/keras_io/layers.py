@@ -59,21 +59,26 @@ def read_batch_normalization(layer: Any, shape: Shape) -> Parts:
 
     `epsilon` counts as the float64 number in the layer's configuration.
     """
+    return batch_normalization(layer, shape, lambda name: stored(layer, name, getattr(layer, name)))
+
+
+def batch_normalization(layer: Any, shape: Shape, read: Callable[[str], Reals]) -> Parts:
+    """A batch normalisation with the parameters that `read` finds by name; those the layer has."""
     kept = [shape[axis - 1] if axis in layer.axis else 1 for axis in range(1, len(shape) + 1)]
 
     def spread(name: str, default: float) -> Interval:
-        variable = getattr(layer, name)
-        values = np.full(kept, default) if variable is None else stored(layer, name, variable).reshape(kept)
+        values = np.full(kept, default) if getattr(layer, name) is None else read(name).reshape(kept)
         return Interval.point(np.broadcast_to(values, shape))
 
     variance = spread("moving_variance", 1.0)
     root = _root(layer, variance.lower, float(layer.epsilon))
     if np.any(root.lower <= 0.0):
         raise ModelError(
-            f"layer '{layer.name}' (BatchNormalization): its variance and epsilon are zero; retrain with epsilon > 0"
+            f"layer '{layer.name}' ({type(layer).__name__}): its variance and epsilon are zero; retrain with epsilon > 0"
         )
-    scale = quotient(spread("gamma", 1.0), root)
-    return (("", Diagonal(scale, spread("beta", 0.0) - scale * spread("moving_mean", 0.0))),)
+    scale, beta = quotient(spread("gamma", 1.0), root), spread("beta", 0.0)
+    shift = scale * spread("moving_mean", 0.0)
+    return (("", Diagonal(scale, beta - shift, up(beta.magnitude + shift.magnitude))),)
 
 
 def read_normalization(layer: Any, shape: Shape) -> Parts:

@@ -14,16 +14,21 @@ import numpy.typing as npt
 
 from sound_qkeras.interval import Interval, Reals, down, gamma, inflate, up
 from sound_qkeras.network.ops import Affine, Dense, Op, Scale
+from sound_qkeras.network.roundings import Rounding
 
 Shape = tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class Diagonal:
-    """`y = scale * x + offset`, elementwise, both of the tensor's whole shape."""
+    """`y = scale * x + offset`, elementwise, both of the tensor's whole shape.
+
+    `offset_terms` bounds the sum of the absolute terms that Keras makes the offset of; None where it adds a constant.
+    """
 
     scale: Interval
     offset: Interval
+    offset_terms: Reals | None = None
 
     @property
     def shape(self) -> Shape:
@@ -120,6 +125,38 @@ class Head:
 
 
 @dataclass(frozen=True)
+class Rounded:
+    """A quantizer of a QKeras model: the identity in the float network.
+
+    Args:
+        rounding: what it does to values.
+        text: the quantizer as QKeras writes it.
+    """
+
+    rounding: Rounding
+    text: str
+
+    def output_shape(self, *shapes: Shape) -> Shape:
+        """The input's shape."""
+        return shapes[0]
+
+
+@dataclass(frozen=True)
+class Gain:
+    """A constant that a quantizer multiplies its result with: one in the float network."""
+
+    factor: float
+
+    def output_shape(self, *shapes: Shape) -> Shape:
+        """The input's shape."""
+        return shapes[0]
+
+
+# What a layer's part may be on the way.
+Piece = Op | Linear | Diagonal | Head | Rounded | Gain
+
+
+@dataclass(frozen=True)
 class Step:
     """A node in the making.
 
@@ -132,7 +169,7 @@ class Step:
     """
 
     name: str
-    op: Op | Linear | Diagonal | Head
+    op: Piece
     inputs: tuple[str, ...]
     layer: str
     kind: str

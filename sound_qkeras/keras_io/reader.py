@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from sound_qkeras.errors import ModelError, UnsupportedLayerError
+from sound_qkeras.keras_io.activations import Parts
 from sound_qkeras.keras_io.environment import import_keras
 from sound_qkeras.keras_io.files import load_keras_model
 from sound_qkeras.keras_io.folding import fold
 from sound_qkeras.keras_io.merges import MERGES
 from sound_qkeras.keras_io.outputs import joined_outputs, output_ports, reachable, set_heads_aside
-from sound_qkeras.keras_io.pieces import Diagonal, Head, Linear, Shape, Step
-from sound_qkeras.keras_io.readers import KINDS, READERS
+from sound_qkeras.keras_io.pieces import Diagonal, Gain, Head, Linear, Rounded, Shape, Step
+from sound_qkeras.keras_io.readers import READERS
 from sound_qkeras.keras_io.support import unsupported
 from sound_qkeras.network import Network, Node
 from sound_qkeras.network.ops import Crop, Input, Reshape
@@ -129,12 +130,22 @@ class Walk:
             check_model(layer)
             _check_call(node)
             return self._model(layer, sources)
-        kind = type(layer).__name__
-        if kind not in KINDS or not type(layer).__module__.startswith("tf_keras."):
-            raise unsupported(layer.name, kind)
         _check_call(node)
         shapes = [static_shape(tensor, layer.name) for tensor in node.keras_inputs]
-        return [self._merge(layer, shapes, sources) if kind in MERGES else self._parts(layer, shapes[0], sources)]
+        if type(layer).__name__ in MERGES and is_keras(layer):
+            return [self._merge(layer, shapes, sources)]
+        return [self._chain(layer, self.parts(layer, shapes[0]), sources)]
+
+    def parts(self, layer: Any, shape: Shape) -> Parts:
+        """What a layer with one input becomes.
+
+        Raises:
+            UnsupportedLayerError: it is of a kind that is not supported, or used in such a way.
+        """
+        kind = type(layer).__name__
+        if kind not in READERS or not is_keras(layer):
+            raise unsupported(layer.name, kind)
+        return READERS[kind](layer, shape)
 
     def _merge(self, layer: Any, shapes: list[Shape], sources: tuple[str, ...]) -> str:
         names: dict[int | str, str] = dict(enumerate(sources))
@@ -144,9 +155,13 @@ class Walk:
             names[suffix] = self._add(step)
         return names[parts[-1][0]]
 
-    def _parts(self, layer: Any, shape: Shape, sources: tuple[str, ...]) -> str:
-        kind, parts = type(layer).__name__, READERS[type(layer).__name__](layer, shape)
-        if not parts and kind != "Activation" and f"'{layer.name}' ({kind})" not in self.training_only:
+    def _chain(self, layer: Any, parts: Parts, sources: tuple[str, ...]) -> str:
+        kind = type(layer).__name__
+        if (
+            not parts
+            and kind not in ("Activation", "QActivation")
+            and f"'{layer.name}' ({kind})" not in self.training_only
+        ):
             self.training_only.append(f"'{layer.name}' ({kind})")
         if any(isinstance(op, Linear | Diagonal) for _, op in parts):
             self._use_once(layer)
@@ -180,6 +195,11 @@ def static_shape(tensor: Any, layer_name: str) -> Shape:
     return tuple(int(size) for size in shape)
 
 
+def is_keras(layer: Any) -> bool:
+    """Whether a layer is one of Keras' own, not another one of the same name."""
+    return bool(type(layer).__module__.startswith("tf_keras."))
+
+
 def _check_call(node: Any) -> None:
     """Refuse calls that force training behaviour: such a model is random, or depends on its batch."""
     if node.call_kwargs.get("training") or any(argument is True for argument in node.call_args[1:]):
@@ -192,6 +212,6 @@ def _node(step: Step) -> Node:
     op = step.op
     if isinstance(op, Linear | Diagonal):
         op = op.to_op()
-    if isinstance(op, Head):
-        raise TypeError(f"step '{step.name}' was not set aside")
+    if isinstance(op, Head | Rounded | Gain):
+        raise TypeError(f"step '{step.name}' is no operation")
     return Node(step.name, op, step.inputs, step.layer)

@@ -14,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from sound_qkeras.errors import ModelError
-from sound_qkeras.fixed_point import MAX_WORD_LENGTH, Format, to_grid
+from sound_qkeras.fixed_point import MAX_WORD_LENGTH, Format, from_codes, to_grid
+from sound_qkeras.interval import Interval, up
 from sound_qkeras.network.graph import Network, Node
 from sound_qkeras.network.ops import Affine, AffineCodes, AffinePair, Input, TablePair
 from sound_qkeras.network.pickling import Rebuilt
@@ -129,6 +130,22 @@ class QuantizedNetwork(Rebuilt):
             name: self.formats[name].fractional_bits if name in self.formats else bits
             for name, bits in self.exact_bits.items()
         }
+
+    def rounded(self, name: str, exact: Interval) -> tuple[Interval, Reals] | None:
+        """What a result in `exact` becomes by its node's rounding, and the largest error of that; None without a format."""
+        if name not in self.formats:
+            return None
+        output = self.formats[name]
+        real_input = isinstance(self.network.by_name[name].op, Input)
+        dropped = real_input or self.exact_bits[name] > output.fractional_bits
+        always_zero = (exact.lower == 0.0) & (exact.upper == 0.0)
+        roundoff = np.where(always_zero | (not dropped), 0.0, 0.5 * output.step)
+        rounded = exact.mapped(lambda x: from_codes(to_grid(x, output.fractional_bits), output.fractional_bits))
+        if name in self.saturating:
+            rounded = rounded.mapped(lambda x: np.clip(x, output.minimum, output.maximum))
+            excess = np.maximum(up(exact.upper - output.maximum), up(output.minimum - exact.lower))
+            roundoff = up(roundoff + np.maximum(excess, 0.0))
+        return rounded, roundoff
 
     @cached_property
     def code_hash(self) -> str:

@@ -258,7 +258,22 @@ def _hard_swish_slope(x: Reals) -> Interval:
     return _step(x, -3.0, 3.0, inside, (0.0, 1.0))
 
 
+def _hard_tanh(x: Reals) -> Interval:
+    """`min(max(x, -1), 1)`."""
+    return Interval.point(np.clip(x, -1.0, 1.0))
+
+
+def _half_sigmoid(x: Reals) -> Interval:
+    """`min(max(x / 2 + 1/2, 0), 1)`."""
+    return _within(Interval.point(0.5 * x) + Interval.point(0.5), 0.0, 1.0)
+
+
+def _clipped_slope(x: Reals, slope: float) -> Interval:
+    return _step(x, -1.0, 1.0, Interval.point(np.full_like(x, slope)), (0.0, 0.0))
+
+
 ZERO = (0.0, 0.0)
+UNIT_KINKS = ((-1.0, -1.0), (1.0, 1.0))
 SELU_ALPHA, SELU_SCALE = 1.6732632423543772, 1.0507009873554805
 FUNCTIONS: dict[str, Smooth] = {
     "exponential": Smooth(exp, exp),
@@ -293,6 +308,18 @@ FUNCTIONS: dict[str, Smooth] = {
 }
 # Every name a table may have: those above, and the one with a parameter.
 NAMES = (*FUNCTIONS, "elu")
+# What QKeras computes in place of tanh and sigmoid; Keras has no functions of these shapes.
+HARD: dict[str, Smooth] = {
+    "hard_tanh": Smooth(
+        _hard_tanh, partial(_clipped_slope, slope=1.0), bends=UNIT_KINKS, fast=lambda x: np.clip(x, -1.0, 1.0)
+    ),
+    "half_sigmoid": Smooth(
+        _half_sigmoid,
+        partial(_clipped_slope, slope=0.5),
+        bends=UNIT_KINKS,
+        fast=lambda x: np.clip(0.5 * x + 0.5, 0.0, 1.0),
+    ),
+}
 
 
 @lru_cache(maxsize=64)
@@ -300,7 +327,7 @@ def smooth(name: str, alpha: float = 1.0) -> Smooth:
     """The function of a name.
 
     Args:
-        name: one of `NAMES`.
+        name: one of `NAMES`, or of `HARD`.
         alpha: of "elu" only, `alpha (e**x - 1)` below zero; positive.
 
     Raises:
@@ -311,6 +338,8 @@ def smooth(name: str, alpha: float = 1.0) -> Smooth:
             raise ModelError(f"elu has alpha={alpha}; accepted: a positive number up to 1024; retrain with such a one")
         turning = partial(_elu, alpha=alpha, scale=1.0), partial(_elu_slope, alpha=alpha, scale=1.0)
         return Smooth(*turning, bends=(ZERO,), curvature=alpha)
+    if name in HARD and alpha == 1.0:
+        return HARD[name]
     if name not in FUNCTIONS or alpha != 1.0:
         raise ModelError(f"there is no table function '{name}' with alpha={alpha}; accepted: {', '.join(NAMES)}")
     return FUNCTIONS[name]

@@ -15,11 +15,11 @@ from uuid import uuid4
 
 from sound_qkeras.interval import Interval
 from sound_qkeras.network.graph import Network
-from sound_qkeras.network.quantized import QuantizedNetwork
+from sound_qkeras.network.twin import Pairing
 from sound_qkeras.verify.propagation import batches, numbers_per_box
 
 Found = TypeVar("Found")
-Subject = TypeVar("Subject", Network, QuantizedNetwork)
+Subject = TypeVar("Subject", bound=Network | Pairing)
 
 # Seconds of the processor, by the first batch's measure, from which handing out the rest is worth asking joblib.
 WORTH_ASKING = 0.05

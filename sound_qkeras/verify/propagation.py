@@ -20,12 +20,11 @@ from typing import Any
 
 import numpy as np
 
-from sound_qkeras.fixed_point import from_codes, to_grid
-from sound_qkeras.interval import Interval, Reals, gamma, inflate, up
+from sound_qkeras.interval import Interval, Reals, gamma, inflate
 from sound_qkeras.network.graph import Network, Node, size_of
 from sound_qkeras.network.ops import Elementwise, Facts, Input, Remainder, Rows
 from sound_qkeras.network.ops.base import contract
-from sound_qkeras.network.quantized import QuantizedNetwork
+from sound_qkeras.network.twin import Pairing
 
 # Back-substituting a layer of n neurons costs n**2 per earlier layer and box; wider layers keep the forward enclosures.
 WIDEST_SUBSTITUTION = 1024
@@ -47,7 +46,7 @@ class Propagation:
     """
 
     network: Network
-    quantized: QuantizedNetwork | None
+    quantized: Pairing | None
     facts: dict[str, Facts]
     exact: dict[str, Interval]
     roundoff: dict[str, Reals]
@@ -112,7 +111,7 @@ class Propagation:
 
 
 def propagate(
-    network: Network, boxes: Interval, quantized: QuantizedNetwork | None = None, *, substitute: bool = True
+    network: Network, boxes: Interval, quantized: Pairing | None = None, *, substitute: bool = True
 ) -> Propagation:
     """Facts of every node on boxes of shape `(boxes, *input_shape)`; without `substitute` from node to node only.
 
@@ -145,20 +144,11 @@ def propagate(
 
 def _round(result: Propagation, node: Node) -> None:
     """Replace the facts of a rounding point by those after rounding, and note what rounding may add."""
-    quantized = result.quantized
-    if quantized is None or node.name not in quantized.formats:
-        return
-    output = quantized.formats[node.name]
     value, fixed, difference = result.facts[node.name].pair()
-    real_input = isinstance(node.op, Input)
-    dropped = real_input or quantized.exact_bits[node.name] > output.fractional_bits
-    always_zero = (fixed.lower == 0.0) & (fixed.upper == 0.0)
-    roundoff = np.where(always_zero | (not dropped), 0.0, 0.5 * output.step)
-    rounded = fixed.mapped(lambda x: from_codes(to_grid(x, output.fractional_bits), output.fractional_bits))
-    if node.name in quantized.saturating:
-        rounded = rounded.mapped(lambda x: np.clip(x, output.minimum, output.maximum))
-        excess = np.maximum(up(fixed.upper - output.maximum), up(output.minimum - fixed.lower))
-        roundoff = up(roundoff + np.maximum(excess, 0.0))
+    found = None if result.quantized is None else result.quantized.rounded(node.name, fixed)
+    if found is None:
+        return
+    rounded, roundoff = found
     result.exact[node.name] = fixed
     result.roundoff[node.name] = roundoff
     result.facts[node.name] = Facts(value, rounded, difference.widened(roundoff).intersect(rounded - value))

@@ -1,6 +1,6 @@
 """The operations a network is made of, one file each."""
 
-from sound_qkeras.network.ops.affine import Affine, AffineCodes, AffinePair
+from sound_qkeras.network.ops.affine import Affine, AffineCodes, AffineComparison, AffinePair
 from sound_qkeras.network.ops.base import Facts, Op, Remainder, Rows
 from sound_qkeras.network.ops.conv import Conv
 from sound_qkeras.network.ops.dense import Dense
@@ -32,6 +32,7 @@ __all__ = [
     "Add",
     "Affine",
     "AffineCodes",
+    "AffineComparison",
     "AffinePair",
     "AveragePool",
     "Clip",

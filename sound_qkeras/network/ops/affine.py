@@ -78,17 +78,25 @@ class AffineCodes(Rebuilt):
         return read_only(from_codes(self.bias, self.bias_format.fractional_bits))
 
 
-class AffinePair:
-    """A float affine operation beside its integers: the residuals `dW`, `db` and what they may be off by."""
+class AffineComparison:
+    """A float affine operation beside the parameters that another network has: the residuals `dW`, `db` and their slack."""
 
-    def __init__(self, op: Affine, codes: AffineCodes) -> None:
-        """Compute the residuals; exact for float32 parameters, enclosed for folded ones."""
-        self.codes = codes
-        self.kernel, self.bias = codes.kernel_value, codes.bias_value
+    def __init__(
+        self, op: Affine, values: tuple[Reals, Reals], radii: tuple[Reals | None, Reals | None] = (None, None)
+    ) -> None:
+        """Compute the residuals; exact for float32 parameters, enclosed for folded ones.
+
+        Args:
+            op: the operation.
+            values: centres of the other network's kernel and bias.
+            radii: how far those may be from the centres; None where they are exact.
+        """
+        self.kernel, self.bias = values
+        self.kernel_radius, self.bias_radius = radii
         self.kernel_residual, lost = exact_difference(self.kernel, op.kernel)
-        self.kernel_slack = _total_slack(lost, op.kernel_radius)
+        self.kernel_slack = _total_slack(lost, op.kernel_radius, self.kernel_radius)
         self.bias_residual, lost = exact_difference(self.bias, op.bias)
-        self.bias_slack = _total_slack(lost, op.bias_radius)
+        self.bias_slack = _total_slack(lost, op.bias_radius, self.bias_radius)
         self.kernel_magnitude = np.abs(self.kernel)
         self.kernel_residual_magnitude = np.abs(self.kernel_residual)
         for array in vars(self).values():
@@ -96,8 +104,18 @@ class AffinePair:
                 array.setflags(write=False)
 
 
-def _total_slack(lost: Reals, radius: Reals | None) -> Reals | None:
-    total = lost if radius is None else inflate(lost + radius, 2)
+class AffinePair(AffineComparison):
+    """A float affine operation beside its integers."""
+
+    def __init__(self, op: Affine, codes: AffineCodes) -> None:
+        """Compute the residuals of what the integers stand for."""
+        super().__init__(op, (codes.kernel_value, codes.bias_value))
+        self.codes = codes
+
+
+def _total_slack(lost: Reals, *radii: Reals | None) -> Reals | None:
+    known = [radius for radius in radii if radius is not None]
+    total = inflate(sum(known, lost), 1 + len(known)) if known else lost
     return total if np.any(total) else None
 
 
@@ -176,9 +194,16 @@ class Affine(Op):
             inputs[0], self.kernel, self.kernel_magnitude, self.bias, self.kernel_radius, self.bias_radius
         )
 
-    def fixed_interval(self, parameters: AffinePair, *inputs: Interval) -> Interval:
-        """The same with the integers' values, which are exact."""
-        return self._enclose(inputs[0], parameters.kernel, parameters.kernel_magnitude, parameters.bias, None, None)
+    def fixed_interval(self, parameters: AffineComparison, *inputs: Interval) -> Interval:
+        """The same with the other network's parameters; the integers' values are exact."""
+        return self._enclose(
+            inputs[0],
+            parameters.kernel,
+            parameters.kernel_magnitude,
+            parameters.bias,
+            parameters.kernel_radius,
+            parameters.bias_radius,
+        )
 
     def _enclose(
         self,
@@ -199,7 +224,7 @@ class Affine(Op):
             radius = radius + bias_slack
         return Interval.around(middle, inflate(radius, self.fan_in + 8))
 
-    def difference(self, parameters: AffinePair, *inputs: Facts) -> Interval:
+    def difference(self, parameters: AffineComparison, *inputs: Facts) -> Interval:
         """`A(W_q) d + A(dW) x + db` in centre and radius form."""
         x, _, d = inputs[0].pair()
         xc, dc = x.center, d.center
@@ -215,21 +240,23 @@ class Affine(Op):
             self.apply(parameters.kernel_magnitude, d.radius)
             + self.apply(parameters.kernel_residual_magnitude, x.radius)
             + gamma(2 * self.fan_in + 2) * rounding
-            + self._slack(parameters, x)
+            + self._slack(parameters, x, d)
         )
         return Interval.around(middle, inflate(radius, 2 * self.fan_in + 8))
 
-    def _slack(self, parameters: AffinePair, x: Interval) -> Reals | float:
-        """What `A(dW) x + db` may be off by because the residuals are only enclosed."""
+    def _slack(self, parameters: AffineComparison, x: Interval, d: Interval) -> Reals | float:
+        """What `A(W_q) d + A(dW) x + db` may be off by because parameters are only enclosed."""
         slack: Reals | float = 0.0
         if parameters.kernel_slack is not None:
             slack = slack + self.apply(parameters.kernel_slack, x.magnitude)
         if parameters.bias_slack is not None:
             slack = slack + parameters.bias_slack
+        if parameters.kernel_radius is not None:
+            slack = slack + self.apply(parameters.kernel_radius, d.magnitude)
         return slack
 
     def adjoint(
-        self, parameters: AffinePair | None, rows: Rows, remainder: Remainder, *inputs: Facts
+        self, parameters: AffineComparison | None, rows: Rows, remainder: Remainder, *inputs: Facts
     ) -> tuple[Rows, ...]:
         """`a.(y_q - y) + p.y  =  (A(W_q)' a).d + (A(dW)' a + A(W)' p).x + a.db + p.b`."""
         x = inputs[0].value
@@ -248,7 +275,7 @@ class Affine(Op):
                 + self.apply(parameters.kernel_residual_magnitude, x.magnitude)
                 + np.abs(parameters.bias_residual)
             )
-            size = inflate(rounding * size + self._slack(parameters, x), 2 * self.fan_in + 8)
+            size = inflate(rounding * size + self._slack(parameters, x, d), 2 * self.fan_in + 8)
             charge(remainder, a, np.broadcast_to(parameters.bias_residual, size.shape[1:])[None], size)
         if rows.value is not None:
             p = rows.value
@@ -300,13 +327,13 @@ class Affine(Op):
         bias = np.ldexp(np.abs(integers.bias).astype(np.float64), sum_bits - integers.bias_format.fractional_bits)
         return inflate(scaled + bias, self.fan_in)
 
-    def absolute_terms(self, parameters: AffinePair, *magnitudes: Reals) -> Reals:
+    def absolute_terms(self, parameters: AffineComparison, *magnitudes: Reals) -> Reals:
         """Products of magnitudes, and the bias."""
         return inflate(
             self.apply(parameters.kernel_magnitude, magnitudes[0]) + np.abs(parameters.bias), self.fan_in + 2
         )
 
-    def carried_error(self, parameters: AffinePair, errors: Sequence[Reals], *magnitudes: Reals) -> Reals:
+    def carried_error(self, parameters: AffineComparison, errors: Sequence[Reals], *magnitudes: Reals) -> Reals:
         """Errors times weights."""
         return inflate(self.apply(parameters.kernel_magnitude, errors[0]), self.fan_in)
 

@@ -147,7 +147,15 @@ def _like(number: int, codes: npt.NDArray[Any]) -> Any:
     return float(number) if codes.dtype == np.float64 else min(number, (1 << 62) - 1)
 
 
-class LeakyPair:
+class SlopeComparison:
+    """The slopes that another network has in place of these, and an enclosure of how far they are from them."""
+
+    def __init__(self, slope: Reals, residual: Interval) -> None:
+        """Keep both."""
+        self.slope, self.residual = slope, residual
+
+
+class LeakyPair(SlopeComparison):
     """Slopes beside the integers that stand for them: the nearest of `bits` fractional bits."""
 
     def __init__(self, slope: Reals, bits: int) -> None:
@@ -157,9 +165,9 @@ class LeakyPair:
             codes, bits = codes >> 1, bits - 1
         self.codes: Codes = read_only(codes)
         self.bits = bits
-        self.slope = read_only(from_codes(codes, bits))
-        residual, lost = exact_difference(self.slope, slope)
-        self.residual = Interval(down(residual - lost), up(residual + lost))
+        rounded = read_only(from_codes(codes, bits))
+        residual, lost = exact_difference(rounded, slope)
+        super().__init__(rounded, Interval(down(residual - lost), up(residual + lost)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -211,22 +219,22 @@ class Leaky(Elementwise):
         """What the two ends give, and zero between them."""
         return _image(inputs[0], self.slope)
 
-    def fixed_interval(self, parameters: LeakyPair, *inputs: Interval) -> Interval:
+    def fixed_interval(self, parameters: SlopeComparison, *inputs: Interval) -> Interval:
         """The same with the fixed-point network's slopes."""
         return _image(inputs[0], parameters.slope)
 
-    def _lines(self, parameters: LeakyPair, zq: Interval) -> tuple[Interval, Interval]:
+    def _lines(self, parameters: SlopeComparison, zq: Interval) -> tuple[Interval, Interval]:
         """`1 - a`, and `(a_q - a) min(z_q, 0)`."""
         rest = Interval.point(1.0) - Interval.point(self.slope)
         return rest, parameters.residual * Interval(np.minimum(zq.lower, 0.0), np.minimum(zq.upper, 0.0))
 
-    def difference(self, parameters: LeakyPair, *inputs: Facts) -> Interval:
+    def difference(self, parameters: SlopeComparison, *inputs: Facts) -> Interval:
         """`a d + (1 - a) d_relu`, and what the slopes' rounding adds."""
         z, zq, d = inputs[0].pair()
         rest, rounding = self._lines(parameters, zq)
         return Interval.point(self.slope) * d + rest * relu_difference(z, zq, d) + rounding
 
-    def difference_line(self, parameters: LeakyPair, z: Interval, zq: Interval, d: Interval) -> Line:
+    def difference_line(self, parameters: SlopeComparison, z: Interval, zq: Interval, d: Interval) -> Line:
         """The ReLU's line, scaled and turned."""
         rest, rounding = self._lines(parameters, zq)
         return self._turned(relu_difference_line(z, zq, d), rest, rounding, d)
@@ -268,11 +276,11 @@ class Leaky(Elementwise):
         """Codes times the larger of one and the slope."""
         return inflate(magnitudes[0] * np.maximum(np.abs(parameters.codes), 2.0**parameters.bits), 2)
 
-    def absolute_terms(self, parameters: LeakyPair, *magnitudes: Reals) -> Reals:
+    def absolute_terms(self, parameters: SlopeComparison, *magnitudes: Reals) -> Reals:
         """Magnitudes times the larger of one and the slope."""
         return inflate(magnitudes[0] * np.maximum(np.abs(parameters.slope), 1.0), 2)
 
-    def carried_error(self, parameters: LeakyPair, errors: Sequence[Reals], *magnitudes: Reals) -> Reals:
+    def carried_error(self, parameters: SlopeComparison, errors: Sequence[Reals], *magnitudes: Reals) -> Reals:
         """Errors times the larger of one and the slope."""
         return self.absolute_terms(parameters, errors[0])
 

@@ -12,10 +12,11 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from sound_qkeras.fixed_point import Format, from_codes, scaled
+from sound_qkeras.fixed_point import Format
 from sound_qkeras.interval import Interval, inflate
 from sound_qkeras.network.ops.base import Facts, Reals
 from sound_qkeras.network.ops.elementwise import Elementwise, Line
+from sound_qkeras.network.ops.function_pair import FunctionPair
 from sound_qkeras.network.ops.table_pair import TablePair
 from sound_qkeras.network.smooth import Smooth, smooth
 
@@ -65,21 +66,16 @@ class Table(Elementwise):
         """The image."""
         return self.smooth.image(inputs[0])
 
-    def fixed_interval(self, parameters: TablePair, *inputs: Interval) -> Interval:
-        """The image and the pieces' errors, cut to the grid of plain entries."""
-        wide = self.smooth.image(inputs[0]).widened(parameters.error(inputs[0]))
-        if parameters.shift:
-            return wide
-        bits = parameters.entry_bits
-        lower, upper = np.ceil(scaled(wide.lower, bits)), np.floor(scaled(wide.upper, bits))
-        return Interval(from_codes(np.minimum(lower, upper), bits), from_codes(np.maximum(lower, upper), bits))
+    def fixed_interval(self, parameters: TablePair | FunctionPair, *inputs: Interval) -> Interval:
+        """The image of what the fixed-point network has in the function's place."""
+        return parameters.image(inputs[0])
 
-    def difference(self, parameters: TablePair, *inputs: Facts) -> Interval:
+    def difference(self, parameters: TablePair | FunctionPair, *inputs: Facts) -> Interval:
         """A slope between those at both arguments times the difference, and the entries' errors."""
         z, zq, d = inputs[0].pair()
         return (self.smooth.slopes(_hull(z, zq)) * d).widened(parameters.error(zq))
 
-    def difference_line(self, parameters: TablePair, z: Interval, zq: Interval, d: Interval) -> Line:
+    def difference_line(self, parameters: TablePair | FunctionPair, z: Interval, zq: Interval, d: Interval) -> Line:
         """The middle of the slopes, which leaves the others times the difference."""
         slopes = self.smooth.slopes(_hull(z, zq))
         slope = slopes.center

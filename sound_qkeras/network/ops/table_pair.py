@@ -158,6 +158,15 @@ class TablePair:
         )
         return self.entries.largest_error(first, last)
 
+    def image(self, zq: Interval) -> Interval:
+        """The function's image and the pieces' errors, cut to the grid of plain entries."""
+        wide = self.smooth.image(zq).widened(self.error(zq))
+        if self.shift:
+            return wide
+        bits = self.entry_bits
+        lower, upper = np.ceil(scaled(wide.lower, bits)), np.floor(scaled(wide.upper, bits))
+        return Interval(from_codes(np.minimum(lower, upper), bits), from_codes(np.maximum(lower, upper), bits))
+
     def _offset(self, x: Reals) -> Reals:
         """How many codes a value lies above the smallest."""
         return to_grid(x, self.source.fractional_bits) - self.source.min_code

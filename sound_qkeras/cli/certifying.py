@@ -1,0 +1,88 @@
+"""The command `certify`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from sound_qkeras.cli.console import clear_errors, quiet_tensorflow
+from sound_qkeras.cli.options import (
+    Box,
+    Confidence,
+    Data,
+    Effort,
+    Margin,
+    Radius,
+    Samples,
+    Tier,
+    check_numbers,
+    load_samples,
+    parse_box,
+    parse_effort,
+    parse_eps,
+)
+from sound_qkeras.errors import InputError
+
+
+def certify(
+    model: Annotated[
+        Path, typer.Argument(metavar="QMODEL", help="A QKeras 0.9.0 model: .h5, .keras or a SavedModel directory.")
+    ],
+    reference: Annotated[
+        str | None,
+        typer.Option(metavar="MODEL", help="Its float twin; or latent: itself with nothing rounded."),
+    ] = None,
+    box: Box = None,
+    data: Data = None,
+    margin: Margin = 0.0,
+    eps: Annotated[list[str] | None, typer.Option(metavar="EPS", help="A tolerance to be judged.")] = None,
+    tier: Tier = "sound",
+    samples: Samples = None,
+    radius: Radius = None,
+    confidence: Confidence = 0.99,
+    input_bits: Annotated[int | None, typer.Option(help="Fractional bits that inputs are known to have.")] = None,
+    freeze: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Samples on which scales that depend on the batch are frozen.")
+    ] = None,
+    effort: Effort = "normal",
+    json_file: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="Where to write all numbers as json.")
+    ] = None,
+) -> None:
+    """Prove how far a QKeras model may be from its float twin, which quantizers may saturate, and what float32 adds."""
+    with clear_errors():
+        tolerance = None if eps is None else parse_eps(eps)
+        if isinstance(tolerance, str):
+            raise InputError("--eps auto is for quantize; accepted here: numbers")
+        region, source = parse_box(box, data)
+        check_numbers(1.0 if tolerance is None else tolerance, region, margin)
+        for path in (model, reference):
+            if path not in (None, "latent") and not Path(path).exists():
+                raise InputError(f"'{path}' does not exist; accepted: a model saved as .h5, .keras or SavedModel")
+        from sound_qkeras.certifier import certify as prove
+
+        options: dict[str, Any] = {"tier": tier, "samples": load_samples(samples), "radius": radius, "margin": margin}
+        options |= {"confidence": confidence, "eps": tolerance, "input_bits": input_bits}
+        options |= {"freeze": load_samples(freeze), "effort": parse_effort(effort), "box_source": source}
+        with quiet_tensorflow():
+            found = prove(model, reference, box=region, **options)
+        if json_file is not None:
+            write(json_file, found.to_json())
+        for note in found.notes:
+            typer.echo(f"note: {note}")
+        typer.echo(found.summary())
+
+
+def write(path: Path, content: dict[str, Any]) -> None:
+    """Plain json into a file.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    try:
+        path.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"'{path}' cannot be written ({error.strerror or error}); choose another place") from error

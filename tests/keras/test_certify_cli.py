@@ -1,0 +1,58 @@
+"""`sound-qkeras certify`, with files."""
+
+import json
+
+import numpy as np
+import pytest
+
+from sound_qkeras.cli import BAD_INPUT, OK, main
+
+from .models import LAYERS, qk, sequential
+
+pytestmark = [pytest.mark.keras, pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5:UserWarning")]
+
+BITS = "quantized_bits(6,1,alpha=1.0)"
+
+
+@pytest.fixture
+def files(tmp_path):
+    """A QKeras model, its float twin, and samples."""
+    quantised = sequential(
+        qk.QActivation(BITS), qk.QDense(4, kernel_quantizer=BITS), qk.QActivation("quantized_relu(4,0)"), qk.QDense(2)
+    )
+    quantised.save(tmp_path / "q.h5")
+    sequential(LAYERS.Dense(4), LAYERS.ReLU(), LAYERS.Dense(2)).save(tmp_path / "f.h5")
+    np.save(tmp_path / "x.npy", np.random.default_rng(0).uniform(-1, 1, (30, 5)))
+    return tmp_path
+
+
+def test_the_whole_way(capfd, files):
+    arguments = ["certify", files / "q.h5", "--reference", files / "f.h5", "--box", -1, 1, "--effort", "fast"]
+    assert main([str(one) for one in [*arguments, "--json", files / "found.json", "--eps", "100"]]) == OK
+    out, _ = capfd.readouterr()
+    found = json.loads((files / "found.json").read_text())
+    assert f"bound {found['bound']:.6g}" in out
+    assert "met on 100.00%" in out
+    assert "quantized_relu(4,0) may saturate" in out
+    local = [*arguments[:-2], "--tier", "local", "--samples", files / "x.npy", "--radius", "0.01"]
+    assert main([str(one) for one in local]) == OK
+    assert "30 of 30 samples" in capfd.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        (["--reference", "q.h5"], "quantised already"),
+        (["--eps", "auto"], "accepted here: numbers"),
+        (["--reference", "none.h5"], "does not exist"),
+        (["--tier", "local"], "needs samples"),
+        (["--effort", "much"], "accepted: fast"),
+        (["--json", "no/such/place.json"], "cannot be written"),
+    ],
+)
+def test_failures_are_one_line(capfd, files, monkeypatch, changes, says):
+    monkeypatch.chdir(files)
+    assert main(["certify", "q.h5", "--box", "-1", "1", *changes]) == BAD_INPUT
+    err = capfd.readouterr().err
+    assert says in err
+    assert "Traceback" not in err
