@@ -39,7 +39,7 @@ FIRST_BITS = 14
 # Attempts within so many tolerances are worth going on from.
 NEARLY = 1.5
 # Time limits of one solve.
-LEAST_SOLVER_SECONDS, MOST_SOLVER_SECONDS = 2.0, 10.0
+LEAST_SOLVER_SECONDS, MOST_SOLVER_SECONDS = 2.0, 4.0
 # So many times as often as the effort says, while nothing is accepted, a round solves.
 MOST_SOLVES = 2
 Report = Callable[[str, float], None]
