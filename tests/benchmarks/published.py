@@ -100,7 +100,7 @@ def eight_bits(result: sq.Result) -> int:
     return 8 * (values + results)
 
 
-def autoencoder(eps: float) -> Case:
+def autoencoder(eps: float, effort: float | str = "normal") -> Case:
     """The anomaly detector on spectra of a toy car; its figure is the reconstruction error."""
 
     def run(nets: Path) -> dict[str, Any]:
@@ -109,7 +109,7 @@ def autoencoder(eps: float) -> Case:
         frames = data["spectrogram"].astype(np.float64)
         x = np.stack([frames[start : start + 5].reshape(-1) for start in range(len(frames) - 4)])
         box = (-67.0, 2.125)
-        result = sq.quantize(network, eps, box, tier="statistical", samples=x, coverage=0.95)
+        result = sq.quantize(network, eps, box, tier="statistical", samples=x, coverage=0.95, effort=effort)
         before, after = (np.mean((y - x) ** 2) for y in (outputs_of(network, x), result.simulate(x)))
         return row(network, result) | {"reconstruction": float(before), "change": float(after / before - 1.0)}
 
@@ -147,7 +147,8 @@ CASES: dict[str, Case] = {
     "mnist convnet": sound_digits,
     "mnist convnet local": local_digits("mnist_convnet_maxpool.h5", (28, 28, 1)),
     **{f"ResNet-8 {eps:g}": cifar(eps) for eps in (8.0, 4.0, 2.0, 1.0, 0.5)},
-    **{f"autoencoder {eps:g}": autoencoder(eps) for eps in (4.0, 2.0, 1.0)},
+    "autoencoder": autoencoder(1.5, 90.0),
+    "autoencoder 4": autoencoder(4.0),
     "MobileNet 0.25": application("MobileNet", alpha=0.25),
     "MobileNetV2": application("MobileNetV2"),
     "EfficientNetB0": application("EfficientNetB0"),
