@@ -27,6 +27,8 @@ from sound_qkeras.verify.propagation import propagate
 
 # What a result is compared with: the trained network in exact arithmetic, or evaluated in float64.
 REAL, FLOAT64 = "real", "float64"
+# What every tier says about all inputs.
+NO_OVERFLOW = "for any x in the box no value overflows, except that results saturate where formats are marked so"
 # By so much float64 evaluations on two machines may differ, relative to the largest result.
 SLACK = 2.0**-36
 
@@ -100,7 +102,7 @@ class Local(Evidence):
         """What is claimed."""
         return (
             f"for every x in the box within {float(self.radius)!r} of a certified one of {len(self.samples)} samples, "
-            "|f_q(x)_k - f(x)_k| <= output_bounds[k] <= eps[k]; nothing overflows for any x in the box"
+            f"|f_q(x)_k - f(x)_k| <= output_bounds[k] <= eps[k]; {NO_OVERFLOW}"
         )
 
     def bounds_of(self, eps: Reals) -> Reals:
@@ -173,7 +175,7 @@ class Statistical(Evidence):
         return (
             f"with confidence {float(self.confidence)!r}, an input drawn like the {len(self.samples)} untouched samples violates "
             f"|f_q(x)_k - f(x)_k| <= eps[k] with probability at most {at_most(self.probability, 6)}"
-            f"{', with f as float64 evaluates it' if self.reference == FLOAT64 else ''}; nothing overflows for any x in the box"
+            f"{', with f as float64 evaluates it' if self.reference == FLOAT64 else ''}; {NO_OVERFLOW}"
         )
 
     def bounds_of(self, eps: Reals) -> Reals:
