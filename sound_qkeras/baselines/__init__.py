@@ -1,0 +1,30 @@
+"""The other ways people choose formats, one page each, seeded, and all judged by the same verifier."""
+
+from sound_qkeras.baselines.candidate import Candidate
+from sound_qkeras.baselines.counting import Row, accuracy, agreement, pareto_front, to_csv
+from sound_qkeras.baselines.judge import Judged, judge
+from sound_qkeras.baselines.multipoint import multipoint
+from sound_qkeras.baselines.per_layer import equal_bounds, per_layer_rule
+from sound_qkeras.baselines.post_training import from_levels, on_grid
+from sound_qkeras.baselines.pruning import pruned, pruned_uniform
+from sound_qkeras.baselines.uniform import smallest_uniform, uniform
+
+__all__ = [
+    "Candidate",
+    "Judged",
+    "Row",
+    "accuracy",
+    "agreement",
+    "equal_bounds",
+    "from_levels",
+    "judge",
+    "multipoint",
+    "on_grid",
+    "pareto_front",
+    "per_layer_rule",
+    "pruned",
+    "pruned_uniform",
+    "smallest_uniform",
+    "to_csv",
+    "uniform",
+]

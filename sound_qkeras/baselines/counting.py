@@ -1,0 +1,152 @@
+"""One yardstick: a row a candidate, whoever made it.
+
+Bits are counted as AutoQKeras counts them: every weight, bias and value between layers times its word length, whatever its
+value; results of the last layer count nothing. The input counts its word length; where a method leaves it a float, AutoQKeras
+assumes 8 bits.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from sound_qkeras.baselines.candidate import Candidate
+from sound_qkeras.errors import FileFormatError, InputError
+
+
+@dataclass(frozen=True)
+class Row:
+    """One candidate of the comparison. What does not apply, or was not measured, is None.
+
+    Args:
+        name: method and settings.
+        weight_bits: scales and code books included.
+        bias_bits: of the biases.
+        activation_bits: of the values between layers, the input's included.
+        metric: of the task, on data nobody tuned on: accuracy, or a negative loss; higher is better.
+        agreement: share of samples with the class of the float network.
+        bit_operations: sum over multiplications of weight bits times input bits.
+        energy: picojoules of one inference by QTools.
+        bound: proved error bound against the float network.
+        observed_error: the worst error a search found.
+        tier: of the bound: "sound", "local" or "statistical".
+        search_seconds: until the configuration was known, all trials included.
+        training_seconds: of what was trained after that.
+        notes: what a reader has to know, one sentence each.
+    """
+
+    name: str
+    weight_bits: int
+    bias_bits: int
+    activation_bits: int
+    metric: float | None = None
+    agreement: float | None = None
+    bit_operations: int | None = None
+    energy: float | None = None
+    bound: float | None = None
+    observed_error: float | None = None
+    tier: str | None = None
+    search_seconds: float = 0.0
+    training_seconds: float = 0.0
+    notes: tuple[str, ...] = ()
+
+    @property
+    def total_bits(self) -> int:
+        """Weights, biases and values together."""
+        return self.weight_bits + self.bias_bits + self.activation_bits
+
+    @classmethod
+    def of(cls, candidate: Candidate, **measured: Any) -> Row:
+        """The row of a candidate, with what was measured about it, under the names of the fields."""
+        cost = candidate.cost
+        counted: dict[str, Any] = {"bit_operations": cost.bit_operations, "notes": candidate.notes}
+        return cls(candidate.name, cost.weight_bits, cost.bias_bits, cost.activation_bits, **{**counted, **measured})
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain json, the total included."""
+        return {**asdict(self), "total_bits": self.total_bits, "notes": list(self.notes)}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Row:
+        """Read what `to_json` wrote.
+
+        Raises:
+            FileFormatError: a field is missing or unknown, or the total is not the sum.
+        """
+        try:
+            row = cls(**{name: value for name, value in data.items() if name not in {"total_bits", "notes"}})
+            row = cls(**{**asdict(row), "notes": tuple(str(note) for note in data["notes"])})
+            total = data["total_bits"]
+        except (KeyError, TypeError) as error:
+            raise FileFormatError(f"a row of the comparison is not readable ({error})") from error
+        if row.total_bits != total:
+            raise FileFormatError(f"row '{row.name}': its bits sum to {row.total_bits}, it says {total}")
+        return row
+
+
+def to_csv(rows: Sequence[Row]) -> str:
+    """The rows as a table with a header; floats keep every digit, notes are joined by blanks."""
+    text = io.StringIO(newline="")
+    names = list(Row("", 0, 0, 0).to_json())
+    writer = csv.DictWriter(text, names, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({**row.to_json(), "notes": " ".join(row.notes)} for row in rows)
+    return text.getvalue()
+
+
+def pareto_front(rows: Sequence[Row]) -> tuple[Row, ...]:
+    """Rows that no other one beats in metric and total bits, fewest bits first; of equal ones the first given."""
+    best, front = -math.inf, list[Row]()
+    for row in sorted(rows, key=lambda row: (row.total_bits, math.inf if row.metric is None else -row.metric)):
+        if row.metric is not None and row.metric > best:
+            best = row.metric
+            front.append(row)
+    return tuple(front)
+
+
+def agreement(outputs: npt.ArrayLike, reference: npt.ArrayLike) -> float:
+    """Share of samples whose class two networks agree on: the largest of several outputs, or the sign of a single one.
+
+    Args:
+        outputs: before the softmax or sigmoid, shape `(n, classes)`.
+        reference: of the float network, the same shape.
+
+    Raises:
+        InputError: shapes differ.
+    """
+    found, expected = _classes(outputs), _classes(reference)
+    if found.shape != expected.shape:
+        raise InputError(f"outputs of shape {np.shape(outputs)} and {np.shape(reference)}; accepted: the same shape")
+    return float(np.mean(found == expected))
+
+
+def accuracy(outputs: npt.ArrayLike, labels: npt.ArrayLike) -> float:
+    """Share of samples whose class is their label.
+
+    Args:
+        outputs: before the softmax or sigmoid, shape `(n, classes)`.
+        labels: class numbers `(n,)` or `(n, 1)`, or one-hot `(n, classes)`.
+
+    Raises:
+        InputError: as many labels as samples are needed.
+    """
+    found, expected = _classes(outputs), np.asarray(labels)
+    if expected.ndim == 2 and expected.shape[1] > 1:
+        expected = expected.argmax(axis=1)
+    expected = expected.reshape(-1)
+    if found.shape != expected.shape:
+        raise InputError(f"{expected.size} labels for {found.size} samples; accepted: one for each")
+    return float(np.mean(found == expected))
+
+
+def _classes(outputs: npt.ArrayLike) -> npt.NDArray[np.int64]:
+    array = np.asarray(outputs, dtype=np.float64)
+    flat = array.reshape(len(array), -1)
+    return (flat[:, 0] > 0.0).astype(np.int64) if flat.shape[1] == 1 else flat.argmax(axis=1)

@@ -1,0 +1,72 @@
+"""What others made, judged by our verifier."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+
+from sound_qkeras.analysis.splitting import refine
+from sound_qkeras.baselines.candidate import Candidate
+from sound_qkeras.errors import InputError
+from sound_qkeras.interval import Interval, Reals
+from sound_qkeras.verify.proof import MARGIN, prove
+from sound_qkeras.verify.split_tree import SplitTree
+
+
+@dataclass(frozen=True, eq=False)
+class Judged:
+    """A candidate with its proof.
+
+    Args:
+        candidate: the network.
+        output_bounds: proved error bound of each output.
+        tree: the bisections of the box on whose leaves it was proved.
+    """
+
+    candidate: Candidate
+    output_bounds: Reals
+    tree: SplitTree
+
+    @property
+    def bound(self) -> float:
+        """The largest output bound."""
+        return float(self.output_bounds.max())
+
+    def meets(self, eps: Reals) -> bool:
+        """Whether a certificate, which records bounds with a margin, meets the tolerance."""
+        return bool(np.all(self.output_bounds * (1.0 + MARGIN) <= eps))
+
+
+def judge(
+    candidate: Candidate,
+    box: Interval,
+    eps: Reals,
+    *,
+    max_leaves: int = 256,
+    seconds: float = 30.0,
+    hopeless: bool = False,
+) -> Judged:
+    """Prove a fixed-point candidate's error bound over a box, cutting the box while the tolerance is not met.
+
+    Args:
+        candidate: with a fixed-point network.
+        box: the inputs, shape `input_shape`.
+        eps: tolerance per output, shape `(outputs,)`.
+        max_leaves: most parts the box is cut into.
+        seconds: after which nothing more is cut.
+        hopeless: stop early where cutting will hardly reach the tolerance.
+
+    Raises:
+        InputError: the candidate is no fixed-point network.
+        VerificationError: something may overflow.
+    """
+    if candidate.quantized is None:
+        raise InputError(f"'{candidate.name}' is no fixed-point network; accepted: candidates with `quantized`")
+    deadline = time.monotonic() + seconds
+    target = 1.0 - 2.0 * MARGIN
+    found = refine(
+        candidate.quantized, box, eps, target=target, max_leaves=max_leaves, deadline=deadline, hopeless=hopeless
+    )
+    return Judged(candidate, prove(candidate.quantized, box, found.tree).output_bounds, found.tree)
