@@ -81,9 +81,9 @@ class Row:
             FileFormatError: a field is missing or unknown, or the total is not the sum.
         """
         try:
-            row = cls(**{name: value for name, value in data.items() if name not in {"total_bits", "notes"}})
-            row = cls(**{**asdict(row), "notes": tuple(str(note) for note in data["notes"])})
-            total = data["total_bits"]
+            given: dict[str, Any] = {name: value for name, value in data.items() if name != "total_bits"}
+            given["notes"] = tuple(given["notes"])
+            row, total = cls(**given), data["total_bits"]
         except (KeyError, TypeError) as error:
             raise FileFormatError(f"a row of the comparison is not readable ({error})") from error
         if row.total_bits != total:
@@ -124,7 +124,7 @@ def agreement(outputs: npt.ArrayLike, reference: npt.ArrayLike) -> float:
     found, expected = _classes(outputs), _classes(reference)
     if found.shape != expected.shape:
         raise InputError(f"outputs of shape {np.shape(outputs)} and {np.shape(reference)}; accepted: the same shape")
-    return float(np.mean(found == expected))
+    return float(np.count_nonzero(found == expected) / found.size)
 
 
 def accuracy(outputs: npt.ArrayLike, labels: npt.ArrayLike) -> float:
@@ -137,13 +137,13 @@ def accuracy(outputs: npt.ArrayLike, labels: npt.ArrayLike) -> float:
     Raises:
         InputError: as many labels as samples are needed.
     """
-    found, expected = _classes(outputs), np.asarray(labels)
+    found, expected = _classes(outputs), np.asarray(labels, dtype=np.float64)
     if expected.ndim == 2 and expected.shape[1] > 1:
-        expected = expected.argmax(axis=1)
+        expected = _classes(expected)
     expected = expected.reshape(-1)
     if found.shape != expected.shape:
         raise InputError(f"{expected.size} labels for {found.size} samples; accepted: one for each")
-    return float(np.mean(found == expected))
+    return float(np.count_nonzero(found == expected) / found.size)
 
 
 def _classes(outputs: npt.ArrayLike) -> npt.NDArray[np.int64]:

@@ -141,7 +141,6 @@ def smallest_uniform(
     Raises:
         InfeasibleError: `longest` bits do not do; carries the best bound.
     """
-
     best = float("inf")
     for word_length in range(SHORTEST_WORD, longest + 1):
         candidate = uniform(network, box, word_length, scale=scale)

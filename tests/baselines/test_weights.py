@@ -1,7 +1,7 @@
 """Multipoint quantisation and pruning, against the equations of their papers; and the count of their bits."""
 
 from dataclasses import replace
-from itertools import product
+from itertools import pairwise, product
 
 import numpy as np
 import pytest
@@ -44,7 +44,7 @@ def test_every_point_shrinks_the_residual_by_a_constant_factor_or_more():
     w = np.random.default_rng(0).normal(size=40)
     errors = [np.linalg.norm(w - approximate(w, 3, points)) for points in range(8)]
     assert errors[0] == np.linalg.norm(w)
-    assert all(after < 0.5 * before for before, after in zip(errors, errors[1:], strict=False))
+    assert all(after < 0.5 * before for before, after in pairwise(errors))
 
 
 def test_zero_weights_need_no_scale():
