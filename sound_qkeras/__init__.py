@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from sound_qkeras.keras_io import float64 as float64
     from sound_qkeras.pipeline import quantize as quantize
     from sound_qkeras.result import Result as Result
+    from sound_qkeras.study import Study as Study
+    from sound_qkeras.study import compare as compare
     from sound_qkeras.verify.certificate import Certificate as Certificate
     from sound_qkeras.verify.checker import check as check
     from sound_qkeras.verify.softmax import softmax_bound as softmax_bound
@@ -30,7 +32,9 @@ _PUBLIC = {
     "Certification": "sound_qkeras.certification",
     "Result": "sound_qkeras.result",
     "certify": "sound_qkeras.certifier",
+    "Study": "sound_qkeras.study",
     "check": "sound_qkeras.verify.checker",
+    "compare": "sound_qkeras.study",
     "float64": "sound_qkeras.keras_io",
     "load": "sound_qkeras.archive",
     "quantize": "sound_qkeras.pipeline",
@@ -43,10 +47,12 @@ __all__ = [
     "InputError",
     "Result",
     "SoundQKerasError",
+    "Study",
     "VerificationError",
     "__version__",
     "certify",
     "check",
+    "compare",
     "float64",
     "load",
     "quantize",

@@ -56,7 +56,7 @@ def classify(quantized: QuantizedNetwork, samples: Reals, labels: Any, bounds: R
     before = outputs_of(quantized.trained, samples)
     after = simulate(quantized, samples).reshape(len(samples), -1)
     old, new = classes_of(before), classes_of(after)
-    wanted = None if labels is None else _classes(labels, len(samples), before.shape[1])
+    wanted = None if labels is None else labels_of(labels, len(samples), before.shape[1])
     return Classification(
         samples=len(samples),
         float_accuracy=None if wanted is None else float(np.mean(old == wanted)),
@@ -116,7 +116,12 @@ def _stays(outputs: Reals, bounds: Reals) -> npt.NDArray[np.bool_]:
     return lead.min(axis=1) > slack
 
 
-def _classes(labels: Any, samples: int, outputs: int) -> Classes:
+def labels_of(labels: Any, samples: int, outputs: int) -> Classes:
+    """Class numbers `(n,)` from them or from one-hot rows.
+
+    Raises:
+        InputError: there is not one label per sample.
+    """
     array = np.asarray(labels)
     if array.shape == (samples, outputs) and outputs > 1:
         array = np.argmax(array, axis=1)

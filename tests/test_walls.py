@@ -34,12 +34,13 @@ STANDS_ON = {
 
 # Room -> rooms above it.
 NEVER = {
-    "tuning": {"baselines", "pipeline", "report", "keras_io", "cli", "callbacks"},
-    "baselines": {"pipeline", "report", "cli", "callbacks"},
-    "keras_io": {"tuning", "baselines", "pipeline", "report", "cli", "callbacks"},
-    "simulate": {"tuning", "baselines", "pipeline", "keras_io", "cli", "callbacks"},
-    "pipeline": {"baselines", "cli", "callbacks"},
-    "report": {"baselines", "pipeline", "keras_io", "cli", "callbacks"},
+    "tuning": {"study", "baselines", "pipeline", "report", "keras_io", "cli", "callbacks"},
+    "baselines": {"study", "pipeline", "report", "cli", "callbacks"},
+    "keras_io": {"study", "tuning", "baselines", "pipeline", "report", "cli", "callbacks"},
+    "simulate": {"study", "tuning", "baselines", "pipeline", "keras_io", "cli", "callbacks"},
+    "pipeline": {"study", "baselines", "cli", "callbacks"},
+    "study": {"report", "cli", "callbacks"},
+    "report": {"study", "baselines", "pipeline", "keras_io", "cli", "callbacks"},
 }
 
 

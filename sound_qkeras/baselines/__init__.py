@@ -7,7 +7,7 @@ from sound_qkeras.baselines.multipoint import multipoint
 from sound_qkeras.baselines.per_layer import equal_bounds, per_layer_rule
 from sound_qkeras.baselines.post_training import from_levels, on_grid
 from sound_qkeras.baselines.pruning import pruned, pruned_uniform
-from sound_qkeras.baselines.uniform import smallest_uniform, uniform
+from sound_qkeras.baselines.uniform import single_format, smallest_word, uniform
 
 __all__ = [
     "Candidate",
@@ -24,7 +24,8 @@ __all__ = [
     "per_layer_rule",
     "pruned",
     "pruned_uniform",
-    "smallest_uniform",
+    "single_format",
+    "smallest_word",
     "to_csv",
     "uniform",
 ]

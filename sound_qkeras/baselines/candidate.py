@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
+from sound_qkeras.errors import InputError
 from sound_qkeras.interval import Reals
 from sound_qkeras.network import Network, Node, QuantizedNetwork
 from sound_qkeras.network.graph import size_of
@@ -47,6 +48,17 @@ class Candidate:
     def weight_bits(self) -> int:
         """Weights alone, with the scales and code books the method needs."""
         return self.cost.weight_bits
+
+    @property
+    def quantized_network(self) -> QuantizedNetwork:
+        """The fixed-point network.
+
+        Raises:
+            InputError: there is none.
+        """
+        if self.quantized is None:
+            raise InputError(f"'{self.name}' is no fixed-point network; accepted: candidates with `quantized`")
+        return self.quantized
 
     def evaluate(self, x: npt.ArrayLike) -> Reals:
         """Outputs for samples `(n, *input_shape)`: bit-exact for fixed-point candidates, in float64 for the others."""

@@ -18,7 +18,9 @@ import numpy as np
 import numpy.typing as npt
 
 from sound_qkeras.baselines.candidate import Candidate
+from sound_qkeras.classification import classes_of, labels_of
 from sound_qkeras.errors import FileFormatError, InputError
+from sound_qkeras.interval import Reals
 
 
 @dataclass(frozen=True)
@@ -121,10 +123,10 @@ def agreement(outputs: npt.ArrayLike, reference: npt.ArrayLike) -> float:
     Raises:
         InputError: shapes differ.
     """
-    found, expected = _classes(outputs), _classes(reference)
+    found, expected = _rows(outputs), _rows(reference)
     if found.shape != expected.shape:
-        raise InputError(f"outputs of shape {np.shape(outputs)} and {np.shape(reference)}; accepted: the same shape")
-    return float(np.count_nonzero(found == expected) / found.size)
+        raise InputError(f"outputs of shape {found.shape} and {expected.shape}; accepted: the same shape")
+    return float(np.mean(classes_of(found) == classes_of(expected)))
 
 
 def accuracy(outputs: npt.ArrayLike, labels: npt.ArrayLike) -> float:
@@ -137,16 +139,10 @@ def accuracy(outputs: npt.ArrayLike, labels: npt.ArrayLike) -> float:
     Raises:
         InputError: as many labels as samples are needed.
     """
-    found, expected = _classes(outputs), np.asarray(labels, dtype=np.float64)
-    if expected.ndim == 2 and expected.shape[1] > 1:
-        expected = _classes(expected)
-    expected = expected.reshape(-1)
-    if found.shape != expected.shape:
-        raise InputError(f"{expected.size} labels for {found.size} samples; accepted: one for each")
-    return float(np.count_nonzero(found == expected) / found.size)
+    found = _rows(outputs)
+    return float(np.mean(classes_of(found) == labels_of(labels, *found.shape)))
 
 
-def _classes(outputs: npt.ArrayLike) -> npt.NDArray[np.int64]:
+def _rows(outputs: npt.ArrayLike) -> Reals:
     array = np.asarray(outputs, dtype=np.float64)
-    flat = array.reshape(len(array), -1)
-    return (flat[:, 0] > 0.0).astype(np.int64) if flat.shape[1] == 1 else flat.argmax(axis=1)
+    return array.reshape(len(array), -1)

@@ -9,7 +9,6 @@ import numpy as np
 
 from sound_qkeras.analysis.splitting import refine
 from sound_qkeras.baselines.candidate import Candidate
-from sound_qkeras.errors import InputError
 from sound_qkeras.interval import Interval, Reals
 from sound_qkeras.verify.proof import MARGIN, prove
 from sound_qkeras.verify.split_tree import SplitTree
@@ -62,11 +61,8 @@ def judge(
         InputError: the candidate is no fixed-point network.
         VerificationError: something may overflow.
     """
-    if candidate.quantized is None:
-        raise InputError(f"'{candidate.name}' is no fixed-point network; accepted: candidates with `quantized`")
+    quantized = candidate.quantized_network
     deadline = time.monotonic() + seconds
     target = 1.0 - 2.0 * MARGIN
-    found = refine(
-        candidate.quantized, box, eps, target=target, max_leaves=max_leaves, deadline=deadline, hopeless=hopeless
-    )
-    return Judged(candidate, prove(candidate.quantized, box, found.tree).output_bounds, found.tree)
+    found = refine(quantized, box, eps, target=target, max_leaves=max_leaves, deadline=deadline, hopeless=hopeless)
+    return Judged(candidate, prove(quantized, box, found.tree).output_bounds, found.tree)

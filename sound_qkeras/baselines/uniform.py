@@ -1,6 +1,7 @@
 """Formats by habit: the same word length everywhere.
 
 *plain*: every tensor has one word length and as many fractional bits as its range leaves room for.
+*single*: one format for everything, its fractional bits included; see `tuning.uniform`, which finds the smallest.
 *auto_po2*: weights as QKeras' `quantized_bits(b, 0, alpha="auto_po2")` would store them, one power-of-two scale an output
 channel, fitted by least squares; biases and values as in *plain*.
 
@@ -23,10 +24,13 @@ from sound_qkeras.baselines.fixed import (
 )
 from sound_qkeras.baselines.judge import Judged, judge
 from sound_qkeras.errors import InfeasibleError, InputError
-from sound_qkeras.fixed_point import Codes
+from sound_qkeras.fixed_point import MAX_WORD_LENGTH, Codes
 from sound_qkeras.interval import Interval, Reals
 from sound_qkeras.network import Network
 from sound_qkeras.network.ops import AffineCodes
+from sound_qkeras.tuning.uniform import smallest_uniform
+from sound_qkeras.verify.certificate import certify
+from sound_qkeras.verify.split_tree import SplitTree
 
 SCALES = ("plain", "auto_po2")
 # What people set a whole network to.
@@ -114,7 +118,29 @@ def _auto_po2_codes(kernel: Reals, bias: Reals, word_length: int) -> AffineCodes
     return AffineCodes(shared, output, *round_tensor(bias, word_length))
 
 
-def smallest_uniform(
+def single_format(network: Network, box: Interval, eps: Reals) -> Candidate:
+    """The format of fewest bits that is proved to meet `eps` when every weight, bias and value has it.
+
+    Args:
+        network: the trained network.
+        box: the inputs, shape `input_shape`.
+        eps: tolerance per output, shape `(outputs,)`.
+
+    Raises:
+        InfeasibleError: none of at most 53 bits does.
+    """
+    longest = max(FLAT)
+    asked = certify(uniform(network, box, longest).quantized_network, box, eps, SplitTree())
+    found = smallest_uniform(network, asked)
+    if found is None:
+        raise InfeasibleError(
+            f"no single format of at most {MAX_WORD_LENGTH} bits is proved to meet the tolerance; raise eps",
+            best_bound=float("inf"),
+        )
+    return from_quantized(f"single format of {found.format.word_length} bits", found.quantized)
+
+
+def smallest_word(
     network: Network,
     box: Interval,
     eps: Reals,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import json
 import math
 import time
@@ -14,13 +15,13 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from sound_qkeras.errors import InputError, ModelError
 from sound_qkeras.keras_io.autoqkeras_setup import DEFECTS, import_autoqkeras, searchable, working_model_quantize
 from sound_qkeras.keras_io.autoqkeras_state import PROJECT, open_directory, record
 from sound_qkeras.keras_io.environment import import_keras
 from sound_qkeras.keras_io.sizes import ModelBits, model_bits
+from sound_qkeras.keras_io.training import Data, fit_best
 
 __all__ = ["DEFECTS", "FAIR_SPACE", "MODES", "SPACES", "Found", "Retrained", "Settings", "Trial", "search"]
 
@@ -33,8 +34,6 @@ LIMITS = {
     "fair": {"kernel": (16, 16), "bias": 16, "activation": 16},
 }
 LOG = "log.txt"
-
-Data = tuple[npt.ArrayLike, npt.ArrayLike]
 
 
 def _grid(template: str, bits: tuple[int, ...], integers: tuple[int, ...]) -> dict[str, int]:
@@ -123,40 +122,13 @@ class Found:
             epochs: how many.
             rank: of the trial; 0 is the best.
         """
-        keras, trial = import_keras(), self.trials[rank]
+        trial = self.trials[rank]
         parameters = self._tuner.oracle.get_trial(trial.name).hyperparameters
-        started = time.monotonic()
-        with contextlib.redirect_stdout(None), working_model_quantize(self._internal):
+        with contextlib.redirect_stdout(io.StringIO()), working_model_quantize(self._internal):
             model = self._tuner.hypermodel.build(parameters)
         model.compile(model.optimizer, loss=model.loss, metrics=["accuracy"])
-        best = _BestWeights.of(keras)
-        model.fit(
-            *train,
-            validation_data=validation,
-            epochs=epochs,
-            batch_size=self.settings.batch_size,
-            callbacks=[best],
-            verbose=0,
-        )
-        model.set_weights(best.weights)
-        return Retrained(trial, model, model_bits(model), float(best.accuracy), time.monotonic() - started)
-
-
-class _BestWeights:
-    """A callback that keeps the weights of the epoch with the highest validation accuracy."""
-
-    accuracy: float
-    weights: list[Any]
-
-    @staticmethod
-    def of(keras: Any) -> Any:
-        def keep(epoch: int, logs: Mapping[str, float]) -> None:
-            if logs["val_accuracy"] > found.accuracy:
-                found.accuracy, found.weights = logs["val_accuracy"], found.model.get_weights()
-
-        found = keras.callbacks.LambdaCallback(on_epoch_end=keep)
-        found.accuracy = -1.0
-        return found
+        seconds, accuracy = fit_best(model, train, validation, epochs, self.settings.batch_size)
+        return Retrained(trial, model, model_bits(model), accuracy, seconds)
 
 
 def search(model: Any, train: Data, validation: Data, directory: str | Path, settings: Settings) -> Found:

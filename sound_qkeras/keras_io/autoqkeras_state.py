@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sound_qkeras.errors import FileFormatError, InputError
+from sound_qkeras.resuming import claim, read_json, write_json
 
 SETTINGS, COMPLETE, PROJECT = "search.json", "complete.json", "trials"
 ORACLE, TUNER = "oracle.json", "tuner0.json"
@@ -33,24 +33,13 @@ def open_directory(directory: Path, settings: Mapping[str, Any]) -> float:
         InputError: the directory holds something else, or a search with other settings.
         FileFormatError: its files are damaged.
     """
-    file = directory / SETTINGS
-    if not file.exists():
-        if directory.is_dir() and any(directory.iterdir()):
-            raise InputError(f"'{directory}' is not empty and holds no search; name a new directory")
-        directory.mkdir(parents=True, exist_ok=True)
-        _write(file, dict(settings))
-    known = _read(file)
-    changed = sorted(name for name in {*known, *settings} if known.get(name) != settings.get(name))
-    if changed:
-        raise InputError(
-            f"'{directory}' holds a search with other settings ({', '.join(changed)}); name another directory, or remove it"
-        )
+    claim(directory, SETTINGS, settings)
     return _restore(directory)
 
 
 def record(directory: Path, seconds: float) -> None:
     """Copy the state after a trial aside."""
-    _write(directory / COMPLETE, {"seconds": seconds, "oracle": _read(directory / PROJECT / ORACLE)})
+    write_json(directory / COMPLETE, {"seconds": seconds, "oracle": read_json(directory / PROJECT / ORACLE)})
 
 
 def _restore(directory: Path) -> float:
@@ -59,31 +48,15 @@ def _restore(directory: Path) -> float:
     if not (directory / COMPLETE).exists():
         shutil.rmtree(project, ignore_errors=True)
         return 0.0
-    complete = _read(directory / COMPLETE)
-    _write(project / ORACLE, complete["oracle"])
+    complete = read_json(directory / COMPLETE)
+    write_json(project / ORACLE, complete["oracle"])
     if not (project / TUNER).exists() or not _is_json(project / TUNER):
-        _write(project / TUNER, {})
+        write_json(project / TUNER, {})
     kept = {f"trial_{name}" for name in complete["oracle"]["end_order"]}
     for folder in project.glob("trial_*"):
         if folder.name not in kept:
             shutil.rmtree(folder)
     return float(complete["seconds"])
-
-
-def _write(file: Path, content: Mapping[str, Any]) -> None:
-    """Replace a file in one step."""
-    partial = file.with_name(f".{file.name}.partial")
-    partial.write_text(json.dumps(content), encoding="utf-8")
-    partial.replace(file)
-
-
-def _read(file: Path) -> dict[str, Any]:
-    try:
-        return dict(json.loads(file.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
-        raise FileFormatError(
-            f"'{file}' is damaged or missing; remove the search's directory and start again"
-        ) from error
 
 
 def _is_json(file: Path) -> bool:

@@ -65,6 +65,21 @@ def _bias_bits(layer: Any) -> int:
     return int(np.prod(weights[1].shape)) * int(quantizer.bits if quantizer else ASSUMED_BITS)
 
 
+def bit_operations(model: Any) -> int | None:
+    """Sum over multiplications of the bits of both factors, as QKeras' `print_qstats` sees them; None where it cannot.
+
+    Args:
+        model: a built QKeras model.
+    """
+    import_qkeras()
+    try:
+        found = importlib.import_module("qkeras.estimate").extract_model_operations(model)
+        rows = [(row["number_of_operations"], row["type"][2]) for row in found.values()]
+        return sum(int(number) * int(first) * int(second) for number, (first, second) in rows)
+    except Exception:
+        return None
+
+
 def energy(model: Any, *, input_bits: int = ASSUMED_BITS) -> float:
     """Picojoules of one inference as QTools estimates them: 45 nm, parameters and values in SRAM, nothing read from DRAM.
 

@@ -28,7 +28,7 @@ FIRST_BITS, FEWEST_BITS = 14, -16
 SMALLEST, LARGEST = 2.0**-8, 2.0**40
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Uniform:
     """One format for every weight, bias and rounded value, proved to meet a tolerance.
 
@@ -36,11 +36,13 @@ class Uniform:
         format: the format.
         relative: the bound over the tolerance, at most 1; with samples, of the worst that counts.
         cost: bits and bit operations.
+        quantized: the network.
     """
 
     format: Format
     relative: float
     cost: Cost
+    quantized: QuantizedNetwork
 
 
 def smallest_uniform(
@@ -159,4 +161,4 @@ def _in_one_format(twin: QuantizedNetwork, ranges: Mapping[str, tuple[float, flo
 
 
 def _uniform(whole: QuantizedNetwork, relative: float) -> Uniform:
-    return Uniform(next(iter(whole.formats.values())), relative, cost_of(whole))
+    return Uniform(next(iter(whole.formats.values())), relative, cost_of(whole), whole)

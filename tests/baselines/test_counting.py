@@ -47,7 +47,7 @@ def test_classes():
     assert baselines.accuracy([[0.5], [-0.5]], [[1], [1]]) == 0.5
     assert baselines.agreement(outputs, np.array(outputs) + 10.0) == 1.0
     assert baselines.agreement([[0.5], [-0.5]], [[0.1], [0.1]]) == 0.5
-    with pytest.raises(InputError, match="one for each"):
+    with pytest.raises(InputError, match="one-hot rows"):
         baselines.accuracy(outputs, [1, 2])
     with pytest.raises(InputError, match="same shape"):
         baselines.agreement(outputs, outputs[:2])

@@ -61,15 +61,15 @@ def test_uniform_means_uniform(word_length):
         assert Format.for_range(*ranges[name], output.fractional_bits + 2).word_length > word_length
 
 
-def test_the_smallest_uniform_format_is_proved_and_no_shorter_one_is():
-    found = baselines.smallest_uniform(NETWORK, BOX, EPS, max_leaves=1)
+def test_the_smallest_word_is_proved_and_no_shorter_one_is():
+    found = baselines.smallest_word(NETWORK, BOX, EPS, max_leaves=1)
     length = found.candidate.quantized.formats["x"].word_length
     assert np.all(found.output_bounds <= EPS)
     for shorter in range(2, length):
         judged = baselines.judge(baselines.uniform(NETWORK, BOX, shorter), BOX, EPS, max_leaves=1)
         assert np.any(judged.output_bounds > EPS)
     with pytest.raises(InfeasibleError, match="at best") as caught:
-        baselines.smallest_uniform(NETWORK, BOX, EPS, longest=length - 1, max_leaves=1)
+        baselines.smallest_word(NETWORK, BOX, EPS, longest=length - 1, max_leaves=1)
     assert caught.value.best_bound > EPS.min()
 
 

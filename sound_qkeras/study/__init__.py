@@ -1,0 +1,5 @@
+"""Everyone's ways to choose formats on one model and one data set, judged by one yardstick."""
+
+from sound_qkeras.study.compare import Study, compare
+
+__all__ = ["Study", "compare"]

@@ -1,0 +1,99 @@
+"""The comparison from end to end, resumable at every candidate and every trial."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy.typing as npt
+
+from sound_qkeras.baselines import Row, accuracy
+from sound_qkeras.result import tool_versions
+from sound_qkeras.resuming import claim
+from sound_qkeras.study.fixed_rows import add_ours, add_rounding, add_rule, add_uniform
+from sound_qkeras.study.ledger import Ledger
+from sound_qkeras.study.plan import Plan
+from sound_qkeras.study.subject import Subject, subject_of
+from sound_qkeras.study.trained_rows import add_autoqkeras, add_straight_through
+from sound_qkeras.study.writing import write
+
+SETTINGS = "settings.json"
+ADDERS: dict[str, Callable[[Ledger, Subject, Plan], None]] = {
+    "ours": add_ours,
+    "uniform": add_uniform,
+    "rule": add_rule,
+    "rounding": add_rounding,
+    "straight_through": add_straight_through,
+    "autoqkeras": add_autoqkeras,
+}
+
+
+@dataclass(frozen=True)
+class Study:
+    """A finished comparison.
+
+    Args:
+        rows: one a candidate.
+        failures: methods that gave none, and why.
+        float_metric: accuracy of the float network on the test samples.
+        settings: everything it depends on but the model and the samples, whose hash is among them.
+        directory: where it was written.
+    """
+
+    rows: tuple[Row, ...]
+    failures: dict[str, str]
+    float_metric: float
+    settings: dict[str, Any]
+    directory: Path
+
+
+def compare(
+    model: Any,
+    train: tuple[npt.ArrayLike, npt.ArrayLike],
+    eps: Any,
+    *,
+    out: str | Path,
+    box: Any = None,
+    margin: float = 0.0,
+    progress: Callable[[str], None] | None = None,
+    **settings: Any,
+) -> Study:
+    """Set everyone's ways to choose formats beside ours: same model, same samples, same counting, same verifier.
+
+    60% of the samples train, 20% choose epochs and trials, and every accuracy is on the other 20%. Killed at any moment, the
+    same call goes on where it was: after the last candidate, and within a search of AutoQKeras after its last trial.
+
+    Args:
+        model: a trained float tf_keras classifier, or the path of one. It is not changed.
+        train: samples `(n, *input_shape)` and their classes.
+        eps: tolerances, in units of the outputs before a softmax or sigmoid.
+        out: directory to write, new or of the same comparison.
+        box: the inputs that bounds are about, as for `quantize`; None for the smallest and largest values of the samples.
+        margin: widens the box by this share of its width, on every side.
+        progress: called with the name of a candidate before work on it begins.
+        settings: those of `sound_qkeras.study.plan.Plan`: `trials`, `modes`, `spaces`, `methods`, `epochs` and more.
+
+    Raises:
+        InputError: an argument is not usable, or `out` holds something else.
+        ModelError: the model cannot be read.
+        DependencyError: keras-tuner, matplotlib or another package is missing.
+    """
+    plan = Plan(eps=tuple(float(value) for value in eps), **settings)
+    subject = subject_of(model, *train, box, margin=margin, seed=plan.seed)
+    directory = Path(out).resolve()
+    versions = tool_versions()
+    known = {**plan.to_json(), "subject": subject.fingerprint, "versions": dict(versions)}
+    claim(directory, SETTINGS, known)
+    ledger = Ledger(directory, progress or _silent)
+    for method in plan.methods:
+        ADDERS[method](ledger, subject, plan)
+    found = accuracy(subject.reference, subject.test[1])
+    study = Study(tuple(ledger.rows), ledger.failures, found, known, directory)
+    write(study.rows, study.failures, study.float_metric, study.settings, directory)
+    return study
+
+
+def _silent(name: str) -> None:
+    """Report nothing."""

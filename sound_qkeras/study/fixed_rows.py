@@ -1,0 +1,112 @@
+"""Rows of what is computed from the trained weights alone: ours, uniform formats, the rule, the rounding families."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+
+from sound_qkeras import baselines
+from sound_qkeras.baselines import Candidate, Row
+from sound_qkeras.baselines.candidate import from_quantized
+from sound_qkeras.baselines.levels import LEVELS, RULES
+from sound_qkeras.baselines.uniform import SCALES
+from sound_qkeras.interval import Reals
+from sound_qkeras.keras_io.training import train
+from sound_qkeras.network.graph import size_of
+from sound_qkeras.pipeline import quantize
+from sound_qkeras.study.ledger import Ledger
+from sound_qkeras.study.plan import Plan
+from sound_qkeras.study.subject import Subject
+from sound_qkeras.study.verdict import model_verdict, row_of
+
+# Share of weights that pruning sets to zero, and samples that multipoint quantisation measures errors on.
+SPARSITY, SAMPLES = 0.5, 256
+
+
+def add_ours(ledger: Ledger, subject: Subject, plan: Plan) -> None:
+    """The sweep over tolerances, each before and after fine-tuning."""
+    for eps in plan.eps:
+        ledger.add(f"ours, eps {eps:g}", partial(_ours, subject, plan, eps))
+
+
+def _ours(subject: Subject, plan: Plan, eps: float) -> Iterator[Row]:
+    box = (subject.box.lower, subject.box.upper)
+    result = quantize(subject.network, eps, box, cost="total_bits", effort=plan.effort, seed=plan.seed)
+    candidate = replace(from_quantized(f"ours, eps {eps:g}", result.quantized), cost=result.cost)
+    proved = {"bound": result.certificate.bound, "tier": "sound", "observed_error": result.observed_error}
+    before = row_of(candidate, subject, _per_output(subject, eps), search_seconds=result.seconds, **proved)
+    yield before
+    model = result.to_qkeras(head=True)
+    seconds = train(model, subject.train, subject.validation, subject.network.head, plan.training)
+    tuned = replace(candidate, name=f"{candidate.name}, fine-tuned")
+    fields = subject.measured(subject.scores(model)) | model_verdict(model, subject, plan.effort)
+    yield Row.of(tuned, energy=before.energy, search_seconds=result.seconds, training_seconds=seconds, **fields)
+
+
+def add_uniform(ledger: Ledger, subject: Subject, plan: Plan) -> None:
+    """Flat words, and the smallest uniform format for each tolerance, of both kinds."""
+    network, box = subject.network, subject.box
+    for bits in plan.bits:
+        for scale in SCALES:
+            make = partial(baselines.uniform, network, box, bits, scale=scale)
+            _add(ledger, subject, plan, f"uniform {bits} bits, {scale}", make)
+    for eps in plan.eps:
+        tolerance = _per_output(subject, eps)
+        smallest = partial(_smallest_word, subject, tolerance)
+        _add(ledger, subject, plan, f"smallest uniform word, eps {eps:g}", smallest)
+        single = partial(baselines.single_format, network, box, tolerance)
+        _add(ledger, subject, plan, f"smallest single format, eps {eps:g}", single)
+
+
+def _smallest_word(subject: Subject, tolerance: Reals) -> Candidate:
+    return baselines.smallest_word(subject.network, subject.box, tolerance).candidate
+
+
+def add_rule(ledger: Ledger, subject: Subject, plan: Plan) -> None:
+    """The per-layer rule, every tolerance shared equally among the layers."""
+    network = subject.network
+    for eps in plan.eps:
+        bounds = baselines.equal_bounds(network, eps)
+        make = partial(baselines.per_layer_rule, network, subject.box, bounds)
+        _add(ledger, subject, plan, f"per-layer rule, eps {eps:g}", make)
+
+
+def add_rounding(ledger: Ledger, subject: Subject, plan: Plan) -> None:
+    """The post-training families: rounding rules and levels, multipoint, pruning."""
+    network, box, seed = subject.network, subject.box, plan.seed
+    samples = np.asarray(subject.train[0], dtype=np.float64)[:SAMPLES]
+    pruned = partial(baselines.pruned, network, SPARSITY)
+    _add(ledger, subject, plan, f"pruned {SPARSITY:.0%}", pruned)
+    for bits in plan.bits:
+        made: dict[str, Callable[[], Candidate]] = {}
+        for rule in RULES:
+            grid = partial(baselines.on_grid, network, box, bits, rule=rule, seed=seed)
+            made[f"{rule} rounding, power-of-two step, {bits} bits"] = grid
+            for kind in LEVELS:
+                levels = partial(baselines.from_levels, network, bits, rule=rule, kind=kind, seed=seed)
+                made[f"{rule} rounding, {kind} levels, {bits} bits"] = levels
+        made[f"multipoint, {bits} bits"] = partial(baselines.multipoint, network, samples, bits)
+        for order in ("before", "after"):
+            prune = partial(baselines.pruned_uniform, network, box, SPARSITY, bits, order=order)
+            made[f"uniform {bits} bits, pruned {order}"] = prune
+        for name, make in made.items():
+            _add(ledger, subject, plan, name, make)
+
+
+def _add(ledger: Ledger, subject: Subject, plan: Plan, name: str, make: Callable[[], Candidate]) -> None:
+    ledger.add(name, partial(_timed, subject, plan, name, make))
+
+
+def _timed(subject: Subject, plan: Plan, name: str, make: Callable[[], Candidate]) -> Row:
+    started = time.monotonic()
+    candidate = replace(make(), name=name)
+    seconds = time.monotonic() - started
+    return row_of(candidate, subject, _per_output(subject, min(plan.eps)), search_seconds=seconds)
+
+
+def _per_output(subject: Subject, eps: float) -> Reals:
+    return np.full(size_of(subject.network.output_shape), eps)

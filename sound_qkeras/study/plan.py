@@ -1,0 +1,74 @@
+"""What a comparison tries."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from sound_qkeras.errors import InputError
+from sound_qkeras.keras_io.autoqkeras import MODES, SPACES
+from sound_qkeras.keras_io.training import Training
+
+METHODS = ("ours", "uniform", "rule", "rounding", "straight_through", "autoqkeras")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The settings of a comparison; everything in it is seeded.
+
+    Args:
+        eps: tolerances, in units of the outputs before a softmax or sigmoid.
+        methods: which ways to choose formats, of `METHODS`.
+        trials: of each AutoQKeras search.
+        modes: of keras-tuner: "random", "bayesian", "hyperband".
+        spaces: of AutoQKeras: "shipped", "fair".
+        search_epochs: of a trial.
+        epochs: that AutoQKeras' best trials are trained again for, and that ours are fine-tuned for.
+        retrained: how many of the best trials of a search are trained again.
+        bits: word lengths of the uniform formats and of the rounding families.
+        batch_size, learning_rate: of all training.
+        effort: of `quantize`, and of proving what others made: "fast", "normal", "max", or seconds.
+        seed: of everything.
+    """
+
+    eps: tuple[float, ...]
+    methods: tuple[str, ...] = METHODS
+    trials: int = 50
+    modes: tuple[str, ...] = MODES
+    spaces: tuple[str, ...] = SPACES
+    search_epochs: int = 10
+    epochs: int = 30
+    retrained: int = 3
+    bits: tuple[int, ...] = (4, 8, 16)
+    batch_size: int = 32
+    learning_rate: float = 1e-3
+    effort: str | float = "normal"
+    seed: int = 1
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be used.
+
+        Raises:
+            InputError: says what is accepted.
+        """
+        for name, accepted in (("methods", METHODS), ("modes", MODES), ("spaces", SPACES)):
+            unknown = [value for value in getattr(self, name) if value not in accepted]
+            if unknown:
+                raise InputError(f"{name} {unknown} are unknown; accepted: {', '.join(accepted)}")
+        if not self.eps or not all(0.0 < value < math.inf for value in self.eps):
+            raise InputError(f"eps is {self.eps}; accepted: one or more positive numbers")
+        counts = (self.trials, self.search_epochs, self.epochs, self.retrained, self.batch_size, self.seed)
+        if min(counts) < 1 or not 0.0 < self.learning_rate < math.inf:
+            raise InputError(f"received {self}; accepted: positive numbers everywhere")
+        if not all(2 <= bits <= 16 for bits in self.bits):
+            raise InputError(f"bits are {self.bits}; accepted: 2 to 16")
+
+    @property
+    def training(self) -> Training:
+        """How candidates are trained."""
+        return Training(self.epochs, self.batch_size, self.learning_rate, self.seed)
+
+    def to_json(self) -> dict[str, Any]:
+        """All settings."""
+        return asdict(self)

@@ -1,0 +1,104 @@
+"""What is compared on: a trained classifier, its box, and data in three parts."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from sound_qkeras.baselines import accuracy, agreement
+from sound_qkeras.boxes import network_box
+from sound_qkeras.classification import labels_of, outputs_of
+from sound_qkeras.errors import InputError
+from sound_qkeras.interval import Interval, Reals
+from sound_qkeras.keras_io import read_model
+from sound_qkeras.keras_io.files import load_keras_model
+from sound_qkeras.keras_io.training import Data, scores
+from sound_qkeras.network import Network
+from sound_qkeras.network.graph import size_of
+
+# Shares of the samples for training and for choosing among epochs and trials; the rest is for the metric.
+TRAINING, VALIDATION = 0.6, 0.2
+FEWEST_SAMPLES = 20
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """A trained classifier and data.
+
+    Args:
+        model: the float tf_keras model, as it was trained.
+        network: the same, read.
+        box: the inputs that bounds are about.
+        train: inputs and class numbers that weights may depend on.
+        validation: those that epochs and trials are chosen by.
+        test: those that nothing depends on; every metric is about them.
+    """
+
+    model: Any
+    network: Network
+    box: Interval
+    train: Data
+    validation: Data
+    test: Data
+
+    @cached_property
+    def reference(self) -> Reals:
+        """Outputs of the float network on the test inputs, in float64."""
+        return outputs_of(self.network, np.asarray(self.test[0], dtype=np.float64))
+
+    def measured(self, outputs: npt.ArrayLike) -> dict[str, float]:
+        """Accuracy and agreement of outputs on the test inputs, under the names of a row's fields."""
+        return {"metric": accuracy(outputs, self.test[1]), "agreement": agreement(outputs, self.reference)}
+
+    def scores(self, model: Any) -> Reals:
+        """What a model that stands for this one, its head included, returns on the test inputs."""
+        return scores(model, self.test[0], self.network.head)
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of weights, box and data."""
+        digest = hashlib.sha256(self.network.weight_hash.encode())
+        arrays = (self.box.lower, self.box.upper, *self.train, *self.validation, *self.test)
+        for array in map(np.ascontiguousarray, arrays):
+            digest.update(repr((array.shape, array.dtype.str)).encode() + array.tobytes())
+        return digest.hexdigest()
+
+
+def subject_of(
+    model: Any, samples: npt.ArrayLike, labels: npt.ArrayLike, box: Any = None, *, margin: float = 0.0, seed: int = 0
+) -> Subject:
+    """Read the model and divide the samples.
+
+    Args:
+        model: a trained tf_keras classifier, or the path of one.
+        samples: inputs `(n, *input_shape)`.
+        labels: class numbers, or one-hot rows.
+        box: the inputs, as for `quantize`; None for the smallest and largest values of the samples.
+        margin: widens the box by this share of its width.
+        seed: of the division.
+
+    Raises:
+        InputError: there are too few samples, or not one label for each.
+        ModelError: the model cannot be read, or has several inputs or outputs.
+    """
+    loaded = load_keras_model(Path(model)) if isinstance(model, str | Path) else model
+    network = read_model(loaded)
+    if network.inputs or network.outputs:
+        raise InputError("the model has several inputs or outputs; accepted: classifiers with one of each")
+    given = np.asarray(samples, dtype=np.float32)
+    if given.shape[1:] != network.input_shape or len(given) < FEWEST_SAMPLES:
+        raise InputError(
+            f"samples of shape {given.shape}; accepted: at least {FEWEST_SAMPLES} of shape {network.input_shape}"
+        )
+    classes = labels_of(labels, len(given), size_of(network.output_shape))
+    region = network_box(network, given.astype(np.float64) if box is None else box, margin)
+    order = np.random.default_rng(seed).permutation(len(given))
+    ends = [int(TRAINING * len(given)), int((TRAINING + VALIDATION) * len(given))]
+    train, validation, test = ((given[part], classes[part]) for part in np.split(order, ends))
+    return Subject(loaded, network, region, train, validation, test)

@@ -1,0 +1,85 @@
+"""Rows of what is found by training: AutoQKeras' best trials, and weight-only training through a straight-through estimator."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+from sound_qkeras.baselines import Row
+from sound_qkeras.baselines.straight_through import straight_through
+from sound_qkeras.keras_io.autoqkeras import Found, Retrained, Settings, search
+from sound_qkeras.keras_io.sizes import bit_operations
+from sound_qkeras.keras_io.training import compile_classifier, copy_of
+from sound_qkeras.study.ledger import Ledger
+from sound_qkeras.study.plan import Plan
+from sound_qkeras.study.subject import Subject
+from sound_qkeras.study.verdict import energy_fields, model_verdict
+
+FOLDER = "autoqkeras"
+
+
+def add_straight_through(ledger: Ledger, subject: Subject, plan: Plan) -> None:
+    """Weight-only training at every word length."""
+    for bits in plan.bits:
+        name = f"straight-through estimator, {bits} bits"
+        ledger.add(name, partial(_straight_through, subject, plan, name, bits))
+
+
+def _straight_through(subject: Subject, plan: Plan, name: str, bits: int) -> Row:
+    found = straight_through(subject.model, subject.network, bits, subject.train, subject.validation, plan.training)
+    fields = subject.measured(subject.scores(found.model))
+    verdict = model_verdict(found.model, subject, plan.effort)
+    notes = (*found.notes, *verdict.pop("notes", ()))
+    cost = found.cost
+    return Row(
+        name,
+        cost.weight_bits,
+        cost.bias_bits,
+        cost.activation_bits,
+        bit_operations=cost.bit_operations,
+        training_seconds=found.seconds,
+        notes=notes,
+        **fields,
+        **verdict,
+    )
+
+
+def add_autoqkeras(ledger: Ledger, subject: Subject, plan: Plan) -> None:
+    """Every search asked for, its best trials trained again."""
+    for mode in plan.modes:
+        for space in plan.spaces:
+            make = partial(_searched, ledger, subject, plan, mode, space)
+            ledger.add(f"AutoQKeras, {mode}, {space} space", make)
+
+
+def _searched(ledger: Ledger, subject: Subject, plan: Plan, mode: str, space: str) -> Iterator[Row]:
+    settings = Settings(mode, space, plan.trials, plan.search_epochs, plan.batch_size, plan.learning_rate, plan.seed)
+    model = copy_of(subject.model)
+    compile_classifier(model, subject.network.head, plan.training)
+    place = ledger.directory / FOLDER / f"{mode}_{space}"
+    found = search(model, subject.train, subject.validation, place, settings)
+    for rank in range(min(plan.retrained, len(found.trials))):
+        again = found.retrain(subject.train, subject.validation, epochs=plan.epochs, rank=rank)
+        yield _retrained_row(subject, plan, found, again, rank)
+
+
+def _retrained_row(subject: Subject, plan: Plan, found: Found, again: Retrained, rank: int) -> Row:
+    settings, bits, trial = found.settings, again.bits, again.trial
+    fields: dict[str, Any] = subject.measured(subject.scores(again.model))
+    verdict = model_verdict(again.model, subject, plan.effort)
+    note = f"Trial {trial.name}, {trial.size} bits in the search, validation accuracy {trial.accuracy:.4g}."
+    notes = (note, *verdict.pop("notes", ()))
+    return Row(
+        f"AutoQKeras, {settings.mode}, {settings.space} space, {rank + 1}. of {len(found.trials)} trials",
+        bits.weight_bits,
+        bits.bias_bits,
+        bits.activation_bits,
+        bit_operations=bit_operations(again.model),
+        search_seconds=found.seconds,
+        training_seconds=again.seconds,
+        notes=notes,
+        **fields,
+        **energy_fields(again.model),
+        **verdict,
+    )

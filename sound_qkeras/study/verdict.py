@@ -1,0 +1,95 @@
+"""What our verifier says about candidates, whoever made them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import sound_qkeras
+from sound_qkeras.baselines import Candidate, Row, judge
+from sound_qkeras.errors import DependencyError, SoundQKerasError
+from sound_qkeras.interval import Reals
+from sound_qkeras.keras_io import to_qkeras
+from sound_qkeras.keras_io.sizes import energy
+from sound_qkeras.study.subject import Subject
+from sound_qkeras.verify.falsify import falsify
+
+# Inputs tried in the search for the worst error of a candidate.
+EVALUATIONS = 10_000
+# Parts of the box and seconds of the proof about a fixed-point candidate.
+LEAVES, SECONDS = 256, 10.0
+
+
+def row_of(candidate: Candidate, subject: Subject, eps: Reals, **measured: Any) -> Row:
+    """The row of a candidate: metric, and bound, worst error found and energy where it is a fixed-point network.
+
+    Args:
+        candidate: the network.
+        subject: what it stands for.
+        eps: tolerance per output, at which the proof stops to improve.
+        measured: fields known already.
+    """
+    outputs = candidate.evaluate(subject.test[0])
+    fields = subject.measured(outputs.reshape(len(outputs), -1)) | measured
+    if candidate.quantized is None:
+        return Row.of(candidate, **fields)
+    if "bound" not in fields:
+        fields["bound"] = judge(candidate, subject.box, eps, max_leaves=LEAVES, seconds=SECONDS).bound
+        fields["tier"] = "sound"
+    if "observed_error" not in fields:
+        fields["observed_error"] = falsify(candidate.quantized, subject.box, evaluations=EVALUATIONS).error
+    fields |= energy_fields(to_qkeras_or_none(candidate))
+    return Row.of(candidate, **fields)
+
+
+def to_qkeras_or_none(candidate: Candidate) -> Any:
+    """The QKeras model of a fixed-point candidate; None where QKeras cannot say its formats."""
+    try:
+        return None if candidate.quantized is None else to_qkeras(candidate.quantized)
+    except SoundQKerasError:
+        return None
+
+
+def energy_fields(model: Any) -> dict[str, float]:
+    """The energy by QTools, under the name of a row's field; nothing where QTools cannot judge the model."""
+    if model is None:
+        return {}
+    try:
+        return {"energy": energy(model)}
+    except SoundQKerasError:
+        return {}
+
+
+def model_verdict(model: Any, subject: Subject, effort: str | float) -> dict[str, Any]:
+    """Bound, worst error found and tier of a trained QKeras model, under the names of a row's fields.
+
+    Training moves weights away from those of the subject, so the model is compared with itself before quantisation: the
+    weights it keeps in floating point, and nothing rounded.
+
+    Args:
+        model: a built QKeras model.
+        subject: whose box the bound is about.
+        effort: of `certify`.
+
+    Returns:
+        The fields, or a note why the model cannot be judged.
+    """
+    box = subject.box
+    try:
+        found = certify(model, "latent", box=(box.lower, box.upper), effort=effort)
+    except SoundQKerasError as error:
+        return {"notes": (f"Not judged: {error}",)}
+    saturating = (f"May saturate in the box: {', '.join(found.saturating)}.",) if found.saturating else ()
+    notes = ("The bound is against the model's own weights before rounding.", *saturating)
+    return {"bound": found.bound, "observed_error": found.observed_error, "tier": found.tier, "notes": notes}
+
+
+def certify(model: Any, reference: Any, **options: Any) -> Any:
+    """`sound_qkeras.certify`, where this version has it.
+
+    Raises:
+        DependencyError: it has not.
+    """
+    found = getattr(sound_qkeras, "certify", None)
+    if found is None:
+        raise DependencyError("this version cannot prove bounds of QKeras models others made")
+    return found(model, reference, **options)

@@ -1,0 +1,77 @@
+"""The study on disk: a table, the same as json, a page of text with everything there is to disclose, and drawings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from sound_qkeras.baselines import Row, pareto_front, to_csv
+from sound_qkeras.keras_io.autoqkeras import DEFECTS
+from sound_qkeras.resuming import write_json
+from sound_qkeras.study.drawing import draw
+
+CSV, JSON, TEXT = "study.csv", "study.json", "study.md"
+COLUMNS = {
+    "metric": "accuracy",
+    "agreement": "agreement",
+    "total_bits": "total bits",
+    "bit_operations": "bit operations",
+    "energy": "energy (pJ)",
+    "bound": "proved bound",
+    "observed_error": "observed error",
+    "tier": "tier",
+    "search_seconds": "search (s)",
+    "training_seconds": "training (s)",
+}
+COUNTING = (
+    "Bits are counted as AutoQKeras counts them: every weight, bias and value between layers times its word length; results "
+    "of the last layer count nothing. AutoQKeras leaves the input a float and counts 8 bits for it; ours counts the word it "
+    "is rounded to."
+)
+
+
+def write(
+    rows: Sequence[Row], failures: Mapping[str, str], float_metric: float, settings: Mapping[str, Any], directory: Path
+) -> None:
+    """Write everything, each file in one step."""
+    _replace(directory / CSV, to_csv(rows))
+    front = [row.name for row in pareto_front(rows)]
+    content = {"float_metric": float_metric, "settings": settings, "failures": failures, "pareto_front": front}
+    disclosed = {"counting": COUNTING, "autoqkeras_defects": DEFECTS}
+    write_json(directory / JSON, {**content, **disclosed, "rows": [row.to_json() for row in rows]})
+    _replace(directory / TEXT, page(rows, failures, float_metric, settings))
+    draw(rows, float_metric, directory)
+
+
+def page(rows: Sequence[Row], failures: Mapping[str, str], float_metric: float, settings: Mapping[str, Any]) -> str:
+    """The study as Markdown."""
+    front = {row.name for row in pareto_front(rows)}
+    lines = ["# Comparison", "", f"Accuracy of the float network: {float_metric:.4g}. {COUNTING}", ""]
+    lines += [f"| candidate | {' | '.join(COLUMNS.values())} |", "|---" * (len(COLUMNS) + 1) + "|"]
+    for row in sorted(rows, key=lambda row: row.total_bits):
+        content = row.to_json()
+        cells = [f"{row.name}{' *' if row.name in front else ''}", *(_cell(content[name]) for name in COLUMNS)]
+        lines.append(f"| {' | '.join(cells)} |")
+    lines += ["", "\\* on the Pareto front of accuracy and bits.", ""]
+    lines += _section("What AutoQKeras' users should know", DEFECTS)
+    lines += _section("Methods without a row", [f"{name}: {reason}" for name, reason in failures.items()])
+    lines += _section("Notes", [f"{row.name}: {' '.join(row.notes)}" for row in rows if row.notes])
+    lines += _section("Settings", [f"{name}: {value}" for name, value in settings.items()])
+    return "\n".join(lines)
+
+
+def _section(title: str, items: Sequence[str]) -> list[str]:
+    return [f"## {title}", "", *(f"- {item}" for item in items or ("none",)), ""]
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    return f"{value:.4g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def _replace(file: Path, text: str) -> None:
+    partial = file.with_name(f".{file.name}.partial")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(file)
