@@ -118,6 +118,7 @@ def from_weights(
     kernels: Mapping[str, Reals],
     kernel_bits: Mapping[str, int],
     notes: tuple[str, ...] = (),
+    factors: Mapping[str, int] | None = None,
 ) -> Candidate:
     """A weight-only candidate: the kernels are replaced, everything else stays in floating point and is counted so.
 
@@ -127,17 +128,22 @@ def from_weights(
         kernels: new kernels, by node.
         kernel_bits: bits each of them is stored in, scales and code books included.
         notes: for the reader.
+        factors: bits of each of them in multiplications, where values are multiplied by something else than what is stored.
     """
     kept = {node.name: FLOAT_BITS * op.kernel.size for node, op in network.affine()}
     biases = {node.name: FLOAT_BITS * op.bias.size for node, op in network.affine()}
     lengths = dict.fromkeys(network.rounding_points, FLOAT_BITS)
-    cost = count_bits(network, kept | dict(kernel_bits), biases, lengths)
+    cost = count_bits(network, kept | dict(kernel_bits), biases, lengths, kept | dict(factors or kernel_bits))
     note = f"Biases and values between layers stay in floating point, {FLOAT_BITS} bits each."
     return Candidate(name, with_weights(network, kernels), cost, None, (*notes, note))
 
 
 def count_bits(
-    network: Network, kernels: Mapping[str, int], biases: Mapping[str, int], lengths: Mapping[str, int]
+    network: Network,
+    kernels: Mapping[str, int],
+    biases: Mapping[str, int],
+    lengths: Mapping[str, int],
+    factors: Mapping[str, int] | None = None,
 ) -> Cost:
     """Sizes of a network.
 
@@ -146,11 +152,13 @@ def count_bits(
         kernels: bits of each affine node's whole kernel.
         biases: the same of its bias.
         lengths: word length at each rounding point.
+        factors: bits of a kernel in multiplications, where those are not the bits it is stored in.
     """
+    multiplied = kernels if factors is None else factors
     operations = 0.0
     for group in groups_of(network):
         if group.kind == "weight":
             read = sum(share * lengths[name] for name, share in sources_of(network, group.node).items())
-            operations += group.products * read * kernels[group.node] / group.count
+            operations += group.products * read * multiplied[group.node] / group.count
     values = sum(size_of(network.shapes[name]) * length for name, length in lengths.items())
     return Cost(sum(kernels.values()), sum(biases.values()), values, round(operations))

@@ -144,5 +144,5 @@ def accuracy(outputs: npt.ArrayLike, labels: npt.ArrayLike) -> float:
 
 
 def _rows(outputs: npt.ArrayLike) -> Reals:
-    array = np.asarray(outputs, dtype=np.float64)
+    array: Reals = np.asarray(outputs, dtype=np.float64)
     return array.reshape(len(array), -1)

@@ -49,7 +49,8 @@ def from_levels(
         kernels[node.name] = quantize(op.kernel, bits, rule=rule, kind=kind, seed=seed + number)
         sizes[node.name] = bits * op.kernel.size + book * FLOAT_BITS
     note = f"Each code book counts {book} floats of {FLOAT_BITS} bits."
-    return from_weights(f"{rule} rounding, {kind} levels, {bits} bits", network, kernels, sizes, (note,))
+    floats = {node.name: FLOAT_BITS * op.kernel.size for node, op in weight_nodes(network)}
+    return from_weights(f"{rule} rounding, {kind} levels, {bits} bits", network, kernels, sizes, (note,), floats)
 
 
 def on_grid(

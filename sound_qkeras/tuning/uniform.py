@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -28,7 +28,7 @@ FIRST_BITS, FEWEST_BITS = 14, -16
 SMALLEST, LARGEST = 2.0**-8, 2.0**40
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class Uniform:
     """One format for every weight, bias and rounded value, proved to meet a tolerance.
 
@@ -42,7 +42,7 @@ class Uniform:
     format: Format
     relative: float
     cost: Cost
-    quantized: QuantizedNetwork
+    quantized: QuantizedNetwork = field(compare=False)
 
 
 def smallest_uniform(
