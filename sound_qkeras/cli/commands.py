@@ -11,6 +11,7 @@ import typer
 
 from sound_qkeras import __version__
 from sound_qkeras.cli.certifying import certify
+from sound_qkeras.cli.comparing import CONTEXT, compare
 from sound_qkeras.cli.console import BAD_INPUT, OK, clear_errors, progress_bars, quiet_tensorflow, show
 from sound_qkeras.cli.options import (
     Box,
@@ -168,6 +169,7 @@ def quantize(
 
 
 app.command()(certify)
+app.command(context_settings=CONTEXT)(compare)
 
 
 @app.command()

@@ -10,8 +10,10 @@ from typing import Any
 import numpy.typing as npt
 
 from sound_qkeras.baselines import Row, accuracy
+from sound_qkeras.keras_io.autoqkeras_setup import import_autoqkeras
 from sound_qkeras.result import tool_versions
 from sound_qkeras.resuming import claim
+from sound_qkeras.study.drawing import figure_class
 from sound_qkeras.study.fixed_rows import add_ours, add_rounding, add_rule, add_uniform
 from sound_qkeras.study.ledger import Ledger
 from sound_qkeras.study.plan import Plan
@@ -81,6 +83,9 @@ def compare(
         DependencyError: keras-tuner, matplotlib or another package is missing.
     """
     plan = Plan(eps=tuple(float(value) for value in eps), **settings)
+    figure_class()  # found out before the work
+    if "autoqkeras" in plan.methods:
+        import_autoqkeras()
     subject = subject_of(model, *train, box, margin=margin, seed=plan.seed)
     directory = Path(out).resolve()
     versions = tool_versions()

@@ -35,12 +35,21 @@ def draw(rows: Sequence[Row], float_metric: float, directory: Path) -> None:
     _points(axes, rows, lambda row: (row.search_seconds + row.training_seconds) or None, directory / "time.png")
 
 
-def _axes(label: str) -> Any:
+def figure_class() -> Any:
+    """Matplotlib's Figure.
+
+    Raises:
+        DependencyError: matplotlib is missing.
+    """
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise DependencyError("the drawings need matplotlib: pip install 'sound-qkeras[study]'") from error
-    figure: Any = Figure(figsize=SIZE, dpi=DPI, layout="tight")
+    return Figure
+
+
+def _axes(label: str) -> Any:
+    figure: Any = figure_class()(figsize=SIZE, dpi=DPI, layout="tight")
     axes = figure.add_subplot()
     axes.set_xscale("log")
     axes.set_xlabel("total bits")

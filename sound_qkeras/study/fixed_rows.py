@@ -43,7 +43,9 @@ def _ours(subject: Subject, plan: Plan, eps: float) -> Iterator[Row]:
     model = result.to_qkeras(head=True)
     seconds = train(model, subject.train, subject.validation, subject.network.head, plan.training)
     tuned = replace(candidate, name=f"{candidate.name}, fine-tuned")
-    fields = subject.measured(subject.scores(model)) | model_verdict(model, subject, plan.effort)
+    fields = subject.measured(subject.scores(model)) | model_verdict(
+        model, result.quantized.network, subject, plan.effort
+    )
     yield Row.of(tuned, energy=before.energy, search_seconds=result.seconds, training_seconds=seconds, **fields)
 
 

@@ -10,6 +10,7 @@ from sound_qkeras.errors import DependencyError, SoundQKerasError
 from sound_qkeras.interval import Reals
 from sound_qkeras.keras_io import to_qkeras
 from sound_qkeras.keras_io.sizes import energy
+from sound_qkeras.network import Network
 from sound_qkeras.study.subject import Subject
 from sound_qkeras.verify.falsify import falsify
 
@@ -59,14 +60,13 @@ def energy_fields(model: Any) -> dict[str, float]:
         return {}
 
 
-def model_verdict(model: Any, subject: Subject, effort: str | float) -> dict[str, Any]:
+def model_verdict(model: Any, reference: Network | None, subject: Subject, effort: str | float) -> dict[str, Any]:
     """Bound, worst error found and tier of a trained QKeras model, under the names of a row's fields.
-
-    Training moves weights away from those of the subject, so the model is compared with itself before quantisation: the
-    weights it keeps in floating point, and nothing rounded.
 
     Args:
         model: a built QKeras model.
+        reference: the float network it stands for. None where its weights were trained from scratch: then it is compared with
+            itself before quantisation, its latent float weights and nothing rounded.
         subject: whose box the bound is about.
         effort: of `certify`.
 
@@ -75,11 +75,12 @@ def model_verdict(model: Any, subject: Subject, effort: str | float) -> dict[str
     """
     box = subject.box
     try:
-        found = certify(model, "latent", box=(box.lower, box.upper), effort=effort)
+        found = certify(model, "latent" if reference is None else reference, box=(box.lower, box.upper), effort=effort)
     except SoundQKerasError as error:
         return {"notes": (f"Not judged: {error}",)}
-    saturating = (f"May saturate in the box: {', '.join(found.saturating)}.",) if found.saturating else ()
-    notes = ("The bound is against the model's own weights before rounding.", *saturating)
+    notes = () if reference else ("Trained from scratch: the bound is against its own weights before rounding.",)
+    if found.saturating:
+        notes += (f"May saturate in the box: {', '.join(found.saturating)}.",)
     return {"bound": found.bound, "observed_error": found.observed_error, "tier": found.tier, "notes": notes}
 
 

@@ -1,0 +1,74 @@
+"""The command `compare`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from sound_qkeras.cli.console import clear_errors, quiet_tensorflow
+from sound_qkeras.cli.options import Box, Effort, Margin, load_samples, parse_box, parse_effort, parse_numbers
+from sound_qkeras.errors import InputError
+
+# Several tolerances may follow one --eps: those after the first arrive as arguments that belong to no option.
+CONTEXT = {"allow_extra_args": True}
+
+
+def compare(
+    context: typer.Context,
+    model: Annotated[
+        Path,
+        typer.Argument(metavar="MODEL", help="A trained tf_keras classifier: .h5, .keras or a SavedModel directory."),
+    ],
+    train: Annotated[
+        tuple[str, str], typer.Option(metavar="X Y", help="Samples and classes: FILE.npy, or FILE.npz:NAME.")
+    ],
+    eps: Annotated[
+        list[str],
+        typer.Option(metavar="EPS...", help="Tolerances in units of the outputs, before a softmax or sigmoid."),
+    ],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="New, or a comparison to go on with.")] = Path("study"),
+    box: Box = None,
+    margin: Margin = 0.0,
+    trials: Annotated[int, typer.Option(help="Of each AutoQKeras search.")] = 50,
+    search_epochs: Annotated[int, typer.Option(help="Of a trial.")] = 10,
+    epochs: Annotated[int, typer.Option(help="For AutoQKeras' best trials again, and to fine-tune ours.")] = 30,
+    retrained: Annotated[int, typer.Option(help="How many of the best trials are trained again.")] = 3,
+    methods: Annotated[str | None, typer.Option(metavar="LIST", help="With commas; all if not given.")] = None,
+    modes: Annotated[str | None, typer.Option(metavar="LIST", help="Of keras-tuner, with commas.")] = None,
+    spaces: Annotated[str | None, typer.Option(metavar="LIST", help="shipped, fair, or both with a comma.")] = None,
+    effort: Effort = "normal",
+    seed: Annotated[int, typer.Option(help="Of everything.")] = 1,
+) -> None:
+    """Set AutoQKeras, uniform formats and other ways to choose formats beside ours. Killed, the same call goes on."""
+    with clear_errors(f"; the same call goes on with what is in '{out}'"):
+        tolerances = [number for text in (*eps, *context.args) for number in parse_numbers(text, "--eps")]
+        if not model.exists():
+            raise InputError(f"'{model}' does not exist; accepted: a tf_keras model saved as .h5, .keras or SavedModel")
+        settings: dict[str, Any] = {"trials": trials, "search_epochs": search_epochs, "epochs": epochs, "seed": seed}
+        settings |= {"retrained": retrained, "effort": parse_effort(effort)}
+        lists = {"methods": methods, "modes": modes, "spaces": spaces}
+        settings |= {name: tuple(text.split(",")) for name, text in lists.items() if text is not None}
+        from sound_qkeras.study import compare as run
+        from sound_qkeras.study.plan import Plan
+
+        Plan(eps=tuple(tolerances), **settings)
+        samples, labels = (load_samples(text) for text in train)
+        region = None if box is None else parse_box(box, None)[0]
+        with quiet_tensorflow():
+            study = run(
+                model,
+                (samples, labels),
+                tolerances,
+                out=out,
+                box=region,
+                margin=margin,
+                progress=typer.echo,
+                **settings,
+            )
+        for name, reason in study.failures.items():
+            typer.echo(f"without a row: {name}: {reason}")
+        typer.echo(
+            f"{len(study.rows)} rows, accuracy of the float network {study.float_metric:.4g}; in {study.directory}"
+        )

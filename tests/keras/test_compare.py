@@ -1,0 +1,205 @@
+"""AutoQKeras for real, training, sizes, and the comparison from end to end on a tiny classifier."""
+
+import itertools
+import json
+
+import numpy as np
+import pytest
+
+import sound_qkeras as sq
+from sound_qkeras.baselines.straight_through import kernel_formats, straight_through, with_rounded_weights
+from sound_qkeras.errors import InputError, ModelError
+from sound_qkeras.keras_io import read_model
+from sound_qkeras.keras_io import training as trainer
+from sound_qkeras.keras_io.sizes import ASSUMED_BITS, bit_operations, energy, model_bits
+from sound_qkeras.keras_io.training import Training
+from sound_qkeras.study.subject import subject_of
+from tests.keras.models import LAYERS, keras, qk, sequential
+
+pytestmark = [pytest.mark.keras, pytest.mark.slow]
+pytest.importorskip("keras_tuner")
+
+RNG = np.random.default_rng(0)
+X = RNG.uniform(-1.0, 1.0, (120, 4)).astype(np.float32)
+Y = (X[:, 0] + X[:, 1] * X[:, 2] > 0).astype(int) + (X[:, 3] > 0.5)
+QUICK = {
+    "trials": 2,
+    "modes": ("random",),
+    "spaces": ("fair",),
+    "search_epochs": 1,
+    "epochs": 1,
+    "retrained": 1,
+    "bits": (6,),
+    "effort": "fast",
+}
+
+
+def classifier(**last):
+    return sequential(
+        LAYERS.Dense(5, activation="relu", name="hidden"), LAYERS.Dense(3, name="last", **last), shape=(4,)
+    )
+
+
+@pytest.fixture(scope="module")
+def model():
+    return classifier(activation="softmax")
+
+
+def search(model, directory, **changes):
+    from sound_qkeras.keras_io.autoqkeras import Settings
+    from sound_qkeras.keras_io.autoqkeras import search as run
+
+    copy = trainer.copy_of(model)
+    trainer.compile_classifier(copy, "softmax", Training())
+    settings = Settings(**{"trials": 3, "epochs": 1, **changes})
+    return run(copy, (X[:80], Y[:80]), (X[80:], Y[80:]), directory, settings)
+
+
+@pytest.mark.parametrize(("mode", "space"), [("random", "fair"), ("bayesian", "shipped"), ("hyperband", "fair")])
+def test_the_search_runs_and_its_sizes_are_those_of_the_models(model, tmp_path, mode, space):
+    found = search(model, tmp_path / "search", mode=mode, space=space, epochs=2)
+    assert 1 <= len(found.trials) <= 3
+    assert [trial.score for trial in found.trials] == sorted((t.score for t in found.trials), reverse=True)
+    again = found.retrain((X[:80], Y[:80]), (X[80:], Y[80:]), epochs=1)
+    assert again.bits.total_bits == again.trial.size
+    kinds = {type(layer).__name__ for layer in again.model.layers}
+    assert "QDense" in kinds
+    assert energy(again.model) > 0.0
+    assert (bit_operations(again.model) or 0) > 0
+
+
+def test_an_interrupted_search_finds_what_an_uninterrupted_one_does(model, tmp_path, monkeypatch):
+    from sound_qkeras.keras_io import autoqkeras
+
+    whole = search(model, tmp_path / "whole")
+    counter, record = itertools.count(1), autoqkeras.record
+
+    def stop(place, seconds):
+        if next(counter) == 2:
+            raise KeyboardInterrupt
+        record(place, seconds)
+
+    with monkeypatch.context() as context:
+        context.setattr(autoqkeras, "record", stop)
+        with pytest.raises(KeyboardInterrupt):
+            search(model, tmp_path / "part")
+    resumed = search(model, tmp_path / "part")
+    assert resumed.trials == whole.trials
+    assert resumed.seconds > 0.0
+    with pytest.raises(InputError, match="epochs"):
+        search(model, tmp_path / "part", epochs=2)
+
+
+def test_autoqkeras_counts_our_models_as_we_do():
+    network = read_model(classifier())
+    result = sq.quantize(network, 0.1, (-1.0, 1.0), cost="total_bits", effort="fast")
+    found = model_bits(result.to_qkeras(), input_bits=0)
+    cost = result.cost
+    assert (found.weight_bits, found.bias_bits, found.activation_bits) == (
+        cost.weight_bits,
+        cost.bias_bits,
+        cost.activation_bits,
+    )
+
+
+def test_bits_and_operations_by_hand():
+    model = keras.Sequential(
+        [
+            LAYERS.Input((4,)),
+            qk.QDense(
+                5, kernel_quantizer="quantized_bits(6,0,alpha=1.0)", bias_quantizer="quantized_bits(7,0,alpha=1.0)"
+            ),
+            qk.QActivation("quantized_relu(3,1)"),
+            qk.QDense(3, kernel_quantizer="quantized_bits(4,0,alpha=1.0)"),
+        ]
+    )
+    found = model_bits(model)
+    assert (found.weight_bits, found.bias_bits) == (6 * 20 + 4 * 15, 7 * 5 + ASSUMED_BITS * 3)
+    assert found.activation_bits == ASSUMED_BITS * 4 + 3 * 5
+
+
+def test_straight_through_is_the_papers_rule():
+    """One step of gradient descent on squares: latent weights move by the gradient at the rounded ones."""
+    model = sequential(LAYERS.Dense(2, use_bias=False, name="only"), shape=(4,))
+    formats = kernel_formats(model, 4)
+    rounded = with_rounded_weights(model, formats)
+    x, y, rate = X[:16].astype(np.float64), RNG.normal(size=(16, 2)), 0.01
+    before = model.get_weights()[0].astype(np.float64)
+    output = formats["only"]
+    step = 2.0**-output.fractional_bits
+    q = step * np.clip(np.rint(before / step), output.min_code, output.max_code)
+    np.testing.assert_array_equal(rounded.get_layer("only").get_weights()[0], before)
+    np.testing.assert_allclose(rounded.predict(x, verbose=0), x @ q, atol=1e-5)
+    rounded.compile(keras.optimizers.legacy.SGD(rate), loss="mse")
+    rounded.fit(x, y, batch_size=16, epochs=1, verbose=0)
+    moved = before - rate * 2.0 / y.size * x.T @ (x @ q - y)
+    limit = max(1.0, 2.0**output.integer_bits)  # where QKeras clips a kernel
+    np.testing.assert_allclose(rounded.get_weights()[0], np.clip(moved, -limit, limit), atol=1e-6)
+
+
+def test_straight_through_counts_weights_alone(model):
+    found = straight_through(model, read_model(model), 5, (X, Y), (X, Y), Training(epochs=1))
+    assert found.cost.weight_bits == 5 * (4 * 5 + 5 * 3)
+    assert found.cost.bias_bits == 32 * 8
+    for layer in found.model.layers:
+        if layer.weights:
+            values = np.asarray(layer.get_quantizers()[0](layer.get_weights()[0]))
+            assert len(np.unique(values)) <= 2**5
+
+
+def test_training_keeps_the_best_epoch_and_never_loses():
+    model = classifier(activation="softmax")
+    trainer.compile_classifier(model, "softmax", Training(learning_rate=10.0))
+    before = float(model.evaluate(X, Y, verbose=0)[1])
+    _, accuracy = trainer.fit_best(model, (X, Y), (X, Y), 3, 16)
+    assert accuracy >= before
+    assert float(model.evaluate(X, Y, verbose=0)[1]) == pytest.approx(accuracy)
+
+
+@pytest.mark.parametrize("last", [{"activation": "softmax"}, {}])
+@pytest.mark.parametrize("units", [1, 3])
+def test_scores_classify_as_the_network_does(last, units):
+    if units == 1 and last:
+        last = {"activation": "sigmoid"}
+    model = sequential(LAYERS.Dense(units, **last), shape=(4,))
+    subject = subject_of(model, X, (X[:, 0] > 0).astype(int))
+    assert subject.measured(subject.scores(model))["agreement"] == 1.0
+    sizes = [len(part[0]) for part in (subject.train, subject.validation, subject.test)]
+    assert sizes == [72, 24, 24]
+    rows = np.concatenate([part[0] for part in (subject.train, subject.validation, subject.test)])
+    np.testing.assert_array_equal(np.unique(rows, axis=0), np.unique(X, axis=0))
+
+
+def test_the_comparison_from_end_to_end(model, tmp_path):
+    out = tmp_path / "study"
+    study = sq.compare(model, (X, Y), [0.2, 1e-9], out=out, **QUICK)
+    names = [row.name for row in study.rows]
+    for begin in ("ours, eps 0.2", "uniform 6", "smallest", "per-layer", "multipoint", "straight", "AutoQKeras"):
+        assert any(name.startswith(begin) for name in names), begin
+    assert all(0.0 <= row.metric <= 1.0 and row.total_bits > 0 for row in study.rows)
+    assert len(set(names)) == len(names)
+    for row in study.rows:
+        if row.bound is not None and row.observed_error is not None:
+            assert row.observed_error <= row.bound
+    ours = next(row for row in study.rows if row.name == "ours, eps 0.2")
+    assert 0.0 < ours.bound <= 0.2
+    content = json.loads((out / "study.json").read_text())
+    assert content["autoqkeras_defects"]
+    assert len(content["rows"]) == len(study.rows)
+    for name in ("study.csv", "study.md", "accuracy.png", "bound.png", "time.png"):
+        assert (out / name).stat().st_size > 0
+    begun: list[str] = []
+    again = sq.compare(model, (X, Y), [0.2, 1e-9], out=out, progress=begun.append, **QUICK)
+    assert again.rows == study.rows
+    assert begun == []
+    with pytest.raises(InputError, match="subject"):
+        sq.compare(model, (X + 1.0, Y), [0.2, 1e-9], out=out, **QUICK)
+
+
+def test_what_is_no_classifier_with_data_is_refused(model):
+    with pytest.raises(InputError, match="at least"):
+        subject_of(model, X[:5], Y[:5])
+    with pytest.raises(InputError, match="labels"):
+        subject_of(model, X, Y[:5])
+    with pytest.raises(ModelError):
+        subject_of(keras.Sequential(), X, Y)

@@ -1,0 +1,139 @@
+"""Plans, ledgers and pages of a comparison; what needs TensorFlow is in tests/keras/test_compare.py."""
+
+import csv
+import io
+import json
+import math
+
+import numpy as np
+import pytest
+
+from sound_qkeras.baselines import Row, to_csv
+from sound_qkeras.cli import BAD_INPUT, main
+from sound_qkeras.errors import FileFormatError, InfeasibleError, InputError
+from sound_qkeras.keras_io.autoqkeras import DEFECTS
+from sound_qkeras.resuming import claim
+from sound_qkeras.study.ledger import FOLDER, Ledger
+from sound_qkeras.study.plan import METHODS, Plan
+from sound_qkeras.study.writing import page
+
+ROW = Row("ours", 10, 2, 3, metric=0.9, bound=0.1, tier="sound", notes=("Said.",))
+OTHER = Row("uniform 8 bits", 100, 20, 30, metric=0.8)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"methods": ("ours", "guess")},
+        {"modes": ("grid",)},
+        {"spaces": ("all",)},
+        {"eps": ()},
+        {"eps": (0.1, -1.0)},
+        {"eps": (math.nan,)},
+        {"trials": 0},
+        {"epochs": 0},
+        {"learning_rate": 0.0},
+        {"bits": (1,)},
+    ],
+)
+def test_plans_that_cannot_be_carried_out_are_refused(change):
+    with pytest.raises(InputError, match="accepted"):
+        Plan(**{"eps": (0.1,), **change})
+
+
+def test_a_ledger_makes_every_candidate_once(tmp_path):
+    begun: list[str] = []
+    first = Ledger(tmp_path, begun.append)
+    first.add("ours, eps 0.1", lambda: [ROW, OTHER])
+    with pytest.raises(KeyboardInterrupt):
+        first.add("uniform", lambda: (_ for _ in ()).throw(KeyboardInterrupt))
+    second = Ledger(tmp_path, begun.append)
+    second.add("ours, eps 0.1", lambda: pytest.fail("made again"))
+    second.add("uniform", lambda: OTHER)
+    assert second.rows == [ROW, OTHER, OTHER]
+    assert begun == ["ours, eps 0.1", "uniform", "uniform"]
+
+
+def test_a_method_that_refuses_is_recorded_and_stays_so(tmp_path):
+    def refuse():
+        yield ROW
+        raise InfeasibleError("too tight", best_bound=1.0)
+
+    for _ in range(2):
+        ledger = Ledger(tmp_path, lambda name: None)
+        ledger.add("rule", refuse)
+        assert ledger.rows == []
+        assert ledger.failures == {"rule": "InfeasibleError: too tight"}
+
+
+def test_damaged_rows_are_refused(tmp_path):
+    ledger = Ledger(tmp_path, lambda name: None)
+    for text in ("{", "{}", '{"rows": [{}]}'):
+        (tmp_path / FOLDER / "a.json").write_text(text)
+        with pytest.raises(FileFormatError):
+            ledger.add("a", lambda: ROW)
+
+
+def test_a_directory_belongs_to_one_piece_of_work(tmp_path):
+    claim(tmp_path / "new", "s.json", {"eps": (0.1,), "seed": 1})
+    claim(tmp_path / "new", "s.json", {"eps": [0.1], "seed": 1})
+    with pytest.raises(InputError, match=r"other settings \(seed, size\)"):
+        claim(tmp_path / "new", "s.json", {"eps": [0.1], "seed": 2, "size": 3})
+    with pytest.raises(InputError, match="not empty"):
+        claim(tmp_path, "s.json", {})
+
+
+def test_the_page_discloses_what_there_is_to_disclose():
+    text = page([OTHER, ROW], {"rule": "too tight"}, 0.95, {"trials": 3})
+    assert all(defect in text for defect in DEFECTS)
+    assert "| ours * |" in text
+    assert "| uniform 8 bits |" in text
+    for said in ("0.95", "rule: too tight", "ours: Said.", "trials: 3"):
+        assert said in text
+    assert text.index("| ours * |") < text.index("| uniform 8 bits |")
+
+
+@pytest.mark.slow
+def test_drawings_are_written(tmp_path):
+    pytest.importorskip("matplotlib")
+    from sound_qkeras.study.drawing import draw
+
+    draw([ROW, OTHER, Row("mid-rise", 5, 0, 0)], 0.9, tmp_path)
+    for name in ("accuracy", "bound", "time"):
+        assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_command_takes_several_tolerances_after_one_option(tmp_path, monkeypatch, capsys):
+    from sound_qkeras import study
+
+    calls: list[tuple] = []
+
+    def compare(model, train, eps, **settings):
+        calls.append((model, train, eps, settings))
+        return study.Study((ROW,), {"rule": "too tight"}, 0.5, {}, tmp_path)
+
+    monkeypatch.setattr(study, "compare", compare)
+    x, y, model = tmp_path / "x.npy", tmp_path / "y.npy", tmp_path / "m.h5"
+    np.save(x, np.zeros((3, 2)))
+    np.save(y, np.arange(3))
+    model.write_bytes(b"stands for a model")
+    arguments = ["compare", str(model), "--train", str(x), str(y), "--eps", "1e-1", "1e-2", "1e-3", "--trials", "5"]
+    assert main([*arguments, "--methods", "ours,rule", "--out", str(tmp_path)]) == 0
+    ((given, train, eps, settings),) = calls
+    assert (given, eps, settings["trials"], settings["methods"]) == (model, [0.1, 0.01, 0.001], 5, ("ours", "rule"))
+    assert train[0].shape == (3, 2)
+    assert "rule: too tight" in capsys.readouterr().out
+    assert main([*arguments, "--methods", "guess"]) == BAD_INPUT
+    assert main([*arguments, "nonsense"]) == BAD_INPUT
+    assert len(calls) == 1
+
+
+def test_every_method_has_its_rows():
+    from sound_qkeras.study.compare import ADDERS
+
+    assert tuple(ADDERS) == METHODS
+
+
+def test_every_number_of_a_row_is_in_the_table():
+    (read,) = csv.DictReader(io.StringIO(to_csv([ROW])))
+    assert set(read) == set(json.loads(json.dumps(ROW.to_json())))
