@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sound_qkeras.baselines.candidate import Candidate
-from sound_qkeras.classification import classes_of, labels_of
+from sound_qkeras.classification import Classes, classes_of, labels_of
 from sound_qkeras.errors import FileFormatError, InputError
 from sound_qkeras.interval import Reals
 
@@ -126,7 +126,7 @@ def agreement(outputs: npt.ArrayLike, reference: npt.ArrayLike) -> float:
     found, expected = _rows(outputs), _rows(reference)
     if found.shape != expected.shape:
         raise InputError(f"outputs of shape {found.shape} and {expected.shape}; accepted: the same shape")
-    return float(np.mean(classes_of(found) == classes_of(expected)))
+    return _share_equal(classes_of(found), classes_of(expected))
 
 
 def accuracy(outputs: npt.ArrayLike, labels: npt.ArrayLike) -> float:
@@ -140,7 +140,11 @@ def accuracy(outputs: npt.ArrayLike, labels: npt.ArrayLike) -> float:
         InputError: as many labels as samples are needed.
     """
     found = _rows(outputs)
-    return float(np.mean(classes_of(found) == labels_of(labels, *found.shape)))
+    return _share_equal(classes_of(found), labels_of(labels, len(found), found.shape[1]))
+
+
+def _share_equal(found: Classes, expected: Classes) -> float:
+    return np.count_nonzero(found == expected) / len(found)
 
 
 def _rows(outputs: npt.ArrayLike) -> Reals:

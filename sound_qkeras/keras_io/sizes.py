@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from sound_qkeras.errors import ModelError
-from sound_qkeras.keras_io.environment import import_qkeras
+from sound_qkeras.keras_io.environment import import_keras, import_qkeras
 
 # Bits AutoQKeras assumes for a float input, for a softmax, and for what has no quantizer.
 ASSUMED_BITS = 8
@@ -46,8 +46,10 @@ def model_bits(model: Any, *, input_bits: int = ASSUMED_BITS, output_bits: int =
     factor = importlib.import_module("qkeras.autoqkeras.forgiving_metrics.forgiving_bits").ForgivingFactorBits(
         8.0, 8.0, 2.0, 1.0, input_bits, output_bits, ASSUMED_BITS, {"default": ["parameters", "activations"]}
     )
-    total, parameters, activations, _ = factor.compute_model_size(model)
-    biases = sum(_bias_bits(layer) for layer in model.layers)
+    # A Sequential model does not list its input, so AutoQKeras would not count it.
+    whole = import_keras().Model(model.inputs, model.outputs)
+    total, parameters, activations, _ = factor.compute_model_size(whole)
+    biases = sum(_bias_bits(layer) for layer in whole.layers)
     found = ModelBits(int(parameters) - biases, biases, int(activations))
     if found.total_bits != int(total):
         raise ModelError(

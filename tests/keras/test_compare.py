@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -16,8 +17,12 @@ from sound_qkeras.keras_io.training import Training
 from sound_qkeras.study.subject import subject_of
 from tests.keras.models import LAYERS, keras, qk, sequential
 
-pytestmark = [pytest.mark.keras, pytest.mark.slow]
-pytest.importorskip("keras_tuner")
+pytestmark = [
+    pytest.mark.keras,
+    pytest.mark.slow,
+    # Not imported here: it would choose Keras 3.
+    pytest.mark.skipif(find_spec("keras_tuner") is None, reason="needs the extra [study]"),
+]
 
 RNG = np.random.default_rng(0)
 X = RNG.uniform(-1.0, 1.0, (120, 4)).astype(np.float32)
