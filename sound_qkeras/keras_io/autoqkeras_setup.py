@@ -30,6 +30,7 @@ DEFECTS = (
     "Inline activations are not searched but set to 4 bits; cured here by giving each one a layer of its own.",
     "Every searched Activation layer becomes one of the rectifying quantizers, whatever it was before.",
     "SeparableConv layers are never quantised and count 0 bits.",
+    "The input of a Sequential model is not counted; cured here by a Functional one.",
     "The input is never rounded, and counts 8 bits; results of a last linear layer count none, a softmax 8.",
     "Biases of layers without a bias quantizer stay floats and count 8 bits.",
     "All trials share one optimizer and its step counter; cured here by a new one for each trial.",

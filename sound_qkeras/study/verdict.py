@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import sound_qkeras
@@ -10,7 +11,8 @@ from sound_qkeras.errors import DependencyError, SoundQKerasError
 from sound_qkeras.interval import Reals
 from sound_qkeras.keras_io import to_qkeras
 from sound_qkeras.keras_io.sizes import energy
-from sound_qkeras.network import Network
+from sound_qkeras.network import Network, Node, QuantizedNetwork
+from sound_qkeras.network.ops import Relu
 from sound_qkeras.study.subject import Subject
 from sound_qkeras.verify.falsify import falsify
 
@@ -58,6 +60,23 @@ def energy_fields(model: Any) -> dict[str, float]:
         return {"energy": energy(model)}
     except SoundQKerasError:
         return {}
+
+
+def float_twin(quantized: QuantizedNetwork) -> Network:
+    """The float network that `to_qkeras` of a fixed-point one stands for, layer by layer.
+
+    QKeras' quantizer of an unsigned input is a rectifier. The twin gets one too, which changes nothing: an input whose format is
+    unsigned is never negative in the box.
+    """
+    network = quantized.network
+    entry = network.nodes[0]
+    if quantized.formats[entry.name].signed:
+        return network
+    name = f"{entry.name}_rectified"
+    while name in network.by_name:
+        name += "_"
+    nodes = [replace(n, inputs=tuple(name if i == entry.name else i for i in n.inputs)) for n in network.nodes[1:]]
+    return replace(network, nodes=(entry, Node(name, Relu(), (entry.name,), entry.layer), *nodes))
 
 
 def model_verdict(model: Any, reference: Network | None, subject: Subject, effort: str | float) -> dict[str, Any]:
