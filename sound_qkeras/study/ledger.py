@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from sound_qkeras.baselines import Row
-from sound_qkeras.errors import FileFormatError, SoundQKerasError
+from sound_qkeras.errors import DependencyError, FileFormatError, SoundQKerasError
 from sound_qkeras.resuming import read_json, write_json
 
 FOLDER = "rows"
@@ -33,6 +33,7 @@ class Ledger:
         """Add the rows of a candidate, from its file or made now. A method that refuses is recorded, and no error.
 
         Raises:
+            DependencyError: something it needs is not installed.
             FileFormatError: the file is damaged.
         """
         file = self.directory / FOLDER / f"{re.sub(r'[^A-Za-z0-9.]+', '_', name)}.json"
@@ -52,6 +53,8 @@ def _made(make: Callable[[], Row | Iterable[Row]]) -> dict[str, object]:
     try:
         made = make()
         rows = [made] if isinstance(made, Row) else list(made)
+    except DependencyError:
+        raise
     except SoundQKerasError as error:
         return {"failure": f"{type(error).__name__}: {error}"}
     return {"rows": [row.to_json() for row in rows]}

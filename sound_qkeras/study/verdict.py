@@ -7,7 +7,7 @@ from typing import Any
 
 import sound_qkeras
 from sound_qkeras.baselines import Candidate, Row, judge
-from sound_qkeras.errors import DependencyError, SoundQKerasError
+from sound_qkeras.errors import SoundQKerasError
 from sound_qkeras.interval import Reals
 from sound_qkeras.keras_io import to_qkeras
 from sound_qkeras.keras_io.sizes import energy
@@ -92,7 +92,9 @@ def model_verdict(model: Any, reference: Network | None, subject: Subject, effor
     Returns:
         The fields, or a note why the model cannot be judged.
     """
-    box = subject.box
+    box, certify = subject.box, getattr(sound_qkeras, "certify", None)
+    if certify is None:
+        return {"notes": ("Not judged: this version has no certify.",)}
     try:
         found = certify(model, "latent" if reference is None else reference, box=(box.lower, box.upper), effort=effort)
     except SoundQKerasError as error:
@@ -101,15 +103,3 @@ def model_verdict(model: Any, reference: Network | None, subject: Subject, effor
     if found.saturating:
         notes += (f"May saturate in the box: {', '.join(found.saturating)}.",)
     return {"bound": found.bound, "observed_error": found.observed_error, "tier": found.tier, "notes": notes}
-
-
-def certify(model: Any, reference: Any, **options: Any) -> Any:
-    """`sound_qkeras.certify`, where this version has it.
-
-    Raises:
-        DependencyError: it has not.
-    """
-    found = getattr(sound_qkeras, "certify", None)
-    if found is None:
-        raise DependencyError("this version cannot prove bounds of QKeras models others made")
-    return found(model, reference, **options)

@@ -15,6 +15,7 @@ from sound_qkeras.keras_io import training as trainer
 from sound_qkeras.keras_io.sizes import ASSUMED_BITS, bit_operations, energy, model_bits
 from sound_qkeras.keras_io.training import Training
 from sound_qkeras.study.subject import subject_of
+from sound_qkeras.study.verdict import float_twin, model_verdict
 from tests.keras.models import LAYERS, keras, qk, sequential
 
 pytestmark = [
@@ -208,3 +209,13 @@ def test_what_is_no_classifier_with_data_is_refused(model):
         subject_of(model, X, Y[:5])
     with pytest.raises(ModelError):
         subject_of(keras.Sequential(), X, Y)
+
+
+@pytest.mark.skipif(not hasattr(sq, "certify"), reason="this version has no certify")
+@pytest.mark.parametrize("lower", [0.0, -1.0])
+def test_our_models_are_judged_as_they_were_proved(model, lower):
+    result = sq.quantize(model, 0.1, (lower, 1.0), effort="fast")
+    subject = subject_of(model, np.clip(X, lower, 1.0), Y, (lower, 1.0))
+    found = model_verdict(result.to_qkeras(head=True), float_twin(result.quantized), subject, "fast")
+    assert found["observed_error"] <= found["bound"] <= 1.5 * result.certificate.bound
+    assert found["tier"] == "sound"
