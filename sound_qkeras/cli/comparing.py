@@ -38,6 +38,7 @@ def compare(
     methods: Annotated[str | None, typer.Option(metavar="LIST", help="With commas; all if not given.")] = None,
     modes: Annotated[str | None, typer.Option(metavar="LIST", help="Of keras-tuner, with commas.")] = None,
     spaces: Annotated[str | None, typer.Option(metavar="LIST", help="shipped, fair, or both with a comma.")] = None,
+    tier: Annotated[str, typer.Option(help="Of the bounds: sound, or statistical for deep networks.")] = "sound",
     effort: Effort = "normal",
     seed: Annotated[int, typer.Option(help="Of everything.")] = 1,
 ) -> None:
@@ -47,7 +48,7 @@ def compare(
         if not model.exists():
             raise InputError(f"'{model}' does not exist; accepted: a tf_keras model saved as .h5, .keras or SavedModel")
         settings: dict[str, Any] = {"trials": trials, "search_epochs": search_epochs, "epochs": epochs, "seed": seed}
-        settings |= {"retrained": retrained, "effort": parse_effort(effort)}
+        settings |= {"retrained": retrained, "effort": parse_effort(effort), "tier": tier}
         lists = {"methods": methods, "modes": modes, "spaces": spaces}
         settings |= {name: tuple(text.split(",")) for name, text in lists.items() if text is not None}
         from sound_qkeras.study import compare as run

@@ -6,14 +6,17 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 
 from sound_qkeras import baselines
 from sound_qkeras.baselines import Candidate, Row
 from sound_qkeras.baselines.candidate import from_quantized
+from sound_qkeras.baselines.fixed import SHORTEST_WORD
 from sound_qkeras.baselines.levels import LEVELS, RULES
 from sound_qkeras.baselines.uniform import SCALES
+from sound_qkeras.errors import InfeasibleError
 from sound_qkeras.interval import Reals
 from sound_qkeras.keras_io.training import train
 from sound_qkeras.network.graph import size_of
@@ -22,9 +25,12 @@ from sound_qkeras.study.ledger import Ledger
 from sound_qkeras.study.plan import Plan
 from sound_qkeras.study.subject import Subject
 from sound_qkeras.study.verdict import float_twin, model_verdict, row_of
+from sound_qkeras.verify.falsify import errors
 
 # Share of weights that pruning sets to zero, and samples that multipoint quantisation measures errors on.
 SPARSITY, SAMPLES = 0.5, 256
+# Longest uniform word tried on samples, and the share of them that has to meet the tolerance.
+LONGEST_WORD, COVERED = 32, 0.99
 
 
 def add_ours(ledger: Ledger, subject: Subject, plan: Plan) -> None:
@@ -35,17 +41,20 @@ def add_ours(ledger: Ledger, subject: Subject, plan: Plan) -> None:
 
 def _ours(subject: Subject, plan: Plan, eps: float) -> Iterator[Row]:
     box = (subject.box.lower, subject.box.upper)
-    result = quantize(subject.network, eps, box, cost="total_bits", effort=plan.effort, seed=plan.seed)
+    options: dict[str, Any] = {"cost": "total_bits", "effort": plan.effort, "seed": plan.seed, "tier": plan.tier}
+    if plan.tier != "sound":
+        options["samples"] = subject.train[0]
+    result = quantize(subject.network, eps, box, **options)
     candidate = replace(from_quantized(f"ours, eps {eps:g}", result.quantized), cost=result.cost)
-    proved = {"bound": result.certificate.bound, "tier": "sound", "observed_error": result.observed_error}
-    before = row_of(candidate, subject, _per_output(subject, eps), search_seconds=result.seconds, **proved)
+    proved: dict[str, Any] = {"search_seconds": result.seconds}
+    if plan.tier == "sound":
+        proved |= {"bound": result.certificate.bound, "observed_error": result.observed_error, "tier": plan.tier}
+    before = row_of(candidate, subject, plan, _per_output(subject, eps), **proved)
     yield before
     model = result.to_qkeras(head=True)
     seconds = train(model, subject.train, subject.validation, subject.network.head, plan.training)
     tuned = replace(candidate, name=f"{candidate.name}, fine-tuned")
-    fields = subject.measured(subject.scores(model)) | model_verdict(
-        model, float_twin(result.quantized), subject, plan.effort
-    )
+    fields = subject.measured(subject.scores(model)) | model_verdict(model, float_twin(result.quantized), subject, plan)
     yield Row.of(tuned, energy=before.energy, search_seconds=result.seconds, training_seconds=seconds, **fields)
 
 
@@ -58,14 +67,31 @@ def add_uniform(ledger: Ledger, subject: Subject, plan: Plan) -> None:
             _add(ledger, subject, plan, f"uniform {bits} bits, {scale}", make)
     for eps in plan.eps:
         tolerance = _per_output(subject, eps)
-        smallest = partial(_smallest_word, subject, tolerance)
+        smallest = partial(_smallest_word, subject, plan, tolerance)
         _add(ledger, subject, plan, f"smallest uniform word, eps {eps:g}", smallest)
+        if plan.tier != "sound":
+            continue
         single = partial(baselines.single_format, network, box, tolerance)
         _add(ledger, subject, plan, f"smallest single format, eps {eps:g}", single)
 
 
-def _smallest_word(subject: Subject, tolerance: Reals) -> Candidate:
-    return baselines.smallest_word(subject.network, subject.box, tolerance).candidate
+def _smallest_word(subject: Subject, plan: Plan, tolerance: Reals) -> Candidate:
+    """The shortest word that is proved to meet a tolerance, or in the statistical tier does so on 99% of the training samples.
+
+    Raises:
+        InfeasibleError: there is none.
+    """
+    if plan.tier == "sound":
+        return baselines.smallest_word(subject.network, subject.box, tolerance).candidate
+    samples = np.asarray(subject.train[0], dtype=np.float64)
+    best = np.inf
+    for bits in range(SHORTEST_WORD, LONGEST_WORD + 1):
+        candidate = baselines.uniform(subject.network, subject.box, bits)
+        found = np.abs(errors(candidate.quantized_network, samples))
+        if np.mean(np.all(found <= tolerance, axis=1)) >= COVERED:
+            return candidate
+        best = min(best, float(np.quantile(found.max(axis=1), COVERED)))
+    raise InfeasibleError(f"uniform words of up to {LONGEST_WORD} bits do not meet the tolerance", best_bound=best)
 
 
 def add_rule(ledger: Ledger, subject: Subject, plan: Plan) -> None:
@@ -107,7 +133,7 @@ def _timed(subject: Subject, plan: Plan, name: str, make: Callable[[], Candidate
     started = time.monotonic()
     candidate = replace(make(), name=name)
     seconds = time.monotonic() - started
-    return row_of(candidate, subject, _per_output(subject, min(plan.eps)), search_seconds=seconds)
+    return row_of(candidate, subject, plan, _per_output(subject, min(plan.eps)), search_seconds=seconds)
 
 
 def _per_output(subject: Subject, eps: float) -> Reals:

@@ -12,6 +12,8 @@ from sound_qkeras.keras_io.training import Training
 
 METHODS = ("ours", "uniform", "rule", "rounding", "straight_through", "autoqkeras")
 
+TIERS = ("sound", "statistical")
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -29,6 +31,8 @@ class Plan:
         bits: word lengths of the uniform formats and of the rounding families.
         batch_size, learning_rate: of all training.
         effort: of `quantize`, and of proving what others made: "fast", "normal", "max", or seconds.
+        tier: of all bounds: "sound", proved for the whole box; or "statistical", for networks too deep for that: the largest
+            error on the test samples.
         seed: of everything.
     """
 
@@ -44,6 +48,7 @@ class Plan:
     batch_size: int = 32
     learning_rate: float = 1e-3
     effort: str | float = "normal"
+    tier: str = "sound"
     seed: int = 1
 
     def __post_init__(self) -> None:
@@ -56,6 +61,8 @@ class Plan:
             unknown = [value for value in getattr(self, name) if value not in accepted]
             if unknown:
                 raise InputError(f"{name} {unknown} are unknown; accepted: {', '.join(accepted)}")
+        if self.tier not in TIERS:
+            raise InputError(f"tier '{self.tier}' is unknown; accepted: {', '.join(TIERS)}")
         if not self.eps or not all(0.0 < value < math.inf for value in self.eps):
             raise InputError(f"eps is {self.eps}; accepted: one or more positive numbers")
         counts = (self.trials, self.search_epochs, self.epochs, self.retrained, self.batch_size, self.seed)

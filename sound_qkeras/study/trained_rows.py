@@ -29,7 +29,7 @@ def add_straight_through(ledger: Ledger, subject: Subject, plan: Plan) -> None:
 def _straight_through(subject: Subject, plan: Plan, name: str, bits: int) -> Row:
     found = straight_through(subject.model, subject.network, bits, subject.train, subject.validation, plan.training)
     fields = subject.measured(subject.scores(found.model))
-    verdict = model_verdict(found.model, subject.network, subject, plan.effort)
+    verdict = model_verdict(found.model, subject.network, subject, plan)
     notes = (*found.notes, *verdict.pop("notes", ()))
     cost = found.cost
     return Row(
@@ -67,7 +67,7 @@ def _searched(ledger: Ledger, subject: Subject, plan: Plan, mode: str, space: st
 def _retrained_row(subject: Subject, plan: Plan, found: Found, again: Retrained, rank: int) -> Row:
     settings, bits, trial = found.settings, again.bits, again.trial
     fields: dict[str, Any] = subject.measured(subject.scores(again.model))
-    verdict = model_verdict(again.model, None, subject, plan.effort)
+    verdict = model_verdict(again.model, None, subject, plan)
     note = f"Trial {trial.name}, {trial.size} bits in the search, validation accuracy {trial.accuracy:.4g}."
     notes = (note, *verdict.pop("notes", ()))
     return Row(

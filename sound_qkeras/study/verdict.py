@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 import sound_qkeras
 from sound_qkeras.baselines import Candidate, Row, judge
 from sound_qkeras.errors import SoundQKerasError
@@ -13,8 +15,10 @@ from sound_qkeras.keras_io import to_qkeras
 from sound_qkeras.keras_io.sizes import energy
 from sound_qkeras.network import Network, Node, QuantizedNetwork
 from sound_qkeras.network.ops import Relu
+from sound_qkeras.study.plan import Plan
 from sound_qkeras.study.subject import Subject
-from sound_qkeras.verify.falsify import falsify
+from sound_qkeras.verify.evidence import FLOAT64, error_limits
+from sound_qkeras.verify.falsify import errors, falsify
 
 # Inputs tried in the search for the worst error of a candidate.
 EVALUATIONS = 10_000
@@ -22,26 +26,35 @@ EVALUATIONS = 10_000
 LEAVES, SECONDS = 256, 10.0
 
 
-def row_of(candidate: Candidate, subject: Subject, eps: Reals, **measured: Any) -> Row:
+def row_of(candidate: Candidate, subject: Subject, plan: Plan, eps: Reals, **measured: Any) -> Row:
     """The row of a candidate: metric, and bound, worst error found and energy where it is a fixed-point network.
 
     Args:
         candidate: the network.
         subject: what it stands for.
-        eps: tolerance per output, at which the proof stops to improve.
+        plan: its tier.
+        eps: tolerance per output, at which a proof stops to improve.
         measured: fields known already.
     """
     outputs = candidate.evaluate(subject.test[0])
-    fields = subject.measured(outputs.reshape(len(outputs), -1)) | measured
-    if candidate.quantized is None:
-        return Row.of(candidate, **fields)
-    if "bound" not in fields:
-        fields["bound"] = judge(candidate, subject.box, eps, max_leaves=LEAVES, seconds=SECONDS).bound
-        fields["tier"] = "sound"
-    if "observed_error" not in fields:
-        fields["observed_error"] = falsify(candidate.quantized, subject.box, evaluations=EVALUATIONS).error
-    fields |= energy_fields(to_qkeras_or_none(candidate))
-    return Row.of(candidate, **fields)
+    fields = subject.measured(outputs.reshape(len(outputs), -1)) | energy_fields(to_qkeras_or_none(candidate))
+    if candidate.quantized is not None and "bound" not in measured:
+        fields |= _errors(candidate, candidate.quantized, subject, plan, eps)
+    return Row.of(candidate, **(fields | measured))
+
+
+def _errors(
+    candidate: Candidate, quantized: QuantizedNetwork, subject: Subject, plan: Plan, eps: Reals
+) -> dict[str, Any]:
+    """Bound, worst error found and tier."""
+    if plan.tier == "sound":
+        bound = judge(candidate, subject.box, eps, max_leaves=LEAVES, seconds=SECONDS).bound
+        found = falsify(quantized, subject.box, evaluations=EVALUATIONS).error
+    else:
+        samples = np.asarray(subject.test[0], dtype=np.float64)
+        bound = float(error_limits(quantized, samples, FLOAT64).max())
+        found = float(np.abs(errors(quantized, samples)).max())
+    return {"bound": bound, "observed_error": found, "tier": plan.tier}
 
 
 def to_qkeras_or_none(candidate: Candidate) -> Any:
@@ -79,7 +92,7 @@ def float_twin(quantized: QuantizedNetwork) -> Network:
     return replace(network, nodes=(entry, Node(name, Relu(), (entry.name,), entry.layer), *nodes))
 
 
-def model_verdict(model: Any, reference: Network | None, subject: Subject, effort: str | float) -> dict[str, Any]:
+def model_verdict(model: Any, reference: Network | None, subject: Subject, plan: Plan) -> dict[str, Any]:
     """Bound, worst error found and tier of a trained QKeras model, under the names of a row's fields.
 
     Args:
@@ -87,7 +100,7 @@ def model_verdict(model: Any, reference: Network | None, subject: Subject, effor
         reference: the float network it stands for. None where its weights were trained from scratch: then it is compared with
             itself before quantisation, its latent float weights and nothing rounded.
         subject: whose box the bound is about.
-        effort: of `certify`.
+        plan: its tier and effort.
 
     Returns:
         The fields, or a note why the model cannot be judged.
@@ -95,8 +108,11 @@ def model_verdict(model: Any, reference: Network | None, subject: Subject, effor
     box, certify = subject.box, getattr(sound_qkeras, "certify", None)
     if certify is None:
         return {"notes": ("Not judged: this version has no certify.",)}
+    options: dict[str, Any] = {"box": (box.lower, box.upper), "effort": plan.effort, "tier": plan.tier}
+    if plan.tier != "sound":
+        options["samples"] = subject.test[0]
     try:
-        found = certify(model, "latent" if reference is None else reference, box=(box.lower, box.upper), effort=effort)
+        found = certify(model, "latent" if reference is None else reference, **options)
     except SoundQKerasError as error:
         return {"notes": (f"Not judged: {error}",)}
     notes = () if reference else ("Trained from scratch: the bound is against its own weights before rounding.",)

@@ -24,6 +24,10 @@ COLUMNS = {
     "search_seconds": "search (s)",
     "training_seconds": "training (s)",
 }
+BOUNDS = (
+    "A sound bound is proved for every input in the box; the error beside it is the worst that a search found. A statistical one "
+    "is the largest error on the test samples."
+)
 COUNTING = (
     "Bits are counted as AutoQKeras counts them: every weight, bias and value between layers times its word length; results "
     "of the last layer count nothing. AutoQKeras leaves the input a float and counts 8 bits for it; ours counts the word it "
@@ -47,7 +51,7 @@ def write(
 def page(rows: Sequence[Row], failures: Mapping[str, str], float_metric: float, settings: Mapping[str, Any]) -> str:
     """The study as Markdown."""
     front = {row.name for row in pareto_front(rows)}
-    lines = ["# Comparison", "", f"Accuracy of the float network: {float_metric:.4g}. {COUNTING}", ""]
+    lines = ["# Comparison", "", f"Accuracy of the float network: {float_metric:.4g}. {COUNTING} {BOUNDS}", ""]
     lines += [f"| candidate | {' | '.join(COLUMNS.values())} |", "|---" * (len(COLUMNS) + 1) + "|"]
     for row in sorted(rows, key=lambda row: row.total_bits):
         content = row.to_json()

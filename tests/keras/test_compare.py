@@ -14,6 +14,7 @@ from sound_qkeras.keras_io import read_model
 from sound_qkeras.keras_io import training as trainer
 from sound_qkeras.keras_io.sizes import ASSUMED_BITS, bit_operations, energy, model_bits
 from sound_qkeras.keras_io.training import Training
+from sound_qkeras.study.plan import Plan
 from sound_qkeras.study.subject import subject_of
 from sound_qkeras.study.verdict import float_twin, model_verdict
 from tests.keras.models import LAYERS, keras, qk, sequential
@@ -70,6 +71,11 @@ def test_the_search_runs_and_its_sizes_are_those_of_the_models(model, tmp_path, 
     assert again.bits.total_bits == again.trial.size
     kinds = {type(layer).__name__ for layer in again.model.layers}
     assert "QDense" in kinds
+    if space == "fair":
+        for layer in again.model.layers:
+            for quantizer in layer.get_quantizers() if hasattr(layer, "get_quantizers") else ():
+                assert quantizer is None or type(quantizer).__name__ in ("quantized_bits", "quantized_relu")
+                assert getattr(quantizer, "alpha", 1.0) == 1.0
     assert energy(again.model) > 0.0
     assert (bit_operations(again.model) or 0) > 0
 
@@ -169,6 +175,8 @@ def test_scores_classify_as_the_network_does(last, units):
         last = {"activation": "sigmoid"}
     model = sequential(LAYERS.Dense(units, **last), shape=(4,))
     subject = subject_of(model, X, (X[:, 0] > 0).astype(int))
+    for samples, labels in (subject.train, subject.validation, subject.test):
+        np.testing.assert_array_equal(labels, np.asarray(samples)[:, 0] > 0)
     assert subject.measured(subject.scores(model))["agreement"] == 1.0
     sizes = [len(part[0]) for part in (subject.train, subject.validation, subject.test)]
     assert sizes == [72, 24, 24]
@@ -216,6 +224,20 @@ def test_what_is_no_classifier_with_data_is_refused(model):
 def test_our_models_are_judged_as_they_were_proved(model, lower):
     result = sq.quantize(model, 0.1, (lower, 1.0), effort="fast")
     subject = subject_of(model, np.clip(X, lower, 1.0), Y, (lower, 1.0))
-    found = model_verdict(result.to_qkeras(head=True), float_twin(result.quantized), subject, "fast")
+    found = model_verdict(
+        result.to_qkeras(head=True), float_twin(result.quantized), subject, Plan(eps=(0.1,), effort="fast")
+    )
     assert found["observed_error"] <= found["bound"] <= 1.5 * result.certificate.bound
     assert found["tier"] == "sound"
+
+
+def test_networks_too_deep_for_a_proof_are_compared_on_samples(model, tmp_path):
+    methods = ("ours", "uniform", "rule", "straight_through")
+    study = sq.compare(model, (X, Y), [0.2], out=tmp_path / "study", tier="statistical", methods=methods, **QUICK)
+    rows = {row.name: row for row in study.rows}
+    assert study.failures == {}
+    for name in ("ours, eps 0.2", "uniform 6 bits, plain", "smallest uniform word, eps 0.2"):
+        assert rows[name].tier == "statistical"
+        assert 0.0 < rows[name].observed_error <= rows[name].bound
+        assert rows[name].bound <= rows[name].observed_error * 1.001 + 1e-9
+    assert rows["smallest uniform word, eps 0.2"].bound < 0.4
