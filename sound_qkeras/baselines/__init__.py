@@ -7,6 +7,7 @@ from sound_qkeras.baselines.multipoint import multipoint
 from sound_qkeras.baselines.per_layer import equal_bounds, per_layer_rule
 from sound_qkeras.baselines.post_training import from_levels, on_grid
 from sound_qkeras.baselines.pruning import pruned, pruned_uniform
+from sound_qkeras.baselines.straight_through import straight_through
 from sound_qkeras.baselines.uniform import single_format, smallest_word, uniform
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "pruned_uniform",
     "single_format",
     "smallest_word",
+    "straight_through",
     "to_csv",
     "uniform",
 ]

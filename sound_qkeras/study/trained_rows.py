@@ -6,8 +6,7 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
-from sound_qkeras.baselines import Row
-from sound_qkeras.baselines.straight_through import straight_through
+from sound_qkeras.baselines import Row, straight_through
 from sound_qkeras.keras_io.autoqkeras import Found, Retrained, Settings, search
 from sound_qkeras.keras_io.sizes import bit_operations
 from sound_qkeras.keras_io.training import compile_classifier, copy_of

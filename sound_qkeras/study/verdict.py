@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-import sound_qkeras
 from sound_qkeras.baselines import Candidate, Row, judge
+from sound_qkeras.certifier import certify
 from sound_qkeras.errors import SoundQKerasError
 from sound_qkeras.interval import Reals
 from sound_qkeras.keras_io import to_qkeras
@@ -105,9 +105,7 @@ def model_verdict(model: Any, reference: Network | None, subject: Subject, plan:
     Returns:
         The fields, or a note why the model cannot be judged.
     """
-    box, certify = subject.box, getattr(sound_qkeras, "certify", None)
-    if certify is None:
-        return {"notes": ("Not judged: this version has no certify.",)}
+    box = subject.box
     options: dict[str, Any] = {"box": (box.lower, box.upper), "effort": plan.effort, "tier": plan.tier}
     if plan.tier != "sound":
         options["samples"] = subject.test[0]
