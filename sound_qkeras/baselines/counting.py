@@ -33,6 +33,8 @@ class Row:
         bias_bits: of the biases.
         activation_bits: of the values between layers, the input's included.
         metric: of the task, on data nobody tuned on: accuracy, or a negative loss; higher is better.
+        autoqkeras_bits: total bits of the candidate's QKeras model as AutoQKeras' own code counts them. That may be more than
+            `total_bits`: QKeras has no formats with negative integer bits, and says a wider one.
         agreement: share of samples with the class of the float network.
         bit_operations: sum over multiplications of weight bits times input bits.
         energy: picojoules of one inference by QTools.
@@ -48,6 +50,7 @@ class Row:
     weight_bits: int
     bias_bits: int
     activation_bits: int
+    autoqkeras_bits: int | None = None
     metric: float | None = None
     agreement: float | None = None
     bit_operations: int | None = None

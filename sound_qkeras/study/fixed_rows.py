@@ -55,7 +55,8 @@ def _ours(subject: Subject, plan: Plan, eps: float) -> Iterator[Row]:
     seconds = train(model, subject.train, subject.validation, subject.network.head, plan.training)
     tuned = replace(candidate, name=f"{candidate.name}, fine-tuned")
     fields = subject.measured(subject.scores(model)) | model_verdict(model, float_twin(result.quantized), subject, plan)
-    yield Row.of(tuned, energy=before.energy, search_seconds=result.seconds, training_seconds=seconds, **fields)
+    qkeras = {"energy": before.energy, "autoqkeras_bits": before.autoqkeras_bits}
+    yield Row.of(tuned, **qkeras, search_seconds=result.seconds, training_seconds=seconds, **fields)
 
 
 def add_uniform(ledger: Ledger, subject: Subject, plan: Plan) -> None:

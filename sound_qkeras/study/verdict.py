@@ -12,7 +12,7 @@ from sound_qkeras.certifier import certify
 from sound_qkeras.errors import SoundQKerasError
 from sound_qkeras.interval import Reals
 from sound_qkeras.keras_io import to_qkeras
-from sound_qkeras.keras_io.sizes import energy
+from sound_qkeras.keras_io.sizes import energy, model_bits
 from sound_qkeras.network import Network, Node, QuantizedNetwork
 from sound_qkeras.network.ops import Relu
 from sound_qkeras.study.plan import Plan
@@ -37,7 +37,7 @@ def row_of(candidate: Candidate, subject: Subject, plan: Plan, eps: Reals, **mea
         measured: fields known already.
     """
     outputs = candidate.evaluate(subject.test[0])
-    fields = subject.measured(outputs.reshape(len(outputs), -1)) | energy_fields(to_qkeras_or_none(candidate))
+    fields = subject.measured(outputs.reshape(len(outputs), -1)) | qkeras_fields(to_qkeras_or_none(candidate))
     if candidate.quantized is not None and "bound" not in measured:
         fields |= _errors(candidate, candidate.quantized, subject, plan, eps)
     return Row.of(candidate, **(fields | measured))
@@ -65,10 +65,15 @@ def to_qkeras_or_none(candidate: Candidate) -> Any:
         return None
 
 
-def energy_fields(model: Any) -> dict[str, float]:
-    """The energy by QTools, under the name of a row's field; nothing where QTools cannot judge the model."""
+def qkeras_fields(model: Any) -> dict[str, Any]:
+    """What QKeras' own tools say about a model of ours: AutoQKeras' bits and QTools' energy, as fields of a row."""
     if model is None:
         return {}
+    return {"autoqkeras_bits": model_bits(model, input_bits=0).total_bits} | energy_fields(model)
+
+
+def energy_fields(model: Any) -> dict[str, float]:
+    """The energy by QTools, as a field of a row; nothing where QTools cannot judge the model."""
     try:
         return {"energy": energy(model)}
     except SoundQKerasError:

@@ -16,6 +16,7 @@ COLUMNS = {
     "metric": "accuracy",
     "agreement": "agreement",
     "total_bits": "total bits",
+    "autoqkeras_bits": "by AutoQKeras",
     "bit_operations": "bit operations",
     "energy": "energy (pJ)",
     "bound": "proved bound",
@@ -31,7 +32,12 @@ BOUNDS = (
 COUNTING = (
     "Bits are counted as AutoQKeras counts them: every weight, bias and value between layers times its word length; results "
     "of the last layer count nothing. AutoQKeras leaves the input a float and counts 8 bits for it; ours counts the word it "
-    "is rounded to."
+    "is rounded to. QKeras has no formats with negative integer bits: where a network uses them, AutoQKeras counts more for its "
+    "QKeras model, and that is a column of its own."
+)
+TRAINING = (
+    "Training keeps the weights of the best epoch by validation accuracy, those before it included. Seconds of a search that was "
+    "killed and taken up again are those of its complete trials."
 )
 
 
@@ -42,7 +48,7 @@ def write(
     _replace(directory / CSV, to_csv(rows))
     front = [row.name for row in pareto_front(rows)]
     content = {"float_metric": float_metric, "settings": settings, "failures": failures, "pareto_front": front}
-    disclosed = {"counting": COUNTING, "autoqkeras_defects": DEFECTS}
+    disclosed = {"counting": COUNTING, "bounds": BOUNDS, "training": TRAINING, "autoqkeras_defects": DEFECTS}
     write_json(directory / JSON, {**content, **disclosed, "rows": [row.to_json() for row in rows]})
     _replace(directory / TEXT, page(rows, failures, float_metric, settings))
     draw(rows, float_metric, directory)
@@ -51,7 +57,12 @@ def write(
 def page(rows: Sequence[Row], failures: Mapping[str, str], float_metric: float, settings: Mapping[str, Any]) -> str:
     """The study as Markdown."""
     front = {row.name for row in pareto_front(rows)}
-    lines = ["# Comparison", "", f"Accuracy of the float network: {float_metric:.4g}. {COUNTING} {BOUNDS}", ""]
+    lines = [
+        "# Comparison",
+        "",
+        f"Accuracy of the float network: {float_metric:.4g}. {COUNTING} {BOUNDS} {TRAINING}",
+        "",
+    ]
     lines += [f"| candidate | {' | '.join(COLUMNS.values())} |", "|---" * (len(COLUMNS) + 1) + "|"]
     for row in sorted(rows, key=lambda row: row.total_bits):
         content = row.to_json()

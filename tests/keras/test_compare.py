@@ -128,6 +128,7 @@ def test_bits_and_operations_by_hand():
     found = model_bits(model)
     assert (found.weight_bits, found.bias_bits) == (6 * 20 + 4 * 15, 7 * 5 + ASSUMED_BITS * 3)
     assert found.activation_bits == ASSUMED_BITS * 4 + 3 * 5
+    assert bit_operations(model) == 20 * 6 * ASSUMED_BITS + 15 * 4 * 3
 
 
 def test_straight_through_is_the_papers_rule():
@@ -199,7 +200,9 @@ def test_the_comparison_from_end_to_end(model, tmp_path):
         next(row for row in study.rows if row.name.startswith(name))
         for name in ("ours, eps 0.2", "ours, eps 0.2, fine-tuned", "AutoQKeras")
     )
+    assert winner.autoqkeras_bits == winner.total_bits
     for row in (ours, tuned, winner):
+        assert row.autoqkeras_bits >= row.total_bits
         assert row.tier == "sound"
         assert 0.0 < row.observed_error <= row.bound
     assert 0.0 < ours.bound <= 0.2
