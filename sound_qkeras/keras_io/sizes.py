@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from sound_qkeras.errors import ModelError
+from sound_qkeras.keras_io.autoqkeras_setup import import_autoqkeras
 from sound_qkeras.keras_io.environment import import_keras, import_qkeras
 
 # Bits AutoQKeras assumes for a float input, for a softmax, and for what has no quantizer.
@@ -40,9 +41,9 @@ def model_bits(model: Any, *, input_bits: int = ASSUMED_BITS, output_bits: int =
         output_bits: of every value a softmax or sigmoid returns.
 
     Raises:
-        DependencyError: TensorFlow, tf_keras or QKeras is missing or of the wrong kind.
+        DependencyError: keras-tuner or another package is missing or of the wrong kind.
     """
-    import_qkeras()
+    import_autoqkeras()
     factor = importlib.import_module("qkeras.autoqkeras.forgiving_metrics.forgiving_bits").ForgivingFactorBits(
         8.0, 8.0, 2.0, 1.0, input_bits, output_bits, ASSUMED_BITS, {"default": ["parameters", "activations"]}
     )

@@ -83,9 +83,8 @@ def compare(
         DependencyError: keras-tuner, matplotlib or another package is missing.
     """
     plan = Plan(eps=tuple(float(value) for value in eps), **settings)
-    figure_class()  # found out before the work
-    if "autoqkeras" in plan.methods:
-        import_autoqkeras()
+    figure_class()  # what is missing is found out before the work
+    import_autoqkeras()
     subject = subject_of(model, *train, box, margin=margin, seed=plan.seed)
     directory = Path(out).resolve()
     versions = tool_versions()
