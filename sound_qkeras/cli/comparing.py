@@ -28,6 +28,9 @@ def compare(
         list[str],
         typer.Option(metavar="EPS...", help="Tolerances in units of the outputs, before a softmax or sigmoid."),
     ],
+    test: Annotated[
+        tuple[str, str] | None, typer.Option(metavar="X Y", help="The same, of samples the model was not trained on.")
+    ] = None,
     out: Annotated[Path, typer.Option(metavar="DIR", help="New, or a comparison to go on with.")] = Path("study"),
     box: Box = None,
     margin: Margin = 0.0,
@@ -55,13 +58,13 @@ def compare(
         from sound_qkeras.study.plan import Plan
 
         Plan(eps=tuple(tolerances), **settings)
-        samples, labels = (load_samples(text) for text in train)
+        samples = {"train": _pair(train), "test": None if test is None else _pair(test)}
         region = None if box is None else parse_box(box, None)[0]
         with quiet_tensorflow():
             study = run(
                 model,
-                (samples, labels),
-                tolerances,
+                eps=tolerances,
+                **samples,
                 out=out,
                 box=region,
                 margin=margin,
@@ -73,3 +76,8 @@ def compare(
         typer.echo(
             f"{len(study.rows)} rows, accuracy of the float network {study.float_metric:.4g}; in {study.directory}"
         )
+
+
+def _pair(texts: tuple[str, str]) -> tuple[Any, Any]:
+    samples, labels = (load_samples(text) for text in texts)
+    return samples, labels

@@ -57,6 +57,7 @@ def compare(
     eps: Any,
     *,
     out: str | Path,
+    test: tuple[npt.ArrayLike, npt.ArrayLike] | None = None,
     box: Any = None,
     margin: float = 0.0,
     progress: Callable[[str], None] | None = None,
@@ -64,14 +65,17 @@ def compare(
 ) -> Study:
     """Set everyone's ways to choose formats beside ours: same model, same samples, same counting, same verifier.
 
-    60% of the samples train, 20% choose epochs and trials, and every accuracy is on the other 20%. Killed at any moment, the
-    same call goes on where it was: after the last candidate, and within a search of AutoQKeras after its last trial.
+    60% of the samples train, 20% choose epochs and trials, and every accuracy is on the other 20%; or, with test samples, 75% and
+    25%. Killed at any moment, the same call goes on where it was: after the last candidate, and within a search of AutoQKeras
+    after its last trial.
 
     Args:
         model: a trained float tf_keras classifier, or the path of one. It is not changed.
         train: samples `(n, *input_shape)` and their classes.
         eps: tolerances, in units of the outputs before a softmax or sigmoid.
         out: directory to write, new or of the same comparison.
+        test: samples and classes that the model was not trained on. Without them a fifth of the others is taken, and what starts
+            from the model's weights is flattered wherever those were among its training samples.
         box: the inputs that bounds are about, as for `quantize`; None for the smallest and largest values of the samples.
         margin: widens the box by this share of its width, on every side.
         progress: called with the name of a candidate before work on it begins.
@@ -85,10 +89,15 @@ def compare(
     plan = Plan(eps=tuple(float(value) for value in eps), **settings)
     figure_class()  # what is missing is found out before the work
     import_autoqkeras()
-    subject = subject_of(model, *train, box, margin=margin, seed=plan.seed)
+    subject = subject_of(model, train, test, box, margin=margin, seed=plan.seed)
     directory = Path(out).resolve()
     versions = tool_versions()
-    known = {**plan.to_json(), "subject": subject.fingerprint, "versions": dict(versions)}
+    known = {
+        **plan.to_json(),
+        "separate_test": test is not None,
+        "subject": subject.fingerprint,
+        "versions": dict(versions),
+    }
     claim(directory, SETTINGS, known)
     ledger = Ledger(directory, progress or _silent)
     for method in plan.methods:

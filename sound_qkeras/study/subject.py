@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from sound_qkeras.baselines import accuracy, agreement
 from sound_qkeras.boxes import network_box
-from sound_qkeras.classification import labels_of, outputs_of
+from sound_qkeras.classification import Classes, labels_of, outputs_of
 from sound_qkeras.errors import InputError
 from sound_qkeras.interval import Interval, Reals
 from sound_qkeras.keras_io import read_model
@@ -22,8 +22,8 @@ from sound_qkeras.keras_io.training import Data, scores
 from sound_qkeras.network import Network
 from sound_qkeras.network.graph import size_of
 
-# Shares of the samples for training and for choosing among epochs and trials; the rest is for the metric.
-TRAINING, VALIDATION = 0.6, 0.2
+# Shares of the samples for training, for choosing among epochs and trials, and, unless they come separately, for the metric.
+SHARES = (0.6, 0.2, 0.2)
 FEWEST_SAMPLES = 20
 
 
@@ -71,34 +71,45 @@ class Subject:
 
 
 def subject_of(
-    model: Any, samples: npt.ArrayLike, labels: npt.ArrayLike, box: Any = None, *, margin: float = 0.0, seed: int = 0
+    model: Any, train: Data, test: Data | None = None, box: Any = None, *, margin: float = 0.0, seed: int = 0
 ) -> Subject:
     """Read the model and divide the samples.
 
     Args:
         model: a trained tf_keras classifier, or the path of one.
-        samples: inputs `(n, *input_shape)`.
-        labels: class numbers, or one-hot rows.
-        box: the inputs, as for `quantize`; None for the smallest and largest values of the samples.
+        train: inputs `(n, *input_shape)`, and class numbers or one-hot rows.
+        test: the same, of samples that the model was not trained on; None for a fifth of the others.
+        box: the inputs, as for `quantize`; None for the smallest and largest values of all samples.
         margin: widens the box by this share of its width.
         seed: of the division.
 
     Raises:
         InputError: there are too few samples, or not one label for each.
-        ModelError: the model cannot be read, or has several inputs or outputs.
+        ModelError: the model cannot be read.
     """
     loaded = load_keras_model(Path(model)) if isinstance(model, str | Path) else model
     network = read_model(loaded)
     if network.inputs or network.outputs:
         raise InputError("the model has several inputs or outputs; accepted: classifiers with one of each")
+    given, classes = _checked(network, *train)
+    untouched = None if test is None else _checked(network, *test)
+    every = given if untouched is None else np.concatenate([given, untouched[0]])
+    region = network_box(network, every.astype(np.float64) if box is None else box, margin)
+    order = np.random.default_rng(seed).permutation(len(given))
+    shares = np.cumsum(SHARES if untouched is None else SHARES[:2])
+    ends = [int(len(given) * share / shares[-1]) for share in shares[:-1]]
+    parts: list[Data] = [(given[part], classes[part]) for part in np.split(order, ends)]
+    if untouched is not None:
+        parts.append(untouched)
+    return Subject(loaded, network, region, *parts)
+
+
+def _checked(
+    network: Network, samples: npt.ArrayLike, labels: npt.ArrayLike
+) -> tuple[npt.NDArray[np.float32], Classes]:
     given = np.asarray(samples, dtype=np.float32)
     if given.shape[1:] != network.input_shape or len(given) < FEWEST_SAMPLES:
         raise InputError(
             f"samples of shape {given.shape}; accepted: at least {FEWEST_SAMPLES} of shape {network.input_shape}"
         )
-    classes = labels_of(labels, len(given), size_of(network.output_shape))
-    region = network_box(network, given.astype(np.float64) if box is None else box, margin)
-    order = np.random.default_rng(seed).permutation(len(given))
-    ends = [int(TRAINING * len(given)), int((TRAINING + VALIDATION) * len(given))]
-    train, validation, test = ((given[part], classes[part]) for part in np.split(order, ends))
-    return Subject(loaded, network, region, train, validation, test)
+    return given, labels_of(labels, len(given), size_of(network.output_shape))

@@ -175,7 +175,7 @@ def test_scores_classify_as_the_network_does(last, units):
     if units == 1 and last:
         last = {"activation": "sigmoid"}
     model = sequential(LAYERS.Dense(units, **last), shape=(4,))
-    subject = subject_of(model, X, (X[:, 0] > 0).astype(int))
+    subject = subject_of(model, (X, (X[:, 0] > 0).astype(int)))
     for samples, labels in (subject.train, subject.validation, subject.test):
         np.testing.assert_array_equal(labels, np.asarray(samples)[:, 0] > 0)
     assert subject.measured(subject.scores(model))["agreement"] == 1.0
@@ -221,22 +221,30 @@ def test_the_comparison_from_end_to_end(model, tmp_path):
 
 def test_what_is_no_classifier_with_data_is_refused(model):
     with pytest.raises(InputError, match="at least"):
-        subject_of(model, X[:5], Y[:5])
+        subject_of(model, (X[:5], Y[:5]))
     with pytest.raises(InputError, match="labels"):
-        subject_of(model, X, Y[:5])
+        subject_of(model, (X, Y[:5]))
     with pytest.raises(ModelError):
-        subject_of(keras.Sequential(), X, Y)
+        subject_of(keras.Sequential(), (X, Y))
 
 
 @pytest.mark.parametrize("lower", [0.0, -1.0])
 def test_our_models_are_judged_as_they_were_proved(model, lower):
     result = sq.quantize(model, 0.1, (lower, 1.0), effort="fast")
-    subject = subject_of(model, np.clip(X, lower, 1.0), Y, (lower, 1.0))
+    subject = subject_of(model, (np.clip(X, lower, 1.0), Y), None, (lower, 1.0))
     found = model_verdict(
         result.to_qkeras(head=True), float_twin(result.quantized), subject, Plan(eps=(0.1,), effort="fast")
     )
     assert found["observed_error"] <= found["bound"] <= 1.5 * result.certificate.bound
     assert found["tier"] == "sound"
+
+
+def test_test_samples_of_their_own_are_left_alone(model):
+    untouched = X[:40] + 5.0
+    subject = subject_of(model, (X, Y), (untouched, Y[:40]))
+    assert [len(part[0]) for part in (subject.train, subject.validation, subject.test)] == [90, 30, 40]
+    np.testing.assert_array_equal(subject.test[0], untouched)
+    assert subject.box.upper.max() >= untouched.max()
 
 
 def test_networks_too_deep_for_a_proof_are_compared_on_samples(model, tmp_path):

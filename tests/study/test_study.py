@@ -132,8 +132,8 @@ def test_the_command_takes_several_tolerances_after_one_option(tmp_path, monkeyp
 
     calls: list[tuple] = []
 
-    def compare(model, train, eps, **settings):
-        calls.append((model, train, eps, settings))
+    def compare(model, *, train, test, eps, **settings):
+        calls.append((model, train, test, eps, settings))
         return study.Study((ROW,), {"rule": "too tight"}, 0.5, {}, tmp_path)
 
     monkeypatch.setattr(study, "compare", compare)
@@ -143,7 +143,8 @@ def test_the_command_takes_several_tolerances_after_one_option(tmp_path, monkeyp
     model.write_bytes(b"stands for a model")
     arguments = ["compare", str(model), "--train", str(x), str(y), "--eps", "1e-1", "1e-2", "1e-3", "--trials", "5"]
     assert main([*arguments, "--methods", "ours,rule", "--out", str(tmp_path)]) == 0
-    ((given, train, eps, settings),) = calls
+    ((given, train, test, eps, settings),) = calls
+    assert test is None
     assert (given, eps, settings["trials"], settings["methods"]) == (model, [0.1, 0.01, 0.001], 5, ("ours", "rule"))
     assert train[0].shape == (3, 2)
     assert "rule: too tight" in capsys.readouterr().out
