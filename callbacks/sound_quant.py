@@ -17,6 +17,7 @@ from sound_qkeras.network import Network
 from sound_qkeras.options import Options
 from sound_qkeras.pipeline import Progress, describe_box, quantize, read
 from sound_qkeras.result import Result
+from sound_qkeras.tuning.costs import GroupCost
 
 from .observer import InputObserver
 
@@ -57,6 +58,7 @@ class SoundQuant(keras.callbacks.Callback):
         self,
         eps: Any,
         box: Any = None,
+        cost: str | GroupCost = "weight_bits",
         every: int | None = None,
         out: str | os.PathLike[str] | None = None,
         *,
@@ -70,11 +72,12 @@ class SoundQuant(keras.callbacks.Callback):
             eps: tolerance in units of the output: a number, or one per output.
             box: the inputs, as for `sound_qkeras.quantize`. None takes the smallest and largest value of every feature
                 in the batches the model is trained on; the certificate says so.
+            cost: "weight_bits", "total_bits", "bit_operations", or a callable `(group, word_length) -> float`.
             every: also quantise each so many epochs.
             out: directory to save the last result in; an earlier result there is replaced.
             margin: widens the box by this share of its width, on every side.
             progress: called with a stage's name and the fraction of it that is done, during every run.
-            options: `cost`, `word_lengths`, `effort`, `solver`, `tier`, `samples` and the others of
+            options: `word_lengths`, `effort`, `solver`, `tier`, `samples` and the others of
                 `sound_qkeras.quantize`, for every run.
 
         Raises:
@@ -83,15 +86,16 @@ class SoundQuant(keras.callbacks.Callback):
         """
         super().__init__()
         self._supports_tf_logs = True  # nothing here reads the logs of a batch
-        if not isinstance(eps, str):
+        if not (isinstance(eps, str) and eps == "auto"):
             make_tolerance(eps, np.size(eps))
-        Options.checked(options)
+        self._options: dict[str, Any] = {**options, "cost": cost}
+        Options.checked(self._options)
         check_box((0.0, 1.0) if box is None else box, margin)
         if every is not None and (isinstance(every, bool) or not isinstance(every, int | np.integer) or every < 1):
             raise InputError(f"every is {every!r}; accepted: a number of epochs of at least 1, or None")
         self.eps, self.box, self.margin, self.every = eps, box, margin, every
         self.out = None if out is None else check_writable(out)
-        self._options: dict[str, Any] = {**options, "progress": progress}
+        self._progress = progress
         self.result: Result | None = None
         self.error: Exception | None = None
         self._observer: InputObserver | None = None
@@ -158,7 +162,7 @@ class SoundQuant(keras.callbacks.Callback):
             if tried == self._tried:
                 return
             self.result, self._tried = None, tried
-            self.result = quantize(network, self.eps, box, box_source=source, **self._options)
+            self.result = quantize(network, self.eps, box, box_source=source, progress=self._progress, **self._options)
             self.error = None
             _LOG.info("SoundQuant: %s", self.result.summary())
         except Exception as error:

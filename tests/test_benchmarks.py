@@ -28,6 +28,7 @@ def test_growth():
 
 
 def test_ablation(tmp_path):
+    pytest.importorskip("matplotlib")
     rng = np.random.default_rng(0)
     shapes = {"W1": (6, 2), "b1": (6,), "W2": (1, 6), "b2": (1,)}
     arrays = {name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}

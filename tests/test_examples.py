@@ -184,6 +184,7 @@ def test_reference_formats_agree_with_the_baseline(reference, monkeypatch):
     shared = Path(__file__).resolve().parents[2] / "shared"
     if not shared.is_dir():
         pytest.skip(f"no published networks at {shared}")
+    pytest.importorskip("matplotlib")
     study = importlib.import_module("aster_study")
     baselines = json.loads((shared / "baselines" / "aster.json").read_text())
     for name in ("LyapunovNN", "InvPendulumNN", "SinglePendulumNN"):
