@@ -63,7 +63,7 @@ def test_callbacks_is_not_installed_at_top_level(tmp_path):
 def wheel(tmp_path_factory):
     """A wheel built from a copy of the tree, so that nothing is left in the checkout."""
     source = tmp_path_factory.mktemp("source")
-    for name in ("sound_qkeras", "callbacks"):
+    for name in ("sound_qkeras", "callbacks", "docs"):
         shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)

@@ -1,0 +1,137 @@
+"""What the README and the pages in docs/ show is run, the reference is what the docstrings say, and links lead somewhere."""
+
+import importlib.util
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+DOCS = ROOT / "docs"
+PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]
+# Longest guide, in lines: what does not fit belongs on another page.
+LONGEST_GUIDE = 140
+# Snippets are Python and shell; other fences are there to be read.
+READ_ONLY = {"text", "pycon"}
+# What `.ci/run` does with a network and a fresh environment, the tests themselves, and what tests/test_cli.py runs.
+NOT_RUN = ("python3 -m venv .venv", ".venv/bin/pip install", ".venv/bin/pytest", ".venv/bin/sound-qkeras demo")
+# Runs on a cluster that a test of its own starts: tests/verify/test_cluster.py.
+ELSEWHERE = "parallel_config"
+
+
+def fences(page):
+    """The page's snippets, in order: language and text."""
+    markdown = pytest.importorskip("markdown_it").MarkdownIt()
+    tokens = markdown.parse(page.read_text(encoding="utf-8"))
+    return [(token.info.strip(), token.content) for token in tokens if token.type in {"fence", "code_block"}]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_snippet_is_of_a_kind_that_is_run(page):
+    assert {language for language, _ in fences(page)} <= {"python", "sh"} | READ_ONLY
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page):
+    targets = re.findall(r"\]\(([^)]+)\)", page.read_text(encoding="utf-8"))
+    files = [target.partition("#")[0] for target in targets if "://" not in target]
+    assert [file for file in files if file and not (page.parent / file).exists()] == []
+
+
+def test_guides_are_short_and_listed():
+    listed = (DOCS / "README.md").read_text(encoding="utf-8")
+    for page in DOCS.glob("*.md"):
+        assert page.name == "README.md" or f"]({page.name})" in listed
+        lines = len(page.read_text(encoding="utf-8").splitlines())
+        assert page.name in {"reference.md", "mathematics.md"} or lines <= LONGEST_GUIDE, page.name
+
+
+def test_reference_is_up_to_date():
+    pytest.importorskip("griffe")
+    spec = importlib.util.spec_from_file_location("make_reference", DOCS / "make_reference.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert module.FILE.read_text(encoding="utf-8") == module.render(), "run: python docs/make_reference.py"
+
+
+def test_reference_has_every_public_name():
+    import sound_qkeras
+
+    text = (DOCS / "reference.md").read_text(encoding="utf-8")
+    missing = [name for name in sound_qkeras.__all__ if f"### `{name}`" not in text and name != "__version__"]
+    assert missing == []
+
+
+def test_sample_counts_are_those_of_the_limit():
+    from sound_qkeras.verify.binomial import upper_limit
+
+    rows = re.findall(r"^\| (0\.\d+) \| (\d+) \|$", (DOCS / "deep_cnn.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert len(rows) == 3
+    for limit, count in rows:
+        assert upper_limit(0, int(count), 0.99) <= float(limit) + 2.0**-24 < upper_limit(0, int(count) - 1, 0.99)
+
+
+def given_for_the_readme():
+    """The model, samples and files that the README's reader has."""
+    import tf_keras as keras
+
+    keras.utils.set_random_seed(0)
+    layers = keras.layers
+    model = keras.Sequential([layers.Input((3,)), layers.Dense(4, "relu"), layers.Dense(2)])
+    model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    x = np.random.default_rng(0).uniform(size=(120, 3))
+    y = (x[:, 0] > x[:, 1]).astype(int)
+    for name in ("model.h5", "model.keras", "f.h5"):
+        model.save(name)
+    for name, array in {"x": x, "x_train": x, "y": y}.items():
+        np.save(f"{name}.npy", array)
+    return {"model": model, "x": x, "y": y}
+
+
+# Page -> what has to be so after its snippets ran, in their own names.
+TRUE_AFTERWARDS = {
+    "README.md": ("sound.result.certificate.bound <= 1e-3", "found.bound >= found.observed_error"),
+    "controller.md": ("1e-2 >= certificate.bound >= result.observed_error", "sound.error is None"),
+    "classifier.md": ("found.agreement >= found.proved >= 0.9", "kept.any()", "local.certificate.tier == 'local'"),
+    "deep_cnn.md": ("result.certificate.tier == 'statistical'", "evidence.probability < 0.1", "certified.any()"),
+    "autoqkeras_user.md": ("found.bound >= found.observed_error", "result.certificate.bound <= 1e-2"),
+    "hls4ml_user.md": ("project.bit_exact", "bench.passed"),
+}
+RUN = [page for page in PAGES if page.name in TRUE_AFTERWARDS and page != DOCS / "README.md"]
+
+
+def test_every_page_with_snippets_is_run():
+    with_snippets = {page for page in PAGES if any(language not in READ_ONLY for language, _ in fences(page))}
+    assert with_snippets == set(RUN)
+
+
+def shell(text):
+    """Run a snippet's lines as a reader would, in the directory of the page."""
+    steps = [step.strip() for line in text.splitlines() for step in line.split("&&")]
+    lines = [step for step in steps if not step.startswith(NOT_RUN)]
+    bins = Path(sys.executable).parent
+    script = "\n".join(["set -euo pipefail", f'export PATH="{bins}:$PATH" TF_CPP_MIN_LOG_LEVEL=3', *lines])
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, text + done.stdout + done.stderr
+
+
+@pytest.mark.keras
+@pytest.mark.solver
+@pytest.mark.hls
+@pytest.mark.slow
+@pytest.mark.parametrize("page", RUN, ids=lambda page: page.name)
+def test_snippets_run(page, tmp_path, monkeypatch):
+    if page.name in {"README.md", "hls4ml_user.md"}:
+        pytest.importorskip("hls4ml")
+    monkeypatch.chdir(tmp_path)
+    Path(".venv").symlink_to(sys.prefix)
+    names = given_for_the_readme() if page.parent == ROOT else {}
+    for language, text in fences(page):
+        if language == "sh":
+            shell(text)
+        elif language == "python" and ELSEWHERE not in text:
+            exec(compile(text, page.name, "exec"), names)
+    assert [claim for claim in TRUE_AFTERWARDS[page.name] if not eval(claim, names)] == []
