@@ -74,21 +74,28 @@ def test_sample_counts_are_those_of_the_limit():
         assert upper_limit(0, int(count), 0.99) <= float(limit) + 2.0**-24 < upper_limit(0, int(count) - 1, 0.99)
 
 
-def given_for_the_readme():
-    """The model, samples and files that the README's reader has."""
+def given():
+    """What the README's reader has: a model, one that others quantised, samples, files; and a docstring's callback."""
     import tf_keras as keras
+
+    from sound_qkeras.callbacks import SoundQuant
+    from sound_qkeras.keras_io import model_quantize
 
     keras.utils.set_random_seed(0)
     layers = keras.layers
     model = keras.Sequential([layers.Input((3,)), layers.Dense(4, "relu"), layers.Dense(2)])
     model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    bits = "quantized_bits(6,1,alpha=1.0)"
+    config = {layer.name: {"kernel_quantizer": bits, "bias_quantizer": bits} for layer in model.layers}
+    qmodel = model_quantize(model, config, transfer_weights=True)
+    qmodel.save("q.h5")
     x = np.random.default_rng(0).uniform(size=(120, 3))
     y = (x[:, 0] > x[:, 1]).astype(int)
     for name in ("model.h5", "model.keras", "f.h5"):
         model.save(name)
     for name, array in {"x": x, "x_train": x, "y": y}.items():
         np.save(f"{name}.npy", array)
-    return {"model": model, "x": x, "y": y}
+    return {"model": model, "qmodel": qmodel, "x": x, "y": y, "SoundQuant": SoundQuant}
 
 
 # Page -> what has to be so after its snippets ran, in their own names.
@@ -98,6 +105,7 @@ TRUE_AFTERWARDS = {
     "classifier.md": ("found.agreement >= found.proved >= 0.9", "kept.any()", "local.certificate.tier == 'local'"),
     "deep_cnn.md": ("result.certificate.tier == 'statistical'", "evidence.probability < 0.1", "certified.any()"),
     "autoqkeras_user.md": ("found.bound >= found.observed_error", "result.certificate.bound <= 1e-2"),
+    "reference.md": ("sound.result.certificate.bound <= 1e-3",),
     "hls4ml_user.md": ("project.bit_exact", "bench.passed"),
 }
 RUN = [page for page in PAGES if page.name in TRUE_AFTERWARDS and page != DOCS / "README.md"]
@@ -115,7 +123,7 @@ def shell(text):
     bins = Path(sys.executable).parent
     script = "\n".join(["set -euo pipefail", f'export PATH="{bins}:$PATH" TF_CPP_MIN_LOG_LEVEL=3', *lines])
     done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, text + done.stdout + done.stderr
+    assert done.returncode == 0, f"{text}{done.stdout}{done.stderr[-2000:]}"
 
 
 @pytest.mark.keras
@@ -128,10 +136,12 @@ def test_snippets_run(page, tmp_path, monkeypatch):
         pytest.importorskip("hls4ml")
     monkeypatch.chdir(tmp_path)
     Path(".venv").symlink_to(sys.prefix)
-    names = given_for_the_readme() if page.parent == ROOT else {}
+    names: dict[str, object] = {}
+    known = given() if page.name in {"README.md", "reference.md"} else {}
     for language, text in fences(page):
         if language == "sh":
             shell(text)
         elif language == "python" and ELSEWHERE not in text:
+            names |= known
             exec(compile(text, page.name, "exec"), names)
     assert [claim for claim in TRUE_AFTERWARDS[page.name] if not eval(claim, names)] == []
