@@ -24,6 +24,7 @@ PARTS = (
         {
             "pipeline": ("quantize",),
             "certifier": ("certify",),
+            "study.compare": ("compare",),
             "verify.checker": ("check",),
             "archive": ("load",),
             "verify.softmax": ("softmax_bound",),
@@ -32,7 +33,7 @@ PARTS = (
     ),
     (
         "What they return",
-        "from sound_qkeras import Result, Certificate, Certification",
+        "from sound_qkeras import Result, Certificate, Certification, Study",
         {
             "result": ("Result", "FormatRow"),
             "verify.certificate": ("Certificate",),
@@ -42,6 +43,7 @@ PARTS = (
             "tuning.optimality": ("Optimality",),
             "verify.floating": ("FloatReport", "FloatLayer"),
             "certification": ("Certification", "QuantizerRow", "SumRow"),
+            "study.compare": ("Study",),
         },
     ),
     ("Callback", "from sound_qkeras.callbacks import SoundQuant", {"callbacks.sound_quant": ("SoundQuant",)}),

@@ -20,6 +20,10 @@ READ_ONLY = {"text", "pycon"}
 NOT_RUN = ("python3 -m venv .venv", ".venv/bin/pip install", ".venv/bin/pytest", ".venv/bin/sound-qkeras demo")
 # Runs on a cluster that a test of its own starts: tests/verify/test_cluster.py.
 ELSEWHERE = "parallel_config"
+# Hours of search become seconds: the same command, with as little of everything as it takes.
+LONG = {
+    "--trials 50": "--trials 1 --search-epochs 1 --epochs 1 --retrained 1 --modes random --spaces fair --effort fast"
+}
 
 
 def fences(page):
@@ -98,6 +102,7 @@ def given():
     return {"model": model, "qmodel": qmodel, "x": x, "y": y, "SoundQuant": SoundQuant}
 
 
+NEEDS = {"README.md": ("hls4ml", "keras_tuner", "matplotlib"), "hls4ml_user.md": ("hls4ml",)}
 # Page -> what has to be so after its snippets ran, in their own names.
 TRUE_AFTERWARDS = {
     "README.md": ("sound.result.certificate.bound <= 1e-3", "found.bound >= found.observed_error"),
@@ -120,6 +125,8 @@ def shell(text):
     """Run a snippet's lines as a reader would, in the directory of the page."""
     steps = [step.strip() for line in text.splitlines() for step in line.split("&&")]
     lines = [step for step in steps if not step.startswith(NOT_RUN)]
+    for long, short in LONG.items():
+        lines = [line.replace(long, short) for line in lines]
     bins = Path(sys.executable).parent
     script = "\n".join(["set -euo pipefail", f'export PATH="{bins}:$PATH" TF_CPP_MIN_LOG_LEVEL=3', *lines])
     done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=False)
@@ -132,8 +139,8 @@ def shell(text):
 @pytest.mark.slow
 @pytest.mark.parametrize("page", RUN, ids=lambda page: page.name)
 def test_snippets_run(page, tmp_path, monkeypatch):
-    if page.name in {"README.md", "hls4ml_user.md"}:
-        pytest.importorskip("hls4ml")
+    for needed in NEEDS.get(page.name, ()):
+        pytest.importorskip(needed)
     monkeypatch.chdir(tmp_path)
     Path(".venv").symlink_to(sys.prefix)
     names: dict[str, object] = {}
