@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]
 # Longest guide, in lines: what does not fit belongs on another page.
-LONGEST_GUIDE = 125
+LONGEST_GUIDE = 130
 # Snippets are Python and shell; other fences are there to be read.
 READ_ONLY = {"text", "pycon"}
 # What `.ci/run` does with a network and a fresh environment, the tests themselves, and what tests/test_cli.py runs.
