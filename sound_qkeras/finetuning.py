@@ -84,7 +84,7 @@ def finetune(
     _check_count("batch_size", batch_size)
     old, trained = result.quantized, result.quantized.trained
     accepted = None if eps is None else make_tolerance(eps, size_of(trained.output_shape))
-    prover = _Prover(result.certificate, accepted, effort_of(effort))
+    prover = Prover(result.certificate, accepted, effort_of(effort))
 
     def report(stage: str, fraction: float = 0.0) -> None:
         if progress is not None:
@@ -129,10 +129,11 @@ def finetune(
     )
 
 
-class _Prover:
+class Prover:
     """Proves networks in place of an older one, and remembers the last that met what was asked."""
 
     def __init__(self, old: Certificate, eps: Reals | None, effort: Effort) -> None:
+        """For the arguments of `recertify`."""
         self._old, self._eps, self._effort = old, eps, effort
         self._last: tuple[QuantizedNetwork, tuple[QuantizedNetwork, Certificate]] | None = None
 

@@ -8,6 +8,7 @@ import pytest
 import sound_qkeras as sq
 from sound_qkeras.errors import InfeasibleError
 from sound_qkeras.finetuned import Finetuning
+from sound_qkeras.finetuning import Prover
 from sound_qkeras.fixed_point import Format
 from sound_qkeras.keras_io.latent import Grid, Latent
 from sound_qkeras.network import QuantizedNetwork
@@ -174,6 +175,18 @@ def test_latent_weights_start_near_the_float_ones_and_stand_for_the_codes():
         assert np.abs(start - op.kernel).max() < np.abs(codes.kernel_value - op.kernel).max()
         away = grid.start(op.kernel + 5.0)
         assert np.array_equal(grid.round(away.astype(np.float64)), codes.kernel)
+
+
+@pytest.mark.parametrize("tier", ["sound", "local", "statistical"])
+def test_untouched_samples_have_no_say_in_which_epoch_is_kept(tier):
+    result = random_result()
+    old = with_tolerance(result, 0.02) if tier == "sound" else certified(result, tier, 0.02)
+    twin = changed(result.quantized, 9)
+    assert Prover(old, np.full(2, 0.02), FAST).accepts(twin) == (tier == "statistical")
+    assert Prover(old, None, FAST).accepts(twin)
+    prover = Prover(old, np.full(2, 9.0), FAST)
+    assert prover.accepts(twin)
+    sq.check(*prover.prove(twin))
 
 
 class Variable:
