@@ -25,6 +25,7 @@ PARTS = (
             "pipeline": ("quantize",),
             "certifier": ("certify",),
             "study.compare": ("compare",),
+            "finetuning": ("finetune",),
             "verify.checker": ("check",),
             "archive": ("load",),
             "verify.softmax": ("softmax_bound",),
@@ -36,6 +37,7 @@ PARTS = (
         "from sound_qkeras import Result, Certificate, Certification, Study",
         {
             "result": ("Result", "FormatRow"),
+            "finetuned": ("Finetuning",),
             "verify.certificate": ("Certificate",),
             "verify.evidence": ("Local", "Statistical"),
             "classification": ("Classification",),

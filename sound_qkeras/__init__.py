@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from sound_qkeras.archive import load as load
     from sound_qkeras.certification import Certification as Certification
     from sound_qkeras.certifier import certify as certify
+    from sound_qkeras.finetuning import finetune as finetune
     from sound_qkeras.keras_io import float64 as float64
     from sound_qkeras.pipeline import quantize as quantize
     from sound_qkeras.result import Result as Result
@@ -35,6 +36,7 @@ _PUBLIC = {
     "certify": "sound_qkeras.certifier",
     "check": "sound_qkeras.verify.checker",
     "compare": "sound_qkeras.study",
+    "finetune": "sound_qkeras.finetuning",
     "float64": "sound_qkeras.keras_io",
     "load": "sound_qkeras.archive",
     "quantize": "sound_qkeras.pipeline",
@@ -53,6 +55,7 @@ __all__ = [
     "certify",
     "check",
     "compare",
+    "finetune",
     "float64",
     "load",
     "quantize",

@@ -20,6 +20,7 @@ import numpy as np
 from sound_qkeras.classification import Classification
 from sound_qkeras.errors import DependencyError, FileFormatError, InputError, VerificationError
 from sound_qkeras.files import atomic_directory, check_writable, recover
+from sound_qkeras.finetuned import Finetuning
 from sound_qkeras.network.files import load_network, save_network
 from sound_qkeras.network.npz import read_arrays, write_arrays
 from sound_qkeras.network.quantized import QuantizedNetwork
@@ -142,6 +143,7 @@ def _report(result: Result, reason: str | None) -> dict[str, Any]:
         "seconds": result.seconds,
         "optimality": _optimality(result),
         "classification": None if result.classification is None else result.classification.to_json(),
+        "finetuning": None if result.finetuning is None else result.finetuning.to_json(),
         "qkeras_model": MODEL_FILE if reason is None else None,
         "no_qkeras_model_because": reason,
         "certificate": certificate_digest(result.certificate),
@@ -181,6 +183,7 @@ def _result(report: Mapping[str, Any], quantized: QuantizedNetwork, certificate:
         seconds=float(report["seconds"]),
         optimality=_read_optimality(report["optimality"]),
         classification=None if report["classification"] is None else Classification(**report["classification"]),
+        finetuning=None if report["finetuning"] is None else Finetuning.from_json(report["finetuning"]),
     )
 
 

@@ -96,7 +96,7 @@ class Options:
     @property
     def budget(self) -> Effort:
         """How hard to try."""
-        return _effort(self.effort)
+        return effort_of(self.effort)
 
     @property
     def share(self) -> float:
@@ -114,7 +114,12 @@ def _check_share(name: str, value: float, *, below_one: bool = False) -> None:
         raise InputError(f"{name} is {value}; accepted: a share above 0 and {'below' if below_one else 'up to'} 1")
 
 
-def _effort(effort: str | float) -> Effort:
+def effort_of(effort: str | float) -> Effort:
+    """How hard to try.
+
+    Raises:
+        InputError: the name is unknown, or the seconds are not usable.
+    """
     if isinstance(effort, str):
         if effort not in EFFORTS:
             raise InputError(

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sound_qkeras.classification import Classification
+from sound_qkeras.finetuned import Finetuning
 from sound_qkeras.fixed_point import Format
 from sound_qkeras.network.quantized import QuantizedNetwork
 from sound_qkeras.simulate import simulate
@@ -64,6 +65,7 @@ class Result:
         optimality: how far the answer of the MILP may be from the optimum of the model it solved, re-checked; None where no
             model was solved.
         classification: for a classifier, accuracies and how many classes are proved to stay.
+        finetuning: where the integers were trained on, what that did to the task.
     """
 
     quantized: QuantizedNetwork
@@ -77,6 +79,12 @@ class Result:
     seconds: float
     optimality: Optimality | None = None
     classification: Classification | None = None
+    finetuning: Finetuning | None = None
+
+    @property
+    def finetuned(self) -> bool:
+        """Whether the integers were trained on after formats had been chosen."""
+        return self.finetuning is not None
 
     @cached_property
     def formats(self) -> tuple[FormatRow, ...]:
@@ -203,13 +211,17 @@ class Result:
 
     def summary(self) -> str:
         """One line: bound, eps, tier, observed error, bits, how good the MILP's answer was, seconds."""
-        eps = self.certificate.eps
-        asked = f"{eps[0]:g}" if np.all(eps == eps[0]) else f"{eps.min():g} to {eps.max():g}"
+        certificate, eps = self.certificate, self.certificate.eps
+        given = certificate.eps_source == "given"
+        digits = "g" if given else ".4g"
+        asked = f"{eps[0]:{digits}}" if np.all(eps == eps[0]) else f"{eps.min():{digits}} to {eps.max():{digits}}"
+        asked += "" if given else f" ({certificate.eps_source})"
         solved = "" if self.optimality is None else f"MILP within {self.optimality.gap:.2%} of its model's optimum, "
+        trained = "" if self.finetuning is None else f"{self.finetuning.summary}, "
         return (
-            f"bound {self.certificate.bound:.4g} <= eps {asked}, tier {self._tier()}, worst observed error "
+            f"bound {certificate.bound:.4g} <= eps {asked}, tier {self._tier()}, worst observed error "
             f"{self.observed_error:.4g}, weights {self.cost.weight_bits:,} bits, total {self.cost.total_bits:,} bits, "
-            f"{solved}{self._classes()}{self.seconds:.1f} s"
+            f"{solved}{self._classes()}{trained}{self.seconds:.1f} s"
         )
 
     def _classes(self) -> str:

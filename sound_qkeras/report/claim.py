@@ -124,11 +124,11 @@ def _searched(result: Result) -> str:
 
 
 def tolerance_text(certificate: Certificate) -> str:
-    """The tolerance that was asked for, as it was given."""
-    eps = certificate.eps
+    """The tolerance that was asked for, as it was given; where it was not, also where it comes from."""
+    eps, source = certificate.eps, "" if certificate.eps_source == "given" else f", {certificate.eps_source}"
     if np.all(eps == eps[0]):
-        return f"tolerance eps = {tolerance(eps[0])}"
-    return f"tolerances eps from {tolerance(eps.min())} to {tolerance(eps.max())}, one per output"
+        return f"tolerance eps = {tolerance(eps[0])}{source}"
+    return f"tolerances eps from {tolerance(eps.min())} to {tolerance(eps.max())}, one per output{source}"
 
 
 def _short_tolerance(certificate: Certificate) -> str:

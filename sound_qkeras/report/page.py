@@ -118,6 +118,11 @@ def _sizes(result: Result, uniform: Uniform | None) -> Iterator[tuple[str, str]]
     found = result.classification
     if found is not None and found.float_accuracy is not None and found.fixed_accuracy is not None:
         yield "Accuracy before, after", f"{found.float_accuracy:.2%} \N{RIGHTWARDS ARROW} {found.fixed_accuracy:.2%}"
+    trained = result.finetuning
+    if trained is not None:
+        for name, after in trained.after.items():
+            shown = f"{trained.before[name]:.4g} \N{RIGHTWARDS ARROW} {after:.4g}"
+            yield f"Fine-tuned, {name} on the {trained.measured_on}", shown
     yield "Weights", f"{count(result.cost.weight_bits)} bits"
     yield "Per trained weight", f"{mean_bits(result):.2f} bits"
     yield f"Weights, of {NAIVE} bits each", percent(mean_bits(result), NAIVE)

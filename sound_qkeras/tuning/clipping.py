@@ -8,7 +8,7 @@ from dataclasses import replace
 from sound_qkeras.fixed_point import Format
 from sound_qkeras.interval import Interval
 from sound_qkeras.network.quantized import QuantizedNetwork
-from sound_qkeras.verify.proof import ranges_of, with_margin
+from sound_qkeras.verify.proof import ranges_of, ranges_over, with_margin
 
 
 def clipped(quantized: QuantizedNetwork, ranges: Mapping[str, tuple[float, float]]) -> QuantizedNetwork:
@@ -33,3 +33,13 @@ def narrow_in_box(quantized: QuantizedNetwork, box: Interval) -> QuantizedNetwor
     }
     saturating = frozenset(name for name in quantized.saturating if not formats[name].contains(*recorded[name]))
     return replace(quantized, formats=formats, saturating=saturating, accumulators=accumulators)
+
+
+def widened(quantized: QuantizedNetwork, boxes: Interval) -> QuantizedNetwork:
+    """With formats that saturate as wide as inputs in some boxes need, `(n, *input_shape)`."""
+    near = ranges_over(quantized, boxes)
+    formats = {
+        name: Format.for_range(*with_margin(*near[name]), quantized.formats[name].fractional_bits)
+        for name in quantized.saturating
+    }
+    return replace(quantized, formats={**quantized.formats, **formats})

@@ -50,6 +50,7 @@ class Certificate:
         code_hash: SHA-256 of the integers, the formats and the rewrite of the trained network.
         error_budget: what each layer's weights, biases and results contribute alone.
         versions: the tools that made it.
+        eps_source: where the tolerance came from, in words.
     """
 
     tier: str
@@ -65,6 +66,7 @@ class Certificate:
     versions: Mapping[str, str] = field(default_factory=dict[str, str])
     phase_tree: SplitTree = field(default_factory=SplitTree)
     evidence: Evidence | None = None
+    eps_source: str = "given"
 
     @property
     def claim(self) -> str:
@@ -82,6 +84,7 @@ class Certificate:
             "tier": self.tier,
             "claim": self.claim,
             "eps": self.eps.tolist(),
+            "eps_source": self.eps_source,
             "bound": self.bound,
             "output_bounds": self.output_bounds.tolist(),
             "box": {"lower": self.box.lower.tolist(), "upper": self.box.upper.tolist(), "source": self.box_source},
@@ -122,6 +125,7 @@ class Certificate:
                 versions={str(tool): str(version) for tool, version in data["versions"].items()},
                 phase_tree=_tree(data["phase_tree"]),
                 evidence=from_json(str(data["tier"]), data["evidence"], arrays or {}),
+                eps_source=str(data["eps_source"]),
             )
             recorded = float(data["bound"])
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:

@@ -1,0 +1,139 @@
+"""Training a fixed-point network with its formats fixed. Imports TensorFlow: import it inside functions only."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from sound_qkeras.keras_io.environment import float_type, import_keras
+from sound_qkeras.keras_io.finetuning_data import Task
+from sound_qkeras.keras_io.float_model import to_keras
+from sound_qkeras.keras_io.latent import Latent, latents_of, with_values
+from sound_qkeras.keras_io.writer import to_qkeras
+from sound_qkeras.network import QuantizedNetwork
+
+keras = import_keras()
+
+Measures = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """Trained integers.
+
+    Args:
+        quantized: the network with them; formats of results are those it had.
+        kept_epoch: the one with the lowest loss; 0 where none was below that of the start.
+    """
+
+    quantized: QuantizedNetwork
+    kept_epoch: int
+
+
+def train(
+    quantized: QuantizedNetwork,
+    task: Task,
+    optimizer: Any,
+    epochs: int,
+    accepts: Callable[[QuantizedNetwork], bool],
+    report: Callable[[float], None],
+) -> Trained:
+    """Train the QKeras model of a fixed-point network, and round what comes out to the same formats.
+
+    Guarantee: every integer fits the format it had, and where training changed nothing the integers are the same. The epoch
+    with the lowest loss on the measured data counts, among those that are accepted and the start.
+
+    Args:
+        quantized: the network.
+        task: data, loss and metrics.
+        optimizer: of Keras, or its name.
+        epochs: how often to go through the data.
+        accepts: asked about the network of every epoch whose loss is lower than that of all accepted before.
+        report: called with the fraction that is done.
+    """
+    with float_type("float32"):
+        emitted = to_qkeras(quantized)
+        latents = latents_of(quantized, emitted)
+        every = [one for pair in latents.values() for one in pair]
+        model = _Clipped(emitted.input, emitted.output)
+        model.latents = every
+        model.compile(_fresh(optimizer, keras.optimizers.get), loss=task.loss, metrics=_fresh_all(task.metrics))
+        first = model.evaluate(task.measured, verbose=0, return_dict=True)["loss"]
+        best = _Best(quantized, latents, first, accepts, lambda epoch: report(epoch / epochs))
+        model.fit(task.training, epochs=epochs, validation_data=task.measured, verbose=0, callbacks=[best])
+    return Trained(best.quantized, best.epoch)
+
+
+def measure_float(quantized: QuantizedNetwork, task: Task) -> Measures:
+    """Loss and metrics of the network as it was trained."""
+    with float_type("float32"):
+        return _measure(to_keras(quantized.trained), task)
+
+
+def measure(quantized: QuantizedNetwork, task: Task) -> Measures:
+    """Loss and metrics of the fixed-point network as QKeras evaluates it in float32."""
+    with float_type("float32"):
+        return _measure(to_qkeras(quantized), task)
+
+
+def _measure(model: Any, task: Task) -> Measures:
+    model.compile(loss=task.loss, metrics=_fresh_all(task.metrics))
+    found = model.evaluate(task.measured, verbose=0, return_dict=True)
+    return {name: float(value) for name, value in found.items()}
+
+
+def _fresh_all(metrics: Sequence[Any]) -> list[Any]:
+    return [_fresh(metric, lambda name: name) for metric in metrics]
+
+
+def _fresh(given: Any, by_name: Callable[[Any], Any]) -> Any:
+    """A copy of what holds state, so that what the caller gave is not changed."""
+    return type(given).from_config(given.get_config()) if hasattr(given, "get_config") else by_name(given)
+
+
+class _Clipped(keras.Model):
+    """A model whose weights are brought back into their formats after every step."""
+
+    latents: list[Latent]
+
+    def train_step(self, data: Any) -> Any:
+        """Keras' step, then the clipping, in one graph."""
+        outputs = super().train_step(data)
+        for latent in self.latents:
+            latent.clip()
+        return outputs
+
+
+class _Best(keras.callbacks.Callback):
+    """Keeps the integers of the best epoch that is accepted; the start is epoch 0."""
+
+    def __init__(
+        self,
+        quantized: QuantizedNetwork,
+        latents: Mapping[str, tuple[Latent, ...]],
+        loss: float,
+        accepts: Callable[[QuantizedNetwork], bool],
+        report: Callable[[int], None],
+    ) -> None:
+        super().__init__()
+        self.quantized, self.loss, self.epoch = quantized, loss, 0
+        self._latents, self._accepts, self._report = latents, accepts, report
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        """A loss that is NaN is never lower."""
+        if logs["val_loss"] < self.loss:
+            found = self._rounded()
+            if self._accepts(found):
+                self.quantized, self.loss, self.epoch = found, float(logs["val_loss"]), epoch + 1
+        self._report(epoch + 1)
+
+    def _rounded(self) -> QuantizedNetwork:
+        old = self.quantized.parameters
+        made = {
+            name: with_values(old[name], pair, [np.array(latent.variable.numpy()) for latent in pair])
+            for name, pair in self._latents.items()
+        }
+        return replace(self.quantized, parameters={**old, **made})
