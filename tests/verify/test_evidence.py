@@ -12,6 +12,7 @@ import pytest
 
 import sound_qkeras as sq
 from sound_qkeras.errors import FileFormatError, InfeasibleError, InputError, VerificationError
+from sound_qkeras.interval import Interval
 from sound_qkeras.network import Network, Node
 from sound_qkeras.network.ops import Dense, Input, Relu
 from sound_qkeras.verify.binomial import upper_limit
@@ -66,6 +67,16 @@ def test_no_error_near_a_sample_exceeds_its_bound(local):
             errors = exact_error(local.quantized, x)
             for error, bound in zip(errors, evidence.bounds[number], strict=True):
                 assert abs(error) <= Fraction(float(bound))
+
+
+def test_boxes_around_samples_reach_as_far_as_they_say():
+    box, radius = Interval(np.full(3, -0.3), np.full(3, 0.4)), 1.0 / 255.0
+    samples = np.vstack([np.clip(SAMPLES, -0.3, 0.4), np.full((1, 3), 0.4)])
+    found = around(box, samples, radius)
+    for x, low, high in zip(samples.reshape(-1), found.lower.reshape(-1), found.upper.reshape(-1), strict=True):
+        assert low <= max(Fraction(x) - Fraction(radius), Fraction(-0.3))
+        assert high >= min(Fraction(x) + Fraction(radius), Fraction(0.4))
+    assert np.all((box.lower <= found.lower) & (found.upper <= box.upper))
 
 
 @pytest.mark.slow
