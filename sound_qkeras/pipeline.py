@@ -32,7 +32,7 @@ from sound_qkeras.tuning.surrounding import SurroundingJudge
 from sound_qkeras.tuning.tune import Outcome, tune
 from sound_qkeras.verify.certificate import Certificate, certify
 from sound_qkeras.verify.checker import check
-from sound_qkeras.verify.evidence import Evidence, Local, Statistical, check_samples
+from sound_qkeras.verify.evidence import Evidence, Local, Statistical, check_samples, reference_for
 from sound_qkeras.verify.floating import float_report
 from sound_qkeras.verify.observe import observe
 from sound_qkeras.verify.split_tree import SplitTree
@@ -262,7 +262,8 @@ def _evidence(
     if guides is None or options.tier == "sound":
         return None
     if untouched is not None:
-        return Statistical.count(quantized, untouched, tolerance, options.confidence, len(guides))
+        reference = reference_for(quantized.trained, guides, tolerance)
+        return Statistical.count(quantized, untouched, tolerance, options.confidence, len(guides), reference)
     return Local.prove(quantized, region, guides, options.radius or 0.0)
 
 

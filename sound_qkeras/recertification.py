@@ -112,7 +112,7 @@ def _evidence(quantized: QuantizedNetwork, old: Certificate, eps: Reals) -> Evid
     if isinstance(found, Local):
         return Local.prove(quantized, old.box, found.samples, found.radius)
     if isinstance(found, Statistical):
-        return Statistical.count(quantized, found.samples, eps, found.confidence, found.guides)
+        return Statistical.count(quantized, found.samples, eps, found.confidence, found.guides, found.reference)
     return None
 
 

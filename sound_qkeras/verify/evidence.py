@@ -31,6 +31,8 @@ REAL, FLOAT64 = "real", "float64"
 NO_OVERFLOW = "for any x in the box no value overflows, except that results saturate where formats are marked so"
 # By so much float64 evaluations on two machines may differ, relative to the largest result.
 SLACK = 2.0**-36
+# Guiding samples that decide what errors are measured against, and the share of the tolerance that an enclosure may take.
+REFERENCE_GUIDES, REFERENCE_SHARE = 16, 1.0 / 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,16 +154,16 @@ class Statistical(Evidence):
 
     @classmethod
     def count(
-        cls, quantized: QuantizedNetwork, samples: Reals, eps: Reals, confidence: float, guides: int
+        cls,
+        quantized: QuantizedNetwork,
+        samples: Reals,
+        eps: Reals,
+        confidence: float,
+        guides: int,
+        reference: str = REAL,
     ) -> Statistical:
-        """Evaluate the untouched samples once.
-
-        Interval enclosures of very deep networks may be wider than the tolerance; the claim is then about the trained network
-        as float64 evaluates it, and says so.
-        """
-        exact = int(np.sum(np.any(error_limits(quantized, samples, REAL) > eps, axis=1)))
-        near = int(np.sum(np.any(error_limits(quantized, samples, FLOAT64) > eps, axis=1)))
-        failures, reference = (exact, REAL) if exact == near else (near, FLOAT64)
+        """Evaluate the untouched samples once, against a reference that does not depend on them."""
+        failures = int(np.sum(np.any(error_limits(quantized, samples, reference) > eps, axis=1)))
         return cls(samples, failures, confidence, guides, reference)
 
     @property
@@ -227,6 +229,19 @@ def error_limits(quantized: QuantizedNetwork, samples: Reals, reference: str = R
         trained = _enclosed(quantized.trained, tile) if reference == REAL else _evaluated(quantized.trained, tile)
         found.append((exact - trained).magnitude)
     return np.concatenate(found)
+
+
+def reference_for(network: Network, guides: Reals, eps: Reals) -> str:
+    """What errors can be measured against: "real" where enclosures of the trained network are far narrower than the tolerance.
+
+    Those of very deep networks are wider than any error; "float64" then says what the claim is about. Ask it of samples that
+    guide the choice of formats: what the untouched ones show must not decide what is counted on them.
+    """
+    some = guides[:REFERENCE_GUIDES]
+    widths = np.concatenate(
+        [(value.upper - value.lower) for value in (_enclosed(network, t) for t in network.tiles(some))]
+    )
+    return REAL if np.all(widths <= REFERENCE_SHARE * eps) else FLOAT64
 
 
 def _enclosed(network: Network, samples: Reals) -> Interval:

@@ -17,7 +17,7 @@ from sound_qkeras.network import Network, Node
 from sound_qkeras.network.ops import Dense, Input, Relu
 from sound_qkeras.verify.binomial import upper_limit
 from sound_qkeras.verify.checker import check
-from sound_qkeras.verify.evidence import Local, Statistical, around, error_limits
+from sound_qkeras.verify.evidence import Local, Statistical, around, error_limits, reference_for
 from sound_qkeras.verify.exact import exact_error
 
 EPS, RADIUS = 0.05, 0.05
@@ -142,6 +142,13 @@ def test_a_claim_about_float64_says_so_and_is_checked(statistical):
         replace(evidence, reference="none").check(
             statistical.quantized, statistical.certificate.box, statistical.certificate.eps
         )
+
+
+def test_what_guides_show_decides_the_reference():
+    """Enclosures as wide as the tolerance, as those of very deep networks are, would count errors that are none."""
+    trained, guides = network(0), SAMPLES[:20]
+    assert reference_for(trained, guides, np.full(2, EPS)) == "real"
+    assert reference_for(trained, guides, np.array([EPS, 1e-15])) == "float64"
 
 
 def test_the_stated_confidence_holds():
