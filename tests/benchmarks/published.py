@@ -13,6 +13,7 @@ import json
 import resource
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +23,7 @@ import numpy as np
 
 import sound_qkeras as sq
 from sound_qkeras.classification import margins_of, outputs_of
+from sound_qkeras.hls import compile_and_run
 from sound_qkeras.network import Network
 from sound_qkeras.pipeline import read
 
@@ -79,17 +81,62 @@ def sound_digits(nets: Path) -> dict[str, Any]:
     return row(network, sq.quantize(network, 0.5, (0.0, 1.0), word_lengths=(2, 24)))
 
 
-def cifar(eps: float) -> Case:
-    """ResNet-8, all bits together."""
+def cifar(eps: float, **options: Any) -> Case:
+    """ResNet-8 on 100 images, all bits together."""
 
     def run(nets: Path) -> dict[str, Any]:
-        network = read(nets / "keras" / "resnet8_cifar10.h5")
-        data = np.load(nets / "keras" / "cifar10_100_eval.npz")
-        options = {"tier": "statistical", "samples": data["x_uint8"], "labels": data["y"], "task": "classifier"}
-        result = sq.quantize(network, eps, (0.0, 255.0), cost="total_bits", **options)
-        return row(network, result) | {"total_over_8_bits": round(result.cost.total_bits / eight_bits(result), 3)}
+        network, data = resnet(nets)
+        chosen = {"tier": "statistical", "samples": data["x_uint8"], "labels": data["y"], "task": "classifier"}
+        result = sq.quantize(network, eps, (0.0, 255.0), cost="total_bits", **chosen, **options)
+        return row(network, result) | shares(result)
 
     return run
+
+
+def augmented(eps: float, count: int = 1000) -> Case:
+    """The same with images drawn from a distribution that is known: any of the 100, shifted, mirrored and brightened at random."""
+
+    def run(nets: Path) -> dict[str, Any]:
+        network, data = resnet(nets)
+        x, y = draw(data["x_uint8"].astype(np.float64), data["y"], count)
+        chosen = {"tier": "statistical", "samples": x, "labels": y, "task": "classifier", "coverage": 0.999}
+        result = sq.quantize(network, eps, (0.0, 255.0), cost="total_bits", **chosen)
+        scores = result.simulate(data["x_uint8"])
+        return (
+            row(network, result) | shares(result) | {"accuracy_of_100": float(np.mean(scores.argmax(1) == data["y"]))}
+        )
+
+    return run
+
+
+def resnet(nets: Path) -> tuple[Network, Any]:
+    """The network, and 100 labelled images in [0, 255]."""
+    return read(nets / "keras" / "resnet8_cifar10.h5"), np.load(nets / "keras" / "cifar10_100_eval.npz")
+
+
+def draw(images: np.ndarray, labels: np.ndarray, count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Independent draws: an image, shifted by up to 4 pixels, mirrored or not, brighter or darker by up to a tenth."""
+    rng = np.random.default_rng(seed)
+    chosen, shifts = rng.integers(len(images), size=count), rng.integers(9, size=(count, 2))
+    mirrored, light = rng.integers(2, size=count), rng.uniform(0.9, 1.1, count)
+    size = images.shape[1]
+    padded = np.pad(images, ((0, 0), (4, 4), (4, 4), (0, 0)), mode="reflect")
+    found = np.empty((count, *images.shape[1:]))
+    for n, (k, (top, left)) in enumerate(zip(chosen, shifts, strict=True)):
+        found[n] = padded[k, top : top + size, left : left + size][:, :: 1 - 2 * mirrored[n]]
+    return np.clip(np.round(found * light[:, None, None, None]), 0.0, 255.0), labels[chosen]
+
+
+def shares(result: sq.Result) -> dict[str, float]:
+    """What a curve of accuracy against bits is drawn from."""
+    found = result.classification
+    assert found is not None
+    assert found.fixed_accuracy is not None
+    return {
+        "total_over_8_bits": round(result.cost.total_bits / eight_bits(result), 3),
+        "accuracy": found.fixed_accuracy,
+        "agreement": found.agreement,
+    }
 
 
 def eight_bits(result: sq.Result) -> int:
@@ -132,9 +179,26 @@ def application(name: str, **settings: float) -> Case:
         network = read(model)
         scale = float(np.std(outputs_of(network, x[:4])))
         result = sq.quantize(network, 0.5 * scale, (0.0, 255.0), tier="statistical", samples=x, effort="fast")
-        return row(network, result)
+        return row(network, result) | executions(result, x[:2])
 
     return run
+
+
+def executions(result: sq.Result, x: np.ndarray) -> dict[str, Any]:
+    """Wrong numbers of the QKeras model in float64 and of the compiled C code, beside the simulation."""
+    started = time.monotonic()
+    with sq.float64():
+        found = np.asarray(result.to_qkeras(dtype="float64")(x))
+    emitted = time.monotonic()
+    with tempfile.TemporaryDirectory() as folder:
+        bench = compile_and_run(result.export_hls(Path(folder) / "c", target="c", style="loops", vectors=2))
+    return {
+        "qkeras_mismatches": int(np.sum(found.reshape(len(x), -1) != result.simulate(x).reshape(len(x), -1))),
+        "qkeras_seconds": round(emitted - started, 1),
+        "c_mismatches": bench.output_mismatches,
+        "c_vectors": bench.vectors,
+        "c_seconds": round(time.monotonic() - emitted, 1),
+    }
 
 
 CASES: dict[str, Case] = {
@@ -146,7 +210,9 @@ CASES: dict[str, Case] = {
     "mnist 3x100 local": local_digits("mnist_relu_3x100.npz", None),
     "mnist convnet": sound_digits,
     "mnist convnet local": local_digits("mnist_convnet_maxpool.h5", (28, 28, 1)),
-    **{f"ResNet-8 {eps:g}": cifar(eps) for eps in (8.0, 4.0, 2.0, 1.0, 0.5)},
+    **{f"ResNet-8 {eps:g}": cifar(eps) for eps in (16.0, 8.0, 4.0, 2.0, 1.0, 0.5)},
+    **{f"ResNet-8 all {bits} bits": cifar(64.0, word_lengths=(bits, bits)) for bits in (3, 4, 5, 6, 8)},
+    "ResNet-8 augmented 4": augmented(4.0),
     "autoencoder": autoencoder(1.5, 90.0),
     "autoencoder 4": autoencoder(4.0),
     "MobileNet 0.25": application("MobileNet", alpha=0.25),
@@ -166,12 +232,42 @@ def row(network: Network, result: sq.Result) -> dict[str, Any]:
     }
 
 
+def draw_curve(rows: dict[str, Any], path: Path) -> None:
+    """Accuracy and agreement of ResNet-8 against its bits: formats that were chosen, and one word length for everything."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7.0, 4.5), layout="constrained")
+    axes = figure.subplots()
+    for kind, style in (("chosen formats", "o-"), ("one word length", "s--")):
+        found = [
+            (one["total_over_8_bits"], one["accuracy"], one["agreement"])
+            for name, one in rows.items()
+            if "accuracy" in one and "augmented" not in name and (" all " in name) == (kind == "one word length")
+        ]
+        bits, accuracies, agreements = zip(*sorted(found), strict=True)
+        (line,) = axes.plot(bits, accuracies, style, label=f"{kind}: accuracy")
+        axes.plot(
+            bits,
+            agreements,
+            style[1:],
+            marker="x",
+            color=line.get_color(),
+            alpha=0.5,
+            label=f"{kind}: agreement with float",
+        )
+    axes.set(xlabel="bits of weights, biases and results, relative to 8 for each", ylabel="share of 100 images")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    figure.savefig(path, dpi=150)
+
+
 def main() -> None:
     """Run the cases, each in a process of its own."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("nets", type=Path)
     parser.add_argument("--only", nargs="*", default=list(CASES))
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--draw", type=Path, help="draw ResNet-8's accuracy against its bits from the runs in --out")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
@@ -179,18 +275,20 @@ def main() -> None:
         found = CASES[options.one](options.nets)
         found["all_seconds"] = round(time.monotonic() - started, 1)
         found["peak_gigabytes"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6, 2)
-        sys.stdout.write(json.dumps(found))
+        sys.stdout.write("\n" + json.dumps(found))  # solvers may print before
         return
     rows: dict[str, Any] = json.loads(options.out.read_text()) if options.out and options.out.exists() else {}
     for name in [name for name in options.only if name not in rows]:
         command = [sys.executable, __file__, str(options.nets), "--one", name]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         failed = done.stderr.strip().splitlines()[-1:] or [""]
-        rows[name] = json.loads(done.stdout) if done.returncode == 0 else {"failed": failed[0]}
+        rows[name] = json.loads(done.stdout.splitlines()[-1]) if done.returncode == 0 else {"failed": failed[0]}
         sys.stdout.write(f"{name}: {rows[name]}\n")
         sys.stdout.flush()
         if options.out:
             options.out.write_text(json.dumps(rows, indent=1))
+    if options.draw:
+        draw_curve(rows, options.draw)
 
 
 if __name__ == "__main__":
