@@ -142,6 +142,7 @@ def _report(result: Result, reason: str | None) -> dict[str, Any]:
         "float64": _float_report(result.float64),
         "seconds": result.seconds,
         "optimality": _optimality(result),
+        "ended_by": result.ended_by,
         "classification": None if result.classification is None else result.classification.to_json(),
         "finetuning": None if result.finetuning is None else result.finetuning.to_json(),
         "qkeras_model": MODEL_FILE if reason is None else None,
@@ -182,6 +183,7 @@ def _result(report: Mapping[str, Any], quantized: QuantizedNetwork, certificate:
         float64=_read_float_report(report["float64"]),
         seconds=float(report["seconds"]),
         optimality=_read_optimality(report["optimality"]),
+        ended_by=str(report["ended_by"]),
         classification=None if report["classification"] is None else Classification(**report["classification"]),
         finetuning=None if report["finetuning"] is None else Finetuning.from_json(report["finetuning"]),
     )

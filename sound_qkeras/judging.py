@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from sound_qkeras.analysis.splitting import refine
+from sound_qkeras.deadline import Deadline
 from sound_qkeras.errors import InputError, VerificationError
 from sound_qkeras.interval import Interval, Reals
 from sound_qkeras.network.graph import size_of
@@ -126,7 +126,7 @@ def _sound(twin: Twin, question: Question) -> Answer:
     if leaves > 1 and np.all(np.isfinite(whole.output_bounds)):
         eps = np.full(whole.output_bounds.shape, max(whole.bound, 1e-300)) if question.eps is None else question.eps
         target = max(CLOSE * found.error, 1e-300) / float(eps.max()) if question.eps is None else 1.0
-        state = refine(twin, question.box, eps, target=target, max_leaves=leaves, deadline=time.monotonic() + seconds)
+        state = refine(twin, question.box, eps, target=target, max_leaves=leaves, deadline=Deadline.within(seconds))
         tree = state.tree
         proof = bound_leaves(twin, question.box, tree)
     bounds = np.minimum(proof.output_bounds, whole.output_bounds) * (1.0 + MARGIN)

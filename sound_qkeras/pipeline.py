@@ -12,6 +12,7 @@ from threadpoolctl import threadpool_limits
 
 from sound_qkeras.boxes import make_tolerance, network_box
 from sound_qkeras.classification import Classification, classify, tolerance_for
+from sound_qkeras.deadline import ended_by_interrupt
 from sound_qkeras.errors import InputError
 from sound_qkeras.interval import Interval, Reals
 from sound_qkeras.network.graph import Network, size_of
@@ -81,6 +82,10 @@ def quantize(
     in exact arithmetic over its stored float32 parameters, and no value overflows its format. The claim is proved by
     `verify`, which trusts neither the tuner nor the solver. In other tiers than "sound" the distance is claimed for
     fewer inputs, as `certificate.claim` says; that nothing overflows is always proved over the whole box.
+
+    Ctrl-C ends the search with what was proved so far, where there is something; once more ends the call. The same arguments
+    give the same result wherever the clock had no say in it: `ended_by` is "search" then, and "time" where a budget ended
+    the search.
 
     Args:
         model: a tf_keras model, a path to one (.h5, .keras, SavedModel), or a `Network`.
@@ -180,6 +185,7 @@ def quantize(
             float64=float_report(quantized, region, certificate.bound, "float64"),
             seconds=time.monotonic() - started,
             optimality=outcome.optimality,
+            ended_by=outcome.ended_by,
             classification=_classification(quantized, certificate, given, options),
         )
 
@@ -237,7 +243,8 @@ def _tune(
         round_output=options.round_output,
     )
     search = Search(space, judge, tolerance, budget, options.solver, report)
-    outcome = tune(search, per_channel=options.per_channel)
+    with ended_by_interrupt(search.deadline):
+        outcome = tune(search, per_channel=options.per_channel)
     return replace(outcome, quantized=replace(outcome.quantized, trained=trained, rewrite=rewrite)), phase_tree
 
 

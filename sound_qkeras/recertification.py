@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import replace
 
 import numpy as np
 
+from sound_qkeras.deadline import Deadline
 from sound_qkeras.errors import InfeasibleError
 from sound_qkeras.interval import Interval, Reals
 from sound_qkeras.network.quantized import QuantizedNetwork
@@ -63,7 +63,7 @@ def _sound(
     """Cut the box until the tolerance is met or the budget ends; what is proved then, counts."""
     wanted = old.eps if eps is None else eps
     judge = ProvingJudge(quantized.network, old.box, wanted, effort)
-    tree = judge.tree(judge.settle(judge.judge(quantized, time.monotonic() + effort.seconds)))
+    tree = judge.tree(judge.settle(judge.judge(quantized, Deadline.within(effort.seconds))))
     # The width of what a table reads decides about its entries, so ranges behind it may change once more.
     for _ in range(1 + len(quantized.tables)):
         quantized = narrow(quantized, bound_leaves(quantized, old.box, tree).ranges)

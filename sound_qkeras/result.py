@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sound_qkeras.classification import Classification
+from sound_qkeras.deadline import INTERRUPT, SEARCH
 from sound_qkeras.finetuned import Finetuning
 from sound_qkeras.fixed_point import Format
 from sound_qkeras.network.quantized import QuantizedNetwork
@@ -64,6 +65,8 @@ class Result:
         seconds: how long the run took.
         optimality: how far the answer of the MILP may be from the optimum of the model it solved, re-checked; None where no
             model was solved.
+        ended_by: what ended the choice of formats: the "search" itself, which then can be repeated exactly; its budget of
+            "time"; or an "interrupt" by Ctrl-C. What is proved is proved in each case.
         classification: for a classifier, accuracies and how many classes are proved to stay.
         finetuning: where the integers were trained on, what that did to the task.
     """
@@ -78,6 +81,7 @@ class Result:
     float64: FloatReport
     seconds: float
     optimality: Optimality | None = None
+    ended_by: str = SEARCH
     classification: Classification | None = None
     finetuning: Finetuning | None = None
 
@@ -217,11 +221,12 @@ class Result:
         asked = f"{eps[0]:{digits}}" if np.all(eps == eps[0]) else f"{eps.min():{digits}} to {eps.max():{digits}}"
         asked += "" if given else f" ({certificate.eps_source})"
         solved = "" if self.optimality is None else f"MILP within {self.optimality.gap:.2%} of its model's optimum, "
+        interrupted = "search interrupted, " if self.ended_by == INTERRUPT else ""
         trained = "" if self.finetuning is None else f"{self.finetuning.summary}, "
         return (
             f"bound {certificate.bound:.4g} <= eps {asked}, tier {self._tier()}, worst observed error "
             f"{self.observed_error:.4g}, weights {self.cost.weight_bits:,} bits, total {self.cost.total_bits:,} bits, "
-            f"{solved}{self._classes()}{trained}{self.seconds:.1f} s"
+            f"{solved}{self._classes()}{trained}{interrupted}{self.seconds:.1f} s"
         )
 
     def _classes(self) -> str:

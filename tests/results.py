@@ -36,6 +36,7 @@ def make_result(network: Network, *, bits: int = 8, axes: tuple[int, ...] = (0, 
         float64=float_report(twin, box, proved.bound, "float64"),
         seconds=0.125,
         optimality=Optimality(120.0, 118.5, 119.75),
+        ended_by="time",
     )
 
 
@@ -57,5 +58,6 @@ def content(result: Result) -> dict:
         "float64": result.float64,
         "seconds": result.seconds,
         "optimality": result.optimality,
+        "ended_by": result.ended_by,
         "notes": (result.quantized.network.notes, result.quantized.network.head),
     }

@@ -8,7 +8,6 @@ Reference: Bunel et al., Branch and bound for piecewise linear neural network ve
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -17,6 +16,7 @@ import numpy as np
 
 from sound_qkeras.analysis.bisection import Bisection, Indices, how_many
 from sound_qkeras.analysis.gradients import input_gradients
+from sound_qkeras.deadline import Deadline
 from sound_qkeras.interval import Interval, Reals
 from sound_qkeras.network.ops import Elementwise, Facts, Rows
 from sound_qkeras.network.twin import Pairing
@@ -69,7 +69,7 @@ def refine(
     *,
     target: float = 1.0,
     max_leaves: int = 1024,
-    deadline: float = float("inf"),
+    deadline: Deadline | None = None,
     start: Splitting | None = None,
     hopeless: bool = False,
 ) -> Splitting:
@@ -81,11 +81,12 @@ def refine(
         eps: tolerance per output, shape `(outputs,)`.
         target: relative bound at which a leaf is left alone.
         max_leaves: most leaves the tree may have.
-        deadline: `time.monotonic()` value after which nothing more is cut.
+        deadline: when it passes, nothing more is cut.
         start: tree of an earlier, similar network to begin with, its worst leaves first.
         hopeless: stop as soon as the leaves that are left will hardly reach the target. Bounds were seen to fall with
             about the square root of the number of leaves.
     """
+    deadline = deadline or Deadline()
     state = Splitting(quantized, eps, Bisection.root(box) if start is None else start.boxes.copy())
     leaves, shape = state.leaves, box.shape
 
@@ -96,7 +97,7 @@ def refine(
     if gives_up(float(state.boxes.score[leaves[:FIRST_LEAVES]].max())):
         return state
     state.measure(leaves[FIRST_LEAVES:], shape)
-    while box.lower.size <= MOST_INPUTS_TO_SPLIT and leaves.size < max_leaves and time.monotonic() < deadline:
+    while box.lower.size <= MOST_INPUTS_TO_SPLIT and leaves.size < max_leaves and not deadline.passed:
         open_leaves = state.leaves[: int(np.sum(state.boxes.score[state.leaves] > target))]
         if open_leaves.size == 0 or gives_up(state.worst):
             break

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 
 import numpy as np
 
 from sound_qkeras.analysis.splitting import refine
 from sound_qkeras.baselines.candidate import Candidate
+from sound_qkeras.deadline import Deadline
 from sound_qkeras.interval import Interval, Reals
 from sound_qkeras.verify.proof import MARGIN, prove
 from sound_qkeras.verify.split_tree import SplitTree
@@ -62,7 +62,7 @@ def judge(
         VerificationError: something may overflow.
     """
     quantized = candidate.quantized_network
-    deadline = time.monotonic() + seconds
+    deadline = Deadline.within(seconds)
     target = 1.0 - 2.0 * MARGIN
     found = refine(quantized, box, eps, target=target, max_leaves=max_leaves, deadline=deadline, hopeless=hopeless)
     return Judged(candidate, prove(quantized, box, found.tree).output_bounds, found.tree)

@@ -46,8 +46,8 @@ def spread_bits(search: Search[Any], base: Attempt[Any]) -> Attempt[Any]:
     What comes out is proved on the leaves of its splitting, as `base` is, and has no more weight bits.
     """
     now = time.monotonic()
-    latest = max(search.deadline, now + SHARE_OF_TIME * search.effort.seconds)
-    search.deadline = min(latest, now + max(LEAST_SECONDS, 2.0 * (now - search.started)))
+    latest = max(search.deadline.latest, now + SHARE_OF_TIME * search.effort.seconds)
+    search.deadline = search.deadline.moved(min(latest, now + max(LEAST_SECONDS, 2.0 * (now - search.started))))
     spread = _Spread(search, base)
     spread.lower()
     spread.shave()
@@ -144,7 +144,7 @@ class _Spread:
                 consider(name, channels[channels.size // 2 :])
 
     def _in_time(self) -> bool:
-        return time.monotonic() < self.search.deadline
+        return not self.search.deadline.passed
 
     def _prove(self, offsets: Mapping[str, Indices]) -> bool:
         """Whether channels with these offsets are proved; the cheapest such choice is kept."""

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from typing import ClassVar, Generic, Protocol, TypeVar
 
+from sound_qkeras.deadline import Deadline
 from sound_qkeras.interval import Interval, Reals
 from sound_qkeras.network.quantized import QuantizedNetwork
 from sound_qkeras.network.rescale import Indices
@@ -61,12 +62,12 @@ class Judge(ABC, Generic[E]):
         """How weights are best rounded for this judge."""
 
     @abstractmethod
-    def judge(self, quantized: QuantizedNetwork, deadline: float, start: E | None = None) -> E:
+    def judge(self, quantized: QuantizedNetwork, deadline: Deadline, start: E | None = None) -> E:
         """Find out how large the error is.
 
         Args:
             quantized: integers in formats of provisional width.
-            deadline: `time.monotonic()` value after which what is known so far has to do.
+            deadline: when it passes, what is known so far has to do.
             start: what is known about a similar choice; with it more effort is allowed, and a hopeless choice given up.
         """
 

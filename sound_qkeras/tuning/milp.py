@@ -68,11 +68,12 @@ class Choices:
 
 @dataclass(frozen=True)
 class Solution:
-    """A choice, the solver's objective and its proved lower bound."""
+    """A choice, the solver's objective and its proved lower bound, and whether it was done or ran out of time."""
 
     bits: dict[Group, int]
     objective: float
     lower_bound: float
+    done: bool = True
 
 
 @dataclass(frozen=True)
@@ -240,7 +241,8 @@ def _run(model: Any, choices: Mapping[Group, Choices], solver: str, seconds: flo
         chosen[group] = found.bits[int(np.argmax(values))]
     lower = results.problem.lower_bound
     value = float(pyo.value(model.cost))
-    return Solution(chosen, value, float(lower) if lower is not None and np.isfinite(lower) else float("-inf"))
+    bound = float(lower) if lower is not None and np.isfinite(lower) else float("-inf")
+    return Solution(chosen, value, bound, done=status == "optimal")
 
 
 def find_solver(name: str) -> Any:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import ClassVar
 
 from sound_qkeras.analysis.splitting import Splitting, refine, settle
+from sound_qkeras.deadline import Deadline
 from sound_qkeras.interval import Interval, Reals
 from sound_qkeras.network.graph import Network
 from sound_qkeras.network.quantized import QuantizedNetwork
@@ -41,7 +42,7 @@ class ProvingJudge(Judge[Splitting]):
         samples = sample_box(self.box, effort.samples) if effort.samples else None
         return CancellingRounding(self.network, self.centers, samples, self.eps)
 
-    def judge(self, quantized: QuantizedNetwork, deadline: float, start: Splitting | None = None) -> Splitting:
+    def judge(self, quantized: QuantizedNetwork, deadline: Deadline, start: Splitting | None = None) -> Splitting:
         """Cut the box until the tolerance is met, or leaves or time run out."""
         return refine(
             quantized,
@@ -49,7 +50,7 @@ class ProvingJudge(Judge[Splitting]):
             self.eps,
             target=TARGET,
             max_leaves=self.effort.leaves if start is None else self.effort.most_leaves,
-            deadline=max(deadline, time.monotonic() + LEAST_SECONDS),
+            deadline=deadline.moved(max(deadline.latest, time.monotonic() + LEAST_SECONDS)),
             start=start,
             hopeless=start is not None,
         )

@@ -16,6 +16,7 @@ from typing import ClassVar
 import numpy as np
 
 from sound_qkeras.classification import outputs_of
+from sound_qkeras.deadline import Deadline
 from sound_qkeras.fixed_point import from_codes, to_grid
 from sound_qkeras.interval import Interval, Reals
 from sound_qkeras.network.graph import Network, Node, size_of
@@ -107,7 +108,7 @@ class SamplingJudge(Judge[SampleErrors]):
         """With error feedback on what the samples show every layer."""
         return FeedbackRounding(self.network, self.shaping, self.centers)
 
-    def judge(self, quantized: QuantizedNetwork, deadline: float, start: SampleErrors | None = None) -> SampleErrors:
+    def judge(self, quantized: QuantizedNetwork, deadline: Deadline, start: SampleErrors | None = None) -> SampleErrors:
         """Run the integers on the samples."""
         narrowed = self._clipped(quantized)
         name = self.network.output.name

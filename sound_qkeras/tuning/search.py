@@ -13,6 +13,7 @@ from typing import Generic
 
 import numpy as np
 
+from sound_qkeras.deadline import Deadline
 from sound_qkeras.errors import InfeasibleError, SolverError
 from sound_qkeras.fixed_point import Format
 from sound_qkeras.interval import Reals
@@ -88,7 +89,7 @@ class Search(Generic[E]):
         self.solver, self.report = solver, report
         self.network = space.network
         self.started = time.monotonic()
-        self.deadline = self.started + effort.seconds
+        self.deadline = Deadline(self.started + effort.seconds)
         self.rounding = judge.rounding(effort)
         self.offsets: Mapping[str, Indices] = {}
         self.accumulator_bits = ACCUMULATOR_BITS[0]
@@ -113,6 +114,8 @@ class Search(Generic[E]):
 
     def try_out(self, bits: Bits, start: Attempt[E] | None = None) -> Attempt[E]:
         """As `attempt`, without keeping what comes out."""
+        if self.deadline.interrupted and not self.accepted:
+            raise KeyboardInterrupt("nothing was proved so far")
         quantized = self.build(bits)
         evidence = self.judge.judge(quantized, self.deadline, None if start is None else start.evidence)
         return Attempt(dict(bits), quantized, evidence, self.space.cost(bits), self._sum_bits(quantized), self.offsets)
@@ -149,6 +152,8 @@ class Search(Generic[E]):
             if found.relative <= TARGET and (move >= 0 or bits - 1 in tried):
                 return found
             bits += move if found.relative > 1.0 else max(move, -4) if bits + move not in tried else -1
+            if self.deadline.interrupted:
+                break
             if bits in tried:
                 return tried[bits] if tried[bits].relative <= TARGET else min(tried.values(), key=lambda t: t.relative)
             if all(value == max(self.space.candidates[group]) for group, value in choice.items()):
@@ -159,22 +164,27 @@ class Search(Generic[E]):
         """The cheapest attempt that was accepted, before single bits are shaved.
 
         Raises:
+            KeyboardInterrupt: the search was interrupted before anything was accepted.
             InfeasibleError: no choice of at most the allowed word length met the tolerance.
         """
         current = self.start()
-        tables = self.tables(current)
+        tables: dict[Group, Choices] = {}
         for self.accumulator_bits in ACCUMULATOR_BITS:
             self.tolerance = self.judge.first_tolerance
             for number in range(self.effort.rounds):
-                tables = tables if number == 0 else self.tables(current)
+                if self.deadline.interrupted:
+                    break
+                tables = tables if number == 0 and tables else self.tables(current)
                 found = self._sweep(tables, current, number)
                 if found is None:
                     break
                 current = found
-                if time.monotonic() > self.deadline:
+                if self.deadline.passed:
                     break
             if self.best is not None:
                 return self.best
+        if self.deadline.interrupted:
+            raise KeyboardInterrupt("nothing was proved so far")
         raise self._infeasible()
 
     def _sweep(self, tables: dict[Group, Choices], current: Attempt[E], number: int) -> Attempt[E] | None:
@@ -191,7 +201,7 @@ class Search(Generic[E]):
             )
             side = tolerance**self.judge.power
             try:
-                left = max(LEAST_SOLVER_SECONDS, min(MOST_SOLVER_SECONDS, self.deadline - time.monotonic()))
+                left = max(LEAST_SOLVER_SECONDS, min(MOST_SOLVER_SECONDS, self.deadline.left))
                 solution = solve(tables, joints, side, solver=self.solver, seconds=left)
             except SolverError:
                 if self.best is None or not self.solved:
@@ -200,6 +210,8 @@ class Search(Generic[E]):
             if solution is None:
                 break
             self.solved.append(Solved(tables, joints, side, solution))
+            if not solution.done:
+                self.deadline.reached.set()
             found = self.attempt(solution.bits)
             seen.append(found)
             if found.relative <= TARGET:
@@ -210,7 +222,7 @@ class Search(Generic[E]):
                 tolerance = tolerance * max(0.25, 0.96 / found.relative)
             if not low < tolerance < high:
                 tolerance = 0.5 * (low + high)
-            if high - low < 0.04 * high or time.monotonic() > self.deadline:
+            if high - low < 0.04 * high or self.deadline.passed:
                 break
         self.tolerance = low or tolerance
         if not seen and self.best is None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 from sound_qkeras.tuning.groups import Group
 from sound_qkeras.tuning.judge import E
 from sound_qkeras.tuning.search import Attempt, Search
@@ -15,7 +13,7 @@ LEAST_SAVING = 1e-4
 def shave(search: Search[E], best: Attempt[E]) -> Attempt[E]:
     """Take bits away until nothing more comes off, or the time is up."""
     space, improved = search.space, True
-    while improved and time.monotonic() < search.deadline:
+    while improved and not search.deadline.passed:
         improved = False
         worth = [group for group in space.groups if space.saving(best.bits, group) > LEAST_SAVING * best.cost]
         worth.sort(key=lambda group: -space.saving(best.bits, group))
@@ -44,7 +42,7 @@ def _shaved(search: Search[E], best: Attempt[E], group: Group, step: int) -> Att
         finer = space.finer(fewer, lambda other: other.kind != "weight")
         options += [finer, space.finer(finer, lambda other: other.kind == "weight" and other.count < group.count)]
     for bits in options:
-        if time.monotonic() > search.deadline:
+        if search.deadline.passed:
             return None
         if space.holds(bits) and space.cost(bits) < best.cost:
             search.attempt(bits, start=best)

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from sound_qkeras.deadline import Deadline
 from sound_qkeras.interval import Interval, Reals
 from sound_qkeras.network.graph import Network
 from sound_qkeras.network.quantized import QuantizedNetwork
@@ -89,7 +90,7 @@ class SurroundingJudge(Judge[SampleErrors]):
         points[: count // 2] = self.near[chosen[: count // 2]]
         return points
 
-    def judge(self, quantized: QuantizedNetwork, deadline: float, start: SampleErrors | None = None) -> SampleErrors:
+    def judge(self, quantized: QuantizedNetwork, deadline: Deadline, start: SampleErrors | None = None) -> SampleErrors:
         """Bound the error on every box, unless those that were worst before are too many that fail."""
         relative = np.zeros(len(self.near))
         first, rest = self.order[:FIRST_BOXES], self.order[FIRST_BOXES:]

@@ -18,12 +18,13 @@ from sound_qkeras.verify.split_tree import SplitTree
 
 @dataclass(frozen=True)
 class Outcome:
-    """The tuned network, the leaves to prove it on, where its error comes from, and how good the MILP's answer was."""
+    """The tuned network, the leaves to prove it on, where its error comes from, how good the MILP's answer was, what ended it."""
 
     quantized: QuantizedNetwork
     tree: SplitTree
     error_budget: tuple[BudgetRow, ...]
     optimality: Optimality | None
+    ended_by: str
 
 
 def tune(search: Search[E], *, per_channel: bool = False) -> Outcome:
@@ -37,7 +38,7 @@ def tune(search: Search[E], *, per_channel: bool = False) -> Outcome:
         InfeasibleError: no choice of at most the allowed word length met the tolerance.
     """
     found = _settled(search, shave(search, search.run()))
-    if per_channel:
+    if per_channel and not search.deadline.interrupted:
         search.report("channels", 0.0)
         found = _settled(search, spread_bits(search, found), found)
     if search.space.output is not None:
@@ -50,6 +51,7 @@ def tune(search: Search[E], *, per_channel: bool = False) -> Outcome:
         tree=search.judge.tree(found.evidence),
         error_budget=_error_budget(search, found),
         optimality=optimality(search.solved, search.accepted_bits),
+        ended_by=search.deadline.ended_by,
     )
 
 

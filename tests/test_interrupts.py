@@ -1,0 +1,87 @@
+"""Ctrl-C, and what a result says about the clock."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import numpy as np
+import pytest
+
+import sound_qkeras as sq
+from tests import networks
+
+EPS, BOX = 1e-2, (-1.0, 1.0)
+
+
+def network():
+    return networks.random_network(np.random.default_rng(4), (3, 6, 6, 1))
+
+
+class Pressing:
+    """Progress that presses Ctrl-C at some reports of a stage."""
+
+    def __init__(self, stage: str, times: int = 1) -> None:
+        self.stage, self.left, self.after = stage, times, []
+
+    def __call__(self, stage: str, fraction: float) -> None:
+        if self.left and stage == self.stage:
+            self.left -= 1
+            os.kill(os.getpid(), signal.SIGINT)
+        elif not self.left:
+            self.after.append(stage)
+
+
+@pytest.fixture(autouse=True)
+def ctrl_c_is_as_it_was():
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    signal.signal(signal.SIGINT, before)
+
+
+def test_ctrl_c_ends_the_search_with_what_was_proved():
+    pressing = Pressing("solve and judge")
+    result = sq.quantize(network(), EPS, BOX, effort="fast", progress=pressing)
+    assert result.ended_by == "interrupt"
+    assert "search interrupted" in result.summary()
+    assert result.certificate.bound <= EPS
+    sq.check(result.quantized, result.certificate)
+    assert pressing.after.count("solve and judge") == 0
+    assert "shave" not in pressing.after
+    assert pressing.after[-1] == "done"
+
+
+def test_before_anything_is_proved_ctrl_c_ends_the_call():
+    with pytest.raises(KeyboardInterrupt, match="nothing was proved"):
+        sq.quantize(network(), 1e-7, BOX, effort="fast", progress=Pressing("uniform formats"))
+
+
+def test_a_second_ctrl_c_ends_the_call():
+    def press_twice(stage: str, fraction: float) -> None:
+        if stage == "solve and judge":
+            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        sq.quantize(network(), EPS, BOX, effort="fast", progress=press_twice)
+
+
+def test_somebody_elses_handler_is_left_alone():
+    pressed = []
+    signal.signal(signal.SIGINT, lambda *_: pressed.append(True))
+    result = sq.quantize(network(), EPS, BOX, effort="fast", progress=Pressing("solve and judge"))
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    assert pressed == [True]
+    assert result.ended_by == "search"
+
+
+def test_a_search_that_ends_by_itself_can_be_repeated_and_says_so():
+    first, second = (sq.quantize(network(), EPS, BOX, effort="fast") for _ in range(2))
+    assert first.ended_by == second.ended_by == "search"
+    assert first.quantized.code_hash == second.quantized.code_hash
+    assert first.observed_error == second.observed_error
+
+
+def test_a_search_that_ran_out_of_time_says_so():
+    assert sq.quantize(network(), EPS, BOX, effort=1e-3).ended_by == "time"
