@@ -12,7 +12,8 @@ import typer
 from sound_qkeras import __version__
 from sound_qkeras.cli.certifying import certify
 from sound_qkeras.cli.comparing import CONTEXT, compare
-from sound_qkeras.cli.console import BAD_INPUT, OK, clear_errors, progress_bars, quiet_tensorflow, show
+from sound_qkeras.cli.console import BAD_INPUT, INTERRUPTED, OK, clear_errors, progress_bars, quiet_tensorflow, show
+from sound_qkeras.cli.finetuning import finetune
 from sound_qkeras.cli.options import (
     Box,
     Confidence,
@@ -43,6 +44,7 @@ from sound_qkeras.cli.options import (
     parse_effort,
     parse_eps,
 )
+from sound_qkeras.deadline import INTERRUPT
 from sound_qkeras.errors import InputError, VerificationError
 
 app = typer.Typer(
@@ -166,9 +168,12 @@ def quantize(
             with quiet_tensorflow():
                 written = result.save(out)
         show(result, written)
+        if result.ended_by == INTERRUPT:
+            raise typer.Exit(INTERRUPTED)
 
 
 app.command()(certify)
+app.command()(finetune)
 app.command(context_settings=CONTEXT)(compare)
 
 

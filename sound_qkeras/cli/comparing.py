@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from sound_qkeras.cli.console import clear_errors, quiet_tensorflow
-from sound_qkeras.cli.options import Box, Effort, Margin, load_samples, parse_box, parse_effort, parse_numbers
+from sound_qkeras.cli.options import Box, Effort, Margin, load_pair, parse_box, parse_effort, parse_numbers
 from sound_qkeras.errors import InputError
 
 # Several tolerances may follow one --eps: those after the first arrive as arguments that belong to no option.
@@ -58,7 +58,7 @@ def compare(
         from sound_qkeras.study.plan import Plan
 
         Plan(eps=tuple(tolerances), **settings)
-        samples = {"train": _pair(train), "test": None if test is None else _pair(test)}
+        samples = {"train": load_pair(train), "test": None if test is None else load_pair(test)}
         region = None if box is None else parse_box(box, None)[0]
         with quiet_tensorflow():
             study = run(
@@ -76,8 +76,3 @@ def compare(
         typer.echo(
             f"{len(study.rows)} rows, accuracy of the float network {study.float_metric:.4g}; in {study.directory}"
         )
-
-
-def _pair(texts: tuple[str, str]) -> tuple[Any, Any]:
-    samples, labels = (load_samples(text) for text in texts)
-    return samples, labels

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
 
+from sound_qkeras.deadline import INTERRUPT, SEARCH, TIME
 from sound_qkeras.errors import DependencyError, InfeasibleError, InputError, VerificationError
 
 if TYPE_CHECKING:
@@ -21,6 +22,12 @@ OK, FAILED, BAD_INPUT, INFEASIBLE, INTERRUPTED = 0, 1, 2, 3, 130
 DEBUG = "SOUND_QKERAS_DEBUG"
 # Columns of a table that is not written to a terminal.
 PLAIN_WIDTH = 140
+
+# What to say where more than the search itself decided when it ended.
+ENDED = {
+    TIME: "the search used up its time budget: another run may find other formats; --effort gives it more time",
+    INTERRUPT: "the search was interrupted: these are the best formats that were proved until then",
+}
 
 
 def show(result: Result, directory: Path) -> None:
@@ -38,6 +45,8 @@ def show(result: Result, directory: Path) -> None:
             row.node, row.kind, str(row.word_length), str(row.integer_bits), "yes" if row.signed else "no", *ends
         )
     Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH, markup=False, highlight=False).print(table)
+    if result.ended_by != SEARCH:
+        typer.echo(f"note: {ENDED[result.ended_by]}")
     for note in result.quantized.network.notes:
         typer.echo(f"note: {note}")
     typer.echo(f"box: {result.certificate.box_source}; float32 evaluation: {_float32(result)}; saved in {directory}")
@@ -52,11 +61,19 @@ def _float32(result: Result) -> str:
 def progress_bars() -> Iterator[Any]:
     """A callable `(stage, fraction)` that draws one bar per stage on a terminal and nothing elsewhere."""
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import (
+        BarColumn,
+        Progress,
+        TaskProgressColumn,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
 
     # A descriptor of its own: while TensorFlow is silenced, standard error leads nowhere.
     terminal = os.fdopen(os.dup(2), "w") if sys.stderr.isatty() else sys.stderr
     columns = (TextColumn("{task.description:<24}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
+    columns += (TextColumn("left, about"), TimeRemainingColumn())
     bars = Progress(*columns, console=Console(file=terminal), disable=not terminal.isatty())
     tasks: dict[str, Any] = {}
     with bars:

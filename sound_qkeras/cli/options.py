@@ -155,6 +155,12 @@ def load_samples(text: str | None) -> Any:
         raise FileFormatError(f"'{path}' is no .npz file of numbers ({error})") from error
 
 
+def load_pair(texts: tuple[str, str]) -> tuple[Any, Any]:
+    """Samples and their targets, each as `load_samples` reads it."""
+    samples, targets = (load_samples(text) for text in texts)
+    return samples, targets
+
+
 def load_array(path: Path) -> Any:
     """An array of numbers from a .npy file.
 

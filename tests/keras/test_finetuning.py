@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import sound_qkeras as sq
+from sound_qkeras.cli import OK, main
 from sound_qkeras.errors import InfeasibleError, InputError
 from sound_qkeras.keras_io.finetuning_data import Task
 from sound_qkeras.keras_io.latent import Latent, latents_of, with_values
@@ -351,3 +352,17 @@ def test_the_usual_loss(end, y, loss):
     network = dataclasses.replace(random_result(sizes=(3, 3)).quantized.trained, head=end)
     task = Task.of(network, (np.zeros((8, 3)), y), None, None, None, 4, 0)
     assert type(task.loss).__name__ == loss
+
+
+def test_the_command_does_what_the_function_does(regression, trained_on, tmp_path, capsys):
+    result, (x, y) = regression
+    result.save(tmp_path / "out")
+    files = [str(tmp_path / "x.npy"), str(tmp_path / "data.npz:y")]
+    np.save(files[0], x)
+    np.savez(tmp_path / "data.npz", y=y)
+    to = tmp_path / "finetuned"
+    arguments = ["--epochs", "5", "--effort", "fast", "--out", str(to)]
+    assert main(["finetune", str(tmp_path / "out"), "--train", *files, *arguments]) == OK
+    found = sq.load(to)
+    assert found.quantized.code_hash == trained_on.quantized.code_hash
+    assert capsys.readouterr().out.splitlines()[-1] == found.summary()
