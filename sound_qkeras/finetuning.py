@@ -13,6 +13,7 @@ from threadpoolctl import threadpool_limits
 from sound_qkeras.boxes import make_tolerance
 from sound_qkeras.classification import Classification, classify
 from sound_qkeras.errors import InfeasibleError, InputError, VerificationError
+from sound_qkeras.examination import examine
 from sound_qkeras.finetuned import Finetuning
 from sound_qkeras.interval import Reals
 from sound_qkeras.network.graph import size_of
@@ -21,13 +22,10 @@ from sound_qkeras.options import effort_of
 from sound_qkeras.pipeline import MANY_PARAMETERS
 from sound_qkeras.recertification import recertify
 from sound_qkeras.result import Result
-from sound_qkeras.tuning.costs import cost_of
 from sound_qkeras.tuning.effort import Effort
 from sound_qkeras.verify.certificate import Certificate
 from sound_qkeras.verify.checker import check
 from sound_qkeras.verify.evidence import Local, Statistical
-from sound_qkeras.verify.floating import float_report
-from sound_qkeras.verify.observe import observe
 
 Progress = Callable[[str, float], None]
 
@@ -96,15 +94,15 @@ def finetune(
     task = Task.of(trained, data, validation, loss, metrics, batch_size, seed)
     _check_untouched(result, task)
     with threadpool_limits(1 if trained.parameter_count < MANY_PARAMETERS else None, user_api="blas"):
-        found = train(old, task, optimizer, epochs, prover.accepts, lambda fraction: report("train", fraction))
+        chosen = train(old, task, optimizer, epochs, prover.accepts, lambda fraction: report("train", fraction))
         report("prove")
-        quantized, certificate = prover.prove(found.quantized)
+        quantized, certificate = prover.prove(chosen.quantized)
         check(quantized, certificate)
         report("look for the worst error")
-        worst = observe(quantized, certificate, seed=seed)
+        found = examine(quantized, certificate, seed=seed)
     record = Finetuning(
         epochs,
-        found.kept_epoch,
+        chosen.kept_epoch,
         *_changes(old, quantized),
         "training data" if validation is None else "validation data",
         measure_float(old, task),
@@ -113,17 +111,9 @@ def finetune(
     )
     report("done", 1.0)
     return replace(
-        result,
-        quantized=quantized,
-        certificate=certificate,
-        cost=cost_of(quantized),
-        observed_error=worst.error,
-        observed_input=worst.sample,
-        evaluations=worst.evaluations,
-        float32=float_report(quantized, certificate.box, certificate.bound, "float32"),
-        float64=float_report(quantized, certificate.box, certificate.bound, "float64"),
+        found,
         seconds=time.monotonic() - started,
-        optimality=None,
+        ended_by=result.ended_by,
         classification=_classification(result, quantized, certificate),
         finetuning=record,
     )

@@ -14,13 +14,14 @@ from sound_qkeras.boxes import make_tolerance, network_box
 from sound_qkeras.classification import Classification, classify, tolerance_for
 from sound_qkeras.deadline import ended_by_interrupt
 from sound_qkeras.errors import InputError
+from sound_qkeras.examination import examine
 from sound_qkeras.interval import Interval, Reals
 from sound_qkeras.network.graph import Network, size_of
 from sound_qkeras.network.quantized import QuantizedNetwork
 from sound_qkeras.network.rewrite import Rewrite
 from sound_qkeras.options import Options
 from sound_qkeras.result import Result, tool_versions
-from sound_qkeras.tuning.costs import GroupCost, cost_of
+from sound_qkeras.tuning.costs import GroupCost
 from sound_qkeras.tuning.judge import Judge
 from sound_qkeras.tuning.proving import ProvingJudge
 from sound_qkeras.tuning.reductions import reductions_of
@@ -34,8 +35,6 @@ from sound_qkeras.tuning.tune import Outcome, tune
 from sound_qkeras.verify.certificate import Certificate, certify
 from sound_qkeras.verify.checker import check
 from sound_qkeras.verify.evidence import Evidence, Local, Statistical, check_samples, reference_for
-from sound_qkeras.verify.floating import float_report
-from sound_qkeras.verify.observe import observe
 from sound_qkeras.verify.split_tree import SplitTree
 
 Progress = Callable[[str, float], None]
@@ -172,17 +171,10 @@ def quantize(
         )
         check(quantized, certificate)
         report("look for the worst error", 0.0)
-        worst = observe(quantized, certificate, seed=seed)
+        found = examine(quantized, certificate, seed=seed)
         report("done", 1.0)
-        return Result(
-            quantized=quantized,
-            certificate=certificate,
-            cost=cost_of(quantized),
-            observed_error=worst.error,
-            observed_input=worst.sample,
-            evaluations=worst.evaluations,
-            float32=float_report(quantized, region, certificate.bound, "float32"),
-            float64=float_report(quantized, region, certificate.bound, "float64"),
+        return replace(
+            found,
             seconds=time.monotonic() - started,
             optimality=outcome.optimality,
             ended_by=outcome.ended_by,

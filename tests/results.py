@@ -1,16 +1,16 @@
 """Results for tests that are about what happens to them afterwards: proved, but not tuned."""
 
+from dataclasses import replace
+
 import numpy as np
 
+from sound_qkeras.examination import examine
 from sound_qkeras.interval import Interval
 from sound_qkeras.network import Network
 from sound_qkeras.network.graph import size_of
 from sound_qkeras.result import Result, tool_versions
-from sound_qkeras.tuning.costs import cost_of
 from sound_qkeras.tuning.optimality import Optimality
 from sound_qkeras.verify.certificate import BudgetRow, certify
-from sound_qkeras.verify.falsify import falsify
-from sound_qkeras.verify.floating import float_report
 from sound_qkeras.verify.split_tree import SplitTree
 from tests import networks
 
@@ -24,16 +24,8 @@ def make_result(network: Network, *, bits: int = 8, axes: tuple[int, ...] = (0, 
     proved = certify(
         twin, box, eps, SplitTree(axes), box_source="made up", error_budget=budget, versions=tool_versions()
     )
-    worst = falsify(twin, box, evaluations=200)
-    return Result(
-        quantized=twin,
-        certificate=proved,
-        cost=cost_of(twin),
-        observed_error=worst.error,
-        observed_input=worst.sample,
-        evaluations=worst.evaluations,
-        float32=float_report(twin, box, proved.bound, "float32"),
-        float64=float_report(twin, box, proved.bound, "float64"),
+    return replace(
+        examine(twin, proved),
         seconds=0.125,
         optimality=Optimality(120.0, 118.5, 119.75),
         ended_by="time",

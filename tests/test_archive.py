@@ -54,6 +54,7 @@ def test_round_trip(tmp_path, sizes):
     np.testing.assert_array_equal(loaded.simulate(x), result.simulate(x))
 
 
+@pytest.mark.slow
 def test_round_trip_of_a_box_as_large_as_an_image(tmp_path):
     result = random_result(2, (784, 5, 3))
     assert content(sq.load(result.save(tmp_path / "out"))) == content(result)

@@ -56,10 +56,24 @@ class FloatReport:
         return self.error == 0.0
 
 
-def float_report(quantized: QuantizedNetwork, box: Interval, bound: float, dtype: str = "float32") -> FloatReport:
-    """Prove how far QKeras' evaluation in `dtype` may be from the integer network on the box (shape `input_shape`)."""
-    mantissa = MANTISSA[dtype]
-    result = propagate(quantized.network, box[None], quantized)
+def float_reports(
+    quantized: QuantizedNetwork, box: Interval, bound: float, *, thorough: bool = True
+) -> tuple[FloatReport, FloatReport]:
+    """Prove how far QKeras' evaluation in float32 and in float64 may be from the integer network on the box.
+
+    Args:
+        quantized: the pair of networks.
+        box: the inputs, shape `input_shape`.
+        bound: of the integer network's distance to the trained one.
+        thorough: pull ranges back to the input, which narrows them.
+    """
+    result = propagate(quantized.network, box[None], quantized, substitute=thorough)
+    return _report(quantized, result, bound, MANTISSA["float32"]), _report(
+        quantized, result, bound, MANTISSA["float64"]
+    )
+
+
+def _report(quantized: QuantizedNetwork, result: Propagation, bound: float, mantissa: int) -> FloatReport:
     errors: dict[str, Reals] = {}
     layers: list[FloatLayer] = []
     for node in quantized.network.nodes:

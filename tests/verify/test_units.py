@@ -17,7 +17,7 @@ from sound_qkeras.verify.certificate import certify
 from sound_qkeras.verify.checker import check
 from sound_qkeras.verify.exact import exact_bound, exact_error
 from sound_qkeras.verify.falsify import errors
-from sound_qkeras.verify.floating import float_report
+from sound_qkeras.verify.floating import float_reports
 from sound_qkeras.verify.proof import bound_leaves, prove
 from sound_qkeras.verify.split_tree import SplitTree
 from tests import units
@@ -164,8 +164,8 @@ def test_an_exponential_beyond_float64_is_refused():
 def test_floating_point_reports_cover_units(name):
     """In float32 with more bits than it has: the report's error holds for an evaluation that is off by as much."""
     quantized, box = units.twin(units.network(units.UNITS[name]), FINE, weight_bits=5)
-    exact = float_report(quantized, Interval(*box), 0.0)
+    exact = float_reports(quantized, Interval(*box), 0.0)[0]
     assert exact.exact == (name != "prelu")
     wide, _ = units.twin(units.network(units.UNITS[name]), {"x": 16, "first": 18, "unit": 12}, weight_bits=14)
-    report = float_report(wide, Interval(*box), 0.0)
+    report = float_reports(wide, Interval(*box), 0.0)[0]
     assert 0.0 < report.error < 0.1
