@@ -28,6 +28,7 @@ from sound_qkeras.tuning.feedback import FeedbackRounding
 from sound_qkeras.tuning.groups import Group
 from sound_qkeras.tuning.judge import Alone, Judge, Rounding
 from sound_qkeras.tuning.sample_errors import SampleErrors, tolerance_factor
+from sound_qkeras.tuning.survey import Survey
 from sound_qkeras.verify.propagation import propagate
 from sound_qkeras.verify.split_tree import SplitTree
 
@@ -85,24 +86,15 @@ class SamplingJudge(Judge[SampleErrors]):
 
     def _observe(self) -> tuple[dict[str, Reals], dict[str, Interval]]:
         """Mean inputs of layers with weights, and ranges over all samples."""
-        low: dict[str, float] = {}
-        high: dict[str, float] = {}
-        sums: dict[str, Reals] = {}
-        for samples in (self.shaping, self.judging):
-            for tile in self.network.tiles(samples):
-                values = self.network.evaluate_all(tile)
-                for name, value in values.items():
-                    low[name] = min(low.get(name, np.inf), float(value.min()))
-                    high[name] = max(high.get(name, -np.inf), float(value.max()))
-                for node, _ in self.network.affine() if samples is self.shaping else ():
-                    sums[node.name] = sums.get(node.name, 0.0) + values[node.inputs[0]].sum(axis=0)
-        ranges = {name: Interval(np.array(low[name]), np.array(high[name])) for name in low}
-        if not self.saturate:
+        shaping = Survey.of(self.network, self.shaping)
+        if self.saturate:
+            ranges = shaping.ranges_with(Survey.of(self.network, self.judging))
+        else:
             found = propagate(self.network, self.box[None], substitute=False).facts
             ranges = {name: facts.value for name, facts in found.items()}
         first = self.network.nodes[0].name
         ranges[first] = Interval(np.array(self.box.lower.min()), np.array(self.box.upper.max()))
-        return {name: total / len(self.shaping) for name, total in sums.items()}, ranges
+        return dict(shaping.mean_inputs), ranges
 
     def rounding(self, effort: Effort) -> Rounding:
         """With error feedback on what the samples show every layer."""

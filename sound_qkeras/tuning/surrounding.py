@@ -17,6 +17,7 @@ from sound_qkeras.tuning.groups import Group
 from sound_qkeras.tuning.judge import TARGET, Alone, Judge, Rounding
 from sound_qkeras.tuning.rounding import CancellingRounding
 from sound_qkeras.tuning.sample_errors import SampleErrors
+from sound_qkeras.tuning.survey import Survey
 from sound_qkeras.verify.batching import over_batches
 from sound_qkeras.verify.evidence import around
 from sound_qkeras.verify.proof import bound_boxes, ranges_over, with_margin
@@ -69,12 +70,7 @@ class SurroundingJudge(Judge[SampleErrors]):
             self.ranges = {name: facts.value for name, facts in found.items()}
         first = network.nodes[0].name
         self.ranges[first] = Interval(np.array(box.lower.min()), np.array(box.upper.max()))
-        sums: dict[str, Reals] = {}
-        for tile in network.tiles(samples):
-            values = network.evaluate_all(tile)
-            for node, _ in network.affine():
-                sums[node.name] = sums.get(node.name, 0.0) + values[node.inputs[0]].sum(axis=0)
-        self.centers = {name: total / len(samples) for name, total in sums.items()}
+        self.centers = dict(Survey.of(network, samples).mean_inputs)
 
     def rounding(self, effort: Effort) -> Rounding:
         """So that errors cancel at samples of the boxes."""

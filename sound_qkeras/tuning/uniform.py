@@ -18,6 +18,7 @@ from sound_qkeras.network.quantized import QuantizedNetwork
 from sound_qkeras.tuning.build import Parameters, nearest, provisional
 from sound_qkeras.tuning.costs import Cost, cost_of
 from sound_qkeras.tuning.groups import groups_of
+from sound_qkeras.tuning.survey import Survey
 from sound_qkeras.verify.certificate import Certificate
 from sound_qkeras.verify.evidence import Evidence, Local, Statistical, around, error_limits
 from sound_qkeras.verify.proof import bound_leaves, check_overflow, ranges_of, ranges_over, with_margin
@@ -139,10 +140,7 @@ def _near_ranges(twin: QuantizedNetwork, box: Interval, evidence: Evidence) -> d
     if isinstance(evidence, Local):
         ranges = ranges_over(twin, around(box, evidence.samples, evidence.radius))
     else:
-        for tile in twin.network.tiles(evidence.samples):
-            for name, value in twin.network.evaluate_all(tile).items():
-                low, high = ranges.get(name, (np.inf, -np.inf))
-                ranges[name] = min(low, float(value.min())), max(high, float(value.max()))
+        ranges = dict(Survey.of(twin.network, evidence.samples).ends)
     return {**ranges, twin.network.nodes[0].name: (float(box.lower.min()), float(box.upper.max()))}
 
 
