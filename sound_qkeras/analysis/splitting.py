@@ -32,11 +32,15 @@ FIRST_LEAVES = 32
 
 @dataclass
 class Splitting:
-    """A growing tree of boxes, scored by the bound of every leaf relative to the tolerance of each output (1 meets it)."""
+    """A growing tree of boxes, scored by the bound of every leaf relative to the tolerance of each output (1 meets it).
+
+    Where the whole box is never cut, `values` may hold the trained network's enclosures on it, `(1, *shape)` each.
+    """
 
     quantized: Pairing
     eps: Reals
     boxes: Bisection
+    values: Mapping[str, Interval] | None = None
 
     @property
     def tree(self) -> SplitTree:
@@ -56,7 +60,7 @@ class Splitting:
     def measure(self, nodes: Indices, shape: tuple[int, ...]) -> None:
         """Bound the given leaves and choose the axis each would be cut along."""
         boxes = self.boxes.boxes(nodes, shape)
-        found = over_batches(partial(_measure_batch, eps=self.eps), self.quantized, boxes)
+        found = over_batches(partial(_measure_batch, eps=self.eps, values=self.values), self.quantized, boxes)
         if found:
             self.boxes.score[nodes] = np.concatenate([relative for relative, _ in found])
             self.boxes.next_axis[nodes] = np.concatenate([axis for _, axis in found])
@@ -72,6 +76,7 @@ def refine(
     deadline: Deadline | None = None,
     start: Splitting | None = None,
     hopeless: bool = False,
+    values: Mapping[str, Interval] | None = None,
 ) -> Splitting:
     """Cut the worst leaves until every relative bound is at most `target`, or a budget ends.
 
@@ -85,9 +90,13 @@ def refine(
         start: tree of an earlier, similar network to begin with, its worst leaves first.
         hopeless: stop as soon as the leaves that are left will hardly reach the target. Bounds were seen to fall with
             about the square root of the number of leaves.
+        values: the trained network's enclosures on the whole box, `(1, *shape)` each, where they are known; they save time
+            where the box has too many inputs to be cut.
     """
+    cuts = box.lower.size <= MOST_INPUTS_TO_SPLIT
     deadline = deadline or Deadline()
-    state = Splitting(quantized, eps, Bisection.root(box) if start is None else start.boxes.copy())
+    boxes = Bisection.root(box) if start is None else start.boxes.copy()
+    state = Splitting(quantized, eps, boxes, None if cuts else values)
     leaves, shape = state.leaves, box.shape
 
     def gives_up(bound: float) -> bool:
@@ -97,7 +106,7 @@ def refine(
     if gives_up(float(state.boxes.score[leaves[:FIRST_LEAVES]].max())):
         return state
     state.measure(leaves[FIRST_LEAVES:], shape)
-    while box.lower.size <= MOST_INPUTS_TO_SPLIT and leaves.size < max_leaves and not deadline.passed:
+    while cuts and leaves.size < max_leaves and not deadline.passed:
         open_leaves = state.leaves[: int(np.sum(state.boxes.score[state.leaves] > target))]
         if open_leaves.size == 0 or gives_up(state.worst):
             break
@@ -123,11 +132,15 @@ def settle(state: Splitting, shape: tuple[int, ...], *, target: float, max_leave
         state.boxes.cut(open_leaves)
 
 
-def _measure_batch(quantized: Pairing, boxes: Interval, eps: Reals) -> tuple[Reals, Indices]:
-    """Each box's relative bound, and the axis to cut it along."""
-    result = propagate(quantized.network, boxes, quantized)
+def _measure_batch(
+    quantized: Pairing, boxes: Interval, eps: Reals, values: Mapping[str, Interval] | None
+) -> tuple[Reals, Indices]:
+    """Each box's relative bound, and the axis to cut it along; any axis of a box that is not cut."""
+    result = propagate(quantized.network, boxes, quantized, values=values)
     bound, rows = output_difference(result)
     relative = bound.magnitude / eps
+    if values is not None:
+        return relative.max(axis=1), np.zeros(len(relative), dtype=np.int64)
     return relative.max(axis=1), _best_axis(result, rows, relative.argmax(axis=1))
 
 

@@ -53,6 +53,7 @@ class ProvingJudge(Judge[Splitting]):
             deadline=deadline.moved(max(deadline.latest, time.monotonic() + LEAST_SECONDS)),
             start=start,
             hopeless=start is not None,
+            values=self.ranges,
         )
 
     def contributions(
@@ -60,12 +61,15 @@ class ProvingJudge(Judge[Splitting]):
     ) -> dict[Group | None, Reals]:
         """The bound on each of the worst leaves."""
         leaves = evidence.boxes.boxes(evidence.leaves[: self.effort.rows], self.box.shape)
+        values = {name: facts.value for name, facts in propagate(self.network, leaves).facts.items()}
 
-        def bound(quantized: QuantizedNetwork) -> Reals:
-            result = propagate(self.network, leaves, quantized)
+        def bound(group: Group | None) -> Reals:
+            # Before a group's own node hardly anything differs, so that there is nothing to pull back.
+            near = self.network.after(group.node) if group is not None else ()
+            result = propagate(self.network, leaves, alone(group), values=values, near=near)
             return (output_difference(result)[0].magnitude / self.eps).reshape(-1)
 
-        return {group: bound(alone(group)) for group in groups}
+        return {group: bound(group) for group in groups}
 
     def settle(self, evidence: Splitting) -> Splitting:
         """With leaves on which it is proved in their final order."""

@@ -14,7 +14,7 @@ values; Mohammadinejad et al., DiffRNN / Paulsen et al., NeuroDiff (ASE 2020), f
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -111,12 +111,26 @@ class Propagation:
 
 
 def propagate(
-    network: Network, boxes: Interval, quantized: Pairing | None = None, *, substitute: bool = True
+    network: Network,
+    boxes: Interval,
+    quantized: Pairing | None = None,
+    *,
+    substitute: bool = True,
+    values: Mapping[str, Interval] | None = None,
+    near: Container[str] | None = None,
 ) -> Propagation:
     """Facts of every node on boxes of shape `(boxes, *input_shape)`; without `substitute` from node to node only.
 
     Guarantee: for every real input in a box, the exact real value of each tensor, the exact fixed-point value (as long as
     no format overflows, which `check_overflow` decides), and their difference lie in the enclosures.
+
+    Args:
+        network: the float network.
+        boxes: the inputs.
+        quantized: its twin, or None for values alone.
+        substitute: pull the inputs of relaxed operations back to the input of the network.
+        values: enclosures of the float values on the very same boxes, from an earlier call; they are not computed again.
+        near: nodes whose differences are worth pulling back; None means all.
     """
     result = Propagation(network, quantized, {}, {}, {})
     for node in network.nodes:
@@ -124,7 +138,9 @@ def propagate(
         value = node.op.interval(*inputs)
         if quantized is None:
             result.facts[node.name] = Facts(value)
-            if substitute:
+            if values is not None:
+                result.facts[node.name] = Facts(values[node.name])
+            elif substitute:
                 result.facts[node.name] = Facts(_tighter_value(result, node, value))
             continue
         sources = [Facts(boxes, boxes, boxes)] if isinstance(node.op, Input) else [result.facts[n] for n in node.inputs]
@@ -132,8 +148,11 @@ def propagate(
         fixed = node.op.fixed_interval(parameters, *(facts.pair()[1] for facts in sources))
         difference = node.op.difference(parameters, *sources)
         result.facts[node.name] = Facts(value, fixed, difference)
-        if substitute:
+        if values is not None:
+            value = values[node.name]
+        elif substitute:
             value = _tighter_value(result, node, value)
+        if substitute and (near is None or node.name in near):
             difference = _tighter_difference(result, node, difference)
         difference = difference.intersect(fixed - value)
         fixed = fixed.intersect(value + difference)
