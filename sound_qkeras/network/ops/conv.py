@@ -112,18 +112,17 @@ class Conv(Affine):
         return in_tiles(lambda part: back(kernel, part), y, shape, numbers)
 
     def _grouped_back(self, kernel: Reals, y: Reals) -> Reals:
-        window, (inputs, outputs) = self.window, kernel.shape[-2:]
-        width = outputs // self.groups
-        columns = [
-            (
-                y[..., g * width : (g + 1) * width].reshape(-1, width)
-                @ kernel[..., g * width : (g + 1) * width].reshape(self.fan_in, width).T
-            ).reshape(*y.shape[:-1], *window.kernel, inputs)
-            for g in range(self.groups)
-        ]
-        whole = columns[0] if self.groups == 1 else np.concatenate(columns, axis=-1)
-        lead = (slice(None),) * (1 + len(window.kernel))
-        return window.scatter(len(y), self.input_shape[-1], whole.dtype, lambda index: whole[(*lead, *index)])
+        """One matrix product per position in the kernel, added where that position reads."""
+        width = kernel.shape[-1] // self.groups
+        parts = [slice(g * width, (g + 1) * width) for g in range(self.groups)]
+        flat = y.reshape(-1, y.shape[-1])
+
+        def part(index: Shape) -> Reals:
+            columns = [flat[:, outputs] @ kernel[index][:, outputs].T for outputs in parts]
+            whole = columns[0] if self.groups == 1 else np.concatenate(columns, axis=1)
+            return whole.reshape(*y.shape[:-1], -1)
+
+        return self.window.scatter(len(y), self.input_shape[-1], np.result_type(kernel, y), part)
 
     def _depthwise_back(self, kernel: Reals, y: Reals) -> Reals:
         channels, kind = self.groups, np.result_type(kernel, y)
