@@ -36,6 +36,19 @@ def import_keras() -> ModuleType:
     return _import("tf_keras")
 
 
+def import_keras_3() -> ModuleType:
+    """The `keras` package, which is Keras 3, on the backend the user has chosen.
+
+    Raises:
+        DependencyError: it is missing, or another package passes for it.
+    """
+    select_legacy_keras()
+    keras = _import("keras")
+    if not str(getattr(keras, "__version__", "")).startswith("3."):
+        raise DependencyError(f"'keras' is version {getattr(keras, '__version__', '?')}; accepted: Keras 3")
+    return keras
+
+
 def import_tensorflow() -> ModuleType:
     """The `tensorflow` package; what its `keras` is, nobody knows.
 

@@ -7,7 +7,6 @@ same TensorFlow with `tf_keras` as its `keras`. They keep the view; everybody el
 
 from __future__ import annotations
 
-import importlib
 import os
 import sys
 import threading

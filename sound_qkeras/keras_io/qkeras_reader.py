@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from sound_qkeras.errors import UnsupportedLayerError
+from sound_qkeras.errors import ModelError, UnsupportedLayerError
 from sound_qkeras.keras_io.activations import Parts
+from sound_qkeras.keras_io.editions import KERAS_2, edition, output_names
 from sound_qkeras.keras_io.environment import float_type, import_qkeras
 from sound_qkeras.keras_io.files import Vocabulary, load_keras_model
 from sound_qkeras.keras_io.outputs import joined_outputs, reachable, set_heads_aside
@@ -94,6 +95,10 @@ def read_steps(model: Any, *, latent: bool = False) -> Steps:
     """
     import_qkeras()
     check_model(model)
+    if edition(model) != KERAS_2:
+        raise ModelError(
+            f"model '{model.name}' is a Keras 3 one; accepted: a QKeras or tf_keras model; use sq.quantize"
+        )
     dtype = str(model.weights[0].dtype.name) if model.weights else "float32"
     if dtype not in ("float32", "float64"):
         raise UnsupportedLayerError(model.name, f"weights of type {dtype}", "float32 or float64", "cast the model")
@@ -105,7 +110,7 @@ def _steps(model: Any, walk: Walk, dtype: str) -> Steps:
     steps = reachable(list(walk.steps.values()), walk.outputs)
     left_out = f"Layers that only act in training were left out: {', '.join(walk.training_only)}."
     notes = (left_out,) if walk.training_only else ()
-    return Steps(steps, model.output_names, walk.outputs, walk.inputs, notes, dtype)
+    return Steps(steps, output_names(model), walk.outputs, walk.inputs, notes, dtype)
 
 
 class QWalk(Walk):
