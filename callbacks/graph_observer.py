@@ -9,13 +9,13 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+import tensorflow
 
 from sound_qkeras.errors import InputError
-from sound_qkeras.keras_io.environment import import_tensorflow
 
 from .observer import InputObserver, Reals, inputs_of, is_float64, shapes_of
 
-tf: Any = import_tensorflow()
+tf: Any = tensorflow  # its own types say little
 
 
 class GraphObserver(InputObserver):

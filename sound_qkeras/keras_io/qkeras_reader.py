@@ -11,7 +11,7 @@ import numpy as np
 
 from sound_qkeras.errors import ModelError, UnsupportedLayerError
 from sound_qkeras.keras_io.activations import Parts
-from sound_qkeras.keras_io.editions import KERAS_2, edition, output_names
+from sound_qkeras.keras_io.editions import KERAS_3, edition, output_names
 from sound_qkeras.keras_io.environment import float_type, import_qkeras
 from sound_qkeras.keras_io.files import Vocabulary, load_keras_model
 from sound_qkeras.keras_io.outputs import joined_outputs, reachable, set_heads_aside
@@ -74,11 +74,17 @@ def open_model(model: Any) -> Any:
 
     Raises:
         FileFormatError: the path is missing, empty, corrupt or no Keras model.
+        ModelError: it is a Keras 3 model.
         UnsupportedLayerError: a layer or quantizer in the file is of a kind that is not supported.
         DependencyError: TensorFlow, tf_keras or QKeras is missing or of the wrong kind.
     """
     import_qkeras()
-    return load_keras_model(Path(model), QVocabulary()) if isinstance(model, str | Path) else model
+    opened = load_keras_model(Path(model), QVocabulary()) if isinstance(model, str | Path) else model
+    if edition(opened) == KERAS_3:
+        raise ModelError(
+            f"model '{opened.name}' is a Keras 3 one; accepted: a QKeras or tf_keras model; use sq.quantize"
+        )
+    return opened
 
 
 def read_steps(model: Any, *, latent: bool = False) -> Steps:
@@ -95,10 +101,6 @@ def read_steps(model: Any, *, latent: bool = False) -> Steps:
     """
     import_qkeras()
     check_model(model)
-    if edition(model) != KERAS_2:
-        raise ModelError(
-            f"model '{model.name}' is a Keras 3 one; accepted: a QKeras or tf_keras model; use sq.quantize"
-        )
     dtype = str(model.weights[0].dtype.name) if model.weights else "float32"
     if dtype not in ("float32", "float64"):
         raise UnsupportedLayerError(model.name, f"weights of type {dtype}", "float32 or float64", "cast the model")
