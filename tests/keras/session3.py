@@ -5,10 +5,9 @@ import json
 import os
 import sys
 
+import models3  # before sound_qkeras: it imports Keras 3, and TensorFlow with it where that is the backend
 import numpy as np
-
-from . import models3  # before sound_qkeras: it imports Keras 3, and TensorFlow with it where that is the backend
-from .models3 import LAYERS, keras
+from models3 import LAYERS, keras
 
 # isort: split
 import sound_qkeras as sq
@@ -120,7 +119,6 @@ def emitted(result):
 
 
 FOUND["imported"] = loaded()
-FOUND["differences"] = differences()
 FOUND["fits"] = [fits(), fits(run_eagerly=True)]
 if BACKEND != "torch":
     FOUND["fits"].append(fits(steps_per_execution=3))
@@ -128,6 +126,7 @@ FOUND["by_name"], FOUND["names"] = several_inputs()
 FOUND["restored"], FOUND["interrupted"] = restored(), interrupted()
 FOUND["refused"] = refused()
 FOUND["still_imported"] = loaded()
+FOUND["differences"] = differences()  # asks Keras for configurations, for which Keras imports TensorFlow
 FOUND["emitted"] = emitted(sq.quantize(small(), 1e-1, (X.min(axis=0), X.max(axis=0)), effort="fast"))
 FOUND["switch"] = os.environ.get("TF_USE_LEGACY_KERAS")
 sys.stdout.write("\n" + json.dumps(FOUND))
