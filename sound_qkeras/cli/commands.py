@@ -125,7 +125,7 @@ def quantize(
         region, source = parse_box(box, data)
         check_numbers(tolerance, region, margin)
         if not model.exists():
-            raise InputError(f"'{model}' does not exist; accepted: a model of Keras 3 or tf_keras saved as .h5, .keras or SavedModel")
+            raise InputError(f"'{model}' does not exist; accepted: a saved model of Keras 3 or tf_keras")
         check_place(out)
         from sound_qkeras import pipeline
         from sound_qkeras.options import Options

@@ -181,7 +181,7 @@ TOUCHED: dict = {
         UnsupportedLayerError,
         "a call with __lambda__",
     ),
-    "units": (lambda c: layer(c)["config"].update(units=10**12), FileFormatError, "cannot rebuild|more parameters"),
+    "units": (lambda c: layer(c)["config"].update(units=10**12), FileFormatError, "more parameters than"),
     "input": (
         lambda c: c["layers"][0]["config"].update(batch_shape=[None, 10**12]),
         FileFormatError,
@@ -190,7 +190,7 @@ TOUCHED: dict = {
     "initializer": (
         lambda c: layer(c)["config"].update(units=10**11, kernel_initializer=None),
         FileFormatError,
-        "cannot rebuild|more parameters",
+        "more parameters than",
     ),
     "other units": (lambda c: layer(c)["config"].update(units=3), FileFormatError, "cannot rebuild"),
     "surplus": (lambda c: layer(c)["config"].update(surplus=3), FileFormatError, "cannot rebuild"),
