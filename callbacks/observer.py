@@ -1,19 +1,17 @@
-"""Seeing the inputs of a fit: the smallest and largest value of every feature, batch by batch, in graph mode too."""
+"""Seeing the inputs of a fit: the smallest and largest value of every feature, batch by batch."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import importlib
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from sound_qkeras.errors import InputError
-from sound_qkeras.keras_io.environment import import_tensorflow
-
-tf: Any = import_tensorflow()
+from sound_qkeras.keras_io.editions import KERAS_3, edition
 
 Reals = npt.NDArray[np.float64]
 
@@ -21,24 +19,22 @@ Reals = npt.NDArray[np.float64]
 class InputObserver:
     """Follows the batches one model is trained on, for the length of one fit.
 
-    `attach` replaces the model's compiled training function by a fresh one that is traced with a longer `train_step`;
-    the step itself is only exchanged while that function runs. `detach` puts the old function back. Training that
-    fails or is interrupted detaches by itself.
+    `attach` replaces the model's training function by one that also looks at its batches, which a subclass does. `detach`
+    puts the old function back. Training that fails or is interrupted detaches by itself.
     """
+
+    # What a training function raises where the data ends.
+    END_OF_DATA: tuple[type[BaseException], ...] = (StopIteration,)
 
     def __init__(self, model: Any) -> None:
         """Nothing is touched yet."""
         self.model = model
         self.problem: Exception | None = None
-        self._variables: tuple[Any, Any, Any] | None = None
 
     def attach(self) -> None:
         """Start; call it inside `fit`, before its first batch."""
         before = self.model.train_function
-        inner = before
-        if not isinstance(before, _ObservedFunction):
-            self.model.train_function = None
-            inner = self.model.make_train_function()
+        inner = before if isinstance(before, _ObservedFunction) else self._observed(before)
         self.model.train_function = _ObservedFunction(self, before, inner)
 
     def detach(self) -> None:
@@ -54,8 +50,8 @@ class InputObserver:
 
     @property
     def batches(self) -> int:
-        """How many batches were seen, on all replicas."""
-        return 0 if self._variables is None else int(sum(_copies(self._variables[2])))
+        """How many batches were seen."""
+        raise NotImplementedError
 
     def box(self) -> tuple[Reals, Reals]:
         """Smallest and largest value of every feature, shape `input_shape`.
@@ -65,48 +61,29 @@ class InputObserver:
         """
         if self.problem is not None:
             raise InputError(f"the training batches could not be observed ({self.problem}); give SoundQuant a box=")
-        if self._variables is None or self.batches == 0:
+        if self.batches == 0:
             raise InputError("no training batch was observed: train_step was not called; give SoundQuant a box=")
-        lower, upper = (_copies(variable) for variable in self._variables[:2])
-        lower, upper = np.min(lower, axis=0).astype(np.float64), np.max(upper, axis=0).astype(np.float64)
+        lower, upper = self._ends()
         if not (np.all(np.isfinite(lower)) and np.all(np.isfinite(upper))):
             raise InputError("the training batches hold NaN or infinity; clean them, or give SoundQuant a box=")
         return lower, upper
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        """Exchange the model's `train_step` for one that also records; past Keras' own bookkeeping of attributes."""
-        attributes = vars(self.model)
-        had, before = "train_step" in attributes, self.model.train_step
-        attributes["train_step"] = partial(self._step, before)
-        try:
-            yield
-        finally:
-            if had:
-                attributes["train_step"] = before
-            else:
-                del attributes["train_step"]
+        """Around every call of the training function."""
+        yield
 
-    def _step(self, step: Callable[[Any], Any], data: Any) -> Any:
-        """A training step, then the record: a model without a shape has one by then."""
-        outputs = step(data)
-        self._record(data)
-        return outputs
+    def seen(self, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+        """What the training function is called with, after a look at it."""
+        return arguments
 
-    @tf.autograph.experimental.do_not_convert
-    def _record(self, data: Any) -> None:
-        """Runs while the training function is traced. Whatever goes wrong here is no reason to stop training."""
-        try:
-            x = _samples(self.model, data)
-            if self._variables is None:
-                self._variables = _make_variables(x.shape[1:], x.dtype)
-            lower, upper, count = self._variables
-            lower.assign(tf.minimum(lower, tf.reduce_min(x, axis=0)))
-            upper.assign(tf.maximum(upper, tf.reduce_max(x, axis=0)))
-            # Counts what was read: without this the end of the data would be a batch.
-            count.assign_add(tf.cast(tf.shape(x)[0] > 0, tf.int64))
-        except Exception as error:
-            self.problem = error
+    def _observed(self, before: Any) -> Any:
+        """The function that trains."""
+        return before
+
+    def _ends(self) -> tuple[Reals, Reals]:
+        """Smallest and largest value of every feature."""
+        raise NotImplementedError
 
 
 class _ObservedFunction:
@@ -115,61 +92,77 @@ class _ObservedFunction:
     def __init__(self, observer: InputObserver, before: Any, inner: Any) -> None:
         """Keep what was there `before`, to be put back, and the function that trains."""
         self.observer, self.before, self.inner = observer, before, inner
-        self.history = observer.model.history
+        self.history = getattr(observer.model, "history", None)
         self.released = False
 
     def __call__(self, *args: Any) -> Any:
-        model = self.observer.model
-        if self.history is not model.history:
+        observer = self.observer
+        if self.history is not getattr(observer.model, "history", None):
             # The fit this was made for ended where nobody could tell us; this is another one.
-            self.observer.detach()
-            return model.train_function(*args)
+            observer.detach()
+            return observer.model.train_function(*args)
         if self.released:
             return self.inner(*args)
         try:
-            with self.observer.watching():
-                return self.inner(*args)
-        except (StopIteration, tf.errors.OutOfRangeError):
-            raise  # the end of the data
+            with observer.watching():
+                return self.inner(*observer.seen(args))
+        except observer.END_OF_DATA:
+            raise
         except BaseException:
-            self.observer.detach()
+            observer.detach()
             raise
 
 
-def _samples(model: Any, data: Any) -> Any:
-    """The inputs of a batch, `(n, *input_shape)`, in the type the model computes in; several flattened into one."""
-    x, _, _ = tf.keras.utils.unpack_x_y_sample_weight(data)
-    names = getattr(model, "input_names", None) or []
-    if isinstance(x, dict) and names and set(names) <= set(x):
-        x = [x[name] for name in names]
-    tensors = tf.nest.flatten(x)
-    if len(tensors) != max(1, len(names)):
-        raise InputError(f"batches have {len(tensors)} inputs; accepted: {max(1, len(names))}")
-    if len(tensors) > 1:
-        kind = tf.float64 if model.inputs[0].dtype == tf.float64 else tf.float32
-        flat = [tf.reshape(tf.cast(one, kind), (tf.shape(one)[0], -1)) for one in tensors]
-        sizes = [like.shape[1:].num_elements() for like in model.inputs]
-        return tf.ensure_shape(tf.concat(flat, axis=1), (None, sum(sizes)))
-    like = model.inputs[0] if getattr(model, "inputs", None) else tensors[0]
-    samples = tf.cast(tensors[0], tf.float64 if like.dtype == tf.float64 else tf.float32)
-    shape = tf.TensorShape(like.shape[1:])
-    return tf.reshape(samples, (-1, *shape)) if shape.is_fully_defined() else samples
+def observer_of(model: Any) -> InputObserver:
+    """The observer for a model: within the graph where TensorFlow trains it, at the door elsewhere.
+
+    Nothing is imported that the model has not imported.
+    """
+    if edition(model) == KERAS_3 and importlib.import_module("keras.config").backend() != "tensorflow":
+        from .door_observer import DoorObserver
+
+        return DoorObserver(model)
+    from .graph_observer import GraphObserver
+
+    return GraphObserver(model)
 
 
-def _make_variables(shape: Any, kind: Any) -> tuple[Any, Any, Any]:
-    """Minimum, maximum and count, outside of whatever is being traced, one copy per replica."""
-    if not shape.is_fully_defined():
-        raise InputError(f"batches have samples of shape {shape}; accepted: known sizes")
-    options = {
-        "trainable": False,
-        "synchronization": tf.VariableSynchronization.ON_READ,
-        "aggregation": tf.VariableAggregation.ONLY_FIRST_REPLICA,
-    }
-    with tf.init_scope():
-        ends = (tf.Variable(np.full(shape, end), dtype=kind, **options) for end in (np.inf, -np.inf))
-        return (*ends, tf.Variable(0, dtype=tf.int64, **options))
+def shapes_of(model: Any) -> list[tuple[int | None, ...]]:
+    """The shapes of the model's inputs, without the batch axis; none while it has not been built."""
+    return [tuple(tensor.shape)[1:] for tensor in getattr(model, "inputs", None) or []]
 
 
-def _copies(variable: Any) -> list[Any]:
-    """The value on every replica; there is one where training is not distributed."""
-    return [copy.numpy() for copy in getattr(variable, "values", (variable,))]
+def is_float64(model: Any) -> bool:
+    """Whether the model computes in float64, as far as its inputs tell."""
+    inputs = getattr(model, "inputs", None) or []
+    return bool(inputs) and "float64" in str(inputs[0].dtype)
+
+
+def inputs_of(model: Any, batch: Any) -> list[Any]:
+    """The tensors of a batch that are inputs, in the model's order.
+
+    Raises:
+        InputError: they are more or fewer than the model has.
+    """
+    x = batch[0] if isinstance(batch, tuple | list) else batch
+    count = max(1, len(getattr(model, "inputs", None) or []))
+    tensors = _flat(x, _names(model))
+    if len(tensors) != count:
+        raise InputError(f"batches have {len(tensors)} inputs; accepted: {count}")
+    return tensors
+
+
+def _names(model: Any) -> list[str]:
+    """What an input is called where a batch is a dictionary."""
+    if edition(model) == KERAS_3:
+        return [str(tensor.name) for tensor in getattr(model, "inputs", None) or []]
+    return list(getattr(model, "input_names", None) or [])
+
+
+def _flat(x: Any, names: Sequence[str]) -> list[Any]:
+    if isinstance(x, Mapping):
+        order = names if names and set(names) <= set(x) else sorted(x)
+        return [tensor for name in order for tensor in _flat(x[name], ())]
+    if isinstance(x, tuple | list):
+        return [tensor for part in x for tensor in _flat(part, ())]
+    return [x]

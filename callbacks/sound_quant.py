@@ -12,21 +12,19 @@ from sound_qkeras.boxes import check_box, make_tolerance, network_box
 from sound_qkeras.errors import InputError
 from sound_qkeras.files import check_writable
 from sound_qkeras.interval import Interval
-from sound_qkeras.keras_io.environment import import_keras
 from sound_qkeras.network import Network
 from sound_qkeras.options import Options
 from sound_qkeras.pipeline import Progress, describe_box, quantize, read
 from sound_qkeras.result import Result
 from sound_qkeras.tuning.costs import GroupCost
 
-from .observer import InputObserver
-
-keras: Any = import_keras()
+from .callback import Callback
+from .observer import InputObserver, observer_of
 
 _LOG = logging.getLogger("sound_qkeras")
 
 
-class SoundQuant(keras.callbacks.Callback):
+class SoundQuant(Callback):
     """Quantise the network at the end of training, with a proved error bound for every input in a box.
 
     ```python
@@ -39,6 +37,8 @@ class SoundQuant(keras.callbacks.Callback):
     end, as `EarlyStopping` can, those are quantised. Training never fails because of this callback: where quantisation
     does, `result` is None, `error` holds the reason, and it is logged once, as a warning of the logger `sound_qkeras`.
     A model that cannot be quantised is reported before its first epoch. One instance can serve several fits in turn.
+
+    The model may be one of tf_keras or of Keras 3, on TensorFlow, JAX or torch; `to_qkeras()` is a tf_keras model always.
 
     With `every=n` the network is also quantised after each n-th epoch, and the epoch's logs get
 
@@ -85,7 +85,6 @@ class SoundQuant(keras.callbacks.Callback):
             DependencyError: the solver is missing.
         """
         super().__init__()
-        self._supports_tf_logs = True  # nothing here reads the logs of a batch
         if not (isinstance(eps, str) and eps == "auto"):
             make_tolerance(eps, np.size(eps))
         self._options: dict[str, Any] = {**options, "cost": cost}
@@ -113,7 +112,7 @@ class SoundQuant(keras.callbacks.Callback):
             if self.model.built:
                 self._check(read(self.model))
             if self.box is None:
-                self._observer = InputObserver(self.model)
+                self._observer = observer_of(self.model)
                 self._observer.attach()
         except Exception as error:
             self._readable = False

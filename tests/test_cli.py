@@ -373,20 +373,24 @@ def command(*arguments, **options):
 @pytest.fixture(scope="module")
 def keras_model(tmp_path_factory):
     """A small Keras model as a file."""
-    keras = pytest.importorskip("tf_keras")
+    return small_model("tf_keras", tmp_path_factory.mktemp("model") / "model.h5")
+
+
+def small_model(package, path):
+    keras = pytest.importorskip(package)
     keras.utils.set_random_seed(0)
     layers = keras.layers
-    model = keras.Sequential([layers.Input((3,)), layers.Dense(4, "relu"), layers.Dense(2, "softmax")])
-    path = tmp_path_factory.mktemp("model") / "model.h5"
-    model.save(path)
+    keras.Sequential([layers.Input((3,)), layers.Dense(4, "relu"), layers.Dense(2, "softmax")]).save(path)
     return path
 
 
 @pytest.mark.keras
 @pytest.mark.solver
 @pytest.mark.slow
-def test_the_whole_way_as_a_process(keras_model, tmp_path):
-    line, options = command("quantize", keras_model, "--eps", "1e-3", "--box", "-1", "1", "--effort", "fast")
+@pytest.mark.parametrize("package", ["tf_keras", "keras"])
+def test_the_whole_way_as_a_process(package, tmp_path, tmp_path_factory):
+    model = small_model(package, tmp_path_factory.mktemp("model") / "model.keras")
+    line, options = command("quantize", model, "--eps", "1e-3", "--box", "-1", "1", "--effort", "fast")
     done = subprocess.run(line, cwd=tmp_path, check=False, **options)
     assert (done.returncode, done.stderr) == (OK, "")
     result = sq.load(tmp_path / "out")

@@ -94,7 +94,7 @@ def options(
 @app.command()
 def quantize(
     model: Annotated[
-        Path, typer.Argument(metavar="MODEL", help="A tf_keras model: .h5, .keras or a SavedModel directory.")
+        Path, typer.Argument(metavar="MODEL", help="A model of Keras 3 or tf_keras: .h5, .keras or a SavedModel.")
     ],
     eps: Eps,
     box: Box = None,
@@ -125,7 +125,7 @@ def quantize(
         region, source = parse_box(box, data)
         check_numbers(tolerance, region, margin)
         if not model.exists():
-            raise InputError(f"'{model}' does not exist; accepted: a tf_keras model saved as .h5, .keras or SavedModel")
+            raise InputError(f"'{model}' does not exist; accepted: a saved model of Keras 3 or tf_keras")
         check_place(out)
         from sound_qkeras import pipeline
         from sound_qkeras.options import Options

@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import importlib
 import io
-import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -97,6 +95,8 @@ def to_hls4ml(
         DependencyError: hls4ml, TensorFlow or a compiler is missing.
         InputError: an option, the box or the directory is not usable, or QKeras cannot say a format.
     """
+    from sound_qkeras.keras_io.environment import keras_2
+
     plan = make_plan(
         quantized, Options(style="loops", part=part, clock_ns=clock_ns, name=name, reuse_factor=reuse_factor)
     )
@@ -105,7 +105,8 @@ def to_hls4ml(
     if folder.is_dir() and any(folder.iterdir()) and not overwrite:
         raise InputError(f"'{folder}' holds an earlier project; pass overwrite=True, or name another directory")
     settings = {"part": part, "clock_period": clock_ns, "project_name": name, "output_dir": str(folder)}
-    with _keras_2(), contextlib.redirect_stdout(io.StringIO()):
+    # hls4ml asks `keras` for its version, and takes its Keras 3 path and fails where that is not the model's.
+    with keras_2(), contextlib.redirect_stdout(io.StringIO()):
         model = _convert(quantized, backend, reuse_factor, settings)
         model.compile()
         inputs = np.ascontiguousarray(vectors.inputs.reshape(-1, *plan.input.shape))
@@ -144,19 +145,3 @@ def _first_difference(quantized: QuantizedNetwork, model: Any, inputs: npt.NDArr
         if found is not None and not np.array_equal(np.asarray(found).reshape(expected.shape), expected):
             return node.name
     return None
-
-
-@contextlib.contextmanager
-def _keras_2() -> Iterator[None]:
-    """While hls4ml looks, `keras` is the Keras 2 the model was made with; else it takes its Keras 3 path and fails."""
-    from sound_qkeras.keras_io.environment import import_keras
-
-    legacy, previous = import_keras(), sys.modules.get("keras")
-    sys.modules["keras"] = legacy
-    try:
-        yield
-    finally:
-        if previous is None:
-            del sys.modules["keras"]
-        else:
-            sys.modules["keras"] = previous

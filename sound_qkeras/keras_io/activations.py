@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 
 from sound_qkeras.errors import ModelError, UnsupportedLayerError
+from sound_qkeras.keras_io.activation_names import activation_name
+from sound_qkeras.keras_io.editions import KERAS_2, as_array, edition
 from sound_qkeras.keras_io.environment import import_keras, import_tensorflow
 from sound_qkeras.keras_io.pieces import Head, Piece, Shape
 from sound_qkeras.network.ops import Clip, Elementwise, Leaky, Op, Relu, Table
@@ -15,7 +17,9 @@ from sound_qkeras.network.ops import Clip, Elementwise, Leaky, Op, Relu, Table
 Parts = tuple[tuple[str, Piece], ...]
 # Table functions that `tf_keras.activations` has under the same name.
 NAMED = ("elu", "exponential", "gelu", "hard_sigmoid", "selu", "softplus", "softsign", "swish", "tanh")
-ACCEPTED = f"linear, relu, relu6, leaky_relu, sigmoid, {', '.join(NAMED)}, and softmax at the very end"
+# Those that only Keras 3 has: `hard_silu`, and `hard_sigmoid` with other slopes.
+NEWER = ("hard_sigmoid_6", "hard_swish")
+ACCEPTED = f"linear, relu, relu6, leaky_relu, sigmoid, {', '.join(NAMED)}, hard_swish, and softmax at the very end"
 
 
 def read_activation(layer: Any, shape: Shape) -> Parts:
@@ -42,13 +46,13 @@ def read_relu(layer: Any, shape: Shape) -> Parts:
 
 def read_leaky_relu(layer: Any, shape: Shape) -> Parts:
     """One slope below zero."""
-    slope = float(np.float32(layer.alpha))
+    slope = float(np.float32(layer.alpha if edition(layer) == KERAS_2 else layer.negative_slope))
     return (("", _made(layer, lambda: _leaky(slope))),)
 
 
 def read_prelu(layer: Any, shape: Shape) -> Parts:
     """Trained slopes below zero, one for each element or shared along axes."""
-    slopes = np.asarray(layer.alpha).astype(np.float64)
+    slopes = as_array(layer, layer.alpha).astype(np.float64)
     return (("", _made(layer, lambda: Leaky(slopes))),)
 
 
@@ -86,13 +90,13 @@ def function_parts(layer: Any, given: Any, separator: str) -> Parts:
     Raises:
         UnsupportedLayerError: the function is not supported.
     """
-    name = _activation_name(given)
+    name = activation_name(layer, given)
     suffix = f"{separator}{name}" if separator else ""
     if name == "linear":
         return ()
     if name in ("softmax", "sigmoid"):
         return ((suffix, Head(name)),)
-    if name in NAMED:
+    if name in (*NAMED, *NEWER):
         return ((suffix, Table(name)),)
     simple: dict[str, Callable[[], Op]] = {
         "relu": Relu,
@@ -115,22 +119,6 @@ def _made(layer: Any, make: Callable[[], Op]) -> Op:
         return make()
     except ModelError as error:
         raise ModelError(f"layer '{layer.name}' ({type(layer).__name__}): {error}") from error
-
-
-def _activation_name(given: Any) -> str:
-    """The name of a supported activation, recognised by identity: a function that only has its name is not believed."""
-    keras, tf = import_keras().activations, import_tensorflow()
-    known = {name: [getattr(keras, name)] for name in (*NAMED, "linear", "relu", "sigmoid", "softmax")}
-    known["linear"].append(None)
-    known["exponential"].append(tf.exp)
-    known["swish"].append(tf.nn.silu)
-    known["relu6"], known["leaky_relu"] = [tf.nn.relu6], [tf.nn.leaky_relu]
-    for name in ("elu", "gelu", "relu", "selu", "sigmoid", "softmax", "softplus", "softsign", "tanh"):
-        known[name].append(getattr(tf.nn, name))
-    for name, functions in known.items():
-        if any(given is function for function in functions):
-            return name
-    return f"'{getattr(given, '__module__', '?')}.{getattr(given, '__name__', type(given).__name__)}'"
 
 
 def keras_function(op: Elementwise) -> Callable[[Any], Any] | None:
@@ -160,10 +148,19 @@ def keras_layer(op: Elementwise, name: str, dtype: str | None = None) -> Any:
         return leaky_layer(op.slope, name, dtype)
     if isinstance(op, Table) and op.function == "elu":
         return layers.ELU(op.alpha, name=name, dtype=dtype)
-    function = keras_function(op)
+    function = _newer_function(op) or keras_function(op)
     if function is None:
         raise UnsupportedLayerError(name, f"'{op.kind}' {dict(op.settings())}", ACCEPTED, "evaluate the network itself")
     return layers.Activation(function, name=name, dtype=dtype)
+
+
+def _newer_function(op: Elementwise) -> Callable[[Any], Any] | None:
+    """A function of Keras 3 that Keras 2 has not got."""
+    if not isinstance(op, Table) or op.function not in NEWER:
+        return None
+    from sound_qkeras.keras_io import newer_functions
+
+    return getattr(newer_functions, op.function)
 
 
 def leaky_layer(slope: Any, name: str, dtype: str | None) -> Any:

@@ -7,14 +7,13 @@ for particle detectors (Nature Machine Intelligence 2021).
 from __future__ import annotations
 
 import importlib
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
 from sound_qkeras.errors import DependencyError, InputError
-from sound_qkeras.keras_io.environment import import_keras, import_qkeras
+from sound_qkeras.keras_io.environment import import_keras, import_qkeras, keras_2
 from sound_qkeras.keras_io.quantizers import model_quantize
 
 # What a study prints beside AutoQKeras' results. Cured here means: by this module, for AutoQKeras' benefit.
@@ -55,7 +54,7 @@ def import_autoqkeras() -> ModuleType:
     """
     import_qkeras()
     try:
-        with _keras_is(import_keras()):
+        with keras_2():  # keras_tuner decides by `keras` which Keras it tunes
             tuner = importlib.import_module("keras_tuner")
             internal = importlib.import_module("qkeras.autoqkeras.autoqkeras_internal")
     except ImportError as error:
@@ -63,20 +62,6 @@ def import_autoqkeras() -> ModuleType:
     if tuner.src.backend.config.multi_backend():
         raise DependencyError("keras_tuner was imported with Keras 3; search before importing it, or in a new process")
     return internal
-
-
-@contextmanager
-def _keras_is(module: ModuleType) -> Iterator[None]:
-    """Make `import keras` give another module for a while: keras_tuner decides by it which Keras it tunes."""
-    before = sys.modules.get("keras")
-    sys.modules["keras"] = module
-    try:
-        yield
-    finally:
-        if before is None:
-            del sys.modules["keras"]
-        else:
-            sys.modules["keras"] = before
 
 
 @contextmanager

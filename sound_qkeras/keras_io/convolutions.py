@@ -11,6 +11,7 @@ import numpy as np
 from sound_qkeras.errors import UnsupportedLayerError
 from sound_qkeras.interval import Interval, Reals
 from sound_qkeras.keras_io.activations import Parts, activation
+from sound_qkeras.keras_io.editions import KERAS_2, edition
 from sound_qkeras.keras_io.layers import Reader, stored
 from sound_qkeras.keras_io.pieces import Linear, Shape
 from sound_qkeras.network.ops import AveragePool, Conv, Reshape
@@ -28,7 +29,7 @@ def read_conv(layer: Any, shape: Shape) -> Parts:
 def read_depthwise(layer: Any, shape: Shape) -> Parts:
     """Every channel by itself: a convolution with as many groups as channels."""
     check_channels_last(layer)
-    kernel = stored(layer, "depthwise_kernel", layer.depthwise_kernel)
+    kernel = stored(layer, "kernel", layer.depthwise_kernel if edition(layer) == KERAS_2 else layer.kernel)
     bias = stored_bias(layer, math.prod(kernel.shape[-2:]))
     return (("", depthwise(layer, shape, kernel, bias)), *activation(layer, "_"))
 

@@ -1,7 +1,7 @@
-"""The one door to TensorFlow: legacy Keras is selected, and the versions that came through are checked.
+"""The one door to TensorFlow and QKeras: Keras 2 comes through, whichever Keras the user's own models are made with.
 
-QKeras runs on Keras 2, which ships as `tf_keras`; TensorFlow decides once, when it is imported, which Keras it shows.
-Nothing here imports TensorFlow until a function is called.
+QKeras runs on Keras 2, which ships as `tf_keras`; TensorFlow decides once, when it is imported, which Keras it shows. Where that
+is Keras 3, QKeras is given a view of TensorFlow that shows Keras 2. Nothing here imports TensorFlow until a function is called.
 """
 
 from __future__ import annotations
@@ -14,38 +14,43 @@ from contextlib import AbstractContextManager, contextmanager
 from types import ModuleType
 
 from sound_qkeras.errors import DependencyError
-
-SWITCH = "TF_USE_LEGACY_KERAS"
-FIX = f"set {SWITCH}=1 in the environment, or import sound_qkeras before TensorFlow"
+from sound_qkeras.keras_io.legacy_view import SWITCH, legacy_view
 
 
 def select_legacy_keras() -> None:
     """Make a later `import tensorflow` show Keras 2; cheap, imports nothing.
 
-    A choice already made is left alone: it is judged, with a clear error, when Keras is needed.
+    A choice already made is left alone.
     """
     if "tensorflow" not in sys.modules:
         os.environ.setdefault(SWITCH, "1")
 
 
 def import_keras() -> ModuleType:
-    """The `tf_keras` package.
+    """The `tf_keras` package, beside whatever Keras there is.
 
     Raises:
-        DependencyError: TensorFlow or tf_keras is missing, or TensorFlow was imported with Keras 3.
+        DependencyError: TensorFlow or tf_keras is missing.
     """
     select_legacy_keras()
-    if os.environ.get(SWITCH) not in ("1", "true", "True"):
-        came = f"{SWITCH}={os.environ[SWITCH]}" if SWITCH in os.environ else "TensorFlow imported with Keras 3"
-        raise DependencyError(f"received {came}; QKeras needs Keras 2 (tf_keras); {FIX}")
-    keras = _import("tf_keras")
-    if not getattr(sys.modules["tensorflow"], "_tf_uses_legacy_keras", True):
-        raise DependencyError(f"TensorFlow was imported with Keras 3; QKeras needs Keras 2 (tf_keras); {FIX}")
+    return _import("tf_keras")
+
+
+def import_keras_3() -> ModuleType:
+    """The `keras` package, which is Keras 3, on the backend the user has chosen.
+
+    Raises:
+        DependencyError: it is missing, or another package passes for it.
+    """
+    select_legacy_keras()
+    keras = _import("keras")
+    if not str(getattr(keras, "__version__", "")).startswith("3."):
+        raise DependencyError(f"'keras' is version {getattr(keras, '__version__', '?')}; accepted: Keras 3")
     return keras
 
 
 def import_tensorflow() -> ModuleType:
-    """The `tensorflow` package, with Keras 2 behind it.
+    """The `tensorflow` package; what its `keras` is, nobody knows.
 
     Raises:
         DependencyError: as `import_keras`.
@@ -54,18 +59,52 @@ def import_tensorflow() -> ModuleType:
     return _import("tensorflow")
 
 
+@contextmanager
+def keras_2() -> Iterator[None]:
+    """While it lasts, what is imported finds Keras 2 under every name: `keras`, `tf.keras`, `tensorflow.keras`.
+
+    Raises:
+        DependencyError: as `import_keras`.
+    """
+    keras, tensorflow, previous = import_keras(), import_tensorflow(), sys.modules.get("keras")
+    with legacy_view(tensorflow, keras):
+        sys.modules["keras"] = keras
+        try:
+            yield
+        finally:
+            sys.modules.pop("keras")
+            if previous is not None:
+                sys.modules["keras"] = previous
+
+
 def import_qkeras() -> ModuleType:
     """The `qkeras` package, built on the same Keras as `import_keras` gives.
 
     Raises:
-        DependencyError: QKeras or one of its dependencies is missing, or it was bound to Keras 3.
+        DependencyError: QKeras or one of its dependencies is missing, or it was bound to Keras 3 before.
     """
-    keras = import_keras()
-    qkeras = _import("qkeras")
-    _import("qkeras.utils")
-    if not issubclass(qkeras.QDense, keras.layers.Dense):
-        raise DependencyError(f"QKeras was imported on top of Keras 3; it needs Keras 2 (tf_keras); {FIX}")
-    return qkeras
+    qkeras_module("utils")
+    return sys.modules["qkeras"]
+
+
+def qkeras_module(name: str) -> ModuleType:
+    """The module `qkeras.<name>`.
+
+    Raises:
+        DependencyError: as `import_qkeras`.
+    """
+    keras, full_name = import_keras(), f"qkeras.{name}"
+    if full_name in sys.modules:
+        module = sys.modules[full_name]
+    else:
+        with keras_2():
+            module = _import(full_name)
+    if not issubclass(sys.modules["qkeras"].QDense, keras.layers.Dense):
+        raise DependencyError(
+            "QKeras was imported on top of Keras 3; it needs Keras 2 (tf_keras); import sound_qkeras before QKeras, or set "
+            f"{SWITCH}=1 in the environment"
+        )
+    return module
 
 
 def _import(name: str) -> ModuleType:

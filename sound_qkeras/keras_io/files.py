@@ -13,12 +13,15 @@ from pathlib import Path
 from typing import Any
 
 from sound_qkeras.errors import FileFormatError, UnsupportedLayerError
-from sound_qkeras.keras_io.environment import import_keras
+from sound_qkeras.keras_io.environment import import_keras, import_keras_3
 from sound_qkeras.keras_io.readers import KINDS
+from sound_qkeras.keras_io.rebuilding import rebuild_2, rebuild_3
 from sound_qkeras.keras_io.support import unsupported
 
-ACCEPTED = "a whole tf_keras model saved as .h5, .keras or a SavedModel directory"
+ACCEPTED = "a whole model of tf_keras or Keras 3 saved as .h5 or .keras, or of tf_keras as a SavedModel directory"
 CONTAINERS = ("Sequential", "Functional", "Model")
+# The only object in a graph of Keras 3, and where the shape of an input may be.
+TENSOR, SHAPES = "__keras_tensor__", ("batch_shape", "batch_input_shape", "build_input_shape")
 TRAINING_SUFFIXES = ("_initializer", "_regularizer", "_constraint")
 # What only says where a class is imported from, or how the layer was built.
 DROPPED = ("module", "registered_name", "build_config", "compile_config", "shared_object_id")
@@ -58,33 +61,37 @@ def load_keras_model(path: Path, vocabulary: Vocabulary | None = None) -> Any:
         vocabulary: what may be in the file.
 
     Returns:
-        A built tf_keras model without optimizer, loss, regularizers and constraints.
+        A built model of the Keras that saved it, without optimizer, loss, regularizers and constraints.
 
     Raises:
-        FileFormatError: the path is missing, empty, corrupt, or holds no whole Keras 2 model.
+        FileFormatError: the path is missing, empty, corrupt, holds no whole Keras model, or asks for far more memory than it
+            takes on disk.
         UnsupportedLayerError: a layer is of a kind that is not supported.
+        DependencyError: the Keras that saved it is missing.
     """
-    config = read_config(path)
-    vocabulary = vocabulary or Vocabulary()
-    plain = _plain_model(config, path, vocabulary)
-    keras = import_keras()
+    config, version = read_config(path)
+    vocabulary, is_new = vocabulary or Vocabulary(), version.startswith("3.")
+    from sound_qkeras.keras_io.file_sizes import Allowance, check_arrays
+
+    keras = import_keras_3() if is_new else import_keras()
     try:
-        model = keras.layers.deserialize(plain, vocabulary.objects())
-        if not model.built:
-            model.build(_build_shape(config))
-        _load_weights(model, path)
+        plain, shape = _plain_model(config, path, vocabulary), _build_shape(config)
+        allowance = Allowance(path, check_arrays(path), keras.initializers.Zeros())
+        _limit(plain, path, allowance, keras.layers)
+        return rebuild_3(plain, shape, path) if is_new else rebuild_2(plain, shape, path, vocabulary.objects())
+    except (FileFormatError, UnsupportedLayerError):
+        raise
     except Exception as error:
         raise FileFormatError(
             f"'{path}': Keras cannot rebuild the model: {_first_line(error)}; accepted: {ACCEPTED}"
         ) from error
-    return model
 
 
-def read_config(path: Path) -> dict[str, Any]:
-    """The configuration of a saved model, as plain json.
+def read_config(path: Path) -> tuple[dict[str, Any], str]:
+    """The configuration of a saved model, as plain json, and the version of the Keras that saved it.
 
     Raises:
-        FileFormatError: the path is missing, empty, corrupt, or holds no whole Keras 2 model.
+        FileFormatError: the path is missing, empty, corrupt, or holds no whole Keras model.
     """
     if not path.exists():
         raise FileFormatError(f"'{path}' does not exist; accepted: {ACCEPTED}")
@@ -99,13 +106,9 @@ def read_config(path: Path) -> dict[str, Any]:
         raise FileFormatError(
             f"'{path}' is corrupt or truncated: {_first_line(error)}; accepted: {ACCEPTED}"
         ) from error
-    if version.startswith("3."):
-        raise FileFormatError(
-            f"'{path}' was saved by Keras {version}; accepted: {ACCEPTED}; rebuild and save it with tf_keras"
-        )
     if not isinstance(config, dict) or "config" not in config:
         raise FileFormatError(f"'{path}' holds no model configuration, perhaps only weights; accepted: {ACCEPTED}")
-    return config
+    return config, version
 
 
 def _config_text(path: Path) -> tuple[str | bytes | None, str]:
@@ -113,7 +116,10 @@ def _config_text(path: Path) -> tuple[str | bytes | None, str]:
     if path.is_dir():
         return _saved_model_config(path), ""
     if zipfile.is_zipfile(path):
+        from sound_qkeras.keras_io.file_sizes import check_archive
+
         with zipfile.ZipFile(path) as archive:
+            check_archive(path, archive)
             names = archive.namelist()
             metadata = json.loads(archive.read("metadata.json")) if "metadata.json" in names else {}
             return archive.read("config.json") if "config.json" in names else None, str(
@@ -141,24 +147,6 @@ def _saved_model_config(path: Path) -> str | None:
     return next((node.metadata for node in nodes if node.node_path == "root"), None)
 
 
-def _load_weights(model: Any, path: Path) -> None:
-    if path.is_dir():
-        model.load_weights(str(path / "variables" / "variables")).assert_existing_objects_matched()
-    elif zipfile.is_zipfile(path):
-        from tf_keras.src.saving import saving_lib
-
-        saving_lib.load_weights_only(model, str(path))
-    else:
-        import h5py
-        from tf_keras.src.saving.legacy import hdf5_format
-
-        with h5py.File(path, "r") as file:
-            hdf5_format.load_weights_from_hdf5_group(file["model_weights"], model)
-    for layer in model.submodules:
-        if hasattr(layer, "finalize_state"):
-            layer.finalize_state()
-
-
 def _build_shape(config: dict[str, Any]) -> Any:
     inner = config["config"]
     shape = (config.get("build_config") or {}).get("input_shape")
@@ -179,9 +167,32 @@ def _plain_model(config: dict[str, Any], path: Path, vocabulary: Vocabulary) -> 
 def _plain_layer(layer: dict[str, Any], path: Path, vocabulary: Vocabulary) -> dict[str, Any]:
     kind, config = str(layer["class_name"]), layer["config"]
     name = str(layer.get("name") or (config.get("name") if isinstance(config, dict) else kind))
+    _check_graph(name, layer.get("inbound_nodes"))
     if kind in CONTAINERS:
         return {**layer, **_plain_model(layer, path, vocabulary)}
     return {**layer, "config": vocabulary.check(name, kind, config)}
+
+
+def _check_graph(name: str, value: Any) -> None:
+    """Refuse objects among the arguments a layer is called with."""
+    if isinstance(value, dict) and "class_name" in value and value["class_name"] != TENSOR:
+        raise UnsupportedLayerError(name, f"a call with {value['class_name']}", "calls with tensors", "leave it out")
+    for item in value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ():
+        _check_graph(name, item)
+
+
+def _limit(plain: dict[str, Any], path: Path, allowance: Any, layers: Any) -> None:
+    """Let no layer of a container take more memory than the file's size allows."""
+    from sound_qkeras.keras_io.file_sizes import check_input
+
+    for inner in [plain["config"], *(layer["config"] for layer in plain["config"]["layers"])]:
+        for key in SHAPES:
+            check_input(path, inner.get(key))
+    for layer in plain["config"]["layers"]:
+        if layer["class_name"] in CONTAINERS:
+            _limit(layer, path, allowance, layers)
+        elif layer["class_name"] in KINDS:
+            layer["config"].update(allowance.settings(getattr(layers, layer["class_name"])))
 
 
 def _plain(value: Any) -> Any:

@@ -15,7 +15,7 @@ import numpy as np
 from sound_qkeras.errors import ModelError, UnsupportedLayerError
 from sound_qkeras.interval import Interval, Reals, down, up
 from sound_qkeras.keras_io.activations import Parts, activation
-from sound_qkeras.keras_io.environment import import_keras, import_tensorflow
+from sound_qkeras.keras_io.editions import as_array, as_cast, smallest_divisor
 from sound_qkeras.keras_io.pieces import Diagonal, Linear, Shape, quotient, square_root
 from sound_qkeras.network.ops import Reshape
 
@@ -64,7 +64,8 @@ def read_batch_normalization(layer: Any, shape: Shape) -> Parts:
 
 def batch_normalization(layer: Any, shape: Shape, read: Callable[[str], Reals]) -> Parts:
     """A batch normalisation with the parameters that `read` finds by name; those the layer has."""
-    kept = [shape[axis - 1] if axis in layer.axis else 1 for axis in range(1, len(shape) + 1)]
+    axes = {int(axis) % (len(shape) + 1) for axis in np.atleast_1d(layer.axis)}
+    kept = [shape[axis - 1] if axis in axes else 1 for axis in range(1, len(shape) + 1)]
 
     def spread(name: str, default: float) -> Interval:
         values = np.full(kept, default) if getattr(layer, name) is None else read(name).reshape(kept)
@@ -85,7 +86,7 @@ def read_normalization(layer: Any, shape: Shape) -> Parts:
     """`(x - mean) / max(sqrt(variance), epsilon)`, or its inverse; Keras' global epsilon as a float64 number."""
     mean = Interval.point(np.broadcast_to(stored(layer, "mean", layer.mean), (1, *shape))[0])
     variance = np.broadcast_to(stored(layer, "variance", layer.variance), (1, *shape))[0]
-    floor = float(import_keras().backend.epsilon())
+    floor = smallest_divisor(layer)
     root = _root(layer, variance, 0.0).mapped(lambda end: np.maximum(end, floor))
     if layer.invert:
         return (("", Diagonal(root, mean)),)
@@ -96,7 +97,7 @@ def read_rescaling(layer: Any, shape: Shape) -> Parts:
     """`x * scale + offset`, both cast to the layer's float type first, as Keras does."""
 
     def cast(name: str) -> Interval:
-        values = stored(layer, name, import_tensorflow().cast(getattr(layer, name), layer.compute_dtype))
+        values = stored(layer, name, as_cast(layer, getattr(layer, name)))
         return Interval.point(np.broadcast_to(values, shape))
 
     return (("", Diagonal(cast("scale"), cast("offset"))),)
@@ -108,7 +109,7 @@ def stored(layer: Any, name: str, variable: Any) -> Reals:
     Raises:
         ModelError: it holds NaN or infinity.
     """
-    values = np.asarray(variable).astype(np.float64)
+    values = (variable if isinstance(variable, np.ndarray) else as_array(layer, variable)).astype(np.float64)
     bad = int(np.sum(~np.isfinite(values)))
     if bad:
         raise ModelError(

@@ -114,6 +114,9 @@ def _aligned(shapes: Sequence[Shape]) -> tuple[Joined, tuple[Source, ...]]:
     return parts, tuple(sources)
 
 
+# Operations of Keras 3 on two tensors that are what the layer of that name is.
+OPERATORS = ("Add", "Maximum", "Minimum", "Multiply", "Subtract")
+
 MERGES: dict[str, MergeReader] = {
     "Add": read_add,
     "Average": read_average,

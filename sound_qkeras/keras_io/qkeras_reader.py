@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from sound_qkeras.errors import UnsupportedLayerError
+from sound_qkeras.errors import ModelError, UnsupportedLayerError
 from sound_qkeras.keras_io.activations import Parts
+from sound_qkeras.keras_io.editions import KERAS_3, edition, output_names
 from sound_qkeras.keras_io.environment import float_type, import_qkeras
 from sound_qkeras.keras_io.files import Vocabulary, load_keras_model
 from sound_qkeras.keras_io.outputs import joined_outputs, reachable, set_heads_aside
@@ -73,11 +74,17 @@ def open_model(model: Any) -> Any:
 
     Raises:
         FileFormatError: the path is missing, empty, corrupt or no Keras model.
+        ModelError: it is a Keras 3 model.
         UnsupportedLayerError: a layer or quantizer in the file is of a kind that is not supported.
         DependencyError: TensorFlow, tf_keras or QKeras is missing or of the wrong kind.
     """
     import_qkeras()
-    return load_keras_model(Path(model), QVocabulary()) if isinstance(model, str | Path) else model
+    opened = load_keras_model(Path(model), QVocabulary()) if isinstance(model, str | Path) else model
+    if edition(opened) == KERAS_3:
+        raise ModelError(
+            f"model '{opened.name}' is a Keras 3 one; accepted: a QKeras or tf_keras model; use sq.quantize"
+        )
+    return opened
 
 
 def read_steps(model: Any, *, latent: bool = False) -> Steps:
@@ -105,7 +112,7 @@ def _steps(model: Any, walk: Walk, dtype: str) -> Steps:
     steps = reachable(list(walk.steps.values()), walk.outputs)
     left_out = f"Layers that only act in training were left out: {', '.join(walk.training_only)}."
     notes = (left_out,) if walk.training_only else ()
-    return Steps(steps, model.output_names, walk.outputs, walk.inputs, notes, dtype)
+    return Steps(steps, output_names(model), walk.outputs, walk.inputs, notes, dtype)
 
 
 class QWalk(Walk):

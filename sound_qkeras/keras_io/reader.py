@@ -10,10 +10,21 @@ from typing import Any
 
 from sound_qkeras.errors import ModelError, UnsupportedLayerError
 from sound_qkeras.keras_io.activations import Parts
-from sound_qkeras.keras_io.environment import import_keras
+from sound_qkeras.keras_io.editions import (
+    KERAS_3,
+    Call,
+    calls,
+    edition,
+    input_names,
+    is_graph,
+    is_keras,
+    is_model,
+    is_operation,
+    output_names,
+)
 from sound_qkeras.keras_io.files import load_keras_model
 from sound_qkeras.keras_io.folding import fold
-from sound_qkeras.keras_io.merges import MERGES
+from sound_qkeras.keras_io.merges import MERGES, OPERATORS
 from sound_qkeras.keras_io.outputs import joined_outputs, output_ports, reachable, set_heads_aside
 from sound_qkeras.keras_io.pieces import Diagonal, Gain, Head, Linear, Rounded, Shape, Step
 from sound_qkeras.keras_io.readers import READERS
@@ -32,7 +43,8 @@ def read_model(model: Any) -> Network:
     softmax or sigmoid is set aside in `head`, and `notes` says so.
 
     Args:
-        model: a built tf_keras Sequential or Functional model, or the path of one saved as `.h5`, `.keras` or SavedModel.
+        model: a built Sequential or Functional model of tf_keras or Keras 3, or the path of one saved as `.h5`, `.keras` or
+            SavedModel (tf_keras only).
             Code in files is never run.
 
     Returns:
@@ -51,7 +63,7 @@ def read_model(model: Any) -> Network:
     walk = Walk(model)
     steps = reachable(list(walk.steps.values()), walk.outputs)
     steps, outputs, heads = set_heads_aside(steps, walk.outputs)
-    steps, ends = joined_outputs(steps, model.output_names, outputs)
+    steps, ends = joined_outputs(steps, output_names(model), outputs)
     steps, notes = fold(steps)
     if notes:
         notes.append("Their epsilon counts as the float64 number Keras keeps in the configuration.")
@@ -64,22 +76,18 @@ def read_model(model: Any) -> Network:
 
 
 def check_model(model: Any) -> None:
-    """Refuse what is not a built Sequential or Functional tf_keras model.
+    """Refuse what is not a built Sequential or Functional model of either Keras.
 
     Raises:
         ModelError: says which, and the way out.
     """
-    accepted = "a built tf_keras Sequential or Functional model, or the path of one"
-    kinds = [base.__module__.split(".")[0] for base in type(model).__mro__]
-    if "keras" in kinds and "tf_keras" not in kinds:
-        raise ModelError(f"received a Keras 3 object; accepted: {accepted}; build it with tf_keras, which QKeras needs")
-    if not isinstance(model, import_keras().Model):
+    accepted = "a built Sequential or Functional model of tf_keras or Keras 3, or the path of one"
+    if not is_model(model):
         raise ModelError(f"received {type(model).__name__}; accepted: {accepted}")
     name = f"model '{model.name}'"
-    if not model.built or (isinstance(model, import_keras().Sequential) and not model.layers):
+    if not model.built or not model.layers:
         raise ModelError(f"{name} was never built; call it on data, fit it, or give its first layer an input shape")
-    owner = next(base for base in type(model).__mro__ if "call" in vars(base))
-    if not model._is_graph_network or not owner.__module__.startswith("tf_keras."):
+    if not is_graph(model):
         raise ModelError(f"{name} is a subclassed model; accepted: {accepted}; rebuild it from layers")
 
 
@@ -96,14 +104,15 @@ class Walk:
 
     def _inputs(self, model: Any) -> list[str]:
         """The input; several are parts of one that holds them all."""
-        shapes = [static_shape(x, name) for x, name in zip(model.inputs, model.input_names, strict=True)]
+        called = input_names(model)
+        shapes = [static_shape(x, name) for x, name in zip(model.inputs, called, strict=True)]
         if len(shapes) == 1:
-            name = model.input_names[0]
+            name = called[0]
             return [self._add(Step(name, Input(shapes[0]), (), name, "InputLayer"))]
         sizes = [math.prod(shape) for shape in shapes]
         whole = self._add(Step("inputs", Input((sum(sizes),)), (), "inputs", "InputLayer"))
         ports: list[Port] = []
-        for number, (name, shape) in enumerate(zip(model.input_names, shapes, strict=True)):
+        for number, (name, shape) in enumerate(zip(called, shapes, strict=True)):
             crop = Crop((sum(sizes[:number]),), (sum(sizes[number + 1 :]),))
             flat = name if len(shape) == 1 else f"{name}_flat"
             step = self._add(Step(flat, crop, (whole,), name, "InputLayer"))
@@ -116,23 +125,19 @@ class Walk:
     def _model(self, model: Any, sources: Sequence[str]) -> list[str]:
         """Walk a model whose inputs are the results of `sources`; returns the names of its outputs' steps."""
         names = {id(tensor): source for tensor, source in zip(model.inputs, sources, strict=True)}
-        for depth in sorted(model._nodes_by_depth, reverse=True):
-            for node in model._nodes_by_depth[depth]:
-                if not node.is_input:
-                    found = self._layer(node, tuple(names[id(x)] for x in node.keras_inputs))
-                    outputs = node.outputs if isinstance(node.outputs, list | tuple) else [node.outputs]
-                    names |= {id(tensor): name for tensor, name in zip(outputs, found, strict=True)}
+        for call in calls(model):
+            found = self._call(call, tuple(names[id(x)] for x in call.inputs))
+            names |= {id(tensor): name for tensor, name in zip(call.outputs, found, strict=True)}
         return [names[id(tensor)] for tensor in model.outputs]
 
-    def _layer(self, node: Any, sources: tuple[str, ...]) -> list[str]:
-        layer = node.layer
-        if isinstance(layer, import_keras().Model):
+    def _call(self, call: Call, sources: tuple[str, ...]) -> list[str]:
+        layer = call.layer
+        _check_call(call)
+        if is_model(layer):
             check_model(layer)
-            _check_call(node)
             return self._model(layer, sources)
-        _check_call(node)
-        shapes = [static_shape(tensor, layer.name) for tensor in node.keras_inputs]
-        if type(layer).__name__ in MERGES and is_keras(layer):
+        shapes = [static_shape(tensor, layer.name) for tensor in call.inputs]
+        if is_merge(call, shapes):
             return [self._merge(layer, shapes, sources)]
         return [self._chain(layer, self.parts(layer, shapes[0]), sources)]
 
@@ -144,7 +149,8 @@ class Walk:
         """
         kind = type(layer).__name__
         if kind not in READERS or not is_keras(layer):
-            raise unsupported(layer.name, kind)
+            raise unsupported(layer.name, kind, operation=is_operation(layer))
+        _check_layer(layer)
         return READERS[kind](layer, shape)
 
     def _merge(self, layer: Any, shapes: list[Shape], sources: tuple[str, ...]) -> str:
@@ -195,16 +201,31 @@ def static_shape(tensor: Any, layer_name: str) -> Shape:
     return tuple(int(size) for size in shape)
 
 
-def is_keras(layer: Any) -> bool:
-    """Whether a layer is one of Keras' own, not another one of the same name."""
-    return bool(type(layer).__module__.startswith("tf_keras."))
+def is_merge(call: Call, shapes: Sequence[Shape]) -> bool:
+    """Whether a call joins tensors as a layer does; operations such as `x + y` do if both are tensors with as many axes."""
+    kind = type(call.layer).__name__
+    if is_operation(call.layer):
+        return kind in OPERATORS and not call.settings and len(shapes) == 2 and len(shapes[0]) == len(shapes[1])
+    return kind in MERGES and is_keras(call.layer)
 
 
-def _check_call(node: Any) -> None:
+def _check_call(call: Call) -> None:
     """Refuse calls that force training behaviour: such a model is random, or depends on its batch."""
-    if node.call_kwargs.get("training") or any(argument is True for argument in node.call_args[1:]):
+    if call.trains:
         raise UnsupportedLayerError(
-            node.layer.name, "a call with training=True", "layers in inference mode", "call it without training="
+            call.layer.name, "a call with training=True", "layers in inference mode", "call it without training="
+        )
+
+
+def _check_layer(layer: Any) -> None:
+    """Refuse what Keras 3 computes with other numbers than those it would seem to: integers, or a moving deviation."""
+    mode = getattr(layer, "quantization_mode", None)
+    if mode is not None:
+        received, way_out = f"a layer that Keras quantised ('{mode}')", "give the model as it was before quantize()"
+        raise UnsupportedLayerError(layer.name, received, "float layers", way_out)
+    if edition(layer) == KERAS_3 and getattr(layer, "renorm", False):
+        raise UnsupportedLayerError(
+            layer.name, "BatchNormalization with renorm=True", "renorm=False", "retrain without renorm"
         )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +9,7 @@ import numpy as np
 
 from sound_qkeras.errors import ModelError
 from sound_qkeras.keras_io.autoqkeras_setup import import_autoqkeras
-from sound_qkeras.keras_io.environment import import_keras, import_qkeras
+from sound_qkeras.keras_io.environment import import_keras, import_qkeras, qkeras_module
 
 # Bits AutoQKeras assumes for a float input, for a softmax, and for what has no quantizer.
 ASSUMED_BITS = 8
@@ -44,7 +43,7 @@ def model_bits(model: Any, *, input_bits: int = ASSUMED_BITS, output_bits: int =
         DependencyError: keras-tuner or another package is missing or of the wrong kind.
     """
     import_autoqkeras()
-    factor = importlib.import_module("qkeras.autoqkeras.forgiving_metrics.forgiving_bits").ForgivingFactorBits(
+    factor = qkeras_module("autoqkeras.forgiving_metrics.forgiving_bits").ForgivingFactorBits(
         8.0, 8.0, 2.0, 1.0, input_bits, output_bits, ASSUMED_BITS, {"default": ["parameters", "activations"]}
     )
     # A Sequential model does not list its input, so AutoQKeras would not count it.
@@ -74,9 +73,9 @@ def bit_operations(model: Any) -> int | None:
     Args:
         model: a built QKeras model.
     """
-    import_qkeras()
+    estimate = qkeras_module("estimate")
     try:
-        found = importlib.import_module("qkeras.estimate").extract_model_operations(model)
+        found = estimate.extract_model_operations(model)
         rows = [(row["number_of_operations"], row["type"][2]) for row in found.values()]
         return sum(int(number) * int(first) * int(second) for number, (first, second) in rows)
     except Exception:
@@ -97,8 +96,7 @@ def energy(model: Any, *, input_bits: int = ASSUMED_BITS) -> float:
         DependencyError: TensorFlow, tf_keras or QKeras is missing or of the wrong kind.
     """
     qkeras = import_qkeras()
-    tools = importlib.import_module("qkeras.qtools.run_qtools")
-    settings = importlib.import_module("qkeras.qtools.settings")
+    tools, settings = qkeras_module("qtools.run_qtools"), qkeras_module("qtools.settings")
     try:
         found = tools.QTools(
             model,

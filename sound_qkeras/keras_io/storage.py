@@ -59,7 +59,11 @@ def load_model(path: str | os.PathLike[str]) -> Any:
     """
     register()
     source = Path(path)
-    config = read_config(source)
+    config, version = read_config(source)
+    if version.startswith("3."):
+        raise FileFormatError(
+            f"'{source}' was saved by Keras {version}; accepted: QKeras models, which are tf_keras models"
+        )
     floatx = import_keras().backend.floatx()
     types = {layer["config"].get("dtype") for layer in config["config"]["layers"]}
     if "float64" in types and floatx != "float64":

@@ -16,8 +16,13 @@ WAYS_OUT = {
 }
 
 
-def unsupported(layer_name: str, kind: str) -> UnsupportedLayerError:
-    """The error for a layer of a kind that cannot be read."""
+def unsupported(layer_name: str, kind: str, *, operation: bool = False) -> UnsupportedLayerError:
+    """The error for a layer of a kind that cannot be read, or for an operation of Keras 3 without a layer."""
+    if operation:
+        way_out = "write it with a layer (Rescaling for a factor or an offset, Activation for a function)"
+        return UnsupportedLayerError(
+            layer_name, f"an operation of kind {kind}", f"sums of tensors, or {SUPPORTED}", way_out
+        )
     way_out = WAYS_OUT.get(kind, "replace it, or cut the model before it")
     if kind.startswith("Q"):
         way_out = "give the float model: this one is quantised already"

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 
 from sound_qkeras.fixed_point import Format
+from sound_qkeras.keras_io import newer_functions
+from sound_qkeras.keras_io.activations import NEWER
 from sound_qkeras.keras_io.environment import import_keras, import_tensorflow
 from sound_qkeras.network.ops import TablePair
 
@@ -106,8 +108,8 @@ def real_function(function: str, alpha: float, x: Any) -> Any:
     """The function in floating point, for its gradient."""
     if function == "elu":
         return keras.activations.elu(x, alpha)
-    if function == "hard_swish":
-        return x * tf.nn.relu6(x + 3.0) / 6.0
+    if function in NEWER:
+        return getattr(newer_functions, function)(x)
     return getattr(keras.activations, function)(x)
 
 

@@ -228,9 +228,9 @@ def _gelu_slope(x: Reals) -> Interval:
     return _normal(x) + Interval.point(x) * _density(x)
 
 
-def _hard_sigmoid(x: Reals) -> Interval:
-    """`min(max(x / 5 + 1/2, 0), 1)`."""
-    return _within(quotient(Interval.point(x), Interval.point(5.0)) + Interval.point(0.5), 0.0, 1.0)
+def _hard_sigmoid(x: Reals, width: float) -> Interval:
+    """`min(max(x / width + 1/2, 0), 1)`."""
+    return _within(quotient(Interval.point(x), Interval.point(width)) + Interval.point(0.5), 0.0, 1.0)
 
 
 def _step(x: Reals, low: float, high: float, inside: Interval, outside: tuple[float, float]) -> Interval:
@@ -240,9 +240,9 @@ def _step(x: Reals, low: float, high: float, inside: Interval, outside: tuple[fl
     return _where(x == low, _hull(below, inside), _where(x == high, _hull(above, inside), found))
 
 
-def _hard_sigmoid_slope(x: Reals) -> Interval:
-    fifth = quotient(Interval.point(np.ones_like(x)), Interval.point(5.0))
-    return _step(x, -2.5, 2.5, fifth, (0.0, 0.0))
+def _hard_sigmoid_slope(x: Reals, width: float) -> Interval:
+    inside = quotient(Interval.point(np.ones_like(x)), Interval.point(width))
+    return _step(x, -width / 2, width / 2, inside, (0.0, 0.0))
 
 
 def _hard_swish(x: Reals) -> Interval:
@@ -283,7 +283,13 @@ FUNCTIONS: dict[str, Smooth] = {
         turns=((-0.7517915247, -0.7517915246),),
         bends=((-1.4142135624, -1.4142135623), (1.4142135623, 1.4142135624)),
     ),
-    "hard_sigmoid": Smooth(_hard_sigmoid, _hard_sigmoid_slope, bends=((-2.5, -2.5), (2.5, 2.5))),
+    # Of Keras 2, and of Keras 3.
+    "hard_sigmoid": Smooth(
+        partial(_hard_sigmoid, width=5.0), partial(_hard_sigmoid_slope, width=5.0), bends=((-2.5, -2.5), (2.5, 2.5))
+    ),
+    "hard_sigmoid_6": Smooth(
+        partial(_hard_sigmoid, width=6.0), partial(_hard_sigmoid_slope, width=6.0), bends=((-3.0, -3.0), (3.0, 3.0))
+    ),
     "hard_swish": Smooth(_hard_swish, _hard_swish_slope, turns=((-1.5, -1.5),), bends=((-3.0, -3.0), (3.0, 3.0))),
     "selu": Smooth(
         partial(_elu, alpha=SELU_ALPHA, scale=SELU_SCALE),

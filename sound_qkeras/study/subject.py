@@ -14,9 +14,10 @@ import numpy.typing as npt
 from sound_qkeras.baselines import accuracy, agreement
 from sound_qkeras.boxes import network_box
 from sound_qkeras.classification import Classes, labels_of, outputs_of
-from sound_qkeras.errors import InputError
+from sound_qkeras.errors import InputError, ModelError
 from sound_qkeras.interval import Interval, Reals
 from sound_qkeras.keras_io import read_model
+from sound_qkeras.keras_io.editions import KERAS_2, edition
 from sound_qkeras.keras_io.files import load_keras_model
 from sound_qkeras.keras_io.training import Data, scores
 from sound_qkeras.network import Network
@@ -89,6 +90,10 @@ def subject_of(
     """
     loaded = load_keras_model(Path(model)) if isinstance(model, str | Path) else model
     network = read_model(loaded)
+    if edition(loaded) != KERAS_2:
+        raise ModelError(
+            f"model '{loaded.name}' is a Keras 3 one; accepted: a tf_keras classifier, which others' methods train"
+        )
     if network.inputs or network.outputs:
         raise InputError("the model has several inputs or outputs; accepted: classifiers with one of each")
     given, classes = _checked(network, *train)

@@ -83,7 +83,7 @@ class Span:
         return Fraction(self.low) <= high and low <= Fraction(self.high)
 
 
-ZERO, ONE, TWO, THREE, SIX = (Span(Decimal(number), Decimal(number)) for number in (0, 1, 2, 3, 6))
+ZERO, ONE, TWO, THREE, FIVE, SIX = (Span(Decimal(number), Decimal(number)) for number in (0, 1, 2, 3, 5, 6))
 HALF = ONE / TWO
 Formula = Callable[[Span], Span]
 Bracket = tuple[Fraction, Fraction]
@@ -227,8 +227,8 @@ def _density(x: Span) -> Span:
     return (-square / TWO).exp() / (ROOT_TWO * ROOT_PI)
 
 
-def _hard_sigmoid(x: Span) -> Span:
-    return (x / Span(Decimal(5), Decimal(5)) + HALF).cut(0, 1)
+def _hard_sigmoid(width: Span) -> Formula:
+    return lambda x: (x / width + HALF).cut(0, 1)
 
 
 def _between(end: int, inside: Formula, outside: tuple[Span, Span]) -> Formula:
@@ -271,10 +271,13 @@ FUNCTIONS = {
         (_near("-1.4142135624"), _near("1.4142135624")),
     ),
     "hard_sigmoid": ExactFunction(
-        _hard_sigmoid,
-        _between(5, lambda x: ONE / Span(Decimal(5), Decimal(5)), (ZERO, ZERO)),
+        _hard_sigmoid(FIVE),
+        _between(5, lambda x: ONE / FIVE, (ZERO, ZERO)),
         (),
         _points(Fraction(-5, 2), Fraction(5, 2)),
+    ),
+    "hard_sigmoid_6": ExactFunction(
+        _hard_sigmoid(SIX), _between(6, lambda x: ONE / SIX, (ZERO, ZERO)), (), _points(-3, 3)
     ),
     "hard_swish": ExactFunction(
         lambda x: x * (x + THREE).cut(0, 6) / SIX,

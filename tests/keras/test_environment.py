@@ -41,13 +41,41 @@ except DependencyError as error:
     [
         ("", {}, "tf_keras.src"),
         ("import tensorflow", {"TF_USE_LEGACY_KERAS": "1"}, "tf_keras.src"),
-        ("import tensorflow", {}, "TensorFlow was imported with Keras 3; QKeras needs Keras 2 (tf_keras); set"),
-        ("", {"TF_USE_LEGACY_KERAS": "0"}, "received TF_USE_LEGACY_KERAS=0"),
-        ("import sys; sys.modules['qkeras'] = None", {}, "'qkeras' cannot be imported"),
+        ("import tensorflow", {}, "tf_keras.src"),
+        ("", {"TF_USE_LEGACY_KERAS": "0"}, "tf_keras.src"),
+        ("import qkeras", {}, "QKeras was imported on top of Keras 3; it needs Keras 2"),
+        ("import sys; sys.modules['qkeras'] = None", {}, "'qkeras.utils' cannot be imported"),
     ],
 )
 def test_which_keras_comes_through(before, switches, expected):
     assert run(f"{before}\n{ATTEMPT}", **switches).startswith(expected)
+
+
+KEPT = """
+import os, sys
+import tensorflow as tf
+from tensorflow.keras.layers import Dense
+from sound_qkeras.keras_io.environment import keras_2, qkeras_module
+modules = [qkeras_module(name) for name in ("utils", "estimate", "qtools.run_qtools")]
+with keras_2():
+    import keras
+    assert keras.__name__ == "tf_keras"
+import keras
+from tensorflow.keras.layers import Dense as again
+assert keras.__version__.startswith("3.") and sys.modules["tensorflow"] is tf
+assert tf.keras.layers.Dense is Dense is again is keras.layers.Dense
+assert "TF_USE_LEGACY_KERAS" not in os.environ
+foreign = [
+    name for name, module in sys.modules.items() for thing in vars(module).values()
+    if name.startswith("qkeras") and str(getattr(thing, "__module__", "")).startswith("keras.")
+]
+print(foreign)
+"""
+
+
+@pytest.mark.slow
+def test_keras_3_stays_what_it_was_and_qkeras_has_nothing_of_it():
+    assert run(KEPT) == "[]"
 
 
 def test_float64_is_restored_whatever_happens():

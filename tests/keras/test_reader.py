@@ -274,19 +274,12 @@ def shared_dense():
     return sequential(dense, dense, shape=(3,))
 
 
-class Keras3:
-    """What a Keras 3 object looks like from outside."""
-
-    __module__ = "keras.src.models.sequential"
-
-
 REFUSED = {
     "never built": (lambda: keras.Sequential([LAYERS.Dense(2)], name="raw"), ModelError, "'raw' was never built"),
     "no layers": (lambda: keras.Sequential(name="raw"), ModelError, "'raw' was never built"),
     "subclassed": (lambda: Subclassed(name="own"), ModelError, "'own' (was never built|is a subclassed)"),
     "overridden": (lambda: Overridden([LAYERS.Input((2,)), LAYERS.Dense(1)]), ModelError, "subclassed model"),
     "no model": (lambda: {"layers": []}, ModelError, "received dict"),
-    "keras 3": (Keras3, ModelError, "Keras 3 object"),
     "unknown size": (lambda: sequential(LAYERS.Flatten(), shape=(None, 2)), ModelError, r"shape \(None, 2\)"),
     "no weights": (lambda: sequential(LAYERS.ReLU()), ModelError, "nothing to quantise"),
     "nan": (lambda: with_bad_number(np.nan), ModelError, r"'broken' \(Dense\): bias holds 1 values"),

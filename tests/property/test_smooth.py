@@ -33,6 +33,7 @@ REAL = {
     "exponential": mp.exp,
     "gelu": lambda x: x * mp.ncdf(x),
     "hard_sigmoid": lambda x: min(max(x / 5 + mp.mpf(1) / 2, 0), 1),
+    "hard_sigmoid_6": lambda x: min(max(x / 6 + mp.mpf(1) / 2, 0), 1),
     "hard_swish": lambda x: x * min(max(x + 3, 0), 6) / 6,
     "selu": lambda x: elu(x, mp.mpf(SELU_ALPHA), mp.mpf(SELU_SCALE)),
     "sigmoid": lambda x: 1 / (1 + mp.exp(-x)),
@@ -46,6 +47,7 @@ SLOPE = {
     "exponential": mp.exp,
     "gelu": lambda x: mp.ncdf(x) + x * mp.npdf(x),
     "hard_sigmoid": lambda x: mp.mpf(1) / 5 if abs(x) < 2.5 else mp.mpf(0),
+    "hard_sigmoid_6": lambda x: mp.mpf(1) / 6 if abs(x) < 3 else mp.mpf(0),
     "hard_swish": lambda x: (2 * x + 3) / 6 if abs(x) < 3 else mp.mpf(int(x > 0)),
     "selu": lambda x: mp.mpf(SELU_SCALE) * (1 if x > 0 else mp.mpf(SELU_ALPHA) * mp.exp(x)),
     "sigmoid": lambda x: 1 / (2 + mp.exp(x) + mp.exp(-x)),
@@ -54,7 +56,13 @@ SLOPE = {
     "swish": lambda x: (1 + mp.exp(-x) * (1 + x)) / (1 + mp.exp(-x)) ** 2,
     "tanh": lambda x: mp.sech(x) ** 2,
 }
-KINKS = {"elu": {0.0}, "selu": {0.0}, "hard_sigmoid": {-2.5, 2.5}, "hard_swish": {-3.0, 3.0}}
+KINKS = {
+    "elu": {0.0},
+    "selu": {0.0},
+    "hard_sigmoid": {-2.5, 2.5},
+    "hard_sigmoid_6": {-3.0, 3.0},
+    "hard_swish": {-3.0, 3.0},
+}
 POINTS = np.concatenate(
     [
         [0.0, -0.0, 5e-324, -1e-300, 1e-17, -(2.0**-30), 0.5, -1.0, 3.0, -3.0, 2.5, -2.5, 1.0 - 2.0**-53, 88.0, -700.0],

@@ -1,0 +1,287 @@
+"""Keras 3 models and files, beside Keras 2 in one process: the same function, or a clear refusal; and no code of a file is run."""
+
+import json
+import zipfile
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+import sound_qkeras as sq
+from sound_qkeras.errors import FileFormatError, ModelError, UnsupportedLayerError
+from sound_qkeras.keras_io import read_model, to_keras
+
+from . import models
+from .models3 import LAYERS, MODELS, difference, keras, randomised, sequential
+
+pytestmark = [pytest.mark.keras, pytest.mark.filterwarnings("ignore:.*legacy:UserWarning")]
+
+
+@pytest.mark.parametrize("build", MODELS.values(), ids=MODELS)
+def test_the_network_is_the_model_and_its_file(build, tmp_path):
+    model = build()
+    network = read_model(model)
+    assert difference(model, network) < 1e-6
+    for name in ("model.keras", "model.h5", "model"):
+        path = tmp_path / name
+        if name == "model":
+            (tmp_path / "model.keras").rename(path)  # told apart by content
+        else:
+            model.save(path)
+        found = read_model(path)
+        assert found.weight_hash == network.weight_hash
+        assert found.notes == network.notes
+
+
+def test_both_kinds_of_keras_read_alike():
+    """The same layers with the same weights are one network, whichever Keras they are of."""
+    networks = []
+    for kind in (keras, models.keras):
+        layers = kind.layers
+        last = [layers.Dense(4, "gelu"), layers.LeakyReLU(0.1), layers.Dense(2, "softmax")]
+        model = kind.Sequential(
+            [layers.Input((6, 2)), layers.Conv1D(3, 2), layers.BatchNormalization(), layers.Flatten(), *last]
+        )
+        rng = np.random.default_rng(0)
+        model.set_weights([np.abs(rng.normal(size=value.shape)) + 0.1 for value in model.get_weights()])
+        networks.append(read_model(model))
+    x = np.random.default_rng(1).normal(size=(9, 6, 2))
+    assert np.array_equal(networks[0].evaluate(x), networks[1].evaluate(x))
+    assert [node.op.kind for node in networks[0].nodes] == [node.op.kind for node in networks[1].nodes]
+
+
+@pytest.mark.solver
+def test_it_is_quantised_emitted_and_certified(tmp_path):
+    model = sequential(LAYERS.Dense(4, "hard_sigmoid"), LAYERS.Dense(3, "hard_silu"), LAYERS.Dense(2), shape=(3,))
+    model.save(tmp_path / "model.keras")
+    result = sq.quantize(tmp_path / "model.keras", 0.1, (-1.0, 1.0), effort="fast")
+    x = np.random.default_rng(0).uniform(-1.0, 1.0, size=(40, 3))
+    assert np.array_equal(result.to_qkeras().predict(x, verbose=0), result.simulate(x))
+    with sq.float64():
+        assert np.array_equal(result.to_qkeras(dtype="float64").predict(x, verbose=0), result.simulate(x))
+    np.testing.assert_allclose(result.simulate(x), model.predict(x, verbose=0), atol=0.1)
+    np.testing.assert_allclose(
+        to_keras(read_model(model)).predict(x, verbose=0), model.predict(x, verbose=0), rtol=1e-5, atol=1e-5
+    )
+
+
+@pytest.mark.solver
+def test_a_qkeras_model_is_certified_against_its_keras_3_twin():
+    model = sequential(LAYERS.Dense(4, "relu"), LAYERS.Dense(2), shape=(3,))
+    result = sq.quantize(model, 0.1, (-1.0, 1.0), effort="fast", keep_architecture=True, rescale_units=False)
+    found = sq.certify(result.to_qkeras(), model, box=(-1.0, 1.0))
+    assert found.observed_error <= found.bound <= 0.11
+
+
+def quantised_by_keras():
+    model = sequential(LAYERS.Dense(4), shape=(3,))
+    model.quantize("int8")
+    return model
+
+
+def with_constant():
+    source = keras.Input((3,))
+    return keras.Model(source, LAYERS.Dense(2)(source * 2.0))
+
+
+def with_operation():
+    source = keras.Input((3,))
+    return keras.Model(source, keras.ops.sin(LAYERS.Dense(2)(source)))
+
+
+def of_two_ranks():
+    one, two = keras.Input((3,)), keras.Input((2, 3))
+    return keras.Model([one, two], LAYERS.Dense(1)(one + two))
+
+
+def training():
+    source = keras.Input((3,))
+    return keras.Model(source, LAYERS.Dense(2)(LAYERS.Dropout(0.5)(source, training=True)))
+
+
+class Own(keras.Model):
+    def call(self, x):
+        return x
+
+
+class Overridden(keras.Sequential):
+    def call(self, x, training=None, mask=None):
+        return 2 * super().call(x)
+
+
+class OwnDense(LAYERS.Dense):
+    pass
+
+
+REFUSED = {
+    "quantised": (quantised_by_keras, UnsupportedLayerError, "Keras quantised .'int8'."),
+    "constant": (with_constant, UnsupportedLayerError, "an operation of kind Multiply.*Rescaling"),
+    "operation": (with_operation, UnsupportedLayerError, "an operation of kind Sin.*with a layer"),
+    "ranks": (of_two_ranks, UnsupportedLayerError, "an operation of kind Add"),
+    "training": (training, UnsupportedLayerError, "training=True"),
+    "renorm": (lambda: sequential(LAYERS.BatchNormalization(renorm=True)), UnsupportedLayerError, "renorm"),
+    "activation": (lambda: sequential(LAYERS.Dense(2, "mish")), UnsupportedLayerError, r"activation 'keras.*mish'"),
+    "own function": (lambda: sequential(LAYERS.Dense(2, lambda x: x)), UnsupportedLayerError, "lambda"),
+    "ops' gelu": (lambda: sequential(LAYERS.Dense(2, keras.ops.gelu)), UnsupportedLayerError, "gelu"),
+    "own layer": (lambda: sequential(OwnDense(2)), UnsupportedLayerError, "kind OwnDense"),
+    "kind": (lambda: sequential(LAYERS.LayerNormalization()), UnsupportedLayerError, "kind LayerNormalization"),
+    "not built": (lambda: keras.Sequential([LAYERS.Dense(1)]), ModelError, "never built"),
+    "subclassed": (Own, ModelError, "never built|subclassed"),
+    "overridden": (lambda: Overridden([LAYERS.Input((2,)), LAYERS.Dense(1)]), ModelError, "subclassed"),
+    "unknown size": (lambda: sequential(LAYERS.Flatten(), shape=(None, 2)), ModelError, r"shape \(None, 2\)"),
+}
+
+
+@pytest.mark.parametrize(("build", "error", "match"), REFUSED.values(), ids=REFUSED)
+def test_refusals(build, error, match):
+    with pytest.raises(error, match=match):
+        read_model(build())
+
+
+def test_certify_and_compare_say_what_they_take():
+    model = sequential(LAYERS.Dense(2), shape=(3,))
+    with pytest.raises(ModelError, match="is a Keras 3 one; accepted: a QKeras or tf_keras model"):
+        sq.certify(model, box=(-1.0, 1.0))
+    with pytest.raises(ModelError, match="is a Keras 3 one; accepted: a tf_keras classifier"):
+        sq.compare(model, (np.zeros((40, 3)), np.arange(40) % 2), [0.1], out="never")
+
+
+def saved(path, change=lambda config: None, **members):
+    """A Keras 3 file whose configuration was changed, or some of its members."""
+    original = path.with_name("original.keras")
+    randomised(keras.Sequential([LAYERS.Input((5,)), LAYERS.Dense(2, "relu", name="dense")])).save(original)
+    with zipfile.ZipFile(original) as archive:
+        content = {name: archive.read(name) for name in archive.namelist()}
+    config = json.loads(content["config.json"])
+    change(config["config"])
+    content["config.json"] = json.dumps(config).encode()
+    with zipfile.ZipFile(path, "w", members.pop("compression", zipfile.ZIP_STORED)) as archive:
+        for name, data in (content | members).items():
+            archive.writestr(name, data)
+    return path
+
+
+def layer(config):
+    return config["layers"][1]
+
+
+OS_SYSTEM = {"module": "os", "class_name": "function", "config": "system", "registered_name": "system"}
+CODE = {"class_name": "__lambda__", "config": {"value": ["4wAAAA==", None, None]}}
+TOUCHED: dict = {
+    "class": (lambda c: layer(c).update(module="os", class_name="system"), UnsupportedLayerError, "kind system"),
+    "activation": (
+        lambda c: layer(c)["config"].update(activation=OS_SYSTEM),
+        UnsupportedLayerError,
+        "given as an object",
+    ),
+    "lambda": (lambda c: layer(c)["config"].update(activation=CODE), UnsupportedLayerError, "given as an object"),
+    "call": (
+        lambda c: layer(c).update(inbound_nodes=[{"args": [CODE]}]),
+        UnsupportedLayerError,
+        "a call with __lambda__",
+    ),
+    "units": (lambda c: layer(c)["config"].update(units=10**12), FileFormatError, "more parameters than"),
+    "input": (
+        lambda c: c["layers"][0]["config"].update(batch_shape=[None, 10**12]),
+        FileFormatError,
+        "an input of shape",
+    ),
+    "initializer": (
+        lambda c: layer(c)["config"].update(units=10**11, kernel_initializer=None),
+        FileFormatError,
+        "more parameters than",
+    ),
+    "other units": (lambda c: layer(c)["config"].update(units=3), FileFormatError, "cannot rebuild"),
+    "surplus": (lambda c: layer(c)["config"].update(surplus=3), FileFormatError, "cannot rebuild"),
+}
+
+
+@pytest.mark.parametrize(("change", "error", "match"), TOUCHED.values(), ids=TOUCHED)
+def test_changed_configurations_are_refused(tmp_path, change, error, match):
+    with pytest.raises(error, match=match):
+        read_model(saved(tmp_path / "model.keras", change))
+
+
+def test_where_a_class_is_from_is_not_believed(tmp_path):
+    def change(config):
+        layer(config).update(module="antigravity", registered_name="antigravity>Dense")
+
+    assert len(read_model(saved(tmp_path / "model.keras", change)).nodes) == 3
+
+
+def test_code_in_a_file_is_not_run(tmp_path):
+    witness = tmp_path / "witness"
+    model = keras.Sequential(
+        [LAYERS.Input((2,)), LAYERS.Lambda(lambda x, path=str(witness): (Path(path).touch(), x)[1])]
+    )
+    model.add(LAYERS.Dense(1))
+    model.save(tmp_path / "model.keras")
+    witness.unlink()
+    with pytest.raises(UnsupportedLayerError, match=r"kind Lambda.*never run"):
+        read_model(tmp_path / "model.keras")
+    assert not witness.exists()
+
+
+def weights(tmp_path, write):
+    """An HDF5 file as bytes."""
+    path = tmp_path / "weights.h5"
+    with h5py.File(path, "w") as file:
+        write(file)
+    return path.read_bytes()
+
+
+def huge(file):
+    file.create_dataset("layers/dense/vars/0", shape=(10**6, 10**6), dtype="f4", chunks=(1000, 1000))
+
+
+def elsewhere(file):
+    file.create_dataset("layers/dense/vars/0", shape=(5, 2), dtype="f4", external=[("/etc/hostname", 0, 40)])
+
+
+def linked(file):
+    file["layers"] = h5py.ExternalLink("/tmp/other.h5", "/layers")
+
+
+def circular(file):
+    group = file.create_group("layers/dense")
+    group["again"] = file["layers"]
+
+
+def objects(file):
+    file.create_dataset("layers/dense/vars/0", shape=(5,), dtype=h5py.string_dtype())
+
+
+@pytest.mark.parametrize(
+    ("write", "match"),
+    [
+        (huge, "more than 10 times its size"),
+        (elsewhere, "in another file"),
+        (linked, "refers to another place"),
+        (circular, "inside itself"),
+        (objects, "no array of numbers"),
+    ],
+)
+def test_arrays_that_are_not_what_they_seem_are_refused(tmp_path, write, match):
+    with pytest.raises(FileFormatError, match=match):
+        read_model(saved(tmp_path / "model.keras", **{"model.weights.h5": weights(tmp_path, write)}))
+
+
+def test_archives_that_grow_are_refused(tmp_path):
+    path = saved(tmp_path / "model.keras", compression=zipfile.ZIP_DEFLATED, **{"assets/big": b"0" * 10**7})
+    with pytest.raises(FileFormatError, match="unpacks to"):
+        read_model(path)
+    path = saved(tmp_path / "model.keras", **{"model.weights.h5": b"not a file"})
+    with pytest.raises(FileFormatError, match="cannot rebuild"):
+        read_model(path)
+
+
+def test_keras_2_files_are_held_to_the_same_sizes(tmp_path):
+    path = tmp_path / "model.h5"
+    models.sequential(models.LAYERS.Dense(2, name="dense")).save(path)
+    with h5py.File(path, "r+") as file:
+        config = json.loads(str(file.attrs["model_config"]))
+        config["config"]["layers"][1]["config"]["units"] = 10**11
+        file.attrs["model_config"] = json.dumps(config)
+    with pytest.raises(FileFormatError, match="more parameters than the file holds"):
+        read_model(path)
