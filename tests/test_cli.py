@@ -391,12 +391,18 @@ def small_model(package, path):
 def test_the_whole_way_as_a_process(package, tmp_path, tmp_path_factory):
     model = small_model(package, tmp_path_factory.mktemp("model") / "model.keras")
     line, options = command("quantize", model, "--eps", "1e-3", "--box", "-1", "1", "--effort", "fast")
+    home, scratch, tmp_path = (tmp_path / name for name in ("home", "scratch", "work"))
+    for folder in (home, scratch, tmp_path):
+        folder.mkdir()
+    places = {name: value for name, value in options["env"].items() if name not in {"KERAS_HOME", "MPLCONFIGDIR"}}
+    options["env"] = {**places, "HOME": str(home), "TMPDIR": str(scratch)}
     done = subprocess.run(line, cwd=tmp_path, check=False, **options)
     assert (done.returncode, done.stderr) == (OK, "")
     result = sq.load(tmp_path / "out")
     assert done.stdout.splitlines()[-1] == result.summary()
     assert "softmax is set aside" in done.stdout
     assert names(tmp_path / "out") == sorted([*FILES, archive.MODEL_FILE])
+    assert names(home) == names(scratch) == []
     line, options = command("verify", "out")
     done = subprocess.run(line, cwd=tmp_path, check=False, **options)
     assert (done.returncode, done.stderr) == (OK, "")

@@ -14,6 +14,7 @@ from contextlib import AbstractContextManager, contextmanager
 from types import ModuleType
 
 from sound_qkeras.errors import DependencyError
+from sound_qkeras.keras_io.homes import away_from_home
 from sound_qkeras.keras_io.legacy_view import SWITCH, legacy_view
 
 
@@ -109,7 +110,8 @@ def qkeras_module(name: str) -> ModuleType:
 
 def _import(name: str) -> ModuleType:
     try:
-        return importlib.import_module(name)
+        with away_from_home():
+            return importlib.import_module(name)
     except ImportError as error:
         raise DependencyError(
             f"'{name}' cannot be imported ({error}); Keras models need tensorflow, tf_keras of the same minor version, "
