@@ -24,7 +24,7 @@ from sound_qkeras.pipeline import quantize
 from sound_qkeras.study.ledger import Ledger
 from sound_qkeras.study.plan import Plan
 from sound_qkeras.study.subject import Subject
-from sound_qkeras.study.verdict import float_twin, model_verdict, row_of
+from sound_qkeras.study.verdict import model_verdict, row_of
 from sound_qkeras.verify.falsify import errors
 
 # Share of weights that pruning sets to zero, and samples that multipoint quantisation measures errors on.
@@ -54,7 +54,7 @@ def _ours(subject: Subject, plan: Plan, eps: float) -> Iterator[Row]:
     model = result.to_qkeras(head=True)
     seconds = train(model, subject.train, subject.validation, subject.network.head, plan.training)
     tuned = replace(candidate, name=f"{candidate.name}, fine-tuned")
-    fields = subject.measured(subject.scores(model)) | model_verdict(model, float_twin(result.quantized), subject, plan)
+    fields = subject.measured(subject.scores(model)) | model_verdict(model, result.quantized.network, subject, plan)
     qkeras = {"energy": before.energy, "autoqkeras_bits": before.autoqkeras_bits}
     yield Row.of(tuned, **qkeras, search_seconds=result.seconds, training_seconds=seconds, **fields)
 

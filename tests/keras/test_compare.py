@@ -16,7 +16,7 @@ from sound_qkeras.keras_io.sizes import ASSUMED_BITS, bit_operations, energy, mo
 from sound_qkeras.keras_io.training import Training
 from sound_qkeras.study.plan import Plan
 from sound_qkeras.study.subject import subject_of
-from sound_qkeras.study.verdict import float_twin, model_verdict
+from sound_qkeras.study.verdict import model_verdict
 from tests.keras.models import LAYERS, keras, qk, sequential
 
 pytestmark = [
@@ -232,9 +232,8 @@ def test_what_is_no_classifier_with_data_is_refused(model):
 def test_our_models_are_judged_as_they_were_proved(model, lower):
     result = sq.quantize(model, 0.1, (lower, 1.0), effort="fast")
     subject = subject_of(model, (np.clip(X, lower, 1.0), Y), None, (lower, 1.0))
-    found = model_verdict(
-        result.to_qkeras(head=True), float_twin(result.quantized), subject, Plan(eps=(0.1,), effort="fast")
-    )
+    plan = Plan(eps=(0.1,), effort="fast")
+    found = model_verdict(result.to_qkeras(head=True), result.quantized.network, subject, plan)
     assert found["observed_error"] <= found["bound"] <= 1.5 * result.certificate.bound
     assert found["tier"] == "sound"
 

@@ -8,18 +8,14 @@ import math
 import numpy as np
 import pytest
 
-from sound_qkeras import baselines
 from sound_qkeras.baselines import Row, to_csv
 from sound_qkeras.cli import BAD_INPUT, main
 from sound_qkeras.errors import DependencyError, FileFormatError, InfeasibleError, InputError
-from sound_qkeras.interval import Interval
 from sound_qkeras.keras_io.autoqkeras import DEFECTS
 from sound_qkeras.resuming import claim
 from sound_qkeras.study.ledger import FOLDER, Ledger
 from sound_qkeras.study.plan import METHODS, Plan
-from sound_qkeras.study.verdict import float_twin
 from sound_qkeras.study.writing import page
-from tests import networks
 
 ROW = Row("ours", 10, 2, 3, metric=0.9, bound=0.1, tier="sound", notes=("Said.",))
 OTHER = Row("uniform 8 bits", 100, 20, 30, metric=0.8)
@@ -76,18 +72,6 @@ def test_what_is_not_installed_is_no_result(tmp_path):
         ledger.add("a", lambda: (_ for _ in ()).throw(DependencyError("missing")))
     ledger.add("a", lambda: ROW)
     assert ledger.rows == [ROW]
-
-
-@pytest.mark.parametrize("lower", [0.0, -1.0])
-def test_the_float_twin_rectifies_what_is_never_negative(lower):
-    network = networks.random_network(np.random.default_rng(0), (4, 5, 2))
-    box = Interval(np.full((1, 4), lower), np.ones((1, 4)))
-    twin = float_twin(baselines.uniform(network, box, 8).quantized_network)
-    kinds = [node.op.kind for node in twin.nodes]
-    assert kinds.count("relu") == 1 + (lower == 0.0)
-    assert (kinds[1] == "relu") == (lower == 0.0)
-    samples = np.random.default_rng(1).uniform(lower, 1.0, (20, 1, 4))
-    np.testing.assert_array_equal(twin.evaluate(samples), network.evaluate(samples))
 
 
 def test_damaged_rows_are_refused(tmp_path):
