@@ -98,12 +98,14 @@ def searchable(model: Any, learning_rate: float) -> Any:
     """A copy of a compiled model that AutoQKeras can search: activations in layers of their own, a legacy optimizer.
 
     Args:
-        model: a compiled tf_keras Sequential or Functional classifier.
+        model: a compiled tf_keras Sequential or Functional model.
         learning_rate: of the Adam optimizer every trial gets.
 
     Raises:
-        InputError: the model was not compiled with a loss.
+        InputError: the model was not compiled with a loss, or has several outputs.
     """
+    if len(model.outputs) > 1:
+        raise InputError(f"model '{model.name}' has {len(model.outputs)} outputs; AutoQKeras scores one")
     if not getattr(model, "loss", None):
         raise InputError(f"model '{model.name}' has no loss; compile it with one before searching")
     keras = import_keras()
@@ -112,7 +114,7 @@ def searchable(model: Any, learning_rate: float) -> Any:
     for layer in functional.layers:
         copy.get_layer(layer.name).set_weights(layer.get_weights())
     optimizer = keras.optimizers.legacy.Adam(learning_rate)
-    copy.compile(optimizer=optimizer, loss=model.loss, metrics=["accuracy"])
+    copy.compile(optimizer=optimizer, loss=model.loss)
     return copy
 
 

@@ -57,7 +57,7 @@ def search(model, directory, **changes):
     from sound_qkeras.keras_io.autoqkeras import search as run
 
     copy = trainer.copy_of(model)
-    trainer.compile_classifier(copy, "softmax", Training())
+    trainer.compile_for(copy, "softmax", Training())
     settings = Settings(**{"trials": 3, "epochs": 1, **changes})
     return run(copy, (X[:80], Y[:80]), (X[80:], Y[80:]), directory, settings)
 
@@ -162,7 +162,7 @@ def test_straight_through_counts_weights_alone(model):
 
 def test_training_keeps_the_best_epoch_and_never_loses():
     model = classifier(activation="softmax")
-    trainer.compile_classifier(model, "softmax", Training(learning_rate=10.0))
+    trainer.compile_for(model, "softmax", Training(learning_rate=10.0))
     before = float(model.evaluate(X, Y, verbose=0)[1])
     _, accuracy = trainer.fit_best(model, (X, Y), (X, Y), 3, 16)
     assert accuracy >= before
