@@ -94,7 +94,9 @@ def telescope(data: Path) -> Case:
     train, test = divided(samples["x"], samples["y"])
     note = "Published; it is not known which of the samples it was trained on, so what starts from it may be flattered."
     settings = {"batch_size": 128}
-    return Case(model, train, test, (stored["lo"], stored["hi"]), (1000.0, 300.0, 100.0, 30.0, 10.0, 3.0, 1.0), note, settings)
+    return Case(
+        model, train, test, (stored["lo"], stored["hi"]), (1000.0, 300.0, 100.0, 30.0, 10.0, 3.0, 1.0), note, settings
+    )
 
 
 def watch(data: Path) -> Case:
