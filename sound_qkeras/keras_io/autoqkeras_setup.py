@@ -54,15 +54,28 @@ def import_autoqkeras() -> ModuleType:
         DependencyError: a package is missing, or keras_tuner was imported with Keras 3 before.
     """
     import_qkeras()
-    try:
-        with _keras_is(import_keras()):
-            tuner = importlib.import_module("keras_tuner")
-            internal = importlib.import_module("qkeras.autoqkeras.autoqkeras_internal")
-    except ImportError as error:
-        raise DependencyError(f"AutoQKeras needs '{error.name}': pip install 'sound-qkeras[study]'") from error
+    import_keras_tuner()
+    return _imported("qkeras.autoqkeras.autoqkeras_internal")
+
+
+def import_keras_tuner() -> ModuleType:
+    """keras_tuner, on the Keras that QKeras needs: it tunes the one that `import keras` gives while it is imported.
+
+    Raises:
+        DependencyError: it is missing, or was imported with Keras 3 before.
+    """
+    tuner: Any = _imported("keras_tuner")
     if tuner.src.backend.config.multi_backend():
         raise DependencyError("keras_tuner was imported with Keras 3; search before importing it, or in a new process")
-    return internal
+    return tuner
+
+
+def _imported(name: str) -> ModuleType:
+    try:
+        with _keras_is(import_keras()):
+            return importlib.import_module(name)
+    except ImportError as error:
+        raise DependencyError(f"a search needs '{error.name}': pip install 'sound-qkeras[study]'") from error
 
 
 @contextmanager

@@ -23,7 +23,7 @@ from sound_qkeras.study.verdict import model_verdict, row_of, to_qkeras_or_none
 from sound_qkeras.verify.evidence import Statistical
 
 # Training samples that formats are chosen and judged on in the statistical tier. Half of them stay untouched, by fine-tuning too.
-SAMPLES = 512
+SAMPLES = 256
 
 
 @dataclass(frozen=True)
