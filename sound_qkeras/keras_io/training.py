@@ -64,7 +64,8 @@ def fine_tuning(model: Any, training: Training) -> dict[str, Any]:
         model: the float model, for its outputs.
         training: its learning rate and metric.
     """
-    return {"optimizer": _optimizer(training), **_goal(model, None, training.metric)}
+    monitor = training.metric if training.metric == "accuracy" else "loss"
+    return {"optimizer": _optimizer(training), "monitor": monitor, **_goal(model, None, training.metric)}
 
 
 def _optimizer(training: Training) -> Any:

@@ -36,8 +36,8 @@ COUNTING = (
     "QKeras model, and that is a column of its own."
 )
 TRAINING = (
-    "Training keeps the weights of the best epoch by validation accuracy, or loss of a regression, those before it included; "
-    "ours by validation loss. Its seconds include the proof of what comes out. Seconds of a search that was killed and taken up "
+    "Training keeps the weights of the best epoch by validation accuracy, or loss of a regression, those before it included. "
+    "Of ours the seconds include the proof of what comes out. Seconds of a search that was killed and taken up "
     "again are those of its complete trials."
 )
 TEST = (
