@@ -112,7 +112,7 @@ def watch(data: Path) -> Case:
     widest = np.abs(x).reshape(-1, x.shape[-1]).max(axis=0)
     box = (np.broadcast_to(-widest, x.shape[1:]), np.broadcast_to(widest, x.shape[1:]))
     settings = {"batch_size": 64}
-    return Case(trained(train, stack, 20), train, test, box, (300.0, 100.0, 30.0, 10.0, 3.0), note, settings)
+    return Case(trained(train, stack, 20), train, test, box, (100.0, 30.0, 10.0, 3.0, 1.0), note, settings)
 
 
 def jets(data: Path) -> Case:
