@@ -98,7 +98,9 @@ def finetune(
     task = Task.of(trained, data, validation, loss, metrics, batch_size, seed)
     _check_untouched(result, task)
     with threadpool_limits(1 if trained.parameter_count < MANY_PARAMETERS else None, user_api="blas"):
-        chosen = train(old, task, optimizer, epochs, monitor, prover.accepts, lambda fraction: report("train", fraction))
+        chosen = train(
+            old, task, optimizer, epochs, monitor, prover.accepts, lambda fraction: report("train", fraction)
+        )
         report("prove")
         quantized, certificate = prover.prove(chosen.quantized)
         check(quantized, certificate)
