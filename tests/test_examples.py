@@ -105,7 +105,10 @@ def test_fewest_bits_architecture(tmp_path):
     assert [bits == "rejected" for bits, _ in trials] == [float(error) > 0.1 for _, error in trials]
     assert result.cost.total_bits == min(accepted)
     assert "always in the box: True" in text
-    assert run(tmp_path, "fewest_bits_architecture.py", *options) == text
+    again = run(tmp_path, "fewest_bits_architecture.py", *options)
+    assert again.startswith("Reloading Tuner")  # no trial is made again
+    assert re.findall(r"^.* Nm from the expert .*$", again, re.MULTILINE) == text.splitlines()[:3]
+    assert again.splitlines()[-1] == text.splitlines()[-1]
 
 
 def test_compare_studies(tmp_path):
