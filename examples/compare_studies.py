@@ -174,7 +174,7 @@ if __name__ == "__main__":
     parser.add_argument("--data", type=Path, default=Path(), help="directory of the study's files")
     parser.add_argument("--out", type=Path, required=True, help="new, or of a study to go on with")
     parser.add_argument("--trials", type=int, default=50, help="of each AutoQKeras search")
-    parser.add_argument("--mode", default="bayesian", help="of AutoQKeras: random, bayesian or hyperband")
+    parser.add_argument("--mode", default="random", help="of AutoQKeras: random, its default, bayesian or hyperband")
     parser.add_argument("--short", action="store_true", help="one trial and one tolerance, to see that it runs")
     given = parser.parse_args()
     main(given.study, given.data, given.out, given.trials, given.mode, given.short)

@@ -118,9 +118,9 @@ def test_compare_studies(tmp_path):
     text = run(tmp_path, *arguments)
     rows = {row["name"]: row for row in json.loads((tmp_path / "out" / "study.json").read_text())["rows"]}
     assert rows["ours, eps 100, fine-tuned"]["metric"] > 0.8
-    both = [line for line in text.splitlines() if line.startswith("AutoQKeras, bayesian, fair space: ")]
+    both = [line for line in text.splitlines() if line.startswith("AutoQKeras, random, fair space: ")]
     assert len(both) == 4
-    assert f"{rows['AutoQKeras, bayesian, fair space, 1. of 1 trials']['metric']:.4g}" in both[0]
+    assert f"{rows['AutoQKeras, random, fair space, 1. of 1 trials']['metric']:.4g}" in both[0]
     again = run(tmp_path, *arguments)
     assert again.splitlines()[-4:] == text.splitlines()[-4:]
     assert "straight-through" in text.split("metric of the float network")[0]
