@@ -16,7 +16,7 @@ class Finetuning:
 
     Args:
         epochs: how many were trained.
-        kept_epoch: the one whose weights are kept, with the lowest loss; 0 where none was better than the start.
+        kept_epoch: the one whose weights are kept, which measured best; 0 where none was better than the start.
         changed, weights: how many integers differ from those before, of how many there are.
         measured_on: "training data" or "validation data".
         trained, before, after: loss and metrics of the float network, and of the fixed-point network before and after, as

@@ -39,6 +39,7 @@ def finetune(
     loss: Any = None,
     optimizer: Any = "adam",
     metrics: Any = None,
+    monitor: str = "loss",
     batch_size: int = 32,
     eps: Any = None,
     effort: str | float = "normal",
@@ -50,7 +51,7 @@ def finetune(
     Guarantee: weights and biases keep their formats, and results their fractional bits; only where the proved range of a
     result changes do its integer bits. Ranges and overflow are proved again over the box, and the error against the
     *original* float network is proved again in the same tier, whose certificate says what holds now. The result given is
-    not changed. Of all epochs and the start, the integers with the lowest measured loss are kept.
+    not changed. Of all epochs and the start, the integers with the lowest measured loss, or the best `monitor`, are kept.
 
     Training moves the network away from the float one wherever that helps the task, so the old tolerance may no longer
     hold: see `eps`. Averages, tables, slopes and normalisations that were not folded into other layers are not trained.
@@ -64,6 +65,8 @@ def finetune(
             (integer targets, or a network with such an end), else the mean square.
         optimizer: of Keras.
         metrics: of Keras; None takes accuracy or the mean absolute error, where `loss` is None too.
+        monitor: "loss", or the name of a metric by which the epoch is chosen; as in Keras, accuracies and areas under curves are
+            to be large, all others small.
         batch_size: for arrays.
         eps: the tolerance that is accepted, a number or one per output: only epochs that are proved to meet it are kept. None
             keeps the old one and, where it is no longer met, takes what is proved, which `certificate.eps_source` then says.
@@ -73,7 +76,8 @@ def finetune(
         progress: called with a stage's name and the fraction of it that is done.
 
     Raises:
-        InputError: an argument is not usable, or in tier "statistical" an untouched sample is among the data.
+        InputError: an argument is not usable, nothing measured is called `monitor`, or in tier "statistical" an untouched
+            sample is among the data.
         InfeasibleError: no epoch, nor the start, meets the given `eps`; carries the bound of the start.
         DependencyError: TensorFlow, tf_keras or QKeras is missing or of the wrong kind.
     """
@@ -94,7 +98,9 @@ def finetune(
     task = Task.of(trained, data, validation, loss, metrics, batch_size, seed)
     _check_untouched(result, task)
     with threadpool_limits(1 if trained.parameter_count < MANY_PARAMETERS else None, user_api="blas"):
-        chosen = train(old, task, optimizer, epochs, prover.accepts, lambda fraction: report("train", fraction))
+        chosen = train(
+            old, task, optimizer, epochs, monitor, prover.accepts, lambda fraction: report("train", fraction)
+        )
         report("prove")
         quantized, certificate = prover.prove(chosen.quantized)
         check(quantized, certificate)

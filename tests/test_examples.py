@@ -93,6 +93,40 @@ def test_convert_trained_model(tmp_path):
     assert "Traceback" not in done.stderr
 
 
+def test_fewest_bits_architecture(tmp_path):
+    pytest.importorskip("keras_tuner")
+    options = ("--out", "out", "--trials", "3", "--epochs", "20")
+    text = run(tmp_path, "fewest_bits_architecture.py", *options)
+    result = proved(tmp_path / "out" / "result")
+    assert result.certificate.bound <= 2e-2
+    trials = re.findall(r"^ *(\d+ bits|rejected)  ([0-9.]+) Nm", text, re.MULTILINE)
+    assert len(trials) == 3
+    accepted = [int(bits.split()[0]) for bits, error in trials if float(error) <= 0.1]
+    assert [bits == "rejected" for bits, _ in trials] == [float(error) > 0.1 for _, error in trials]
+    assert result.cost.total_bits == min(accepted)
+    assert "always in the box: True" in text
+    again = run(tmp_path, "fewest_bits_architecture.py", *options)
+    assert again.startswith("Reloading Tuner")  # no trial is made again
+    assert re.findall(r"^.* Nm from the expert .*$", again, re.MULTILINE) == text.splitlines()[:3]
+    assert again.splitlines()[-1] == text.splitlines()[-1]
+
+
+def test_compare_studies(tmp_path):
+    for package in ("sklearn", "keras_tuner", "matplotlib"):
+        pytest.importorskip(package)
+    arguments = ("compare_studies.py", "digits_cnn", "--short", "--out", "out")
+    text = run(tmp_path, *arguments)
+    rows = {row["name"]: row for row in json.loads((tmp_path / "out" / "study.json").read_text())["rows"]}
+    assert rows["ours, eps 100, fine-tuned"]["metric"] > 0.8
+    both = [line for line in text.splitlines() if line.startswith("AutoQKeras, random, fair space: ")]
+    assert len(both) == 4
+    assert f"{rows['AutoQKeras, random, fair space, 1. of 1 trials']['metric']:.4g}" in both[0]
+    again = run(tmp_path, *arguments)
+    assert again.splitlines()[-4:] == text.splitlines()[-4:]
+    assert "straight-through" in text.split("metric of the float network")[0]
+    assert "straight-through" not in again.split("metric of the float network")[0]
+
+
 @pytest.fixture
 def study_files(tmp_path):
     """A made-up network, and a baseline whose second setting breaks its promise."""

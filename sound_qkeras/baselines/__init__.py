@@ -1,7 +1,7 @@
 """The other ways people choose formats, one page each, seeded, and all judged by the same verifier."""
 
 from sound_qkeras.baselines.candidate import Candidate
-from sound_qkeras.baselines.counting import Row, accuracy, agreement, pareto_front, to_csv
+from sound_qkeras.baselines.counting import Row, accuracy, agreement, mean_error, pareto_front, to_csv
 from sound_qkeras.baselines.judge import Judged, judge
 from sound_qkeras.baselines.multipoint import multipoint
 from sound_qkeras.baselines.per_layer import equal_bounds, per_layer_rule
@@ -19,6 +19,7 @@ __all__ = [
     "equal_bounds",
     "from_levels",
     "judge",
+    "mean_error",
     "multipoint",
     "on_grid",
     "pareto_front",

@@ -146,6 +146,26 @@ def accuracy(outputs: npt.ArrayLike, labels: npt.ArrayLike) -> float:
     return _share_equal(classes_of(found), labels_of(labels, len(found), found.shape[1]))
 
 
+def mean_error(outputs: npt.ArrayLike, wanted: npt.ArrayLike, metric: str) -> float:
+    """The mean square error, or the mean absolute one, over samples and outputs.
+
+    Args:
+        outputs: shape `(n, outputs)`.
+        wanted: the same shape.
+        metric: "mse" or "mae".
+
+    Raises:
+        InputError: shapes differ, or the metric is another one.
+    """
+    found, expected = _rows(outputs), _rows(wanted)
+    if found.shape != expected.shape or metric not in ("mse", "mae"):
+        raise InputError(
+            f"outputs of shape {found.shape} and {expected.shape}, metric '{metric}'; accepted: the same shape, mse or mae"
+        )
+    difference = np.abs(found - expected)
+    return float(np.mean(difference**2 if metric == "mse" else difference))
+
+
 def _share_equal(found: Classes, expected: Classes) -> float:
     return np.count_nonzero(found == expected) / len(found)
 

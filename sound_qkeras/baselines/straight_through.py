@@ -47,13 +47,13 @@ class Trained:
 def straight_through(
     model: Any, network: Network, bits: int, data: Data, validation: Data, training: Training
 ) -> Trained:
-    """Train a classifier's weights in a word of `bits` bits, its fractional bits chosen for the trained weights.
+    """Train a model's weights in a word of `bits` bits, its fractional bits chosen for the trained weights.
 
     Args:
         model: the trained float tf_keras model; it is not changed.
         network: the same, read.
         bits: of every weight.
-        data: inputs and class numbers.
+        data: inputs and targets.
         validation: those by which the epoch is chosen.
         training: how.
 

@@ -19,10 +19,11 @@ def compare(
     context: typer.Context,
     model: Annotated[
         Path,
-        typer.Argument(metavar="MODEL", help="A trained tf_keras classifier: .h5, .keras or a SavedModel directory."),
+        typer.Argument(metavar="MODEL", help="A trained tf_keras model: .h5, .keras or a SavedModel directory."),
     ],
     train: Annotated[
-        tuple[str, str], typer.Option(metavar="X Y", help="Samples and classes: FILE.npy, or FILE.npz:NAME.")
+        tuple[str, str],
+        typer.Option(metavar="X Y", help="Samples and classes, or numbers wanted: FILE.npy, or FILE.npz:NAME."),
     ],
     eps: Annotated[
         list[str],
@@ -41,6 +42,9 @@ def compare(
     methods: Annotated[str | None, typer.Option(metavar="LIST", help="With commas; all if not given.")] = None,
     modes: Annotated[str | None, typer.Option(metavar="LIST", help="Of keras-tuner, with commas.")] = None,
     spaces: Annotated[str | None, typer.Option(metavar="LIST", help="shipped, fair, or both with a comma.")] = None,
+    metric: Annotated[str, typer.Option(help="accuracy of a classifier; mse or mae of a regression.")] = "accuracy",
+    costs: Annotated[str | None, typer.Option(metavar="LIST", help="That ours minimises, with commas.")] = None,
+    our_tiers: Annotated[str | None, typer.Option(metavar="LIST", help="In which ours chooses, with commas.")] = None,
     tier: Annotated[str, typer.Option(help="Of the bounds: sound, or statistical for deep networks.")] = "sound",
     effort: Effort = "normal",
     seed: Annotated[int, typer.Option(help="Of everything.")] = 1,
@@ -51,8 +55,8 @@ def compare(
         if not model.exists():
             raise InputError(f"'{model}' does not exist; accepted: a tf_keras model saved as .h5, .keras or SavedModel")
         settings: dict[str, Any] = {"trials": trials, "search_epochs": search_epochs, "epochs": epochs, "seed": seed}
-        settings |= {"retrained": retrained, "effort": parse_effort(effort), "tier": tier}
-        lists = {"methods": methods, "modes": modes, "spaces": spaces}
+        settings |= {"retrained": retrained, "effort": parse_effort(effort), "tier": tier, "metric": metric}
+        lists = {"methods": methods, "modes": modes, "spaces": spaces, "costs": costs, "our_tiers": our_tiers}
         settings |= {name: tuple(text.split(",")) for name, text in lists.items() if text is not None}
         from sound_qkeras.study import compare as run
         from sound_qkeras.study.plan import Plan
@@ -74,5 +78,5 @@ def compare(
         for name, reason in study.failures.items():
             typer.echo(f"without a row: {name}: {reason}")
         typer.echo(
-            f"{len(study.rows)} rows, accuracy of the float network {study.float_metric:.4g}; in {study.directory}"
+            f"{len(study.rows)} rows; the metric of the float network is {study.float_metric:.4g}; in {study.directory}"
         )

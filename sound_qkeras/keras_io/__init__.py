@@ -1,5 +1,6 @@
 """Keras models in, QKeras models out. TensorFlow is imported when a function here is first called, not before."""
 
+from sound_qkeras.keras_io.autoqkeras_setup import import_keras_tuner
 from sound_qkeras.keras_io.environment import float64, select_legacy_keras
 from sound_qkeras.keras_io.float_model import to_keras
 from sound_qkeras.keras_io.quantizers import model_quantize, quantizer_config
@@ -9,6 +10,7 @@ from sound_qkeras.keras_io.writer import to_qkeras
 
 __all__ = [
     "float64",
+    "import_keras_tuner",
     "load_model",
     "model_quantize",
     "quantizer_config",

@@ -206,6 +206,15 @@ def _pool(op: AveragePool, parameters: Parameters, names: Names) -> Chain:
     )
 
 
+def pool_as_conv(op: AveragePool) -> Conv | None:
+    """The depthwise convolution that an average pooling is; None where windows average different numbers of elements."""
+    if op.kernel.size > 1:
+        return None
+    sums = _sums(op, float(op.kernel[0]))
+    radius = None if op.kernel_radius is None else np.full(sums.kernel.shape, op.kernel_radius[0])
+    return replace(sums, kernel_radius=radius, bias=op.bias, bias_radius=op.bias_radius)
+
+
 def _sums(op: AveragePool, factor: float) -> Conv:
     """The depthwise convolution with one number everywhere in its kernel."""
     channels = op.input_shape[-1]

@@ -61,6 +61,7 @@ class Settings:
         batch_size: samples a step.
         learning_rate: of Adam.
         seed: of keras-tuner's choices and of every trial's weights and batches.
+        metric: of the task, "accuracy", or the loss of a regression, "mse" or "mae".
     """
 
     mode: str = "random"
@@ -70,6 +71,7 @@ class Settings:
     batch_size: int = 32
     learning_rate: float = 1e-3
     seed: int = 1
+    metric: str = "accuracy"
 
     def __post_init__(self) -> None:
         """Refuse what keras-tuner would misread."""
@@ -83,23 +85,23 @@ class Settings:
 
 @dataclass(frozen=True)
 class Trial:
-    """One trial: keras-tuner's name for it, its quantizers, its score, accuracy on validation data, and size in bits."""
+    """One trial: keras-tuner's name for it, its quantizers, its score, accuracy or negative loss in validation, size in bits."""
 
     name: str
     values: Mapping[str, Any]
     score: float
-    accuracy: float
+    metric: float
     size: int
 
 
 @dataclass(frozen=True, eq=False)
 class Retrained:
-    """A trial's model trained again from scratch; `accuracy` on the validation data after its best epoch's weights."""
+    """A trial's model trained again from scratch; its `metric` on the validation data with its best epoch's weights."""
 
     trial: Trial
     model: Any
     bits: ModelBits
-    accuracy: float
+    metric: float
     seconds: float
 
 
@@ -126,9 +128,9 @@ class Found:
         parameters = self._tuner.oracle.get_trial(trial.name).hyperparameters
         with contextlib.redirect_stdout(io.StringIO()), working_model_quantize(self._internal):
             model = self._tuner.hypermodel.build(parameters)
-        model.compile(model.optimizer, loss=model.loss, metrics=["accuracy"])
-        seconds, accuracy = fit_best(model, train, validation, epochs, self.settings.batch_size)
-        return Retrained(trial, model, model_bits(model), accuracy, seconds)
+        model.compile(model.optimizer, loss=model.loss, metrics=[self.settings.metric])
+        seconds, metric = fit_best(model, train, validation, epochs, self.settings.batch_size)
+        return Retrained(trial, model, model_bits(model), metric, seconds)
 
 
 def search(model: Any, train: Data, validation: Data, directory: str | Path, settings: Settings) -> Found:
@@ -138,14 +140,14 @@ def search(model: Any, train: Data, validation: Data, directory: str | Path, set
     What AutoQKeras prints goes to `log.txt` in the directory.
 
     Args:
-        model: a compiled float tf_keras classifier. Its architecture is searched; its weights are not used.
+        model: a compiled float tf_keras model with one output. Its architecture is searched; its weights are not used.
         train: inputs and labels.
         validation: inputs and labels that trials are ranked by.
         directory: new, or of this search.
         settings: of the search.
 
     Raises:
-        InputError: the model has no loss, or the directory holds something else.
+        InputError: the model has no loss or several outputs, or the directory holds something else.
         ModelError: no trial could be completed.
         DependencyError: keras-tuner or another package is missing.
     """
@@ -158,18 +160,18 @@ def search(model: Any, train: Data, validation: Data, directory: str | Path, set
         contextlib.redirect_stdout(log),
         working_model_quantize(internal),
     ):
-        quantizer = _autoqkeras(internal, float_model, place, settings)
+        quantizer = _autoqkeras(internal, float_model, place, settings, _metrics(settings.metric, train))
         clock = _record_trials(quantizer.tuner, place, seconds)
         quantizer.fit(
             *train, validation_data=validation, epochs=settings.epochs, batch_size=settings.batch_size, verbose=0
         )
-    trials = _trials(quantizer.tuner)
+    trials = _trials(quantizer.tuner, settings.metric)
     if not trials:
         raise ModelError(f"AutoQKeras completed none of {settings.trials} trials; see '{place / LOG}'")
     return Found(trials, clock["seconds"], settings, internal, quantizer.tuner)
 
 
-def _autoqkeras(internal: ModuleType, model: Any, place: Path, settings: Settings) -> Any:
+def _autoqkeras(internal: ModuleType, model: Any, place: Path, settings: Settings, metrics: list[Any]) -> Any:
     """AutoQKeras with its tuner, every trial seeded by its values and with an optimizer of its own."""
     tuner: dict[str, Any] = {"seed": settings.seed, "directory": str(place)}
     if settings.mode == "hyperband":
@@ -180,7 +182,7 @@ def _autoqkeras(internal: ModuleType, model: Any, place: Path, settings: Setting
     spared = 1 if type(last).__name__ == "Activation" else 0  # a classifier's own softmax or sigmoid stays
     quantizer = internal.AutoQKeras(
         model,
-        metrics=["accuracy"],
+        metrics=metrics,
         output_dir=PROJECT,
         mode=settings.mode,
         limit=_limit(settings.space),
@@ -194,6 +196,22 @@ def _autoqkeras(internal: ModuleType, model: Any, place: Path, settings: Setting
     quantizer.tuner.oracle.max_trials = settings.trials  # hyperband takes no such argument
     _seed_builds(quantizer.hypermodel, settings)
     return quantizer
+
+
+def _metrics(metric: str, train: Data) -> list[Any]:
+    """What AutoQKeras ranks trials by, first: accuracy, or the share of the error of a constant that a regression is without."""
+    if metric == "accuracy":
+        return [metric]
+    wanted = np.asarray(train[1], dtype=np.float64)
+    away = np.abs(wanted - wanted.mean(axis=0))
+    spread = float(np.mean(away**2 if metric == "mse" else away)) or 1.0
+    keras = import_keras()
+    loss = keras.losses.get(metric)
+
+    def explained(y_true: Any, y_pred: Any) -> Any:
+        return keras.backend.maximum(1.0 - loss(y_true, y_pred) / spread, 0.0)
+
+    return [explained, metric]
 
 
 def _limit(space: str) -> dict[str, list[int]]:
@@ -231,14 +249,15 @@ def _record_trials(tuner: Any, place: Path, seconds: float) -> dict[str, float]:
     return clock
 
 
-def _trials(tuner: Any) -> tuple[Trial, ...]:
+def _trials(tuner: Any, metric: str) -> tuple[Trial, ...]:
     """Every complete trial, highest score first; of equal ones the first."""
+    sign = 1.0 if metric == "accuracy" else -1.0
     found = [
         Trial(
             name,
             {key: value for key, value in trial.hyperparameters.values.items() if not key.startswith("tuner/")},
             float(trial.score),
-            float(trial.metrics.get_best_value("val_accuracy")),
+            sign * float(trial.metrics.get_best_value(f"val_{metric}")),
             round(trial.metrics.get_best_value("val_trial")),
         )
         for name, trial in sorted(tuner.oracle.trials.items())

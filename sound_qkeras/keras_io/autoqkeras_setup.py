@@ -53,15 +53,28 @@ def import_autoqkeras() -> ModuleType:
         DependencyError: a package is missing, or keras_tuner was imported with Keras 3 before.
     """
     import_qkeras()
-    try:
-        with keras_2():  # keras_tuner decides by `keras` which Keras it tunes
-            tuner = importlib.import_module("keras_tuner")
-            internal = importlib.import_module("qkeras.autoqkeras.autoqkeras_internal")
-    except ImportError as error:
-        raise DependencyError(f"AutoQKeras needs '{error.name}': pip install 'sound-qkeras[study]'") from error
+    import_keras_tuner()
+    return _imported("qkeras.autoqkeras.autoqkeras_internal")
+
+
+def import_keras_tuner() -> ModuleType:
+    """keras_tuner, on the Keras that QKeras needs: it tunes the one that `import keras` gives while it is imported.
+
+    Raises:
+        DependencyError: it is missing, or was imported with Keras 3 before.
+    """
+    tuner: Any = _imported("keras_tuner")
     if tuner.src.backend.config.multi_backend():
         raise DependencyError("keras_tuner was imported with Keras 3; search before importing it, or in a new process")
-    return internal
+    return tuner
+
+
+def _imported(name: str) -> ModuleType:
+    try:
+        with keras_2():  # keras_tuner decides by `keras` which Keras it tunes
+            return importlib.import_module(name)
+    except ImportError as error:
+        raise DependencyError(f"a search needs '{error.name}': pip install 'sound-qkeras[study]'") from error
 
 
 @contextmanager
@@ -83,12 +96,14 @@ def searchable(model: Any, learning_rate: float) -> Any:
     """A copy of a compiled model that AutoQKeras can search: activations in layers of their own, a legacy optimizer.
 
     Args:
-        model: a compiled tf_keras Sequential or Functional classifier.
+        model: a compiled tf_keras Sequential or Functional model.
         learning_rate: of the Adam optimizer every trial gets.
 
     Raises:
-        InputError: the model was not compiled with a loss.
+        InputError: the model was not compiled with a loss, or has several outputs.
     """
+    if len(model.outputs) > 1:
+        raise InputError(f"model '{model.name}' has {len(model.outputs)} outputs; AutoQKeras scores one")
     if not getattr(model, "loss", None):
         raise InputError(f"model '{model.name}' has no loss; compile it with one before searching")
     keras = import_keras()
@@ -97,7 +112,7 @@ def searchable(model: Any, learning_rate: float) -> Any:
     for layer in functional.layers:
         copy.get_layer(layer.name).set_weights(layer.get_weights())
     optimizer = keras.optimizers.legacy.Adam(learning_rate)
-    copy.compile(optimizer=optimizer, loss=model.loss, metrics=["accuracy"])
+    copy.compile(optimizer=optimizer, loss=model.loss)
     return copy
 
 

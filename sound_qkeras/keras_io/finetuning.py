@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from sound_qkeras.errors import InputError
 from sound_qkeras.keras_io.environment import float_type, import_keras
 from sound_qkeras.keras_io.finetuning_data import Task
 from sound_qkeras.keras_io.float_model import to_keras
@@ -26,7 +27,7 @@ class Trained:
 
     Args:
         quantized: the network with them; formats of results are those it had.
-        kept_epoch: the one with the lowest loss; 0 where none was below that of the start.
+        kept_epoch: the one that measured best; 0 where none was better than the start.
     """
 
     quantized: QuantizedNetwork
@@ -38,21 +39,26 @@ def train(
     task: Task,
     optimizer: Any,
     epochs: int,
+    monitor: str,
     accepts: Callable[[QuantizedNetwork], bool],
     report: Callable[[float], None],
 ) -> Trained:
     """Train the QKeras model of a fixed-point network, and round what comes out to the same formats.
 
     Guarantee: every integer fits the format it had, and where training changed nothing the integers are the same. The epoch
-    with the lowest loss on the measured data counts, among those that are accepted and the start.
+    that is best on the measured data counts, among those that are accepted and the start.
 
     Args:
         quantized: the network.
         task: data, loss and metrics.
         optimizer: of Keras, or its name.
         epochs: how often to go through the data.
-        accepts: asked about the network of every epoch whose loss is lower than that of all accepted before.
+        monitor: the loss or metric that decides which is best.
+        accepts: asked about the network of every epoch that is better than all accepted before.
         report: called with the fraction that is done.
+
+    Raises:
+        InputError: nothing measured is called `monitor`.
     """
     with float_type("float32"):
         emitted = to_qkeras(quantized)
@@ -61,8 +67,10 @@ def train(
         model = _Clipped(emitted.input, emitted.output)
         model.latents = every
         model.compile(_fresh(optimizer, keras.optimizers.get), loss=task.loss, metrics=_fresh_all(task.metrics))
-        first = model.evaluate(task.measured, verbose=0, return_dict=True)["loss"]
-        best = _Best(quantized, latents, first, accepts, lambda epoch: report(epoch / epochs))
+        first = model.evaluate(task.measured, verbose=0, return_dict=True)
+        if monitor not in first:
+            raise InputError(f"monitor is {monitor!r}; accepted: what is measured, {', '.join(first)}")
+        best = _Best(quantized, latents, (monitor, _to_be_small(monitor, first)), accepts, lambda n: report(n / epochs))
         model.fit(task.training, epochs=epochs, validation_data=task.measured, verbose=0, callbacks=[best])
     return Trained(best.quantized, best.epoch)
 
@@ -94,6 +102,12 @@ def _fresh(given: Any, by_name: Callable[[Any], Any]) -> Any:
     return type(given).from_config(given.get_config()) if hasattr(given, "get_config") else by_name(given)
 
 
+def _to_be_small(monitor: str, logs: Mapping[str, float], prefix: str = "") -> float:
+    """What was measured, negated where it is to be large; by its name, as Keras' callbacks decide."""
+    value = float(logs[f"{prefix}{monitor}"])
+    return -value if "acc" in monitor or monitor.endswith("auc") else value
+
+
 class _Clipped(keras.Model):
     """A model whose weights are brought back into their formats after every step."""
 
@@ -114,20 +128,22 @@ class _Best(keras.callbacks.Callback):
         self,
         quantized: QuantizedNetwork,
         latents: Mapping[str, tuple[Latent, ...]],
-        loss: float,
+        first: tuple[str, float],
         accepts: Callable[[QuantizedNetwork], bool],
         report: Callable[[int], None],
     ) -> None:
         super().__init__()
-        self.quantized, self.loss, self.epoch = quantized, loss, 0
+        self.quantized, self.epoch = quantized, 0
+        self._monitor, self._lowest = first
         self._latents, self._accepts, self._report = latents, accepts, report
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         """A loss that is NaN is never lower."""
-        if logs["val_loss"] < self.loss:
+        value = _to_be_small(self._monitor, logs, "val_")
+        if value < self._lowest:
             found = self._rounded()
             if self._accepts(found):
-                self.quantized, self.loss, self.epoch = found, float(logs["val_loss"]), epoch + 1
+                self.quantized, self._lowest, self.epoch = found, value, epoch + 1
         self._report(epoch + 1)
 
     def _rounded(self) -> QuantizedNetwork:

@@ -9,13 +9,26 @@ import numpy as np
 
 from sound_qkeras.errors import ModelError
 from sound_qkeras.interval import Reals
+from sound_qkeras.keras_io.affine_layers import pool_as_conv
 from sound_qkeras.keras_io.folding import fold
 from sound_qkeras.keras_io.outputs import output_ports, step_shapes
-from sound_qkeras.keras_io.pieces import Diagonal, Gain, Head, Linear, Rounded, Shape, Step
+from sound_qkeras.keras_io.pieces import Diagonal, Gain, Head, Linear, Piece, Rounded, Shape, Step
 from sound_qkeras.keras_io.qkeras_reader import Steps
 from sound_qkeras.network import Network, Node
-from sound_qkeras.network.ops import Affine, Clip, Leaky, Op, Relu, Reshape, Scale, Table
-from sound_qkeras.network.roundings import Rounding
+from sound_qkeras.network.ops import (
+    Affine,
+    AveragePool,
+    Clip,
+    Conv,
+    Elementwise,
+    Leaky,
+    Op,
+    Relu,
+    Reshape,
+    Scale,
+    Table,
+)
+from sound_qkeras.network.roundings import Rounding, Uniform
 from sound_qkeras.network.twin import Twin, identity
 
 
@@ -64,7 +77,8 @@ def _match(model: Steps, reference: Steps | Network, *, folded: bool) -> Matched
     if folded:
         (steps, one), (others, other) = fold(steps), fold(others)
         notes += [*(f"Quantised model: {note}" for note in one), *(f"Reference: {note}" for note in other)]
-    aligned = _Alignment(steps, others)
+    aligned = _Alignment(_saturating(steps), others)
+    notes += aligned.notes
     for head in dict.fromkeys(head for head in (*heads, *other_heads) if head is not None):
         notes.append(f"The final {head} is set aside: every number is about its inputs.")
     head = None if ends else heads[0]
@@ -107,6 +121,50 @@ def _cut_off(step: Step, steps: Sequence[Step]) -> Step:
     return replace(step, op=Clip(max(ends)))
 
 
+def _saturating(steps: Sequence[Step]) -> list[Step]:
+    """Steps with the upper ends of clipped rectifiers in the roundings behind them, where those say the same.
+
+    So says `to_qkeras` that a format ends where QKeras has none so narrow.
+    """
+    made = {step.name: step for step in steps}
+    for step in steps:
+        cut = _ends_behind(steps, step, step.op.maximum) if isinstance(step.op, Clip) else None
+        if cut:
+            made |= {step.name: replace(step, op=Relu())} | cut
+    return list(made.values())
+
+
+def _ends_behind(steps: Sequence[Step], step: Step, maximum: float) -> dict[str, Step] | None:
+    """All that reads a step, as roundings that end where it is clipped; None where something is no such rounding."""
+    found: dict[str, Step] = {}
+    for one in _readers(steps, step.name):
+        ending = _ending(one.op.rounding, maximum) if isinstance(one.op, Rounded) else None
+        if ending is None or not isinstance(one.op, Rounded):
+            return None
+        found[one.name] = replace(one, op=replace(one.op, rounding=ending))
+    return found
+
+
+def _readers(steps: Sequence[Step], name: str) -> list[Step]:
+    """What reads a step's results; rectifiers, which change nothing behind one, are looked through."""
+    found: list[Step] = []
+    for step in (step for step in steps if name in step.inputs):
+        found += _readers(steps, step.name) if isinstance(step.op, Relu) else [step]
+    return found
+
+
+def _ending(rounding: Rounding, maximum: float) -> Rounding | None:
+    """A rounding that goes no further than `maximum`; None where that is none of its values."""
+    if not isinstance(rounding, Uniform) or rounding.apply(np.array(maximum)) != maximum:
+        return None
+    return replace(rounding, high=round(maximum / rounding.step))
+
+
+def _is_unsigned(op: Piece) -> bool:
+    """Whether it rounds what is negative to the least of its values, none of which is."""
+    return isinstance(op, Rounded) and isinstance(op.rounding, Uniform) and op.rounding.low >= 0
+
+
 class _Alignment:
     """The nodes of both networks, under the names of the quantised model."""
 
@@ -120,6 +178,7 @@ class _Alignment:
         self.offsets: dict[str, Reals] = {}
         self.counterpart: dict[str, str] = {}
         self.used: set[str] = set()
+        self.notes: list[str] = []
         for step in steps:
             self._place(step)
         left = [step for step in others if step.name not in self.used]
@@ -166,10 +225,21 @@ class _Alignment:
         return isinstance(op, Relu | Clip) or (isinstance(op, Rounded) and op.rounding.minimum >= 0.0)
 
     def _changes_nothing(self, step: Step) -> bool:
-        """Whether it is a rectifier behind another one, and the reference has but one."""
-        if not isinstance(step.op, Relu) or not self._is_positive(step.inputs[0]):
+        """Whether it is a rectifier behind another one or of an unsigned quantizer, and the reference has none there."""
+        if not isinstance(step.op, Relu):
             return False
-        return not any(isinstance(one.op, Relu) for one in self._unused((self.counterpart[step.inputs[0]],)))
+        if any(isinstance(one.op, Elementwise) for one in self._unused((self.counterpart[step.inputs[0]],))):
+            return False
+        if self._is_positive(step.inputs[0]):
+            return True
+        readers = _readers(self.steps, step.name)
+        if not readers or not all(_is_unsigned(one.op) for one in readers):
+            return False
+        self.notes.append(
+            f"The reference has no rectifier where '{step.layer}' is: it counts as an unsigned quantizer, "
+            "which makes what is negative zero."
+        )
+        return True
 
     def _add(self, step: Step, first: Op, second: Op, counterpart: str) -> None:
         for nodes, op in ((self.reference, first), (self.fixed, second)):
@@ -215,6 +285,8 @@ def _reconciled(reference: Op, op: Op, limit: float) -> tuple[Op, Op] | None:
         return reference, reference
     if isinstance(op, Relu | Leaky) and isinstance(reference, Relu | Leaky) and type(op) is not type(reference):
         return _leaky(reference), _leaky(op)
+    if isinstance(op, Conv) and isinstance(reference, AveragePool):
+        reference = pool_as_conv(reference) or reference
     if type(op) is not type(reference):
         return None
     if isinstance(op, Leaky | Table):

@@ -9,13 +9,15 @@ from typing import Any
 
 import numpy.typing as npt
 
-from sound_qkeras.baselines import Row, accuracy
+from sound_qkeras.baselines import Row
 from sound_qkeras.keras_io.autoqkeras_setup import import_autoqkeras
 from sound_qkeras.result import tool_versions
 from sound_qkeras.resuming import claim
+from sound_qkeras.study.both_ways import both_ways
 from sound_qkeras.study.drawing import figure_class
-from sound_qkeras.study.fixed_rows import add_ours, add_rounding, add_rule, add_uniform
+from sound_qkeras.study.fixed_rows import add_rounding, add_rule, add_uniform
 from sound_qkeras.study.ledger import Ledger
+from sound_qkeras.study.our_rows import add_ours
 from sound_qkeras.study.plan import Plan
 from sound_qkeras.study.subject import Subject, subject_of
 from sound_qkeras.study.trained_rows import add_autoqkeras, add_straight_through
@@ -39,7 +41,7 @@ class Study:
     Args:
         rows: one a candidate.
         failures: methods that gave none, and why.
-        float_metric: accuracy of the float network on the test samples.
+        float_metric: the metric of the float network on the test samples; higher is better.
         settings: everything it depends on but the model and the samples, whose hash is among them.
         directory: where it was written.
     """
@@ -49,6 +51,11 @@ class Study:
     float_metric: float
     settings: dict[str, Any]
     directory: Path
+
+    @property
+    def both_ways(self) -> tuple[str, ...]:
+        """What ours needs for what AutoQKeras reached, and the other way round, in sentences."""
+        return both_ways(self.rows)
 
 
 def compare(
@@ -70,16 +77,18 @@ def compare(
     after its last trial.
 
     Args:
-        model: a trained float tf_keras classifier, or the path of one. It is not changed.
-        train: samples `(n, *input_shape)` and their classes.
+        model: a trained float tf_keras model, or the path of one. It is not changed.
+        train: samples `(n, *input_shape)` and their classes, or, for a mean error as metric, the numbers wanted: an array, or one
+            an output as a list or by name.
         eps: tolerances, in units of the outputs before a softmax or sigmoid.
         out: directory to write, new or of the same comparison.
-        test: samples and classes that the model was not trained on. Without them a fifth of the others is taken, and what starts
+        test: the same of samples that the model was not trained on. Without them a fifth of the others is taken, and what starts
             from the model's weights is flattered wherever those were among its training samples.
         box: the inputs that bounds are about, as for `quantize`; None for the smallest and largest values of the samples.
         margin: widens the box by this share of its width, on every side.
         progress: called with the name of a candidate before work on it begins.
-        settings: those of `sound_qkeras.study.plan.Plan`: `trials`, `modes`, `spaces`, `methods`, `epochs` and more.
+        settings: those of `sound_qkeras.study.plan.Plan`: `metric`, `costs`, `trials`, `modes`, `spaces`, `methods`, `epochs`
+            and more.
 
     Raises:
         InputError: an argument is not usable, or `out` holds something else.
@@ -89,7 +98,7 @@ def compare(
     plan = Plan(eps=tuple(float(value) for value in eps), **settings)
     figure_class()  # what is missing is found out before the work
     import_autoqkeras()
-    subject = subject_of(model, train, test, box, margin=margin, seed=plan.seed)
+    subject = subject_of(model, train, test, box, margin=margin, seed=plan.seed, metric=plan.metric)
     directory = Path(out).resolve()
     versions = tool_versions()
     known = {
@@ -102,7 +111,7 @@ def compare(
     ledger = Ledger(directory, progress or _silent)
     for method in plan.methods:
         ADDERS[method](ledger, subject, plan)
-    found = accuracy(subject.reference, subject.test[1])
+    found = subject.measured(subject.reference)["metric"]
     study = Study(tuple(ledger.rows), ledger.failures, found, known, directory)
     write(study.rows, study.failures, study.float_metric, study.settings, directory)
     return study

@@ -1,4 +1,4 @@
-"""Three drawings: accuracy, proved bound and time, each against bits."""
+"""Three drawings: the task's metric, proved bound and time, each against bits."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ MARKERS = "oDs^vP*."
 SIZE, DPI = (7.0, 4.5), 150
 
 
-def draw(rows: Sequence[Row], float_metric: float, directory: Path) -> None:
-    """Write `accuracy.png`, `bound.png` and `time.png`.
+def draw(rows: Sequence[Row], float_metric: float, directory: Path, label: str = "accuracy") -> None:
+    """Write `accuracy.png`, `bound.png` and `time.png`; the first is of the metric that `label` names.
 
     Raises:
         DependencyError: matplotlib is missing.
     """
-    axes = _axes("accuracy")
+    axes = _axes(label)
     front = pareto_front(rows)
     axes.step([row.total_bits for row in front], [row.metric for row in front], where="post", color="0.6", zorder=0)
     axes.axhline(float_metric, color="0.8", linestyle="--", zorder=0)

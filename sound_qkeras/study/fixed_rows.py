@@ -1,62 +1,32 @@
-"""Rows of what is computed from the trained weights alone: ours, uniform formats, the rule, the rounding families."""
+"""Rows of what others compute from the trained weights alone: uniform formats, the rule, the rounding families."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 import numpy as np
 
 from sound_qkeras import baselines
 from sound_qkeras.baselines import Candidate, Row
-from sound_qkeras.baselines.candidate import from_quantized
 from sound_qkeras.baselines.fixed import SHORTEST_WORD
 from sound_qkeras.baselines.levels import LEVELS, RULES
 from sound_qkeras.baselines.uniform import SCALES
 from sound_qkeras.errors import InfeasibleError
 from sound_qkeras.interval import Reals
-from sound_qkeras.keras_io.training import train
 from sound_qkeras.network.graph import size_of
-from sound_qkeras.pipeline import quantize
 from sound_qkeras.study.ledger import Ledger
 from sound_qkeras.study.plan import Plan
 from sound_qkeras.study.subject import Subject
-from sound_qkeras.study.verdict import float_twin, model_verdict, row_of
+from sound_qkeras.study.verdict import row_of
 from sound_qkeras.verify.falsify import errors
 
 # Share of weights that pruning sets to zero, and samples that multipoint quantisation measures errors on.
 SPARSITY, SAMPLES = 0.5, 256
 # Longest uniform word tried on samples, and the share of them that has to meet the tolerance.
 LONGEST_WORD, COVERED = 32, 0.99
-
-
-def add_ours(ledger: Ledger, subject: Subject, plan: Plan) -> None:
-    """The sweep over tolerances, each before and after fine-tuning."""
-    for eps in plan.eps:
-        ledger.add(f"ours, eps {eps:g}", partial(_ours, subject, plan, eps))
-
-
-def _ours(subject: Subject, plan: Plan, eps: float) -> Iterator[Row]:
-    box = (subject.box.lower, subject.box.upper)
-    options: dict[str, Any] = {"cost": "total_bits", "effort": plan.effort, "seed": plan.seed, "tier": plan.tier}
-    if plan.tier != "sound":
-        options["samples"] = subject.train[0]
-    result = quantize(subject.network, eps, box, **options)
-    candidate = replace(from_quantized(f"ours, eps {eps:g}", result.quantized), cost=result.cost)
-    proved: dict[str, Any] = {"search_seconds": result.seconds}
-    if plan.tier == "sound":
-        proved |= {"bound": result.certificate.bound, "observed_error": result.observed_error, "tier": plan.tier}
-    before = row_of(candidate, subject, plan, _per_output(subject, eps), **proved)
-    yield before
-    model = result.to_qkeras(head=True)
-    seconds = train(model, subject.train, subject.validation, subject.network.head, plan.training)
-    tuned = replace(candidate, name=f"{candidate.name}, fine-tuned")
-    fields = subject.measured(subject.scores(model)) | model_verdict(model, float_twin(result.quantized), subject, plan)
-    qkeras = {"energy": before.energy, "autoqkeras_bits": before.autoqkeras_bits}
-    yield Row.of(tuned, **qkeras, search_seconds=result.seconds, training_seconds=seconds, **fields)
 
 
 def add_uniform(ledger: Ledger, subject: Subject, plan: Plan) -> None:

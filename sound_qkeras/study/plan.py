@@ -8,7 +8,8 @@ from typing import Any
 
 from sound_qkeras.errors import InputError
 from sound_qkeras.keras_io.autoqkeras import MODES, SPACES
-from sound_qkeras.keras_io.training import Training
+from sound_qkeras.keras_io.training import METRICS, Training
+from sound_qkeras.tuning.costs import COSTS
 
 METHODS = ("ours", "uniform", "rule", "rounding", "straight_through", "autoqkeras")
 
@@ -22,6 +23,10 @@ class Plan:
     Args:
         eps: tolerances, in units of the outputs before a softmax or sigmoid.
         methods: which ways to choose formats, of `METHODS`.
+        metric: of the task: "accuracy" of a classifier; "mse" or "mae" of a regression, which is the loss as well. Rows have the
+            negative of those, so that higher is better.
+        costs: what ours minimises: "weight_bits", "total_bits", "bit_operations".
+        our_tiers: in which ours chooses formats, "sound" or "statistical"; () for `tier` alone.
         trials: of each AutoQKeras search.
         modes: of keras-tuner: "random", "bayesian", "hyperband".
         spaces: of AutoQKeras: "shipped", "fair".
@@ -38,6 +43,9 @@ class Plan:
 
     eps: tuple[float, ...]
     methods: tuple[str, ...] = METHODS
+    metric: str = "accuracy"
+    costs: tuple[str, ...] = ("total_bits",)
+    our_tiers: tuple[str, ...] = ()
     trials: int = 50
     modes: tuple[str, ...] = MODES
     spaces: tuple[str, ...] = SPACES
@@ -57,12 +65,15 @@ class Plan:
         Raises:
             InputError: says what is accepted.
         """
-        for name, accepted in (("methods", METHODS), ("modes", MODES), ("spaces", SPACES)):
+        lists = {"methods": METHODS, "modes": MODES, "spaces": SPACES, "costs": COSTS, "our_tiers": TIERS}
+        for name, accepted in lists.items():
             unknown = [value for value in getattr(self, name) if value not in accepted]
             if unknown:
                 raise InputError(f"{name} {unknown} are unknown; accepted: {', '.join(accepted)}")
         if self.tier not in TIERS:
             raise InputError(f"tier '{self.tier}' is unknown; accepted: {', '.join(TIERS)}")
+        if self.metric not in METRICS:
+            raise InputError(f"metric '{self.metric}' is unknown; accepted: {', '.join(METRICS)}")
         if not self.eps or not all(0.0 < value < math.inf for value in self.eps):
             raise InputError(f"eps is {self.eps}; accepted: one or more positive numbers")
         counts = (self.trials, self.search_epochs, self.epochs, self.retrained, self.batch_size, self.seed)
@@ -74,7 +85,7 @@ class Plan:
     @property
     def training(self) -> Training:
         """How candidates are trained."""
-        return Training(self.epochs, self.batch_size, self.learning_rate, self.seed)
+        return Training(self.epochs, self.batch_size, self.learning_rate, self.seed, self.metric)
 
     def to_json(self) -> dict[str, Any]:
         """All settings."""

@@ -1,4 +1,4 @@
-"""What is compared on: a trained classifier, its box, and data in three parts."""
+"""What is compared on: a trained model, its box, and data in three parts."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sound_qkeras.baselines import accuracy, agreement
+from sound_qkeras.baselines import accuracy, agreement, mean_error
 from sound_qkeras.boxes import network_box
-from sound_qkeras.classification import Classes, labels_of, outputs_of
+from sound_qkeras.classification import labels_of, outputs_of
 from sound_qkeras.errors import InputError, ModelError
 from sound_qkeras.interval import Interval, Reals
 from sound_qkeras.keras_io import read_model
@@ -22,6 +22,7 @@ from sound_qkeras.keras_io.files import load_keras_model
 from sound_qkeras.keras_io.training import Data, scores
 from sound_qkeras.network import Network
 from sound_qkeras.network.graph import size_of
+from sound_qkeras.network.ports import join_samples, split_rows
 
 # Shares of the samples for training, for choosing among epochs and trials, and, unless they come separately, for the metric.
 SHARES = (0.6, 0.2, 0.2)
@@ -30,13 +31,14 @@ FEWEST_SAMPLES = 20
 
 @dataclass(frozen=True, eq=False)
 class Subject:
-    """A trained classifier and data.
+    """A trained model and data.
 
     Args:
         model: the float tf_keras model, as it was trained.
         network: the same, read.
         box: the inputs that bounds are about.
-        train: inputs and class numbers that weights may depend on.
+        metric: of the task: "accuracy", "mse" or "mae".
+        train: inputs and class numbers, or rows of numbers wanted, that weights may depend on.
         validation: those that epochs and trials are chosen by.
         test: those that nothing depends on; every metric is about them.
     """
@@ -44,6 +46,7 @@ class Subject:
     model: Any
     network: Network
     box: Interval
+    metric: str
     train: Data
     validation: Data
     test: Data
@@ -54,8 +57,20 @@ class Subject:
         return outputs_of(self.network, np.asarray(self.test[0], dtype=np.float64))
 
     def measured(self, outputs: npt.ArrayLike) -> dict[str, float]:
-        """Accuracy and agreement of outputs on the test inputs, under the names of a row's fields."""
+        """Accuracy and agreement of outputs on the test inputs, or their negative error, under the names of a row's fields."""
+        if self.metric != "accuracy":
+            return {"metric": -mean_error(outputs, self.test[1], self.metric)}
         return {"metric": accuracy(outputs, self.test[1]), "agreement": agreement(outputs, self.reference)}
+
+    def targets(self, data: Data) -> Data:
+        """Inputs, and targets as Keras takes them: of each output in its own shape."""
+        inputs, labels = data
+        if self.metric == "accuracy":
+            return data
+        network, rows = self.network, np.asarray(labels, dtype=np.float64)
+        shapes = [network.shapes[port.node] for port in network.outputs] or [network.output_shape]
+        parts = tuple(part.astype(np.float32) for part in split_rows(rows, shapes))
+        return inputs, parts if network.outputs else parts[0]
 
     def scores(self, model: Any) -> Reals:
         """What a model that stands for this one, its head included, returns on the test inputs."""
@@ -72,49 +87,85 @@ class Subject:
 
 
 def subject_of(
-    model: Any, train: Data, test: Data | None = None, box: Any = None, *, margin: float = 0.0, seed: int = 0
+    model: Any,
+    train: Data,
+    test: Data | None = None,
+    box: Any = None,
+    *,
+    margin: float = 0.0,
+    seed: int = 0,
+    metric: str = "accuracy",
 ) -> Subject:
     """Read the model and divide the samples.
 
     Args:
-        model: a trained tf_keras classifier, or the path of one.
-        train: inputs `(n, *input_shape)`, and class numbers or one-hot rows.
+        model: a trained tf_keras model, or the path of one.
+        train: inputs `(n, *input_shape)`, and class numbers or one-hot rows, or the numbers wanted of every output.
         test: the same, of samples that the model was not trained on; None for a fifth of the others.
         box: the inputs, as for `quantize`; None for the smallest and largest values of all samples.
         margin: widens the box by this share of its width.
         seed: of the division.
+        metric: of the task.
 
     Raises:
-        InputError: there are too few samples, or not one label for each.
+        InputError: there are too few samples, or not one label for each, or the model does not suit the metric.
         ModelError: the model cannot be read.
     """
     loaded = load_keras_model(Path(model)) if isinstance(model, str | Path) else model
     network = read_model(loaded)
     if edition(loaded) != KERAS_2:
         raise ModelError(
-            f"model '{loaded.name}' is a Keras 3 one; accepted: a tf_keras classifier, which others' methods train"
+            f"model '{loaded.name}' is a Keras 3 one; accepted: a tf_keras model, which others' methods train"
         )
-    if network.inputs or network.outputs:
-        raise InputError("the model has several inputs or outputs; accepted: classifiers with one of each")
-    given, classes = _checked(network, *train)
-    untouched = None if test is None else _checked(network, *test)
+    _check_task(network, metric)
+    given, labels = _checked(network, *train, metric)
+    untouched = None if test is None else _checked(network, *test, metric)
     every = given if untouched is None else np.concatenate([given, untouched[0]])
     region = network_box(network, every.astype(np.float64) if box is None else box, margin)
     order = np.random.default_rng(seed).permutation(len(given))
     shares = np.cumsum(SHARES if untouched is None else SHARES[:2])
     ends = [int(len(given) * share / shares[-1]) for share in shares[:-1]]
-    parts: list[Data] = [(given[part], classes[part]) for part in np.split(order, ends)]
+    parts: list[Data] = [(given[part], labels[part]) for part in np.split(order, ends)]
     if untouched is not None:
         parts.append(untouched)
-    return Subject(loaded, network, region, *parts)
+    return Subject(loaded, network, region, metric, *parts)
 
 
-def _checked(
-    network: Network, samples: npt.ArrayLike, labels: npt.ArrayLike
-) -> tuple[npt.NDArray[np.float32], Classes]:
+def _check_task(network: Network, metric: str) -> None:
+    if network.inputs:
+        raise InputError("the model has several inputs; accepted: one")
+    if metric == "accuracy" and network.outputs:
+        raise InputError(
+            "the model has several outputs; accepted: classifiers with one, or another metric than accuracy"
+        )
+    heads = [network.head, *(port.head for port in network.outputs)]
+    if metric != "accuracy" and any(heads):
+        raise InputError(
+            f"the model ends in a softmax or sigmoid, which is set aside, and the metric is '{metric}'; accepted: accuracy, or "
+            "a model that ends before it"
+        )
+
+
+def _checked(network: Network, samples: npt.ArrayLike, labels: Any, metric: str) -> tuple[npt.NDArray[np.float32], Any]:
     given = np.asarray(samples, dtype=np.float32)
     if given.shape[1:] != network.input_shape or len(given) < FEWEST_SAMPLES:
         raise InputError(
             f"samples of shape {given.shape}; accepted: at least {FEWEST_SAMPLES} of shape {network.input_shape}"
         )
-    return given, labels_of(labels, len(given), size_of(network.output_shape))
+    if metric == "accuracy":
+        return given, labels_of(labels, len(given), size_of(network.output_shape))
+    return given, _rows(network, labels, len(given))
+
+
+def _rows(network: Network, wanted: Any, samples: int) -> Reals:
+    """What is wanted of all outputs, one behind the other, `(n, outputs)`."""
+    if network.outputs:
+        names = [port.name for port in network.outputs]
+        wanted = join_samples(wanted, names, [network.shapes[port.node] for port in network.outputs])
+    found: Reals = np.asarray(wanted, dtype=np.float64)
+    size = size_of(network.output_shape)
+    if len(found) != samples or found.size != samples * size or not np.all(np.isfinite(found)):
+        raise InputError(
+            f"targets of shape {found.shape} for {samples} samples; accepted: {size} finite numbers for each"
+        )
+    return found.reshape(samples, size)

@@ -9,7 +9,7 @@ from typing import Any
 from sound_qkeras.baselines import Row, straight_through
 from sound_qkeras.keras_io.autoqkeras import Found, Retrained, Settings, search
 from sound_qkeras.keras_io.sizes import bit_operations
-from sound_qkeras.keras_io.training import compile_classifier, copy_of
+from sound_qkeras.keras_io.training import compile_for, copy_of
 from sound_qkeras.study.ledger import Ledger
 from sound_qkeras.study.plan import Plan
 from sound_qkeras.study.subject import Subject
@@ -26,7 +26,8 @@ def add_straight_through(ledger: Ledger, subject: Subject, plan: Plan) -> None:
 
 
 def _straight_through(subject: Subject, plan: Plan, name: str, bits: int) -> Row:
-    found = straight_through(subject.model, subject.network, bits, subject.train, subject.validation, plan.training)
+    train, validation = subject.targets(subject.train), subject.targets(subject.validation)
+    found = straight_through(subject.model, subject.network, bits, train, validation, plan.training)
     fields = subject.measured(subject.scores(found.model))
     verdict = model_verdict(found.model, subject.network, subject, plan)
     notes = (*found.notes, *verdict.pop("notes", ()))
@@ -53,13 +54,15 @@ def add_autoqkeras(ledger: Ledger, subject: Subject, plan: Plan) -> None:
 
 
 def _searched(ledger: Ledger, subject: Subject, plan: Plan, mode: str, space: str) -> Iterator[Row]:
-    settings = Settings(mode, space, plan.trials, plan.search_epochs, plan.batch_size, plan.learning_rate, plan.seed)
+    training = plan.batch_size, plan.learning_rate, plan.seed, plan.metric
+    settings = Settings(mode, space, plan.trials, plan.search_epochs, *training)
+    train, validation = subject.targets(subject.train), subject.targets(subject.validation)
     model = copy_of(subject.model)
-    compile_classifier(model, subject.network.head, plan.training)
+    compile_for(model, subject.network.head, plan.training)
     place = ledger.directory / FOLDER / f"{mode}_{space}"
-    found = search(model, subject.train, subject.validation, place, settings)
+    found = search(model, train, validation, place, settings)
     for rank in range(min(plan.retrained, len(found.trials))):
-        again = found.retrain(subject.train, subject.validation, epochs=plan.epochs, rank=rank)
+        again = found.retrain(train, validation, epochs=plan.epochs, rank=rank)
         yield _retrained_row(subject, plan, found, again, rank)
 
 
@@ -67,7 +70,7 @@ def _retrained_row(subject: Subject, plan: Plan, found: Found, again: Retrained,
     settings, bits, trial = found.settings, again.bits, again.trial
     fields: dict[str, Any] = subject.measured(subject.scores(again.model))
     verdict = model_verdict(again.model, None, subject, plan)
-    note = f"Trial {trial.name}, {trial.size} bits in the search, validation accuracy {trial.accuracy:.4g}."
+    note = f"Trial {trial.name}, {trial.size} bits in the search, {trial.metric:.4g} in validation."
     notes = (note, *verdict.pop("notes", ()))
     return Row(
         f"AutoQKeras, {settings.mode}, {settings.space} space, {rank + 1}. of {len(found.trials)} trials",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,8 +12,7 @@ from sound_qkeras.errors import SoundQKerasError
 from sound_qkeras.interval import Reals
 from sound_qkeras.keras_io import to_qkeras
 from sound_qkeras.keras_io.sizes import energy, model_bits
-from sound_qkeras.network import Network, Node, QuantizedNetwork
-from sound_qkeras.network.ops import Relu
+from sound_qkeras.network import Network, QuantizedNetwork
 from sound_qkeras.study.plan import Plan
 from sound_qkeras.study.subject import Subject
 from sound_qkeras.verify.evidence import FLOAT64, error_limits
@@ -78,23 +76,6 @@ def energy_fields(model: Any) -> dict[str, float]:
         return {"energy": energy(model)}
     except SoundQKerasError:
         return {}
-
-
-def float_twin(quantized: QuantizedNetwork) -> Network:
-    """The float network that `to_qkeras` of a fixed-point one stands for, layer by layer.
-
-    QKeras' quantizer of an unsigned input is a rectifier. The twin gets one too, which changes nothing: an input whose format is
-    unsigned is never negative in the box.
-    """
-    network = quantized.network
-    entry = network.nodes[0]
-    if quantized.formats[entry.name].signed:
-        return network
-    name = f"{entry.name}_rectified"
-    while name in network.by_name:
-        name += "_"
-    nodes = [replace(n, inputs=tuple(name if i == entry.name else i for i in n.inputs)) for n in network.nodes[1:]]
-    return replace(network, nodes=(entry, Node(name, Relu(), (entry.name,), entry.layer), *nodes))
 
 
 def model_verdict(model: Any, reference: Network | None, subject: Subject, plan: Plan) -> dict[str, Any]:

@@ -9,11 +9,11 @@ from typing import Any
 from sound_qkeras.baselines import Row, pareto_front, to_csv
 from sound_qkeras.keras_io.autoqkeras import DEFECTS
 from sound_qkeras.resuming import write_json
+from sound_qkeras.study.both_ways import both_ways
 from sound_qkeras.study.drawing import draw
 
 CSV, JSON, TEXT = "study.csv", "study.json", "study.md"
 COLUMNS = {
-    "metric": "accuracy",
     "agreement": "agreement",
     "total_bits": "total bits",
     "autoqkeras_bits": "by AutoQKeras",
@@ -36,8 +36,9 @@ COUNTING = (
     "QKeras model, and that is a column of its own."
 )
 TRAINING = (
-    "Training keeps the weights of the best epoch by validation accuracy, those before it included. Seconds of a search that was "
-    "killed and taken up again are those of its complete trials."
+    "Training keeps the weights of the best epoch by validation accuracy, or loss of a regression, those before it included. "
+    "Of ours the seconds include the proof of what comes out. Seconds of a search that was killed and taken up "
+    "again are those of its complete trials."
 )
 TEST = (
     "Accuracies are on a fifth of the given samples. Where the float network was trained on some of those, it and all that starts "
@@ -52,6 +53,7 @@ def write(
     _replace(directory / CSV, to_csv(rows))
     front = [row.name for row in pareto_front(rows)]
     content = {"float_metric": float_metric, "settings": settings, "failures": failures, "pareto_front": front}
+    content["both_ways"] = both_ways(rows)
     disclosed = {
         "counting": COUNTING,
         "bounds": BOUNDS,
@@ -61,29 +63,40 @@ def write(
     }
     write_json(directory / JSON, {**content, **disclosed, "rows": [row.to_json() for row in rows]})
     _replace(directory / TEXT, page(rows, failures, float_metric, settings))
-    draw(rows, float_metric, directory)
+    draw(rows, float_metric, directory, label_of(settings))
 
 
 def page(rows: Sequence[Row], failures: Mapping[str, str], float_metric: float, settings: Mapping[str, Any]) -> str:
     """The study as Markdown."""
+    label = label_of(settings)
     front = {row.name for row in pareto_front(rows)}
     lines = [
         "# Comparison",
         "",
-        f"Accuracy of the float network: {float_metric:.4g}. {COUNTING} {BOUNDS} {TRAINING}",
+        f"The float network's {label}: {float_metric:.4g}. {COUNTING} {BOUNDS} {TRAINING}",
         "",
     ]
-    lines += [f"| candidate | {' | '.join(COLUMNS.values())} |", "|---" * (len(COLUMNS) + 1) + "|"]
+    lines += [f"| candidate | {label} | {' | '.join(COLUMNS.values())} |", "|---" * (len(COLUMNS) + 2) + "|"]
     for row in sorted(rows, key=lambda row: row.total_bits):
         content = row.to_json()
-        cells = [f"{row.name}{' *' if row.name in front else ''}", *(_cell(content[name]) for name in COLUMNS)]
+        cells = [
+            f"{row.name}{' *' if row.name in front else ''}",
+            *(_cell(content[name]) for name in ("metric", *COLUMNS)),
+        ]
         lines.append(f"| {' | '.join(cells)} |")
-    lines += ["", "\\* on the Pareto front of accuracy and bits.", ""]
+    lines += ["", f"\\* on the Pareto front of {label} and bits.", ""]
+    lines += _section("Ours and AutoQKeras, both ways round", both_ways(rows))
     lines += _section("What AutoQKeras' users should know", DEFECTS)
     lines += _section("Methods without a row", [f"{name}: {reason}" for name, reason in failures.items()])
     lines += _section("Notes", [f"{row.name}: {' '.join(row.notes)}" for row in rows if row.notes])
     lines += _section("Settings", [f"{name}: {value}" for name, value in settings.items()])
     return "\n".join(lines)
+
+
+def label_of(settings: Mapping[str, Any]) -> str:
+    """What the metric is called."""
+    metric = str(settings.get("metric", "accuracy"))
+    return metric if metric == "accuracy" else f"negative {metric}"
 
 
 def _section(title: str, items: Sequence[str]) -> list[str]:

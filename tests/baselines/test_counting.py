@@ -59,3 +59,14 @@ def test_the_pareto_front_is_what_nothing_beats():
 
     rows = [row("a", 5, 0.7), row("b", 3, 0.6), row("c", 4, 0.6), row("d", 9, 0.9), row("e", 9, 0.8), row("f", 1, None)]
     assert [found.name for found in baselines.pareto_front(rows)] == ["b", "a", "d"]
+
+
+def test_mean_errors_by_hand():
+    outputs, wanted = [[1.0, 2.0], [3.0, 4.0]], [[1.0, 0.0], [0.0, 4.0]]
+    assert baselines.mean_error(outputs, wanted, "mse") == 13.0 / 4.0
+    assert baselines.mean_error(outputs, wanted, "mae") == 5.0 / 4.0
+    for bad in ([[1.0, 2.0]], [[[1.0]], [[2.0]]]):
+        with pytest.raises(InputError, match="shape"):
+            baselines.mean_error(outputs, bad, "mse")
+    with pytest.raises(InputError, match="mse or mae"):
+        baselines.mean_error(outputs, wanted, "rmse")

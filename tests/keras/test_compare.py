@@ -16,7 +16,7 @@ from sound_qkeras.keras_io.sizes import ASSUMED_BITS, bit_operations, energy, mo
 from sound_qkeras.keras_io.training import Training
 from sound_qkeras.study.plan import Plan
 from sound_qkeras.study.subject import subject_of
-from sound_qkeras.study.verdict import float_twin, model_verdict
+from sound_qkeras.study.verdict import model_verdict
 from tests.keras.models import LAYERS, keras, qk, sequential
 
 pytestmark = [
@@ -57,7 +57,7 @@ def search(model, directory, **changes):
     from sound_qkeras.keras_io.autoqkeras import search as run
 
     copy = trainer.copy_of(model)
-    trainer.compile_classifier(copy, "softmax", Training())
+    trainer.compile_for(copy, "softmax", Training())
     settings = Settings(**{"trials": 3, "epochs": 1, **changes})
     return run(copy, (X[:80], Y[:80]), (X[80:], Y[80:]), directory, settings)
 
@@ -162,7 +162,7 @@ def test_straight_through_counts_weights_alone(model):
 
 def test_training_keeps_the_best_epoch_and_never_loses():
     model = classifier(activation="softmax")
-    trainer.compile_classifier(model, "softmax", Training(learning_rate=10.0))
+    trainer.compile_for(model, "softmax", Training(learning_rate=10.0))
     before = float(model.evaluate(X, Y, verbose=0)[1])
     _, accuracy = trainer.fit_best(model, (X, Y), (X, Y), 3, 16)
     assert accuracy >= before
@@ -219,6 +219,103 @@ def test_the_comparison_from_end_to_end(model, tmp_path):
         sq.compare(model, (X + 1.0, Y), [0.2, 1e-9], out=out, **QUICK)
 
 
+W = (X[:, :2] * X[:, 2:]).astype(np.float32)
+
+
+def regressor(outputs=2):
+    hidden = LAYERS.Dense(5, activation="relu", name="hidden")
+    return sequential(hidden, LAYERS.Dense(outputs, name="last"), shape=(4,))
+
+
+@pytest.mark.parametrize("metric", ["mse", "mae"])
+def test_a_regression_is_compared_by_its_error(tmp_path, metric):
+    methods = ("ours", "uniform", "straight_through", "autoqkeras")
+    settings = {**QUICK, "metric": metric, "methods": methods, "epochs": 5, "learning_rate": 0.01}
+    model = regressor()
+    study = sq.compare(model, (X, W), [0.2], out=tmp_path, **settings)
+    assert study.failures == {}
+    rows = {row.name: row for row in study.rows}
+    x, wanted = subject_of(model, (X, W), seed=1, metric=metric).test
+    errors = np.abs(model.predict(x, verbose=0) - wanted)
+    expected = np.mean(errors**2 if metric == "mse" else errors)
+    assert study.float_metric == pytest.approx(-expected, rel=1e-5)
+    assert all(row.metric < 0.0 and row.agreement is None for row in study.rows)
+    assert rows["ours, eps 0.2, fine-tuned"].metric > rows["ours, eps 0.2"].metric
+    assert rows["straight-through estimator, 6 bits"].metric > study.float_metric
+    assert any(name.startswith("AutoQKeras") for name in rows)
+    assert f"negative {metric}" in (tmp_path / "study.md").read_text()
+    assert len(study.both_ways) == 4
+
+
+def test_several_outputs_are_compared_together(tmp_path):
+    entry = LAYERS.Input((4,))
+    hidden = LAYERS.Dense(5, activation="relu")(entry)
+    model = keras.Model(entry, [LAYERS.Dense(1, name="one")(hidden), LAYERS.Dense(2, name="two")(hidden)])
+    parts = {"two": W, "one": X[:, :1]}
+    methods = ("ours", "uniform", "rule", "rounding", "straight_through", "autoqkeras")
+    study = sq.compare(model, (X, parts), [0.2], out=tmp_path, **{**QUICK, "metric": "mse", "methods": methods})
+    assert list(study.failures) == ["AutoQKeras, random, fair space"]
+    assert "outputs" in study.failures["AutoQKeras, random, fair space"]
+    x, wanted = subject_of(model, (X, parts), seed=1, metric="mse").test
+    found = np.concatenate(model.predict(x, verbose=0), axis=1)
+    assert study.float_metric == pytest.approx(-np.mean((found - wanted) ** 2), rel=1e-5)
+    exact = next(row for row in study.rows if row.name.startswith("straight"))
+    assert exact.metric >= study.float_metric - 0.1
+    assert any(row.name == "ours, eps 0.2, fine-tuned" for row in study.rows)
+    with pytest.raises(InputError, match="several outputs"):
+        subject_of(model, (X, Y))
+
+
+def test_targets_that_do_not_suit_are_refused(model):
+    with pytest.raises(InputError, match="softmax"):
+        subject_of(model, (X, W), metric="mse")
+    for wanted in (W[:, :1], W[:5], np.full_like(W, np.nan)):
+        with pytest.raises(InputError, match="targets"):
+            subject_of(regressor(), (X, wanted), metric="mse")
+
+
+def test_ours_is_fine_tuned_on_what_everyone_trains_on_and_certified_again(model, tmp_path, monkeypatch):
+    from sound_qkeras.study import our_rows
+
+    calls: list[dict] = []
+    real = our_rows.finetune
+
+    def finetune(result, data, epochs, **options):
+        calls.append({"data": data, "epochs": epochs, **options})
+        return real(result, data, epochs, **options)
+
+    monkeypatch.setattr(our_rows, "finetune", finetune)
+    quick = {**QUICK, "methods": ("ours",), "epochs": 2, "costs": ("total_bits", "weight_bits")}
+    study = sq.compare(
+        model,
+        (X, Y),
+        [0.2],
+        out=tmp_path,
+        our_tiers=("sound", "statistical"),
+        batch_size=16,
+        learning_rate=0.02,
+        **quick,
+    )
+    names = {row.name for row in study.rows}
+    begin = ("ours", "ours, weight_bits", "ours, statistical", "ours, statistical, weight_bits")
+    assert names == {f"{name}, eps 0.2{end}" for name in begin for end in ("", ", fine-tuned")}
+    assert all(row.tier == "sound" and 0.0 < row.observed_error <= row.bound for row in study.rows)
+    subject = subject_of(model, (X, Y), seed=1)
+    for call in calls:
+        assert (call["epochs"], call["batch_size"], float(call["optimizer"].learning_rate)) == (
+            2,
+            16,
+            pytest.approx(0.02),
+        )
+        np.testing.assert_array_equal(call["validation"][0], subject.validation[0])
+    np.testing.assert_array_equal(calls[0]["data"][0], subject.train[0])
+    kept = {row.tobytes() for row in calls[2]["data"][0]}
+    assert len(kept) == 36
+    assert kept < {row.tobytes() for row in subject.train[0]}
+    tuned = next(row for row in study.rows if row.name == "ours, statistical, eps 0.2, fine-tuned")
+    assert "36 untouched samples" in " ".join(tuned.notes)
+
+
 def test_what_is_no_classifier_with_data_is_refused(model):
     with pytest.raises(InputError, match="at least"):
         subject_of(model, (X[:5], Y[:5]))
@@ -232,9 +329,8 @@ def test_what_is_no_classifier_with_data_is_refused(model):
 def test_our_models_are_judged_as_they_were_proved(model, lower):
     result = sq.quantize(model, 0.1, (lower, 1.0), effort="fast")
     subject = subject_of(model, (np.clip(X, lower, 1.0), Y), None, (lower, 1.0))
-    found = model_verdict(
-        result.to_qkeras(head=True), float_twin(result.quantized), subject, Plan(eps=(0.1,), effort="fast")
-    )
+    plan = Plan(eps=(0.1,), effort="fast")
+    found = model_verdict(result.to_qkeras(head=True), result.quantized.network, subject, plan)
     assert found["observed_error"] <= found["bound"] <= 1.5 * result.certificate.bound
     assert found["tier"] == "sound"
 

@@ -138,6 +138,30 @@ def test_training_that_helps_nothing_leaves_every_integer(regression):
     assert np.array_equal(found.certificate.eps, result.certificate.eps)
 
 
+def test_the_epoch_is_chosen_by_what_is_monitored(classes):
+    model, x, y = classes
+    before = sq.quantize(model, 1.0, (-1, 1), effort="fast")
+
+    class Wrong(keras.metrics.SparseCategoricalAccuracy):
+        """The share of wrong classes."""
+
+        def result(self):
+            return 1.0 - super().result()
+
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    right = {"loss": loss, "metrics": [keras.metrics.SparseCategoricalAccuracy(name="accuracy")], **EXACT}
+    kept = sq.finetune(before, (x, y), 4, monitor="accuracy", **right).finetuning
+    assert kept.kept_epoch > 0
+    assert kept.after["accuracy"] > kept.before["accuracy"]
+    wrong = {"loss": loss, "metrics": [Wrong(name="wrong")], **EXACT}
+    found = sq.finetune(before, (x, y), 4, monitor="wrong", **wrong).finetuning
+    assert (found.kept_epoch, found.changed) == (kept.kept_epoch, kept.changed)
+    wrong["metrics"] = [Wrong(name="no_accuracy")]  # large is good: nothing was as wrong as the start
+    assert sq.finetune(before, (x, y), 4, monitor="no_accuracy", **wrong).finetuning.kept_epoch == 0
+    with pytest.raises(InputError, match="monitor"):
+        sq.finetune(before, (x, y), 1, monitor="auc", **EXACT)
+
+
 def test_what_the_caller_gave_is_not_changed(regression):
     result, (x, y) = regression
     optimizer, metric, before = keras.optimizers.Adam(1e-3), keras.metrics.MeanAbsoluteError(), content(result)

@@ -8,18 +8,15 @@ import math
 import numpy as np
 import pytest
 
-from sound_qkeras import baselines
 from sound_qkeras.baselines import Row, to_csv
 from sound_qkeras.cli import BAD_INPUT, main
 from sound_qkeras.errors import DependencyError, FileFormatError, InfeasibleError, InputError
-from sound_qkeras.interval import Interval
 from sound_qkeras.keras_io.autoqkeras import DEFECTS
 from sound_qkeras.resuming import claim
+from sound_qkeras.study.both_ways import both_ways
 from sound_qkeras.study.ledger import FOLDER, Ledger
 from sound_qkeras.study.plan import METHODS, Plan
-from sound_qkeras.study.verdict import float_twin
 from sound_qkeras.study.writing import page
-from tests import networks
 
 ROW = Row("ours", 10, 2, 3, metric=0.9, bound=0.1, tier="sound", notes=("Said.",))
 OTHER = Row("uniform 8 bits", 100, 20, 30, metric=0.8)
@@ -38,6 +35,9 @@ OTHER = Row("uniform 8 bits", 100, 20, 30, metric=0.8)
         {"epochs": 0},
         {"learning_rate": 0.0},
         {"bits": (1,)},
+        {"metric": "rmse"},
+        {"costs": ("luts",)},
+        {"our_tiers": ("local",)},
     ],
 )
 def test_plans_that_cannot_be_carried_out_are_refused(change):
@@ -76,18 +76,6 @@ def test_what_is_not_installed_is_no_result(tmp_path):
         ledger.add("a", lambda: (_ for _ in ()).throw(DependencyError("missing")))
     ledger.add("a", lambda: ROW)
     assert ledger.rows == [ROW]
-
-
-@pytest.mark.parametrize("lower", [0.0, -1.0])
-def test_the_float_twin_rectifies_what_is_never_negative(lower):
-    network = networks.random_network(np.random.default_rng(0), (4, 5, 2))
-    box = Interval(np.full((1, 4), lower), np.ones((1, 4)))
-    twin = float_twin(baselines.uniform(network, box, 8).quantized_network)
-    kinds = [node.op.kind for node in twin.nodes]
-    assert kinds.count("relu") == 1 + (lower == 0.0)
-    assert (kinds[1] == "relu") == (lower == 0.0)
-    samples = np.random.default_rng(1).uniform(lower, 1.0, (20, 1, 4))
-    np.testing.assert_array_equal(twin.evaluate(samples), network.evaluate(samples))
 
 
 def test_damaged_rows_are_refused(tmp_path):
@@ -162,3 +150,31 @@ def test_every_method_has_its_rows():
 def test_every_number_of_a_row_is_in_the_table():
     (read,) = csv.DictReader(io.StringIO(to_csv([ROW])))
     assert set(read) == set(json.loads(json.dumps(ROW.to_json())))
+
+
+def test_both_ways_round_is_read_from_the_rows():
+    def row(name, bits, metric, seconds, counted=None):
+        return Row(name, bits, 0, 0, metric=metric, search_seconds=seconds, autoqkeras_bits=counted)
+
+    search = "AutoQKeras, random, fair space"
+    theirs = [row(f"{search}, 1. of 9 trials", 80, 0.8, 100.0), row(f"{search}, 2. of 9 trials", 100, 0.9, 100.0)]
+    ours = [
+        row("ours, eps 1", 40, 0.9, 10.0, counted=50),
+        row("ours, eps 2", 90, 0.91, 2.0),
+        row("ours, eps 3", 200, 0.95, 1.0),
+    ]
+    both = both_ways([*ours, *theirs, OTHER])
+    assert [line.startswith(f"{search}: ") for line in both] == [True] * 4
+    assert "0.9 with 100 bits" in both[0]
+    assert "0.50 of its bits" in both[1]
+    assert "'ours, eps 1'" in both[1]
+    assert "1/50.0 of its search" in both[2]
+    assert "'ours, eps 2'" in both[2]
+    assert "0.95 with 200 bits" in both[3]
+    assert both[3].endswith("it does not reach that metric.")
+    beaten = both_ways([row("ours, eps 9", 300, 0.85, 1.0), *theirs])
+    assert "does not reach" in beaten[1]
+    assert "none of ours" in beaten[2]
+    assert "'AutoQKeras, random, fair space, 2. of 9 trials'" in beaten[3]
+    assert both_ways(ours) == both_ways(theirs) == ()
+    assert both[1] in page([*ours, *theirs], {}, 0.95, {})

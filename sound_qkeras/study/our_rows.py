@@ -1,0 +1,119 @@
+"""Rows of ours: the sweep over costs and tolerances, each before and after the training that everyone gets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from sound_qkeras.baselines import Candidate, Row
+from sound_qkeras.baselines.candidate import from_quantized
+from sound_qkeras.finetuning import finetune
+from sound_qkeras.keras_io.training import Data, fine_tuning
+from sound_qkeras.network.graph import size_of
+from sound_qkeras.pipeline import quantize
+from sound_qkeras.result import Result
+from sound_qkeras.study.ledger import Ledger
+from sound_qkeras.study.plan import Plan
+from sound_qkeras.study.subject import Subject
+from sound_qkeras.study.verdict import model_verdict, row_of, to_qkeras_or_none
+from sound_qkeras.verify.evidence import Statistical
+
+# Training samples that formats are chosen and judged on in the statistical tier. Half of them stay untouched, by fine-tuning too.
+SAMPLES = 256
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What formats are chosen for: a tier, a cost, and a tolerance."""
+
+    tier: str
+    cost: str
+    eps: float
+
+    def name(self, plan: Plan) -> str:
+        """Of the row; what is usual is not said."""
+        tier = "" if self.tier == plan.tier else f"{self.tier}, "
+        cost = "" if self.cost == "total_bits" else f"{self.cost}, "
+        return f"ours, {tier}{cost}eps {self.eps:g}"
+
+
+def add_ours(ledger: Ledger, subject: Subject, plan: Plan) -> None:
+    """The sweep over tiers, costs and tolerances."""
+    for tier in plan.our_tiers or (plan.tier,):
+        for cost in plan.costs:
+            for eps in plan.eps:
+                choice = Choice(tier, cost, eps)
+                ledger.add(choice.name(plan), partial(_ours, subject, plan, choice))
+
+
+def _ours(subject: Subject, plan: Plan, choice: Choice) -> Iterator[Row]:
+    """The row of the formats that `quantize` finds, and of what `finetune` makes of them."""
+    box = (subject.box.lower, subject.box.upper)
+    options: dict[str, Any] = {"cost": choice.cost, "tier": choice.tier}
+    if choice.tier == "statistical":
+        options["samples"] = np.asarray(subject.train[0])[:SAMPLES]
+    result = quantize(subject.network, choice.eps, box, **options, effort=plan.effort, seed=plan.seed)
+    name = choice.name(plan)
+    yield _row(result, name, subject, plan, search_seconds=result.seconds)
+    data = _without_untouched(subject.train, result)
+    tuned = finetune(
+        result,
+        subject.targets(data),
+        plan.epochs,
+        validation=subject.targets(subject.validation),
+        **fine_tuning(subject.model, plan.training),
+        batch_size=plan.batch_size,
+        effort=plan.effort,
+        seed=plan.seed,
+    )
+    seconds = {"search_seconds": result.seconds, "training_seconds": tuned.seconds}
+    row = _row(tuned, f"{name}, fine-tuned", subject, plan, **seconds)
+    left = len(np.asarray(subject.train[0])) - len(np.asarray(data[0]))
+    note = f"Trained without the {left} untouched samples of its certificate."
+    yield replace(row, notes=(*row.notes, note)) if left else row
+
+
+def _row(result: Result, name: str, subject: Subject, plan: Plan, **seconds: float) -> Row:
+    candidate = replace(from_quantized(name, result.quantized), cost=result.cost)
+    return row_of(
+        candidate, subject, plan, _eps(subject, result), **_verdict(result, candidate, subject, plan), **seconds
+    )
+
+
+def _verdict(result: Result, candidate: Candidate, subject: Subject, plan: Plan) -> dict[str, Any]:
+    """Bound, observed error and tier, where they are not those that `row_of` finds for everyone.
+
+    A proof has its own. What was chosen on samples may saturate, so it is judged in the tier "sound" as what others made.
+    """
+    if plan.tier != "sound":
+        return {}
+    if not isinstance(result.certificate.evidence, Statistical):
+        return {"bound": result.certificate.bound, "observed_error": result.observed_error, "tier": "sound"}
+    model = to_qkeras_or_none(candidate)
+    if model is None:
+        return {"bound": None, "notes": ("Not judged: QKeras has no such formats.",)}
+    return {"bound": None, **model_verdict(model, result.quantized.network, subject, plan)}
+
+
+def _eps(subject: Subject, result: Result) -> Any:
+    return np.full(size_of(subject.network.output_shape), float(np.max(result.certificate.eps)))
+
+
+def _without_untouched(data: Data, result: Result) -> Data:
+    """Training samples without those that a limit is counted on."""
+    evidence = result.certificate.evidence
+    if not isinstance(evidence, Statistical):
+        return data
+    inputs, labels = map(np.asarray, data)
+    untouched = {_bytes(row) for row in evidence.samples}
+    kept = np.array([_bytes(row) not in untouched for row in inputs])
+    return inputs[kept], labels[kept]
+
+
+def _bytes(row: Any) -> bytes:
+    """A sample as training sees it: in float32, without negative zeros."""
+    return (np.asarray(row, dtype=np.float32) + np.float32(0.0)).tobytes()

@@ -1,0 +1,82 @@
+"""Models that `to_qkeras` emits, judged as what others made: nothing about them is known but the layers."""
+
+import numpy as np
+import pytest
+
+import sound_qkeras as sq
+from sound_qkeras.errors import ModelError
+from sound_qkeras.keras_io.qkeras_reader import read_steps
+
+from .models import LAYERS, qk, sequential
+from .quantised import BITS, IN, check, points, twin_of
+
+pytestmark = pytest.mark.keras
+
+
+def dense():
+    return sequential(LAYERS.Dense(5, activation="relu"), LAYERS.Dense(3), shape=(4,))
+
+
+def narrow():
+    """Results far below one: formats with negative integer bits, which QKeras does not have."""
+    model = dense()
+    model.set_weights([0.05 * weight for weight in model.get_weights()])
+    return model
+
+
+def conv(pooling=LAYERS.MaxPooling2D):
+    return sequential(
+        LAYERS.Conv2D(3, 2, activation="relu"), pooling(2), LAYERS.Flatten(), LAYERS.Dense(2), shape=(5, 5, 1)
+    )
+
+
+def pooled():
+    return conv(LAYERS.AveragePooling2D)
+
+
+def conv1d():
+    return sequential(LAYERS.Conv1D(3, 2, activation="relu"), LAYERS.Flatten(), LAYERS.Dense(2), shape=(5, 2))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lower", [0.0, -1.0])
+@pytest.mark.parametrize("make", [dense, narrow, conv, pooled, conv1d])
+def test_what_is_emitted_is_certified_as_it_was_proved(make, lower):
+    model = make()
+    box, eps = (lower, 1.0), 1e-3 if make is narrow else 0.1
+    options = {"keep_architecture": True, "rescale_units": False, "effort": "fast"}
+    result = sq.quantize(model, eps, box, **options)
+    emitted = result.to_qkeras()
+    x = points(emitted, box)
+    np.testing.assert_array_equal(twin_of(emitted).evaluate(x), result.simulate(x))
+    check(emitted, x, box)
+    errors = np.abs(result.simulate(x) - result.quantized.trained.evaluate(x)).max(axis=0)
+    for reference in (model, result.quantized.trained, result.quantized.network):
+        twin = twin_of(emitted, reference if reference is not model else read_steps(model))
+        np.testing.assert_array_equal(twin.evaluate(x), result.simulate(x))
+        found = sq.certify(emitted, reference, box=box, effort="fast")
+        assert np.all(errors <= found.output_bounds)
+        assert (found.bound or 0.0) <= 1.01 * result.certificate.bound
+        assert found.saturating == ()
+        noted = [note for note in found.notes if "unsigned quantizer" in note]
+        assert bool(noted) == (lower == 0.0 or make is pooled)
+
+
+def test_an_unsigned_quantizer_saturates_at_zero_where_values_are_negative():
+    unsigned = [qk.QActivation("quantized_relu(8,1)", name="first"), qk.QDense(3, kernel_quantizer=BITS)]
+    model, reference = sequential(*unsigned), sequential(LAYERS.Dense(3))
+    reference.set_weights(model.get_weights())
+    x = points(model, (-1.0, 1.0))
+    found = sq.certify(model, reference, box=(-1.0, 1.0), effort="fast")
+    errors = np.abs(twin_of(model).evaluate(x) - twin_of(reference).evaluate(x)).max(axis=0)
+    assert np.all(errors > 0.5)
+    assert np.all(errors <= found.output_bounds)
+    assert any("'first'" in note and "negative" in note for note in found.notes)
+
+
+@pytest.mark.parametrize("kept", [LAYERS.ReLU(), qk.QActivation(BITS)], ids=["relu", "relu, then signed"])
+def test_a_rectifier_that_the_reference_lacks_is_refused_unless_a_quantizer_is_unsigned(kept):
+    layers = [qk.QActivation(IN), qk.QDense(4, kernel_quantizer=BITS), LAYERS.ReLU(name="extra"), kept]
+    model = sequential(*layers, qk.QDense(3, kernel_quantizer=BITS))
+    with pytest.raises(ModelError, match="'extra'"):
+        sq.certify(model, sequential(LAYERS.Dense(4), LAYERS.Dense(3)), box=(-1, 1))
