@@ -14,14 +14,13 @@ from sound_qkeras.network.files import load_network, save_network
 from sound_qkeras.simulate import simulate
 from sound_qkeras.verify.certificate import certify
 from sound_qkeras.verify.checker import check
-from sound_qkeras.verify.dyadic import Dyadic, Range
-from sound_qkeras.verify.exact import _Proof, exact_bound, exact_error_range
+from sound_qkeras.verify.exact import exact_bound, exact_error_range
 from sound_qkeras.verify.floating import float_reports
 from sound_qkeras.verify.proof import prove
-from sound_qkeras.verify.propagation import propagate
 from sound_qkeras.verify.split_tree import SplitTree
 from tests.geometries import exact_trace, network_of, random_twin
-from tests.networks import samples
+
+from .facts import check_facts, points_with_ties
 
 SEEDS = [pytest.param(seed, marks=[pytest.mark.slow] if seed > 5 else []) for seed in range(36)]
 
@@ -30,38 +29,14 @@ def case(seed):
     """A twin, its box, and points of it with some on ties of the input's grid."""
     rng = np.random.default_rng(seed)
     twin, ranges = random_twin(network_of(rng, seed, 1 + seed % 3, largest=3), seed)
-    points = samples(rng, ranges, 4)
-    step = twin.formats["x"].step
-    ties = np.clip((np.floor(points / step) + 0.5) * step, *ranges)
-    return twin, ranges, np.concatenate([points, ties])
-
-
-def inside(interval, x):
-    """Whether exact values lie in the intervals of the only box."""
-    ends = zip(interval.lower[0].ravel(), x.ravel(), interval.upper[0].ravel(), strict=True)
-    return all(Fraction(low) <= value <= Fraction(high) for low, value, high in ends)
+    return twin, ranges, points_with_ties(rng, twin, ranges)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_every_proved_fact_holds_at_every_node(seed):
     twin, ranges, points = case(seed)
-    box = Interval(*ranges)
-    facts, proof = propagate(twin.network, box[None], twin).facts, prove(twin, box)
-    exact = _Proof(twin, Range(*(Dyadic.of(end.reshape(-1)) for end in ranges)))
-    codes = twin.simulate_all(points)
-    for number, point in enumerate(points):
-        found = exact_trace(twin, point)
-        for name, (real, fixed) in found.items():
-            value, twin_value, difference = facts[name].pair()
-            assert inside(value, real), name
-            assert inside(twin_value, fixed), name
-            assert inside(difference, fixed - real), name
-            step = Fraction(2) ** -twin.fractional_bits[name]
-            assert [int(code) * step for code in codes[name][number].ravel()] == list(fixed.ravel()), name
-            proved = exact.facts[name]
-            for x, enclosure in ((real, proved.value), (fixed, proved.fixed), (fixed - real, proved.difference)):
-                ends = zip(enclosure.lower.fractions(), x.ravel(), enclosure.upper.fractions(), strict=True)
-                assert all(low <= one <= high for low, one, high in ends), name
+    proof = prove(twin, Interval(*ranges))
+    for point, found in check_facts(twin, ranges, points, exact_trace):
         real, fixed = found["last"]
         error = (fixed - real).ravel()
         assert all(low <= e <= high for e, (low, high) in zip(error, exact_error_range(twin, point), strict=True))
