@@ -12,6 +12,7 @@ import h5py
 
 from sound_qkeras.errors import FileFormatError
 
+ACCEPTED = "accepted: files as Keras writes them; save the model again"
 # What a file may become in memory, as a multiple of its own size: Keras stores its numbers uncompressed.
 GROWTH = 10
 # Most bytes of a configuration, and most numbers of an input.
@@ -39,7 +40,9 @@ class Allowance:
         """
         self.left -= math.prod(int(size) for size in shape)
         if self.left < 0:
-            raise FileFormatError(f"'{self.path}' describes a model with more parameters than the file holds numbers")
+            raise FileFormatError(
+                f"'{self.path}' describes a model with more parameters than the file holds numbers; {ACCEPTED}"
+            )
         return self.zeros(shape, dtype=dtype)
 
     def __deepcopy__(self, _: Any) -> Allowance:
@@ -72,7 +75,7 @@ def check_archive(path: Path, archive: zipfile.ZipFile) -> None:
     """
     unpacked = sum(entry.file_size for entry in archive.infolist())
     if unpacked > GROWTH * path.stat().st_size:
-        raise FileFormatError(f"'{path}' unpacks to {unpacked} bytes, more than {GROWTH} times its size")
+        raise FileFormatError(f"'{path}' unpacks to {unpacked} bytes, more than {GROWTH} times its size; {ACCEPTED}")
     longest = max((entry.file_size for entry in archive.infolist() if entry.filename.endswith(".json")), default=0)
     if longest > LONGEST_CONFIGURATION:
         raise FileFormatError(f"'{path}' has a configuration of {longest} bytes; accepted: {LONGEST_CONFIGURATION}")
@@ -108,21 +111,27 @@ def _check_group(path: Path, file: Any, size: int) -> int:
         group = groups.pop()
         for name in group:
             if not isinstance(group.get(name, getlink=True), h5py.HardLink):
-                raise FileFormatError(f"'{path}' refers to another place for '{name}', perhaps another file")
+                raise FileFormatError(
+                    f"'{path}' refers to another place for '{name}', perhaps another file; {ACCEPTED}"
+                )
             item = group[name]
             if isinstance(item, h5py.Group):
                 if item.id in seen:
-                    raise FileFormatError(f"'{path}' has a group '{name}' inside itself, or twice")
+                    raise FileFormatError(f"'{path}' has a group '{name}' inside itself, or twice; {ACCEPTED}")
                 seen.add(item.id)
                 groups.append(item)
             else:
                 total += _bytes(path, item)
     if total > GROWTH * size:
-        raise FileFormatError(f"'{path}' describes arrays of {total} bytes, more than {GROWTH} times its size")
+        raise FileFormatError(
+            f"'{path}' describes arrays of {total} bytes, more than {GROWTH} times its size; {ACCEPTED}"
+        )
     return size
 
 
 def _bytes(path: Path, array: Any) -> int:
     if array.external or array.is_virtual or array.dtype.hasobject:
-        raise FileFormatError(f"'{path}' keeps '{array.name}' in another file, or it is no array of numbers")
+        raise FileFormatError(
+            f"'{path}' keeps '{array.name}' in another file, or it is no array of numbers; {ACCEPTED}"
+        )
     return int(array.size or 0) * int(array.dtype.itemsize)

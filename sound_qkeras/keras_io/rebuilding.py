@@ -30,7 +30,7 @@ def rebuild_2(plain: Config, shape: Any, path: Path, objects: Config) -> Any:
         model = import_keras().layers.deserialize(plain, objects)
         if not model.built:
             model.build(shape)
-    _load_weights_2(model, path)
+        _load_weights_2(model, path)
     for layer in model.submodules:
         if hasattr(layer, "finalize_state"):
             layer.finalize_state()

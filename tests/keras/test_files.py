@@ -70,11 +70,13 @@ def in_float64():
 
 @pytest.mark.parametrize("name", FORMATS)
 @pytest.mark.parametrize("build", [rich, nested, built_late, fitted, in_float64])
-def test_a_file_is_read_as_the_model_it_was_saved_from(tmp_path, build, name):
+def test_a_file_is_read_as_the_model_it_was_saved_from(tmp_path, build, name, recwarn):
     model = build()
     path = tmp_path / name
     model.save(path)
+    recwarn.clear()
     network = read_model(path)
+    assert [warning for warning in recwarn if issubclass(warning.category, UserWarning)] == []
     assert network.weight_hash == read_model(model).weight_hash
     assert read_model(str(path)).notes == network.notes
 
