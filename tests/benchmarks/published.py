@@ -22,10 +22,14 @@ from typing import Any
 import numpy as np
 
 import sound_qkeras as sq
+from sound_qkeras.baselines.fixed import fitting_bits, round_affine
 from sound_qkeras.classification import margins_of, outputs_of
+from sound_qkeras.fixed_point import Format
 from sound_qkeras.hls import compile_and_run
-from sound_qkeras.network import Network
+from sound_qkeras.network import Network, QuantizedNetwork
 from sound_qkeras.pipeline import read
+from sound_qkeras.tuning.costs import cost_of
+from sound_qkeras.tuning.survey import Survey
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "examples"))
 from aster_study import load
@@ -81,16 +85,48 @@ def sound_digits(nets: Path) -> dict[str, Any]:
     return row(network, sq.quantize(network, 0.5, (0.0, 1.0), word_lengths=(2, 24)))
 
 
-def cifar(eps: float, **options: Any) -> Case:
+def cifar(eps: float) -> Case:
     """ResNet-8 on 100 images, all bits together."""
 
     def run(nets: Path) -> dict[str, Any]:
         network, data = resnet(nets)
         chosen = {"tier": "statistical", "samples": data["x_uint8"], "labels": data["y"], "task": "classifier"}
-        result = sq.quantize(network, eps, (0.0, 255.0), cost="total_bits", **chosen, **options)
+        result = sq.quantize(network, eps, (0.0, 255.0), cost="total_bits", **chosen)
         return row(network, result) | shares(result)
 
     return run
+
+
+def words_alike(word_length: int) -> Case:
+    """ResNet-8 by habit: one word length for every tensor, its step as the images' own ranges ask for, nearest rounding."""
+
+    def run(nets: Path) -> dict[str, Any]:
+        network, data = resnet(nets)
+        x = data["x_uint8"].astype(np.float64)
+        parameters = {
+            node.name: round_affine(op.kernel, op.bias, word_length, word_length) for node, op in network.affine()
+        }
+        ends = Survey.of(network, x).ends
+        formats = {name: word_for(*ends[name], word_length) for name in network.rounding_points}
+        first = network.nodes[0].name
+        formats[first] = word_for(0.0, 255.0, word_length)
+        twin = QuantizedNetwork(network, parameters, formats, {}, saturating=frozenset(formats) - {first})
+        found, scores = twin.simulate_all(x, exact=False)[network.output.name], outputs_of(network, x)
+        cost = cost_of(twin).total_bits
+        return {
+            "total_over_8_bits": round(cost / eight_bits(twin), 3),
+            "accuracy": float(np.mean(found.reshape(len(x), -1).argmax(1) == data["y"])),
+            "agreement": float(np.mean(found.reshape(len(x), -1).argmax(1) == scores.argmax(1))),
+        }
+
+    return run
+
+
+def word_for(low: float, high: float, word_length: int) -> Format:
+    """The format of that length that holds a range with the smallest step."""
+    signed = low < 0.0
+    integer_bits = Format.for_range(low, high, fitting_bits(low, high, word_length)).integer_bits
+    return Format(word_length, min(integer_bits, word_length - signed), signed)
 
 
 def augmented(eps: float, count: int = 1000) -> Case:
@@ -133,17 +169,17 @@ def shares(result: sq.Result) -> dict[str, float]:
     assert found is not None
     assert found.fixed_accuracy is not None
     return {
-        "total_over_8_bits": round(result.cost.total_bits / eight_bits(result), 3),
+        "total_over_8_bits": round(result.cost.total_bits / eight_bits(result.quantized), 3),
         "accuracy": found.fixed_accuracy,
         "agreement": found.agreement,
     }
 
 
-def eight_bits(result: sq.Result) -> int:
+def eight_bits(quantized: QuantizedNetwork) -> int:
     """Bits of the same network with 8 for everything."""
-    network = result.quantized.network
+    network = quantized.network
     values = sum(op.kernel.size + op.bias.size for _, op in network.affine())
-    results = sum(int(np.prod(network.shapes[name])) for name in result.quantized.formats)
+    results = sum(int(np.prod(network.shapes[name])) for name in quantized.formats)
     return 8 * (values + results)
 
 
@@ -211,7 +247,7 @@ CASES: dict[str, Case] = {
     "mnist convnet": sound_digits,
     "mnist convnet local": local_digits("mnist_convnet_maxpool.h5", (28, 28, 1)),
     **{f"ResNet-8 {eps:g}": cifar(eps) for eps in (16.0, 8.0, 4.0, 2.0, 1.0, 0.5)},
-    **{f"ResNet-8 all {bits} bits": cifar(64.0, word_lengths=(bits, bits)) for bits in (3, 4, 5, 6, 8)},
+    **{f"ResNet-8 all {bits} bits": words_alike(bits) for bits in (4, 5, 6, 7, 8, 10)},
     "ResNet-8 augmented 4": augmented(4.0),
     "autoencoder": autoencoder(1.5, 90.0),
     "autoencoder 4": autoencoder(4.0),
