@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,18 +10,14 @@ import tensorflow
 
 from sound_qkeras.errors import InputError
 
+from .graph_steps import Step, StepExtension
 from .observer import InputObserver, Reals, inputs_of, is_float64, shapes_of
 
 tf: Any = tensorflow  # its own types say little
 
 
-class GraphObserver(InputObserver):
-    """Trains with a fresh training function that is traced with a longer `train_step`.
-
-    The step itself is only exchanged while that function is made and while it runs.
-    """
-
-    END_OF_DATA = (StopIteration, tf.errors.OutOfRangeError)
+class GraphObserver(StepExtension, InputObserver):
+    """Records the extremes of each batch within the training step."""
 
     def __init__(self, model: Any) -> None:
         """Nothing seen."""
@@ -36,28 +29,7 @@ class GraphObserver(InputObserver):
         """How many batches were seen, on all replicas."""
         return 0 if self._variables is None else int(sum(_copies(self._variables[2])))
 
-    @contextmanager
-    def watching(self) -> Iterator[None]:
-        """Exchange the model's `train_step` for one that also records; past Keras' own bookkeeping of attributes."""
-        attributes = vars(self.model)
-        had, before = "train_step" in attributes, self.model.train_step
-        attributes["train_step"] = partial(self._step, before)
-        try:
-            yield
-        finally:
-            if had:
-                attributes["train_step"] = before
-            else:
-                del attributes["train_step"]
-
-    def _observed(self, before: Any) -> Any:
-        """A training function made for the longer step: Keras 3 looks for the step now, Keras 2 when it runs."""
-        self.model.train_function = None
-        with self.watching():
-            self.model.make_train_function()
-        return self.model.train_function
-
-    def _step(self, step: Callable[[Any], Any], data: Any) -> Any:
+    def around(self, step: Step, data: Any) -> Any:
         """A training step, then the record: a model without a shape has one by then."""
         outputs = step(data)
         self._record(data)
@@ -67,16 +39,21 @@ class GraphObserver(InputObserver):
     def _record(self, data: Any) -> None:
         """Runs while the training function is traced. Whatever goes wrong here is no reason to stop training."""
         try:
-            x = _samples(self.model, data)
-            if self._variables is None:
-                self._variables = _make_variables(x.shape[1:], x.dtype)
-            lower, upper, count = self._variables
-            lower.assign(tf.minimum(lower, tf.reduce_min(x, axis=0)))
-            upper.assign(tf.maximum(upper, tf.reduce_max(x, axis=0)))
-            # Counts what was read: without this the end of the data would be a batch.
-            count.assign_add(tf.cast(tf.shape(x)[0] > 0, tf.int64))
+            self.extremes(data)
         except Exception as error:
             self.problem = error
+
+    def extremes(self, data: Any) -> tuple[Any, Any]:
+        """Record a batch; returns the smallest and largest values up to it, as tensors."""
+        x = _samples(self.model, data)
+        if self._variables is None:
+            self._variables = _make_variables(x.shape[1:], x.dtype)
+        lower, upper, count = self._variables
+        lower.assign(tf.minimum(lower, tf.reduce_min(x, axis=0)))
+        upper.assign(tf.maximum(upper, tf.reduce_max(x, axis=0)))
+        # Counts what was read: without this the end of the data would be a batch.
+        count.assign_add(tf.cast(tf.shape(x)[0] > 0, tf.int64))
+        return lower.read_value(), upper.read_value()
 
     def _ends(self) -> tuple[Reals, Reals]:
         lower, upper, _ = (_copies(variable) for variable in self._variables or ())

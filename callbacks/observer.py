@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,40 +12,18 @@ import numpy.typing as npt
 from sound_qkeras.errors import InputError
 from sound_qkeras.keras_io.editions import KERAS_3, edition
 
+from .steps import Extension
+
 Reals = npt.NDArray[np.float64]
 
 
-class InputObserver:
-    """Follows the batches one model is trained on, for the length of one fit.
-
-    `attach` replaces the model's training function by one that also looks at its batches, which a subclass does. `detach`
-    puts the old function back. Training that fails or is interrupted detaches by itself.
-    """
-
-    # What a training function raises where the data ends.
-    END_OF_DATA: tuple[type[BaseException], ...] = (StopIteration,)
+class InputObserver(Extension):
+    """Follows the batches one model is trained on, for the length of one fit."""
 
     def __init__(self, model: Any) -> None:
         """Nothing is touched yet."""
-        self.model = model
+        super().__init__(model)
         self.problem: Exception | None = None
-
-    def attach(self) -> None:
-        """Start; call it inside `fit`, before its first batch."""
-        before = self.model.train_function
-        inner = before if isinstance(before, _ObservedFunction) else self._observed(before)
-        self.model.train_function = _ObservedFunction(self, before, inner)
-
-    def detach(self) -> None:
-        """Stop, and leave the model's training function as it was found. May be called twice."""
-        top = self.model.train_function
-        function = top
-        while isinstance(function, _ObservedFunction):
-            function.released |= function.observer is self
-            function = function.before
-        while isinstance(top, _ObservedFunction) and top.released:
-            top = top.before
-        self.model.train_function = top
 
     @property
     def batches(self) -> int:
@@ -68,49 +45,9 @@ class InputObserver:
             raise InputError("the training batches hold NaN or infinity; clean them, or give SoundQuant a box=")
         return lower, upper
 
-    @contextmanager
-    def watching(self) -> Iterator[None]:
-        """Around every call of the training function."""
-        yield
-
-    def seen(self, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
-        """What the training function is called with, after a look at it."""
-        return arguments
-
-    def _observed(self, before: Any) -> Any:
-        """The function that trains."""
-        return before
-
     def _ends(self) -> tuple[Reals, Reals]:
         """Smallest and largest value of every feature."""
         raise NotImplementedError
-
-
-class _ObservedFunction:
-    """A model's training function while an observer watches."""
-
-    def __init__(self, observer: InputObserver, before: Any, inner: Any) -> None:
-        """Keep what was there `before`, to be put back, and the function that trains."""
-        self.observer, self.before, self.inner = observer, before, inner
-        self.history = getattr(observer.model, "history", None)
-        self.released = False
-
-    def __call__(self, *args: Any) -> Any:
-        observer = self.observer
-        if self.history is not getattr(observer.model, "history", None):
-            # The fit this was made for ended where nobody could tell us; this is another one.
-            observer.detach()
-            return observer.model.train_function(*args)
-        if self.released:
-            return self.inner(*args)
-        try:
-            with observer.watching():
-                return self.inner(*observer.seen(args))
-        except observer.END_OF_DATA:
-            raise
-        except BaseException:
-            observer.detach()
-            raise
 
 
 def observer_of(model: Any) -> InputObserver:

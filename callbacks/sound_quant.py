@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import logging
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from sound_qkeras.boxes import check_box, make_tolerance, network_box
-from sound_qkeras.errors import InputError
+from sound_qkeras.errors import InfeasibleError, InputError, ModelError, VerificationError
 from sound_qkeras.files import check_writable
 from sound_qkeras.interval import Interval
+from sound_qkeras.keras_io.editions import KERAS_2, edition
 from sound_qkeras.network import Network
 from sound_qkeras.options import Options
 from sound_qkeras.pipeline import Progress, describe_box, quantize, read
@@ -20,6 +21,16 @@ from sound_qkeras.tuning.costs import GroupCost
 
 from .callback import Callback
 from .observer import InputObserver, observer_of
+
+if TYPE_CHECKING:
+    from .annealing import FormatKeeper
+    from .fewer_bits import BitForce
+
+# Share of the epochs without the force towards fewer bits: of a network that has not learned anything it would leave nothing.
+WARM_UP = 0.1
+MODES = ("end", "anneal")
+# The network whose tensors formats are for is to be the one that is trained.
+AS_TRAINED: dict[str, Any] = {"keep_architecture": True, "rescale_units": False}
 
 _LOG = logging.getLogger("sound_qkeras")
 
@@ -38,7 +49,23 @@ class SoundQuant(Callback):
     does, `result` is None, `error` holds the reason, and it is logged once, as a warning of the logger `sound_qkeras`.
     A model that cannot be quantised is reported before its first epoch. One instance can serve several fits in turn.
 
-    The model may be one of tf_keras or of Keras 3, on TensorFlow, JAX or torch; `to_qkeras()` is a tf_keras model always.
+    The model may be one of tf_keras or of Keras 3, on TensorFlow, JAX or torch; `to_qkeras()` is a tf_keras model always. The two
+    ways to train below are for tf_keras models; with others that is logged, and they train without.
+
+    With `mode="anneal"` the fit trains the fixed-point network too. From the share `anneal_after` of the epochs on, formats are
+    chosen, and the model's weights stay on their grids: every step sees rounded weights, and moves latent ones beside them
+    (the straight-through estimator). Losses, validation, checkpoints and the model after the fit have the rounded weights,
+    and those are what the certificate compares with: the fixed-point network is proved to stay within `eps` of the model
+    that the fit leaves behind. Each n-th epoch with `every=n`, the network is proved in the formats in force; where it
+    exceeds `eps`, formats are chosen anew for the latent weights. Where it does at the end, or where formats could not be
+    chosen, the model is quantised as without this mode. Units are neither dropped nor rescaled in it, and results are
+    rounded in the proof but not in training: it is for few bits, where rounding costs accuracy.
+
+    With `fewer_bits=0.1` every training step after a tenth of the epochs also pushes towards fewer bits, a tenth as hard as the
+    loss pushes: towards smaller weights where they are sensitive, and towards units that never or always clip on the box, which
+    are not paid for. Without a box it takes the extremes of the batches so far. It is for Dense layers with ReLUs one after
+    the other; where a model is another, that is logged and it trains without. What it costs is in the loss: compare the
+    validation loss with 0.
 
     With `every=n` the network is also quantised after each n-th epoch, and the epoch's logs get
 
@@ -52,6 +79,7 @@ class SoundQuant(Callback):
     Attributes:
         result: what the last run of the latest fit proved, or None.
         error: why that run failed, or None.
+        choices: how often formats were put into force in the latest fit, with `mode="anneal"`.
     """
 
     def __init__(
@@ -63,6 +91,9 @@ class SoundQuant(Callback):
         out: str | os.PathLike[str] | None = None,
         *,
         margin: float = 0.0,
+        mode: str = "end",
+        anneal_after: float = 0.5,
+        fewer_bits: float = 0.0,
         progress: Progress | None = None,
         **options: Any,
     ) -> None:
@@ -76,6 +107,9 @@ class SoundQuant(Callback):
             every: also quantise each so many epochs.
             out: directory to save the last result in; an earlier result there is replaced.
             margin: widens the box by this share of its width, on every side.
+            mode: "end" quantises what was trained; "anneal" chooses formats on the way and trains on with them in force.
+            anneal_after: the share of the epochs before that.
+            fewer_bits: how hard training pushes towards fewer bits, as a share of the loss's gradient.
             progress: called with a stage's name and the fraction of it that is done, during every run.
             options: `word_lengths`, `effort`, `solver`, `tier`, `samples` and the others of
                 `sound_qkeras.quantize`, for every run.
@@ -92,20 +126,29 @@ class SoundQuant(Callback):
         check_box((0.0, 1.0) if box is None else box, margin)
         if every is not None and (isinstance(every, bool) or not isinstance(every, int | np.integer) or every < 1):
             raise InputError(f"every is {every!r}; accepted: a number of epochs of at least 1, or None")
+        if mode not in MODES:
+            raise InputError(f"mode is {mode!r}; accepted: {', '.join(MODES)}")
+        if not 0.0 <= anneal_after <= 1.0:
+            raise InputError(f"anneal_after is {anneal_after!r}; accepted: a share of the epochs between 0 and 1")
         self.eps, self.box, self.margin, self.every = eps, box, margin, every
+        self.mode, self.anneal_after, self.fewer_bits = mode, anneal_after, _checked_strength(fewer_bits)
         self.out = None if out is None else check_writable(out)
         self._progress = progress
         self.result: Result | None = None
         self.error: Exception | None = None
+        self.choices = 0
         self._observer: InputObserver | None = None
+        self._keeper: FormatKeeper | None = None
+        self._force: BitForce | None = None
         self._tried: tuple[str, bytes, bytes] | None = None
         self._values = _logged(None)
-        self._readable = False
+        self._readable, self._annealed = False, True
 
     def on_train_begin(self, logs: Any = None) -> None:
         """Forget the last fit, see whether this model can be quantised, and start to observe its batches."""
         self._release()
-        self.result = self.error = self._observer = self._tried = None
+        self.result = self.error = self._observer = self._keeper = self._force = self._tried = None
+        self.choices, self._annealed = 0, self.mode != "anneal"
         self._values = _logged(None)
         self._readable = True
         try:
@@ -117,13 +160,47 @@ class SoundQuant(Callback):
         except Exception as error:
             self._readable = False
             self._fail(error)
+        if self.fewer_bits and self._readable:
+            self._push()
+
+    def _push(self) -> None:
+        """Add the force towards fewer bits, where the model is one whose bits can be estimated."""
+        try:
+            _check_keras_2(self.model, "fewer_bits")
+            from .fewer_bits import BitForce
+
+            box = None if self.box is None else self._region(read(self.model))[0]
+            force = BitForce(self.model, self.fewer_bits, box)
+            force.attach()
+            self._force = force
+        except Exception as error:
+            _LOG.warning("SoundQuant: training goes on without fewer_bits: %s", error)
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        """Push towards fewer bits, and choose formats and keep the weights in them, each once it is time to."""
+        if self._force is not None and epoch >= WARM_UP * self.params["epochs"]:
+            self._force.start()
+        if self._annealed or not self._readable or epoch < self.anneal_after * self.params["epochs"]:
+            return
+        self._annealed = True
+        try:
+            _check_keras_2(self.model, "mode='anneal'")
+            from .annealing import FormatKeeper
+
+            keeper = FormatKeeper(self.model, read(self.model), self._options.get("effort", "normal"))
+            self._choose(keeper)
+            keeper.attach()
+            self._keeper = keeper
+        except Exception as error:
+            _LOG.warning("SoundQuant: training goes on without formats in force: %s", error)
+            self.error = error
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         """Quantise after each n-th epoch, and tell the callbacks that follow."""
         if self.every is None or not self._readable:
             return
         if (epoch + 1) % self.every == 0:
-            self._run()
+            self._run(retune=True)
             self._values = _logged(self.result)
         if logs is not None:
             logs.update(self._values)
@@ -150,7 +227,7 @@ class SoundQuant(Callback):
 
         history.on_train_end = on_train_end
 
-    def _run(self) -> None:
+    def _run(self, *, retune: bool = False) -> None:
         """Quantise the model as it is, unless these very weights were tried with this very box."""
         if not self._readable:
             return
@@ -161,12 +238,33 @@ class SoundQuant(Callback):
             if tried == self._tried:
                 return
             self.result, self._tried = None, tried
-            self.result = quantize(network, self.eps, box, box_source=source, progress=self._progress, **self._options)
+            self.result = self._proved(network, box, source, retune=retune)
             self.error = None
             _LOG.info("SoundQuant: %s", self.result.summary())
         except Exception as error:
             self.result = None
             self._fail(error)
+
+    def _proved(self, network: Network, box: Interval, source: str, *, retune: bool) -> Result:
+        """In the formats in force, where they meet the tolerance; else in others, with which to train on or to end."""
+        if self._keeper is not None:
+            try:
+                return self._keeper.prove(network, box, source)
+            except (InfeasibleError, VerificationError) as error:
+                _LOG.info("SoundQuant: formats are chosen anew: %s", error)
+                if retune:
+                    self._choose(self._keeper)
+                    return self._keeper.prove(read(self.model), box, source)
+        return self._quantized(network, self._options)
+
+    def _choose(self, keeper: FormatKeeper) -> None:
+        """Put formats into force."""
+        keeper.choose(lambda network: self._quantized(network, self._options | AS_TRAINED))
+        self.choices += 1
+
+    def _quantized(self, network: Network, options: dict[str, Any]) -> Result:
+        box, source = self._region(network)
+        return quantize(network, self.eps, box, box_source=source, progress=self._progress, **options)
 
     def _save(self) -> None:
         if self.result is None or self.out is None:
@@ -198,8 +296,9 @@ class SoundQuant(Callback):
         self.error = error
 
     def _release(self) -> None:
-        if self._observer is not None:
-            self._observer.detach()
+        for extension in (self._observer, self._keeper, self._force):
+            if extension is not None:
+                extension.detach()
 
 
 def _logged(result: Result | None) -> dict[str, float]:
@@ -208,3 +307,24 @@ def _logged(result: Result | None) -> dict[str, float]:
         numbers = (result.certificate.bound, result.cost.weight_bits, result.cost.total_bits)
     names = ("sound_bound", "sound_weight_bits", "sound_total_bits")
     return {name: float(number) for name, number in zip(names, numbers, strict=True)}
+
+
+def _checked_strength(strength: Any) -> float:
+    """A usable strength.
+
+    Raises:
+        InputError: it is none.
+    """
+    if isinstance(strength, bool) or not isinstance(strength, int | float | np.number) or not 0.0 <= strength < 1.0:
+        raise InputError(f"fewer_bits is {strength!r}; accepted: a share of at least 0 and less than 1; try 0.1")
+    return float(strength)
+
+
+def _check_keras_2(model: Any, what: str) -> None:
+    """Some ways to train reach into the graph of Keras 2.
+
+    Raises:
+        ModelError: the model is another one.
+    """
+    if edition(model) != KERAS_2:
+        raise ModelError(f"{what} received a model of {edition(model)}; accepted: a tf_keras model")

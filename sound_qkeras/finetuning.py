@@ -102,10 +102,10 @@ def finetune(
             old, task, optimizer, epochs, monitor, prover.accepts, lambda fraction: report("train", fraction)
         )
         report("prove")
-        quantized, certificate = prover.prove(chosen.quantized)
-        check(quantized, certificate)
+        proved = prover.prove(chosen.quantized)
         report("look for the worst error")
-        found = examine(quantized, certificate, seed=seed)
+        found = renewed(result, *proved, seed)
+    quantized = found.quantized
     record = Finetuning(
         epochs,
         chosen.kept_epoch,
@@ -116,12 +116,20 @@ def finetune(
         measure(quantized, task),
     )
     report("done", 1.0)
+    return replace(found, seconds=time.monotonic() - started, finetuning=record)
+
+
+def renewed(result: Result, quantized: QuantizedNetwork, certificate: Certificate, seed: int = 0) -> Result:
+    """What stands in for a result when the integers are others: they and their certificate, examined anew.
+
+    Raises:
+        VerificationError: the certificate does not hold.
+    """
+    check(quantized, certificate)
     return replace(
-        found,
-        seconds=time.monotonic() - started,
+        examine(quantized, certificate, seed=seed),
         ended_by=result.ended_by,
         classification=_classification(result, quantized, certificate),
-        finetuning=record,
     )
 
 

@@ -74,6 +74,18 @@ def test_diabetes_regression(tmp_path):
     assert float(difference) <= 0.11  # the float model rounds too
 
 
+def test_fewer_bits(tmp_path):
+    pytest.importorskip("sklearn")
+    arguments = ("--out", "rows.json", "--seeds", "1", "--epochs", "2")
+    text = run(tmp_path, "fewer_bits.py", *arguments)
+    rows = json.loads((tmp_path / "rows.json").read_text())
+    assert len(rows) == 10
+    assert all(row["bound"] <= 1e-3 for row in rows.values())
+    assert text.count("chosen by validation loss") == 2
+    assert "| diabetes | 0 | 1.000 (1.000 to 1.000) | 1.000 (1.000 to 1.000) |" in text
+    assert "'loss'" not in run(tmp_path, "fewer_bits.py", *arguments)  # nothing is trained twice
+
+
 def test_convert_trained_model(tmp_path):
     keras = pytest.importorskip("tf_keras")
     keras.utils.set_random_seed(0)

@@ -1,0 +1,81 @@
+"""Training on with formats in force: weights stay on their grids from some epoch on, and are proved as they are."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from threadpoolctl import threadpool_limits
+
+from sound_qkeras.finetuning import renewed
+from sound_qkeras.interval import Interval
+from sound_qkeras.keras_io.held import HeldModel, rounded
+from sound_qkeras.network import Network
+from sound_qkeras.options import effort_of
+from sound_qkeras.pipeline import MANY_PARAMETERS, read
+from sound_qkeras.recertification import recertify
+from sound_qkeras.result import Result
+
+from .graph_steps import Step, StepExtension
+
+
+class FormatKeeper(StepExtension):
+    """Keeps the weights of one model in the formats of a result, for the rest of one fit."""
+
+    def __init__(self, model: Any, network: Network, effort: str | float) -> None:
+        """Find the weights; nothing is touched yet.
+
+        Args:
+            model: the model.
+            network: what it is now.
+            effort: for the proofs, as for `quantize`.
+
+        Raises:
+            ModelError: its weights cannot be kept in formats.
+        """
+        super().__init__(model)
+        self._held = HeldModel(model, network)
+        self._effort = effort_of(effort)
+        self._result: Result | None = None
+
+    def choose(self, quantize: Callable[[Network], Result]) -> None:
+        """Put formats into force: those of the latent weights, or of the trained ones when there are none yet.
+
+        Raises:
+            Exception: whatever `quantize` does; then the formats stay as they were.
+        """
+        before = self._result
+        if before is not None:
+            self._held.free()
+        try:
+            self._result = quantize(read(self.model))
+        except BaseException:
+            if before is not None:
+                self._held.round()
+            raise
+        self._held.hold(self._result.quantized)
+
+    def around(self, step: Step, data: Any) -> Any:
+        """A training step whose losses and gradients are those of rounded weights, and that moves the latent ones."""
+        before = self._held.before()
+        outputs = step(data)
+        self._held.after(before)
+        return outputs
+
+    def prove(self, network: Network, box: Interval, source: str) -> Result:
+        """The fixed-point network of the model's present weights in the formats in force, and what is proved about it.
+
+        Raises:
+            InfeasibleError: it is not proved to stay within the tolerance.
+            VerificationError: something may overflow.
+        """
+        if self._result is None:
+            raise TypeError("no formats are in force")
+        started = time.monotonic()
+        old = replace(self._result.certificate, box=box, box_source=source)
+        with threadpool_limits(1 if network.parameter_count < MANY_PARAMETERS else None, user_api="blas"):
+            found = recertify(rounded(self._result.quantized, network), old, old.eps, self._effort)
+            made = renewed(self._result, found[0], replace(found[1], eps_source=old.eps_source))
+        return replace(made, seconds=time.monotonic() - started)
