@@ -93,16 +93,8 @@ def telescope(data: Path) -> Case:
     model.set_weights([part for i in range(1, 6) for part in (stored[f"W{i}"].T, stored[f"b{i}"])])
     train, test = divided(samples["x"], samples["y"])
     note = "Published; it is not known which of the samples it was trained on, so what starts from it may be flattered."
-    settings = {"batch_size": 128}
-    return Case(
-        model,
-        train,
-        test,
-        (stored["lo"], stored["hi"]),
-        (100.0, 50.0, 30.0, 10.0, 2.0, 1.5, 1.0, 0.7, 0.5),
-        note,
-        settings,
-    )
+    eps = (100.0, 50.0, 30.0, 10.0, 2.0, 1.5, 1.0, 0.7, 0.5)
+    return Case(model, train, test, (stored["lo"], stored["hi"]), eps, note, {"batch_size": 128})
 
 
 def watch(data: Path) -> Case:
@@ -119,10 +111,8 @@ def watch(data: Path) -> Case:
     note = "Trained here; the windows of three of ten people are tested on. The box is what was measured, channel by channel."
     widest = np.abs(x).reshape(-1, x.shape[-1]).max(axis=0)
     box = (np.broadcast_to(-widest, x.shape[1:]), np.broadcast_to(widest, x.shape[1:]))
-    settings = {"batch_size": 64}
-    return Case(
-        trained(train, stack, 20), train, test, box, (100.0, 30.0, 20.0, 15.0, 10.0, 6.0, 3.0, 1.0), note, settings
-    )
+    eps = (100.0, 30.0, 20.0, 15.0, 10.0, 6.0, 3.0, 1.0)
+    return Case(trained(train, stack, 20), train, test, box, eps, note, {"batch_size": 64})
 
 
 def jets(data: Path) -> Case:
