@@ -2,7 +2,7 @@
 
 On weights they are applied: stored weights are latent, and what a quantizer returns for them is a constant, scales included.
 On activations they become a function of a real variable and a staircase behind it. Scales that depend on the batch, and
-quantizers that draw random numbers, have no proved meaning, and are refused by name.
+quantizers that draw random numbers when a model is used, have no proved meaning, and are refused by name.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 from sound_qkeras.errors import UnsupportedLayerError
 from sound_qkeras.interval import Reals
 from sound_qkeras.keras_io.activations import Parts, function_parts
-from sound_qkeras.keras_io.environment import import_qkeras
+from sound_qkeras.keras_io.environment import import_keras, import_qkeras
 from sound_qkeras.keras_io.freezing import depends_on_batch
 from sound_qkeras.keras_io.layers import stored
 from sound_qkeras.keras_io.pieces import Gain, Rounded
@@ -24,6 +24,8 @@ from sound_qkeras.network.ops import Leaky, Relu, Table
 from sound_qkeras.network.roundings import Rounding, Staircase, Uniform
 
 RANDOM = ("bernoulli", "stochastic_binary", "stochastic_ternary")
+# Random in training alone: outside of it they are binary and ternary.
+SETTLED = ("stochastic_binary", "stochastic_ternary")
 # quantized_relu computes in float32 whatever the session does.
 MOST_BITS = 24
 ACCEPTED = (
@@ -41,12 +43,14 @@ def effective(layer: Any, name: str, variable: Any, quantizer: Any) -> Reals:
     """A parameter as the quantised model uses it: what the quantizer returns for what is stored.
 
     Raises:
-        UnsupportedLayerError: the quantizer draws random numbers.
+        UnsupportedLayerError: the quantizer draws random numbers outside of training too.
         ModelError: it holds NaN or infinity.
     """
     if quantizer is None:
         return stored(layer, name, variable)
-    refuse_random(layer, quantizer)
+    training = import_keras().backend.learning_phase()
+    if type(quantizer).__name__ not in SETTLED or training:
+        refuse_random(layer, quantizer)
     return stored(layer, name, quantizer(variable))
 
 

@@ -31,6 +31,8 @@ QUANTIZER_NAMES = (
     "quantized_relu_po2",
     "quantized_sigmoid",
     "quantized_tanh",
+    "stochastic_binary",
+    "stochastic_ternary",
     "ternary",
 )
 FUNCTION_NAMES = ("elu", "exponential", "gelu", "hard_sigmoid", "hard_tanh", "linear", "relu", "relu6", "selu")

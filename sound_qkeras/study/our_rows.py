@@ -23,7 +23,7 @@ from sound_qkeras.study.verdict import model_verdict, row_of, to_qkeras_or_none
 from sound_qkeras.verify.evidence import Statistical
 
 # Training samples that formats are chosen and judged on in the statistical tier. Half of them stay untouched, by fine-tuning too.
-SAMPLES = 256
+SAMPLES = 512
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def _ours(subject: Subject, plan: Plan, choice: Choice) -> Iterator[Row]:
         result,
         subject.targets(data),
         plan.epochs,
-        validation=subject.targets(subject.validation),
+        validation=subject.targets(_without_untouched(subject.validation, result)),
         **fine_tuning(subject.model, plan.training),
         batch_size=plan.batch_size,
         effort=plan.effort,
@@ -104,7 +104,7 @@ def _eps(subject: Subject, result: Result) -> Any:
 
 
 def _without_untouched(data: Data, result: Result) -> Data:
-    """Training samples without those that a limit is counted on."""
+    """Samples without those that a limit is counted on, and their doubles."""
     evidence = result.certificate.evidence
     if not isinstance(evidence, Statistical):
         return data

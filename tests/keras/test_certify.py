@@ -30,6 +30,9 @@ WEIGHTS = [
     "ternary(alpha=1.0,threshold=0.4)",
     "quantized_po2(4)",
     "quantized_relu_po2(4)",
+    "stochastic_binary(alpha=1)",
+    "stochastic_binary()",
+    "stochastic_ternary()",
     None,
 ]
 ACTIVATIONS = {

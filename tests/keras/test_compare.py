@@ -285,6 +285,7 @@ def test_ours_is_fine_tuned_on_what_everyone_trains_on_and_certified_again(model
         return real(result, data, epochs, **options)
 
     monkeypatch.setattr(our_rows, "finetune", finetune)
+    monkeypatch.setattr(our_rows, "SAMPLES", 72)
     quick = {**QUICK, "methods": ("ours",), "epochs": 2, "costs": ("total_bits", "weight_bits")}
     study = sq.compare(
         model,
