@@ -39,9 +39,8 @@ def errors(quantized: QuantizedNetwork, samples: Reals) -> Reals:
     """`f_q - f` per sample and output, shape `(samples, outputs)`, in float64 throughout: to search with, not to claim."""
     network = quantized.network
     outputs = size_of(network.output_shape)
-    widest = max(size_of(shape) for shape in quantized.trained.shapes.values())
     found: list[Reals] = []
-    for part in np.array_split(samples, max(1, samples.shape[0] * widest // BATCH_NUMBERS)):
+    for part in quantized.trained.tiles(samples):
         codes = quantized.simulate_all(part, exact=False)[network.output.name]
         value = from_codes(codes, quantized.fractional_bits[network.output.name])
         found.append((value - quantized.trained.evaluate(part)).reshape(len(part), outputs))

@@ -129,7 +129,7 @@ def word_for(low: float, high: float, word_length: int) -> Format:
     return Format(word_length, min(integer_bits, word_length - signed), signed)
 
 
-def augmented(eps: float, count: int = 1000) -> Case:
+def augmented(eps: float, count: int = 2000) -> Case:
     """The same with images drawn from a distribution that is known: any of the 100, shifted, mirrored and brightened at random."""
 
     def run(nets: Path) -> dict[str, Any]:
