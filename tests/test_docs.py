@@ -111,6 +111,7 @@ TRUE_AFTERWARDS = {
     "deep_cnn.md": ("result.certificate.tier == 'statistical'", "evidence.probability < 0.1", "certified.any()"),
     "autoqkeras_user.md": ("found.bound >= found.observed_error", "result.certificate.bound <= 1e-2"),
     "reference.md": ("sound.result.certificate.bound <= 1e-3",),
+    "training.md": ("sound.result.certificate.bound <= 3.0", "better.finetuned"),
     "hls4ml_user.md": ("project.bit_exact", "bench.passed"),
 }
 RUN = [page for page in PAGES if page.name in TRUE_AFTERWARDS and page != DOCS / "README.md"]

@@ -24,11 +24,12 @@ MAY_IMPORT = {
 STANDS_ON = {
     "errors": set(),
     "decimals": set(),
+    "deadline": set(),
     "fixed_point": {"errors"},
     "interval": {"errors", "fixed_point"},
     "network": {"errors", "fixed_point", "interval"},
     # Where to cut a box is guided by what is proved on it; the cuts themselves need no trust.
-    "analysis": {"errors", "fixed_point", "interval", "network", "verify"},
+    "analysis": {"deadline", "errors", "fixed_point", "interval", "network", "verify"},
     "verify": {"errors", "decimals", "fixed_point", "interval", "network"},
 }
 
