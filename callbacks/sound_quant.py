@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sound_qkeras.boxes import check_box, make_tolerance, network_box
+from sound_qkeras.deadline import INTERRUPT
 from sound_qkeras.errors import InfeasibleError, InputError, ModelError, VerificationError
 from sound_qkeras.files import check_writable
 from sound_qkeras.interval import Interval
@@ -241,6 +242,8 @@ class SoundQuant(Callback):
             self.result = self._proved(network, box, source, retune=retune)
             self.error = None
             _LOG.info("SoundQuant: %s", self.result.summary())
+            if self.result.ended_by == INTERRUPT:
+                self.model.stop_training = True  # whoever pressed Ctrl-C meant the fit
         except Exception as error:
             self.result = None
             self._fail(error)

@@ -4,6 +4,7 @@ import copy
 import importlib
 import logging
 import re
+import signal
 from typing import Any
 
 import numpy as np
@@ -326,6 +327,22 @@ def test_early_stopping_follows_the_bits_without_a_warning(data, caplog):
 def test_without_every_the_logs_are_as_ever(data):
     history = fit(small(), *data, callbacks=[sound_quant()])
     assert list(history.history) == ["loss"]
+
+
+def test_ctrl_c_in_a_search_ends_the_fit_with_what_was_proved(data):
+    def press(stage, fraction):
+        if stage == "solve and judge":
+            signal.raise_signal(signal.SIGINT)
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        sound = sound_quant(every=1, progress=press)
+        history = small().fit(*data, epochs=3, verbose=0, callbacks=[sound])
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert len(history.epoch) == 1
+    assert sound.result.ended_by == "interrupt"
+    assert sound.result.certificate.bound <= 1e-2
 
 
 def test_the_progress_bar_shows_them(data, capsys):
