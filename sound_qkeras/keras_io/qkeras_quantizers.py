@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -28,9 +29,11 @@ RANDOM = ("bernoulli", "stochastic_binary", "stochastic_ternary")
 SETTLED = ("stochastic_binary", "stochastic_ternary")
 # quantized_relu computes in float32 whatever the session does.
 MOST_BITS = 24
+# Powers of two as float32 has them.
+MOST_EXPONENT = 64
 ACCEPTED = (
-    "quantized_bits and quantized_hswish with alpha None or a number, quantized_relu, quantized_tanh, quantized_sigmoid, "
-    "binary and ternary with alpha None or a number, none of them stochastic"
+    "quantized_bits and quantized_hswish with alpha None or a number, quantized_relu, quantized_relu_po2, "
+    "quantized_tanh, quantized_sigmoid, binary and ternary with alpha None or a number, none of them stochastic"
 )
 
 
@@ -180,6 +183,33 @@ def _relu(layer: Any, quantizer: Any) -> Parts:
     return ("leaky", Leaky(np.array([slope]))), rounded(quantizer, Uniform(bits_after, -int(low), levels - 1))
 
 
+def _relu_po2(layer: Any, quantizer: Any) -> Parts:
+    """The power of two whose logarithm is nearest to that of `max(x, 0)`; the smallest there is up to 1e-7, zero included."""
+    refused = [
+        f"{name}={getattr(quantizer, name)}"
+        for name, accepted in (("negative_slope", 0.0), ("quadratic_approximation", False), ("log2_rounding", "rnd"))
+        if getattr(quantizer, name) != accepted
+    ]
+    least, most = int(quantizer._min_exp), int(quantizer._max_exp)
+    if quantizer.max_value is not None and quantizer.max_value > 0.0:
+        most = min(most, max(least, round(math.log2(float(quantizer.max_value)))))
+    if max(-least, most) > MOST_EXPONENT:
+        refused.append(f"bits={quantizer.bits}")
+    if refused:
+        refuse(layer, f"quantized_relu_po2 with {', '.join(refused)}", "use quantized_relu")
+    exponents = np.arange(least, most + 1)
+    edges = np.exp2(exponents[:-1] + 0.5)
+    smallest = float(np.float32(import_keras().backend.epsilon()))
+    edges = np.maximum(edges, smallest)
+    # Square roots of two are no float64 numbers: an edge above the true one belongs to the step above it.
+    upper = tuple(
+        edge == smallest or Fraction(float(edge)) ** 2 > Fraction(2) ** (2 * int(k) + 1)
+        for edge, k in zip(edges, exponents, strict=False)
+    )
+    steps = Staircase(edges, upper, np.exp2(exponents.astype(np.float64)), logarithmic=True)
+    return ("relu", Relu()), rounded(quantizer, steps)
+
+
 def _internal_sigmoid(layer: Any, quantizer: Any) -> None:
     """QKeras' sigmoid is a switch of the session."""
     quantizers = import_qkeras().quantizers
@@ -248,6 +278,7 @@ QUANTIZERS: dict[str, Callable[[Any, Any], Parts]] = {
     "quantized_bits": _bits,
     "quantized_hswish": _hswish,
     "quantized_relu": _relu,
+    "quantized_relu_po2": _relu_po2,
     "quantized_sigmoid": _sigmoid,
     "quantized_tanh": _tanh,
     "ternary": _ternary,

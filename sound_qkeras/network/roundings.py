@@ -120,17 +120,19 @@ class Uniform(Rounding):
 
 @dataclass(frozen=True, eq=False)
 class Staircase(Rounding):
-    """`values[i]` between `edges[i - 1]` and `edges[i]`: signs, and signs with a dead zone.
+    """`values[i]` between `edges[i - 1]` and `edges[i]`: signs, signs with a dead zone, powers of two.
 
     Args:
         edges: where it steps, ascending.
         upper: for each edge, whether the edge itself already belongs to the step above it.
         values: one more than edges, nondecreasing.
+        logarithmic: floating point finds the step by a logarithm, so next to an edge it may find the other one.
     """
 
     edges: Reals
     upper: tuple[bool, ...]
     values: Reals
+    logarithmic: bool = False
 
     def __post_init__(self) -> None:
         """Keep copies that cannot change; refuse what is no staircase."""
@@ -170,11 +172,16 @@ class Staircase(Rounding):
         return found
 
     def error(self, x: Interval, grid: int | None) -> Reals:
-        """On every step the distance is largest at its ends: the interval's ends, and the edges inside."""
+        """On every step the distance is largest at its ends: the interval's ends, and the edges inside.
+
+        An edge may stand for the irrational number next to it.
+        """
         found = np.maximum(*(up(np.abs(self.apply(end) - end)) for end in (x.lower, x.upper)))
         for edge, below, above in zip(self.edges, self.values[:-1], self.values[1:], strict=True):
             inside = (x.lower <= edge) & (edge <= x.upper)
-            found = np.maximum(found, np.where(inside, up(max(abs(below - edge), abs(above - edge))), 0.0))
+            near = np.nextafter(edge, (-np.inf, np.inf))
+            farthest = float(np.max(np.abs(np.subtract.outer((below, above), near))))
+            found = np.maximum(found, np.where(inside, up(farthest), 0.0))
         return found
 
 

@@ -4,7 +4,7 @@ As in `floating`, for a `Twin`: p bits of mantissa (24, 53), inputs of that type
 are not exact; every sum of products of them is charged `gamma(n) * sum |w x|`, and a quantizer behind it one step for the tie
 that may be crossed. A quantizer returns `x + (q(x) - x)`, which is `q(x)` while `|x|` is at most 2**p of its steps.
 
-Two things are taken on trust: a library's tanh, exp and reciprocal square root are within `LIBRARY` units in the last place,
+Two things are taken on trust: a library's tanh, exp, log and reciprocal square root are within `LIBRARY` units in the last place,
 and sums are sums, in any order (no Winograd or Fourier transforms).
 
 Reference: Higham, Accuracy and Stability of Numerical Algorithms (2002), section 3.1.
@@ -17,10 +17,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from sound_qkeras.interval import Interval, Reals, inflate, up
+from sound_qkeras.interval import Interval, Reals, down, inflate, up
 from sound_qkeras.network.graph import Node
 from sound_qkeras.network.ops import Affine, AveragePool, Input, Scale, Table
-from sound_qkeras.network.roundings import Rounding, Uniform
+from sound_qkeras.network.roundings import Rounding, Staircase, Uniform
 from sound_qkeras.network.twin import Twin
 from sound_qkeras.verify.floating import EXPONENT, MANTISSA, FloatLayer, FloatReport
 from sound_qkeras.verify.propagation import Propagation, propagate
@@ -116,6 +116,18 @@ class _Run:
         own = LIBRARY * self.unit * up(1.0 + up(largest + op.smooth.image(x).magnitude))
         return up(up(op.smooth.slopes(x).magnitude * error) + up(own))
 
+    def _jump(self, rounding: Staircase, exact: Reals, error: Reals) -> Reals:
+        """How far apart the steps of a value and of one that is off by `error` may be: both are so near to some edge."""
+        found = np.zeros_like(error)
+        for edge in rounding.edges:
+            # A logarithm is off by some units of its own size, which is a share of the value.
+            blur = LIBRARY * self.unit * (1.0 + abs(np.log2(edge))) * edge if rounding.logarithmic else 0.0
+            off = up(error + blur)
+            near = (abs(edge) <= up(exact + off)) & (error + blur > 0.0)
+            reach = up(rounding.apply(up(edge + off)) - rounding.apply(down(edge - off)))
+            found = np.maximum(found, np.where(near, reach, 0.0))
+        return found
+
     def rounded(self, name: str, rounding: Rounding, error: Reals) -> Reals:
         """A wrong value may cross ties; a right one is rounded right while its own size leaves room for the steps."""
         exact = self.facts.exact[name].magnitude
@@ -125,7 +137,7 @@ class _Run:
             error = error if held else up(error + 2.0**-NARROW * up(exact + error))
         span = up(rounding.maximum - rounding.minimum)
         if not isinstance(rounding, Uniform):
-            jump = np.where(error > 0.0, span, 0.0)
+            jump = self._jump(rounding, exact, error) if isinstance(rounding, Staircase) else span
             return up(jump + 4.0 * self.unit * up(exact + max(rounding.maximum, -rounding.minimum, 1.0)))
         steps = np.floor(np.minimum(error, span) / rounding.step) + 1.0
         crossed = np.where(error > 0.0, np.minimum(steps * rounding.step, span), 0.0)

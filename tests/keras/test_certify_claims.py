@@ -106,6 +106,8 @@ REFUSED = {
     "stochastic": lambda: qk.QActivation(qk.stochastic_ternary()),
     "batch": lambda: qk.QActivation(qk.quantized_bits(4, 0, 1, alpha="auto")),
     "po2": lambda: qk.QActivation("quantized_po2(4)"),
+    "leaky po2": lambda: qk.QActivation(qk.quantized_relu_po2(4, negative_slope=0.25)),
+    "floor po2": lambda: qk.QActivation(qk.quantized_relu_po2(4, log2_rounding="floor")),
     "ulaw": lambda: qk.QActivation("quantized_ulaw(6)"),
     "noise": lambda: qk.QActivation(qk.quantized_relu(6, 2, qnoise_factor=0.5)),
     "weights": lambda: qk.QDense(3, kernel_quantizer=qk.quantized_bits(4, 0, alpha=1.0, use_stochastic_rounding=True)),
