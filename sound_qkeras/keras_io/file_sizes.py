@@ -51,8 +51,27 @@ class Allowance:
 
     def settings(self, layer_class: Any) -> dict[str, Allowance]:
         """Itself for every initializer that a layer has."""
-        names = inspect.signature(layer_class.__init__).parameters
-        return dict.fromkeys((name for name in names if name.endswith("_initializer")), self)
+        return dict.fromkeys(_initializers(layer_class), self)
+
+    def release(self, model: Any, initializers: Any) -> None:
+        """Give every layer of a model its Keras' default initializers back, which copies of it are trained from.
+
+        Args:
+            model: built.
+            initializers: the Keras' module.
+        """
+        for layer in model.layers:
+            if hasattr(layer, "layers"):
+                self.release(layer, initializers)
+            for name, default in _initializers(type(layer)).items():
+                if getattr(layer, name, None) is self:
+                    setattr(layer, name, initializers.get(default))
+
+
+def _initializers(layer_class: Any) -> dict[str, Any]:
+    """A layer's arguments that are initializers, and their defaults."""
+    parameters = inspect.signature(layer_class.__init__).parameters
+    return {name: one.default for name, one in parameters.items() if name.endswith("_initializer")}
 
 
 def check_input(path: Path, shape: Any) -> None:

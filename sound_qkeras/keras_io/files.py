@@ -78,13 +78,15 @@ def load_keras_model(path: Path, vocabulary: Vocabulary | None = None) -> Any:
         plain, shape = _plain_model(config, path, vocabulary), _build_shape(config)
         allowance = Allowance(path, check_arrays(path), keras.initializers.Zeros())
         _limit(plain, path, allowance, keras.layers)
-        return rebuild_3(plain, shape, path) if is_new else rebuild_2(plain, shape, path, vocabulary.objects())
+        model = rebuild_3(plain, shape, path) if is_new else rebuild_2(plain, shape, path, vocabulary.objects())
+        allowance.release(model, keras.initializers)
     except (FileFormatError, UnsupportedLayerError):
         raise
     except Exception as error:
         raise FileFormatError(
             f"'{path}': Keras cannot rebuild the model: {_first_line(error)}; accepted: {ACCEPTED}"
         ) from error
+    return model
 
 
 def read_config(path: Path) -> tuple[dict[str, Any], str]:

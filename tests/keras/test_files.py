@@ -11,6 +11,7 @@ import pytest
 
 from sound_qkeras.errors import FileFormatError, UnsupportedLayerError
 from sound_qkeras.keras_io import float64, read_model
+from sound_qkeras.keras_io.files import load_keras_model
 
 from .models import LAYERS, keras, randomise, sequential
 
@@ -79,6 +80,19 @@ def test_a_file_is_read_as_the_model_it_was_saved_from(tmp_path, build, name, re
     assert [warning for warning in recwarn if issubclass(warning.category, UserWarning)] == []
     assert network.weight_hash == read_model(model).weight_hash
     assert read_model(str(path)).notes == network.notes
+
+
+@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("build", [rich, nested])
+def test_what_was_loaded_can_be_copied_and_trained_from_the_start(tmp_path, build, name):
+    build().save(tmp_path / name)
+    model = load_keras_model(tmp_path / name)
+    copy = keras.models.clone_model(model)
+    for layer in copy.submodules:
+        if isinstance(layer, LAYERS.Dense):
+            assert isinstance(layer.kernel_initializer, keras.initializers.GlorotUniform)
+            assert np.any(layer.get_weights()[0])
+    copy.save(tmp_path / "copy.keras")
 
 
 def broken(tmp_path, name):

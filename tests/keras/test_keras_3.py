@@ -12,6 +12,7 @@ import pytest
 import sound_qkeras as sq
 from sound_qkeras.errors import FileFormatError, ModelError, UnsupportedLayerError
 from sound_qkeras.keras_io import read_model, to_keras
+from sound_qkeras.keras_io.files import load_keras_model
 
 from . import models
 from .models3 import LAYERS, MODELS, difference, keras, randomised, sequential
@@ -50,6 +51,15 @@ def test_both_kinds_of_keras_read_alike():
     x = np.random.default_rng(1).normal(size=(9, 6, 2))
     assert np.array_equal(networks[0].evaluate(x), networks[1].evaluate(x))
     assert [node.op.kind for node in networks[0].nodes] == [node.op.kind for node in networks[1].nodes]
+
+
+def test_what_was_loaded_has_the_initializers_that_keras_gives(tmp_path):
+    model = sequential(LAYERS.Dense(3, "relu"), keras.Sequential([LAYERS.BatchNormalization(), LAYERS.Dense(2)]))
+    model.save(tmp_path / "model.keras")
+    loaded = load_keras_model(tmp_path / "model.keras")
+    assert keras.models.clone_model(loaded).get_config() == loaded.get_config()
+    assert isinstance(loaded.layers[1].layers[1].kernel_initializer, keras.initializers.GlorotUniform)
+    assert isinstance(loaded.layers[1].layers[0].gamma_initializer, keras.initializers.Ones)
 
 
 @pytest.mark.solver
@@ -148,7 +158,7 @@ def test_certify_and_compare_say_what_they_take():
     model = sequential(LAYERS.Dense(2), shape=(3,))
     with pytest.raises(ModelError, match="is a Keras 3 one; accepted: a QKeras or tf_keras model"):
         sq.certify(model, box=(-1.0, 1.0))
-    with pytest.raises(ModelError, match="is a Keras 3 one; accepted: a tf_keras classifier"):
+    with pytest.raises(ModelError, match="is a Keras 3 one; accepted: a tf_keras model"):
         sq.compare(model, (np.zeros((40, 3)), np.arange(40) % 2), [0.1], out="never")
 
 
