@@ -111,7 +111,7 @@ def watch(data: Path) -> Case:
     note = "Trained here; the windows of three of ten people are tested on. The box is what was measured, channel by channel."
     widest = np.abs(x).reshape(-1, x.shape[-1]).max(axis=0)
     box = (np.broadcast_to(-widest, x.shape[1:]), np.broadcast_to(widest, x.shape[1:]))
-    eps = (100.0, 30.0, 20.0, 15.0, 10.0, 6.0, 3.0, 1.0)
+    eps = (100.0, 30.0, 15.0, 10.0, 8.0, 7.0, 6.0, 5.0, 3.0, 1.0)
     return Case(trained(train, stack, 20), train, test, box, eps, note, {"batch_size": 64})
 
 

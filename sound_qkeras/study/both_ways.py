@@ -10,7 +10,10 @@ OURS, THEIRS = "ours", "AutoQKeras"
 
 
 def bits_of(row: Row) -> int:
-    """Bits as AutoQKeras' own code counts them for the candidate's QKeras model, where there is one; else by our count."""
+    """Bits as AutoQKeras' own code counts them for the candidate's QKeras model, where there is one; else by our count.
+
+    That is more than the candidate needs elsewhere, where it has formats with negative integer bits, which QKeras has not.
+    """
     return row.total_bits if row.autoqkeras_bits is None else row.autoqkeras_bits
 
 
@@ -73,7 +76,10 @@ def _described(row: Row) -> str:
     seconds = f"{row.search_seconds:.1f} s of search and {row.training_seconds:.1f} s of training"
     error = "no proved bound" if row.bound is None else f"proved bound {row.bound:.3g} ({row.tier})"
     found = "" if row.observed_error is None else f", worst error found {row.observed_error:.3g}"
-    return f"metric {row.metric:.4g} with {bits_of(row):,} bits after {seconds}, {error}{found} ('{row.name}')"
+    bits = f"{bits_of(row):,} bits" + (
+        "" if bits_of(row) == row.total_bits else f" ({row.total_bits:,} without QKeras)"
+    )
+    return f"metric {row.metric:.4g} with {bits} after {seconds}, {error}{found} ('{row.name}')"
 
 
 def _measured(rows: Sequence[Row]) -> list[Row]:

@@ -167,6 +167,7 @@ def test_both_ways_round_is_read_from_the_rows():
     assert [line.startswith(f"{search}: ") for line in both] == [True] * 4
     assert "0.9 with 100 bits" in both[0]
     assert "0.50 of its bits" in both[1]
+    assert "50 bits (40 without QKeras)" in both[1]
     assert "'ours, eps 1'" in both[1]
     assert "1/50.0 of its search" in both[2]
     assert "'ours, eps 2'" in both[2]
