@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -48,20 +47,6 @@ class InputObserver(Extension):
     def _ends(self) -> tuple[Reals, Reals]:
         """Smallest and largest value of every feature."""
         raise NotImplementedError
-
-
-def observer_of(model: Any) -> InputObserver:
-    """The observer for a model: within the graph where TensorFlow trains it, at the door elsewhere.
-
-    Nothing is imported that the model has not imported.
-    """
-    if edition(model) == KERAS_3 and importlib.import_module("keras.config").backend() != "tensorflow":
-        from .door_observer import DoorObserver
-
-        return DoorObserver(model)
-    from .graph_observer import GraphObserver
-
-    return GraphObserver(model)
 
 
 def shapes_of(model: Any) -> list[tuple[int | None, ...]]:

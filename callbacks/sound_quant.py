@@ -21,7 +21,8 @@ from sound_qkeras.result import Result
 from sound_qkeras.tuning.costs import GroupCost
 
 from .callback import Callback
-from .observer import InputObserver, observer_of
+from .choosing import observer_of
+from .observer import InputObserver
 
 if TYPE_CHECKING:
     from .annealing import FormatKeeper

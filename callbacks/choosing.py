@@ -1,0 +1,24 @@
+"""Which observer suits a model: TensorFlow traces a longer training step, other backends are watched at the door."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from sound_qkeras.keras_io.editions import KERAS_3, edition
+
+from .observer import InputObserver
+
+
+def observer_of(model: Any) -> InputObserver:
+    """The observer for a model: within the graph where TensorFlow trains it, at the door elsewhere.
+
+    Nothing is imported that the model has not imported.
+    """
+    if edition(model) == KERAS_3 and importlib.import_module("keras.config").backend() != "tensorflow":
+        from .door_observer import DoorObserver
+
+        return DoorObserver(model)
+    from .graph_observer import GraphObserver
+
+    return GraphObserver(model)
