@@ -37,7 +37,7 @@ class SplitTree:
         lower: list[Reals] = []
         upper: list[Reals] = []
         for axis in self.axes:
-            if not waiting or not -1 <= axis < size:
+            if not waiting or axis not in range(-1, size):
                 raise VerificationError("the split tree is malformed: it does not cut this box into leaves")
             low, high = waiting.pop()
             if axis < 0:

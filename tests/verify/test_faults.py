@@ -213,6 +213,7 @@ SAID: dict[str, tuple[Callable[[Claim], Claim], str]] = {
     "axis out of range": (lambda c: c.saying(tree=SplitTree((3, -1, -1))), "malformed"),
     "axis far out of range": (lambda c: c.saying(tree=SplitTree((10**9, -1, -1))), "malformed"),
     "axis below the mark of a leaf": (lambda c: c.saying(tree=SplitTree((0, -2, -1))), "malformed"),
+    "axis between two": (lambda c: c.saying(tree=SplitTree((0.5, -1, -1))), "malformed"),
     "axis NaN": (lambda c: c.saying(tree=SplitTree((float("nan"), -1, -1))), "malformed"),  # type: ignore[arg-type]
     "float weights' hash stale": (lambda c: c.saying(weight_hash="0" * 64), "float weights are not those"),
     "hashes swapped": (
