@@ -434,6 +434,7 @@ def test_models_that_cannot_be_read(capfd, here, keras_model, kind):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="sends a POSIX signal")
+@pytest.mark.slow
 def test_an_interrupted_process_leaves_nothing(here):
     code = (
         "import signal, sys, time\n"

@@ -67,6 +67,7 @@ def test_a_second_ctrl_c_ends_the_call():
         sq.quantize(network(), EPS, BOX, effort="fast", progress=press_twice)
 
 
+@pytest.mark.slow
 def test_somebody_elses_handler_is_left_alone():
     pressed = []
     signal.signal(signal.SIGINT, lambda *_: pressed.append(True))
@@ -76,6 +77,7 @@ def test_somebody_elses_handler_is_left_alone():
     assert result.ended_by == "search"
 
 
+@pytest.mark.slow
 def test_a_search_that_ends_by_itself_can_be_repeated_and_says_so():
     first, second = (sq.quantize(network(), EPS, BOX, effort="fast") for _ in range(2))
     assert first.ended_by == second.ended_by == "search"
