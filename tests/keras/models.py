@@ -6,12 +6,25 @@ from typing import Any
 
 import numpy as np
 import qkeras.utils
+import tensorflow
 import tf_keras
 
 # Without their type hints, which are few and wrong.
+tf: Any = tensorflow
 keras: Any = tf_keras
 qk: Any = qkeras
 LAYERS: Any = keras.layers
+
+
+class WithStep(keras.Sequential):
+    """A model with a training step of its own."""
+
+    def train_step(self, data):
+        x, y = data
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_mean((self(x, training=True) - y) ** 2)
+        self.optimizer.minimize(loss, self.trainable_variables, tape=tape)
+        return {"loss": loss}
 
 
 def sequential(*layers, shape=(5,), seed=0):

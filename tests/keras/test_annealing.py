@@ -12,7 +12,7 @@ from sound_qkeras.callbacks import SoundQuant
 from sound_qkeras.errors import InputError
 from sound_qkeras.pipeline import read
 
-from .models import LAYERS, keras
+from .models import LAYERS, WithStep, keras
 
 tf = pytest.importorskip("tensorflow")
 pytestmark = [pytest.mark.keras, pytest.mark.solver, pytest.mark.slow]
@@ -55,17 +55,6 @@ def assert_proved(sound, model):
     assert sound.result.certificate.weight_hash == read(model).weight_hash
     assert sound.result.certificate.bound <= sound.result.certificate.eps[0] == sound.eps
     sq.check(sound.result.quantized, sound.result.certificate)
-
-
-class WithStep(keras.Sequential):
-    """A model with a training step of its own."""
-
-    def train_step(self, data):
-        x, y = data
-        with tf.GradientTape() as tape:
-            loss = tf.reduce_mean((self(x, training=True) - y) ** 2)
-        self.optimizer.minimize(loss, self.trainable_variables, tape=tape)
-        return {"loss": loss}
 
 
 @pytest.mark.parametrize(

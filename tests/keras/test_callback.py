@@ -21,6 +21,8 @@ from sound_qkeras.errors import DependencyError, InfeasibleError, InputError, Un
 from sound_qkeras.keras_io import load_model
 from sound_qkeras.pipeline import read
 
+from .models import WithStep
+
 pytestmark = [pytest.mark.keras, pytest.mark.solver]
 
 tf: Any = tensorflow  # neither has types that can be relied on
@@ -94,17 +96,6 @@ def assert_untouched(model):
     assert "make_train_function" not in vars(model)
     assert not type(model.train_function).__module__.startswith("sound_qkeras")
     assert "on_train_end" not in vars(model.history)
-
-
-class WithStep(keras.Sequential):
-    """A model with a training step of its own."""
-
-    def train_step(self, data):
-        x, y = data
-        with tf.GradientTape() as tape:
-            loss = tf.reduce_mean((self(x, training=True) - y) ** 2)
-        self.optimizer.minimize(loss, self.trainable_variables, tape=tape)
-        return {"loss": loss}
 
 
 # What the data comes as.

@@ -5,13 +5,12 @@ from dataclasses import replace
 import numpy as np
 
 from sound_qkeras.classification import classify
+from sound_qkeras.examination import examine
 from sound_qkeras.interval import Interval
 from sound_qkeras.result import Result
 from sound_qkeras.tuning.clipping import clipped, narrow_in_box
-from sound_qkeras.tuning.costs import cost_of
 from sound_qkeras.verify.certificate import certify
 from sound_qkeras.verify.evidence import Evidence, Local, Statistical
-from sound_qkeras.verify.observe import observe
 from tests.results import random_result
 
 TIERS = ("sound", "local", "statistical")
@@ -35,16 +34,11 @@ def result_of(tier: str, *, seed: int = 0, saturate: bool = False) -> Result:
     proved = certify(
         quantized, box, eps, old.tree, error_budget=old.error_budget, evidence=_evidence(tier, quantized, box, eps)
     )
-    worst = observe(quantized, proved)
     bounds = proved.evidence.bounds if isinstance(proved.evidence, Local) else np.full(2, np.inf)
     return replace(
-        found,
-        quantized=quantized,
-        certificate=proved,
-        cost=cost_of(quantized),
-        observed_error=worst.error,
-        observed_input=worst.sample,
-        evaluations=worst.evaluations,
+        examine(quantized, proved),
+        seconds=found.seconds,
+        optimality=found.optimality,
         classification=classify(quantized, SAMPLES, LABELS, bounds),
     )
 
