@@ -243,8 +243,6 @@ class SoundQuant(Callback):
             self.result = self._proved(network, box, source, retune=retune)
             self.error = None
             _LOG.info("SoundQuant: %s", self.result.summary())
-            if self.result.ended_by == INTERRUPT:
-                self.model.stop_training = True  # whoever pressed Ctrl-C meant the fit
         except Exception as error:
             self.result = None
             self._fail(error)
@@ -268,7 +266,10 @@ class SoundQuant(Callback):
 
     def _quantized(self, network: Network, options: dict[str, Any]) -> Result:
         box, source = self._region(network)
-        return quantize(network, self.eps, box, box_source=source, progress=self._progress, **options)
+        result = quantize(network, self.eps, box, box_source=source, progress=self._progress, **options)
+        if result.ended_by == INTERRUPT:
+            self.model.stop_training = True  # whoever pressed Ctrl-C meant the fit
+        return result
 
     def _save(self) -> None:
         if self.result is None or self.out is None:

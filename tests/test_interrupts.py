@@ -10,6 +10,7 @@ import pytest
 
 import sound_qkeras as sq
 from tests import networks
+from tests.pressing import Pressing, ctrl_c_as_usual
 
 EPS, BOX = 1e-2, (-1.0, 1.0)
 
@@ -18,30 +19,14 @@ def network():
     return networks.random_network(np.random.default_rng(4), (3, 6, 6, 1))
 
 
-class Pressing:
-    """Progress that presses Ctrl-C at some reports of a stage."""
-
-    def __init__(self, stage: str, times: int = 1) -> None:
-        self.stage, self.left, self.after = stage, times, []
-
-    def __call__(self, stage: str, fraction: float) -> None:
-        if self.left and stage == self.stage:
-            self.left -= 1
-            os.kill(os.getpid(), signal.SIGINT)
-        elif not self.left:
-            self.after.append(stage)
-
-
 @pytest.fixture(autouse=True)
-def ctrl_c_is_as_it_was():
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    signal.signal(signal.SIGINT, before)
+def usual():
+    with ctrl_c_as_usual():
+        yield
 
 
 def test_ctrl_c_ends_the_search_with_what_was_proved():
-    pressing = Pressing("solve and judge")
+    pressing = Pressing()
     result = sq.quantize(network(), EPS, BOX, effort="fast", progress=pressing)
     assert result.ended_by == "interrupt"
     assert "search interrupted" in result.summary()
@@ -71,7 +56,7 @@ def test_a_second_ctrl_c_ends_the_call():
 def test_somebody_elses_handler_is_left_alone():
     pressed = []
     signal.signal(signal.SIGINT, lambda *_: pressed.append(True))
-    result = sq.quantize(network(), EPS, BOX, effort="fast", progress=Pressing("solve and judge"))
+    result = sq.quantize(network(), EPS, BOX, effort="fast", progress=Pressing())
     signal.signal(signal.SIGINT, signal.default_int_handler)
     assert pressed == [True]
     assert result.ended_by == "search"

@@ -11,6 +11,7 @@ import sound_qkeras as sq
 from sound_qkeras.callbacks import SoundQuant
 from sound_qkeras.errors import InputError
 from sound_qkeras.pipeline import read
+from tests.pressing import Pressing, ctrl_c_as_usual
 
 from .models import LAYERS, WithStep, keras
 
@@ -207,6 +208,14 @@ def test_a_fit_that_is_interrupted_leaves_the_model_as_it_was(data):
     fit(model, data, epochs=1)
     assert "train_step" not in vars(model)
     fit(model, data, sound, epochs=2)
+    assert_proved(sound, model)
+
+
+def test_ctrl_c_while_formats_are_chosen_ends_the_fit_with_what_was_proved(data):
+    model, sound = compiled(), annealing(progress=Pressing())
+    with ctrl_c_as_usual():
+        history = fit(model, data, sound, epochs=4)
+    assert len(history["loss"]) == 3
     assert_proved(sound, model)
 
 

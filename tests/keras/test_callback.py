@@ -4,7 +4,6 @@ import copy
 import importlib
 import logging
 import re
-import signal
 from typing import Any
 
 import numpy as np
@@ -20,6 +19,7 @@ import sound_qkeras as sq
 from sound_qkeras.errors import DependencyError, InfeasibleError, InputError, UnsupportedLayerError
 from sound_qkeras.keras_io import load_model
 from sound_qkeras.pipeline import read
+from tests.pressing import Pressing, ctrl_c_as_usual
 
 from .models import WithStep
 
@@ -321,16 +321,9 @@ def test_without_every_the_logs_are_as_ever(data):
 
 
 def test_ctrl_c_in_a_search_ends_the_fit_with_what_was_proved(data):
-    def press(stage, fraction):
-        if stage == "solve and judge":
-            signal.raise_signal(signal.SIGINT)
-
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        sound = sound_quant(every=1, progress=press)
+    sound = sound_quant(every=1, progress=Pressing())
+    with ctrl_c_as_usual():
         history = small().fit(*data, epochs=3, verbose=0, callbacks=[sound])
-    finally:
-        signal.signal(signal.SIGINT, before)
     assert len(history.epoch) == 1
     assert sound.result.ended_by == "interrupt"
     assert sound.result.certificate.bound <= 1e-2
