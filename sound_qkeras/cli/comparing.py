@@ -29,6 +29,10 @@ def compare(
         list[str],
         typer.Option(metavar="EPS...", help="Tolerances in units of the outputs, before a softmax or sigmoid."),
     ],
+    validation: Annotated[
+        tuple[str, str] | None,
+        typer.Option(metavar="X Y", help="The same, to choose epochs and trials by, not trained on."),
+    ] = None,
     test: Annotated[
         tuple[str, str] | None, typer.Option(metavar="X Y", help="The same, of samples the model was not trained on.")
     ] = None,
@@ -62,7 +66,8 @@ def compare(
         from sound_qkeras.study.plan import Plan
 
         Plan(eps=tuple(tolerances), **settings)
-        samples = {"train": load_pair(train), "test": None if test is None else load_pair(test)}
+        given = {"train": train, "validation": validation, "test": test}
+        samples = {name: None if pair is None else load_pair(pair) for name, pair in given.items()}
         region = None if box is None else parse_box(box, None)[0]
         with quiet_tensorflow():
             study = run(

@@ -64,6 +64,7 @@ def compare(
     eps: Any,
     *,
     out: str | Path,
+    validation: tuple[npt.ArrayLike, npt.ArrayLike] | None = None,
     test: tuple[npt.ArrayLike, npt.ArrayLike] | None = None,
     box: Any = None,
     margin: float = 0.0,
@@ -72,9 +73,9 @@ def compare(
 ) -> Study:
     """Set everyone's ways to choose formats beside ours: same model, same samples, same counting, same verifier.
 
-    60% of the samples train, 20% choose epochs and trials, and every accuracy is on the other 20%; or, with test samples, 75% and
-    25%. Killed at any moment, the same call goes on where it was: after the last candidate, and within a search of AutoQKeras
-    after its last trial.
+    60% of the samples train, 20% choose epochs and trials, and every accuracy is on the other 20%, unless validation and test
+    samples come separately. Killed at any moment, the same call goes on where it was: after the last candidate, and within a
+    search of AutoQKeras after its last trial.
 
     Args:
         model: a trained float tf_keras model, or the path of one. It is not changed.
@@ -82,8 +83,10 @@ def compare(
             an output as a list or by name.
         eps: tolerances, in units of the outputs before a softmax or sigmoid.
         out: directory to write, new or of the same comparison.
-        test: the same of samples that the model was not trained on. Without them a fifth of the others is taken, and what starts
-            from the model's weights is flattered wherever those were among its training samples.
+        validation: the same, for choosing epochs and trials, of samples that the model was not trained on. Without them some of the
+            others are taken: where the model was trained on those, training on seldom seems to do it any good.
+        test: the same, for every accuracy. Without them a fifth of the others is taken, and what starts from the model's weights is
+            flattered wherever those were among its training samples.
         box: the inputs that bounds are about, as for `quantize`; None for the smallest and largest values of the samples.
         margin: widens the box by this share of its width, on every side.
         progress: called with the name of a candidate before work on it begins.
@@ -98,11 +101,14 @@ def compare(
     plan = Plan(eps=tuple(float(value) for value in eps), **settings)
     figure_class()  # what is missing is found out before the work
     import_autoqkeras()
-    subject = subject_of(model, train, test, box, margin=margin, seed=plan.seed, metric=plan.metric)
+    subject = subject_of(
+        model, train, test, box, validation=validation, margin=margin, seed=plan.seed, metric=plan.metric
+    )
     directory = Path(out).resolve()
     versions = tool_versions()
     known = {
         **plan.to_json(),
+        "separate_validation": validation is not None,
         "separate_test": test is not None,
         "subject": subject.fingerprint,
         "versions": dict(versions),

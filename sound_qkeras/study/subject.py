@@ -24,9 +24,10 @@ from sound_qkeras.network import Network
 from sound_qkeras.network.graph import size_of
 from sound_qkeras.network.ports import join_samples, split_rows
 
-# Shares of the samples for training, for choosing among epochs and trials, and, unless they come separately, for the metric.
-SHARES = (0.6, 0.2, 0.2)
+# Shares of the samples for training and, unless they come separately, for choosing among epochs and trials, and for the metric.
+SHARES = {"train": 0.6, "validation": 0.2, "test": 0.2}
 FEWEST_SAMPLES = 20
+Samples = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,6 +93,7 @@ def subject_of(
     test: Data | None = None,
     box: Any = None,
     *,
+    validation: Data | None = None,
     margin: float = 0.0,
     seed: int = 0,
     metric: str = "accuracy",
@@ -103,6 +105,7 @@ def subject_of(
         train: inputs `(n, *input_shape)`, and class numbers or one-hot rows, or the numbers wanted of every output.
         test: the same, of samples that the model was not trained on; None for a fifth of the others.
         box: the inputs, as for `quantize`; None for the smallest and largest values of all samples.
+        validation: the same, for choosing among epochs and trials; None for some of the others, too.
         margin: widens the box by this share of its width.
         seed: of the division.
         metric: of the task.
@@ -118,17 +121,23 @@ def subject_of(
             f"model '{loaded.name}' is a Keras 3 one; accepted: a tf_keras model, which others' methods train"
         )
     _check_task(network, metric)
-    given, labels = _checked(network, *train, metric)
-    untouched = None if test is None else _checked(network, *test, metric)
-    every = given if untouched is None else np.concatenate([given, untouched[0]])
+    parts = {
+        name: _checked(network, *data, metric)
+        for name, data in (("train", train), ("validation", validation), ("test", test))
+        if data is not None
+    }
+    every = np.concatenate([inputs for inputs, _ in parts.values()])
     region = network_box(network, every.astype(np.float64) if box is None else box, margin)
-    order = np.random.default_rng(seed).permutation(len(given))
-    shares = np.cumsum(SHARES if untouched is None else SHARES[:2])
-    ends = [int(len(given) * share / shares[-1]) for share in shares[:-1]]
-    parts: list[Data] = [(given[part], labels[part]) for part in np.split(order, ends)]
-    if untouched is not None:
-        parts.append(untouched)
-    return Subject(loaded, network, region, metric, *parts)
+    parts |= _divided(*parts["train"], [name for name in SHARES if name not in parts or name == "train"], seed)
+    return Subject(loaded, network, region, metric, **parts)
+
+
+def _divided(inputs: Samples, labels: Any, names: list[str], seed: int) -> dict[str, tuple[Samples, Any]]:
+    """Parts of these names, as large as their shares."""
+    order = np.random.default_rng(seed).permutation(len(inputs))
+    shares = np.cumsum([SHARES[name] for name in names])
+    ends = [int(len(inputs) * share / shares[-1]) for share in shares[:-1]]
+    return {name: (inputs[part], labels[part]) for name, part in zip(names, np.split(order, ends), strict=True)}
 
 
 def _check_task(network: Network, metric: str) -> None:
@@ -146,7 +155,7 @@ def _check_task(network: Network, metric: str) -> None:
         )
 
 
-def _checked(network: Network, samples: npt.ArrayLike, labels: Any, metric: str) -> tuple[npt.NDArray[np.float32], Any]:
+def _checked(network: Network, samples: npt.ArrayLike, labels: Any, metric: str) -> tuple[Samples, Any]:
     given = np.asarray(samples, dtype=np.float32)
     if given.shape[1:] != network.input_shape or len(given) < FEWEST_SAMPLES:
         raise InputError(

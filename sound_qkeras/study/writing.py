@@ -40,6 +40,10 @@ TRAINING = (
     "Of ours the seconds include the proof of what comes out. Seconds of a search that was killed and taken up "
     "again are those of its complete trials."
 )
+VALIDATION = (
+    "Epochs and trials are chosen on some of the given samples. Where the float network was trained on those, it validates better "
+    "than it is, and fine-tuning ends with the weights before it more often than it should: give validation samples of their own."
+)
 TEST = (
     "Accuracies are on a fifth of the given samples. Where the float network was trained on some of those, it and all that starts "
     "from its weights is flattered, and AutoQKeras, which trains anew, is not: give test samples of their own."
@@ -58,7 +62,7 @@ def write(
         "counting": COUNTING,
         "bounds": BOUNDS,
         "training": TRAINING,
-        "test": "" if settings.get("separate_test") else TEST,
+        "data": data_notes(settings),
         "autoqkeras_defects": DEFECTS,
     }
     write_json(directory / JSON, {**content, **disclosed, "rows": [row.to_json() for row in rows]})
@@ -73,7 +77,7 @@ def page(rows: Sequence[Row], failures: Mapping[str, str], float_metric: float, 
     lines = [
         "# Comparison",
         "",
-        f"The float network's {label}: {float_metric:.4g}. {COUNTING} {BOUNDS} {TRAINING}",
+        f"The float network's {label}: {float_metric:.4g}. {' '.join((COUNTING, BOUNDS, TRAINING, *data_notes(settings)))}",
         "",
     ]
     lines += [f"| candidate | {label} | {' | '.join(COLUMNS.values())} |", "|---" * (len(COLUMNS) + 2) + "|"]
@@ -91,6 +95,13 @@ def page(rows: Sequence[Row], failures: Mapping[str, str], float_metric: float, 
     lines += _section("Notes", [f"{row.name}: {' '.join(row.notes)}" for row in rows if row.notes])
     lines += _section("Settings", [f"{name}: {value}" for name, value in settings.items()])
     return "\n".join(lines)
+
+
+def data_notes(settings: Mapping[str, Any]) -> list[str]:
+    """What there is to say about samples that did not come separately."""
+    return [
+        text for name, text in (("separate_validation", VALIDATION), ("separate_test", TEST)) if not settings.get(name)
+    ]
 
 
 def label_of(settings: Mapping[str, Any]) -> str:

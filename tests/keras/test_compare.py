@@ -344,6 +344,16 @@ def test_test_samples_of_their_own_are_left_alone(model):
     assert subject.box.upper.max() >= untouched.max()
 
 
+def test_validation_samples_of_their_own_are_all_that_chooses(model):
+    chosen = X[:40] + 5.0
+    subject = subject_of(model, (X, Y), validation=(chosen, Y[:40]))
+    assert [len(part[0]) for part in (subject.train, subject.validation, subject.test)] == [90, 40, 30]
+    np.testing.assert_array_equal(subject.validation[0], chosen)
+    assert subject.box.upper.max() >= chosen.max()
+    subject = subject_of(model, (X, Y), (X, Y), validation=(chosen, Y[:40]))
+    assert [len(part[0]) for part in (subject.train, subject.validation, subject.test)] == [120, 40, 120]
+
+
 def test_networks_too_deep_for_a_proof_are_compared_on_samples(model, tmp_path):
     methods = ("ours", "uniform", "rule", "straight_through")
     study = sq.compare(model, (X, Y), [0.2], out=tmp_path / "study", tier="statistical", methods=methods, **QUICK)

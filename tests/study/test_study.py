@@ -105,6 +105,13 @@ def test_the_page_discloses_what_there_is_to_disclose():
     assert text.index("| ours * |") < text.index("| uniform 8 bits |")
 
 
+def test_a_page_says_what_samples_that_did_not_come_separately_mean():
+    for settings, said in (({}, True), ({"separate_validation": True, "separate_test": True}, False)):
+        text = page([ROW], {}, 0.95, settings)
+        assert ("give validation samples of their own" in text) is said
+        assert ("give test samples of their own" in text) is said
+
+
 @pytest.mark.slow
 def test_drawings_are_written(tmp_path):
     pytest.importorskip("matplotlib")
@@ -120,8 +127,8 @@ def test_the_command_takes_several_tolerances_after_one_option(tmp_path, monkeyp
 
     calls: list[tuple] = []
 
-    def compare(model, *, train, test, eps, **settings):
-        calls.append((model, train, test, eps, settings))
+    def compare(model, *, train, validation, test, eps, **settings):
+        calls.append((model, train, validation, test, eps, settings))
         return study.Study((ROW,), {"rule": "too tight"}, 0.5, {}, tmp_path)
 
     monkeypatch.setattr(study, "compare", compare)
@@ -130,9 +137,11 @@ def test_the_command_takes_several_tolerances_after_one_option(tmp_path, monkeyp
     np.save(y, np.arange(3))
     model.write_bytes(b"stands for a model")
     arguments = ["compare", str(model), "--train", str(x), str(y), "--eps", "1e-1", "1e-2", "1e-3", "--trials", "5"]
+    arguments += ["--validation", str(x), str(y)]
     assert main([*arguments, "--methods", "ours,rule", "--out", str(tmp_path)]) == 0
-    ((given, train, test, eps, settings),) = calls
+    ((given, train, validation, test, eps, settings),) = calls
     assert test is None
+    assert validation[1].tolist() == [0, 1, 2]
     assert (given, eps, settings["trials"], settings["methods"]) == (model, [0.1, 0.01, 0.001], 5, ("ours", "rule"))
     assert train[0].shape == (3, 2)
     assert "rule: too tight" in capsys.readouterr().out
