@@ -150,14 +150,6 @@ class Network(Rebuilt):
         """For each node, the nodes that read it."""
         return {node.name: tuple(reader for reader in self.nodes if node.name in reader.inputs) for node in self.nodes}
 
-    def after(self, name: str) -> frozenset[str]:
-        """A node and all that depend on it."""
-        found = {name}
-        for node in self.nodes:
-            if found.intersection(node.inputs):
-                found.add(node.name)
-        return frozenset(found)
-
     @cached_property
     def mixed(self) -> dict[str, bool]:
         """For each node, whether what it reads may depend on one another, so that its own range loses correlations."""

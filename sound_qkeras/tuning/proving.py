@@ -64,9 +64,8 @@ class ProvingJudge(Judge[Splitting]):
         values = {name: facts.value for name, facts in propagate(self.network, leaves).facts.items()}
 
         def bound(group: Group | None) -> Reals:
-            # Before a group's own node hardly anything differs, so that there is nothing to pull back.
-            near = self.network.after(group.node) if group is not None else ()
-            result = propagate(self.network, leaves, alone(group), values=values, near=near)
+            # Pulling differences back inside the network too takes thirty times as long and leads to the same formats.
+            result = propagate(self.network, leaves, alone(group), values=values, substitute=False)
             return (output_difference(result)[0].magnitude / self.eps).reshape(-1)
 
         return {group: bound(group) for group in groups}

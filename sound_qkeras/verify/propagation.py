@@ -14,7 +14,7 @@ values; Mohammadinejad et al., DiffRNN / Paulsen et al., NeuroDiff (ASE 2020), f
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -117,7 +117,6 @@ def propagate(
     *,
     substitute: bool = True,
     values: Mapping[str, Interval] | None = None,
-    near: Container[str] | None = None,
 ) -> Propagation:
     """Facts of every node on boxes of shape `(boxes, *input_shape)`; without `substitute` from node to node only.
 
@@ -130,7 +129,6 @@ def propagate(
         quantized: its twin, or None for values alone.
         substitute: pull the inputs of relaxed operations back to the input of the network.
         values: enclosures of the float values on the very same boxes, from an earlier call; they are not computed again.
-        near: nodes whose differences are worth pulling back; None means all.
     """
     result = Propagation(network, quantized, {}, {}, {})
     for node in network.nodes:
@@ -152,7 +150,7 @@ def propagate(
             value = values[node.name]
         elif substitute:
             value = _tighter_value(result, node, value)
-        if substitute and (near is None or node.name in near):
+        if substitute:
             difference = _tighter_difference(result, node, difference)
         difference = difference.intersect(fixed - value)
         fixed = fixed.intersect(value + difference)
