@@ -104,6 +104,7 @@ def test_saving_again_replaces(saved):
     assert names(folder.parent) == ["out"]
 
 
+@pytest.mark.slow
 def test_loading_needs_no_tensorflow(saved):
     code = (
         "import sys\n"

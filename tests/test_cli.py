@@ -301,6 +301,7 @@ def test_verify(capfd, saved):
     assert "tier sound" in out
 
 
+@pytest.mark.slow
 def test_verify_needs_no_tensorflow(saved):
     code = WITHOUT_TENSORFLOW + f"from sound_qkeras.cli import main; sys.exit(main(['verify', {str(saved)!r}]))"
     done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=False)
@@ -525,6 +526,7 @@ def test_report(capfd, saved):
     assert main(["verify", str(saved)]) == OK
 
 
+@pytest.mark.slow
 def test_report_needs_no_tensorflow(saved):
     code = WITHOUT_TENSORFLOW + f"from sound_qkeras.cli import main; sys.exit(main(['report', {str(saved)!r}]))"
     done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=False)

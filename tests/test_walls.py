@@ -142,6 +142,7 @@ def test_importing_the_package_loads_no_framework_and_no_solver():
     assert set(done.stdout.split()) & set(MAY_IMPORT) == set()
 
 
+@pytest.mark.slow
 def test_everything_but_keras_io_and_callbacks_imports_where_no_framework_is_installed():
     core = [module.removesuffix(".__init__") for module in FILES if room(module) not in {"keras_io", "callbacks"}]
     done = run(

@@ -265,6 +265,7 @@ def test_bits_are_compared_with_others(results):
     assert rows[2][5] == "100%"
 
 
+@pytest.mark.slow
 def test_long_networks_are_summed_up_and_scroll():
     assert 'class="long"' not in page(random_result())
     text = page(random_result(1, (3, *(2,) * 12, 2)))

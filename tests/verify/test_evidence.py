@@ -151,6 +151,7 @@ def test_what_guides_show_decides_the_reference():
     assert reference_for(trained, guides, np.array([EPS, 1e-15])) == "float64"
 
 
+@pytest.mark.slow
 def test_the_stated_confidence_holds():
     """Of many claims from samples with a known violation rate, no more are false than the confidence allows."""
     rng, rate, trials, confidence = np.random.default_rng(0), 0.07, 120, 0.9
@@ -263,6 +264,7 @@ def test_tiers_and_classifiers_need_samples(options):
 # Classifiers.
 
 
+@pytest.mark.slow
 def test_a_classifier_keeps_the_classes_it_was_asked_to_keep():
     labels = np.arange(len(SAMPLES)) % 2
     result = sq.quantize(
