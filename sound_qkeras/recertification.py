@@ -11,6 +11,7 @@ from sound_qkeras.errors import InfeasibleError
 from sound_qkeras.interval import Interval, Reals
 from sound_qkeras.network.quantized import QuantizedNetwork
 from sound_qkeras.result import tool_versions
+from sound_qkeras.tuning.budget import alone_with, error_budget
 from sound_qkeras.tuning.build import narrow
 from sound_qkeras.tuning.clipping import narrow_in_box, widened
 from sound_qkeras.tuning.effort import Effort
@@ -63,11 +64,13 @@ def _sound(
     """Cut the box until the tolerance is met or the budget ends; what is proved then, counts."""
     wanted = old.eps if eps is None else eps
     judge = ProvingJudge(quantized.network, old.box, wanted, effort)
-    tree = judge.tree(judge.settle(judge.judge(quantized, Deadline.within(effort.seconds))))
+    evidence = judge.settle(judge.judge(quantized, Deadline.within(effort.seconds)))
+    tree = judge.tree(evidence)
     # The width of what a table reads decides about its entries, so ranges behind it may change once more.
     for _ in range(1 + len(quantized.tables)):
         quantized = narrow(quantized, bound_leaves(quantized, old.box, tree).ranges)
-    certificate = _certified(quantized, old, wanted, KEPT, tree, None)
+    budget = error_budget(judge, evidence, *alone_with(quantized, judge), wanted)
+    certificate = replace(_certified(quantized, old, wanted, KEPT, tree, None), error_budget=budget)
     tolerance, source = _settled(certificate.output_bounds, old, eps)
     return quantized, replace(certificate, eps=tolerance, eps_source=source)
 

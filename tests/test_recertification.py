@@ -212,3 +212,29 @@ def test_a_record_of_training_survives_json():
     record = Finetuning(3, 2, 10, 20, "training data", {"loss": np.inf}, {"loss": 0.5}, {"loss": 0.25})
     assert Finetuning.from_json(record.to_json()) == record
     assert "loss 0.5 -> 0.25 (float inf) on the training data" in record.summary
+
+
+def test_the_error_budget_is_that_of_the_new_integers():
+    result = random_result()
+    (name, codes), *_ = result.quantized.parameters.items()
+    # One weight is a quarter off, which is larger than everything else.
+    kernel = codes.kernel.copy()
+    kernel[0, 0] += 1 << (codes.kernel_format.fractional_bits - 2)
+    low, high = int(kernel.min()), int(kernel.max())
+    wider = Format.for_codes(low, high, codes.kernel_format.fractional_bits)
+    twin = replace(
+        result.quantized,
+        parameters={**result.quantized.parameters, name: replace(codes, kernel=kernel, kernel_format=wider)},
+    )
+    (_, before), (_, after) = (
+        recertify(quantized, with_tolerance(result, 10.0), None, FAST) for quantized in (result.quantized, twin)
+    )
+    old, new = ({(row.layer, row.kind): row.bound for row in proved.error_budget} for proved in (before, after))
+    assert set(old) == set(new)
+    assert all(0.0 < bound <= before.bound for bound in old.values())
+    layer = result.quantized.network.by_name[name].layer
+    assert new[layer, "weight"] > 4.0 * before.bound
+    assert max(new.values()) <= after.bound
+    for group, bound in old.items():
+        if group != (layer, "weight"):
+            assert new[group] == pytest.approx(bound, rel=0.2)

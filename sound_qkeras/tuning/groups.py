@@ -18,6 +18,8 @@ from sound_qkeras.network.ops import Op, Table
 SHARE = 1.0 / 16.0
 # A choice of formats: fractional bits of every group.
 Bits = Mapping["Group", int]
+# Extra fractional bits that make a group's own error vanish beside the others'.
+FINE = 16
 # Biases may be so many bits longer than weights: they are few, and hold what sums are made of.
 LONGER_BIAS = 12
 # Sums hold a few bits more than a bias.
@@ -110,6 +112,13 @@ def extent(network: Network, group: Group, ranges: Mapping[str, Interval]) -> tu
     op = network.by_name[group.node].op.arrays()
     values = op["kernel" if group.kind == "weight" else "bias"]
     return float(np.min(values)), float(np.max(values))
+
+
+def finest(network: Network, group: Group, ranges: Mapping[str, Interval]) -> int:
+    """Most fractional bits that any format of a group's values can have."""
+    low, high = extent(network, group, ranges)
+    largest = max(abs(low), abs(high), 1e-30)
+    return int(MAX_WORD_LENGTH - 4 - np.ceil(np.log2(largest)))
 
 
 def candidate_bits(low: float, high: float, shortest: int, longest: int) -> list[int]:

@@ -22,13 +22,11 @@ from sound_qkeras.network.rescale import Indices
 from sound_qkeras.tuning.build import nearest, provisional
 from sound_qkeras.tuning.effort import Effort
 from sound_qkeras.tuning.gap import Solved
-from sound_qkeras.tuning.groups import Bits, Group
+from sound_qkeras.tuning.groups import FINE, Bits, Group, finest
 from sound_qkeras.tuning.judge import TARGET, Alone, E, Judge
 from sound_qkeras.tuning.milp import Choices, solve
 from sound_qkeras.tuning.space import Space
 
-# Extra fractional bits that make a group's own error vanish beside the others'.
-FINE = 16
 # Least relative error a group is said to contribute.
 NEGLIGIBLE = 1e-9
 # Widest integer sums, tried in turn: exact in float64 and so in QKeras; in int64; in nothing but wide integers.
@@ -255,7 +253,7 @@ class Search(Generic[E]):
         """Networks in which only one group is as coarse as `measured`, or else `bits`, says."""
 
         def build(group: Group | None) -> QuantizedNetwork:
-            others = {g: min(value + FINE, self.space.finest(g)) for g, value in bits.items()}
+            others = {g: min(value + FINE, finest(self.network, g, self.space.ranges)) for g, value in bits.items()}
             if group is not None:
                 others[group] = measured.get(group, bits[group])
             return self.build(others)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from sound_qkeras.fixed_point import MAX_WORD_LENGTH, Format
+from sound_qkeras.fixed_point import Format
 from sound_qkeras.interval import Interval, Reals
 from sound_qkeras.network.graph import Network
 from sound_qkeras.tuning.costs import Objective
@@ -86,12 +86,6 @@ class Space:
         if group.kind == "activation" and self.range_of is not None:
             ends = self.range_of(group.node, bits)
         return Format.for_range(*ends, bits).word_length
-
-    def finest(self, group: Group) -> int:
-        """Most fractional bits that any format of the group's values can have."""
-        low, high = extent(self.network, group, self.ranges)
-        largest = max(abs(low), abs(high), 1e-30)
-        return int(MAX_WORD_LENGTH - 4 - np.ceil(np.log2(largest)))
 
     def near(self, group: Group, base: int) -> list[int]:
         """Candidates near a base: error tables are only good there, and the model stays small."""

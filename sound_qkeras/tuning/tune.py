@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from sound_qkeras.network.quantized import QuantizedNetwork
+from sound_qkeras.tuning.budget import error_budget
 from sound_qkeras.tuning.channels import spread_bits
 from sound_qkeras.tuning.gap import optimality
 from sound_qkeras.tuning.judge import E
@@ -49,7 +50,9 @@ def tune(search: Search[E], *, per_channel: bool = False) -> Outcome:
     return Outcome(
         quantized=search.judge.narrow(found.quantized, found.evidence),
         tree=search.judge.tree(found.evidence),
-        error_budget=_error_budget(search, found),
+        error_budget=error_budget(
+            search.judge, found.evidence, search.alone(found.bits, {}), search.space.groups, search.eps
+        ),
         optimality=optimality(search.solved, search.accepted_bits),
         ended_by=search.deadline.ended_by,
     )
@@ -59,13 +62,3 @@ def _settled(search: Search[E], found: Attempt[E], fallback: Attempt[E] | None =
     """The attempt as it will be proved, or what it started from."""
     settled = replace(found, evidence=search.judge.settle(found.evidence))
     return settled if fallback is None or search.accepts(settled) else fallback
-
-
-def _error_budget(search: Search[E], found: Attempt[E]) -> tuple[BudgetRow, ...]:
-    """The error if only one group were rounded, where the whole error is largest."""
-    scale, groups = float(search.eps.max()), search.space.groups
-    rows = search.judge.contributions(found.evidence, search.alone(found.bits, {}), groups)
-    return tuple(
-        BudgetRow(group.layer, group.kind, scale * float(rows[group].max()) ** (1.0 / search.judge.power))
-        for group in groups
-    )

@@ -1,0 +1,62 @@
+"""What every group of values would add to the error if it were rounded alone, where the whole error is largest."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from sound_qkeras.interval import Reals
+from sound_qkeras.network.quantized import QuantizedNetwork
+from sound_qkeras.tuning.build import provisional, round_parameters
+from sound_qkeras.tuning.groups import FINE, Group, finest, groups_of
+from sound_qkeras.tuning.judge import Alone, E, Judge
+from sound_qkeras.verify.certificate import BudgetRow
+
+
+def error_budget(
+    judge: Judge[E], evidence: E, alone: Alone, groups: Sequence[Group], eps: Reals
+) -> tuple[BudgetRow, ...]:
+    """One row a group, in units of the output.
+
+    Args:
+        judge: what measures.
+        evidence: about the whole network.
+        alone: networks in which only one group is as coarse as it is.
+        groups: of the network.
+        eps: tolerance per output.
+    """
+    scale, rows = float(eps.max()), judge.contributions(evidence, alone, groups)
+    return tuple(
+        BudgetRow(group.layer, group.kind, scale * float(rows[group].max()) ** (1.0 / judge.power)) for group in groups
+    )
+
+
+def alone_with(quantized: QuantizedNetwork, judge: Judge[E]) -> tuple[Alone, tuple[Group, ...]]:
+    """Networks in which one group has its integers or its format, wherever they come from, and the rest is much finer."""
+    network = quantized.network
+    groups = groups_of(network, round_output=network.output.name in quantized.formats)
+    bits = {group: _fractional_bits(quantized, group) for group in groups}
+    fine = {group: min(value + FINE, finest(network, group, judge.ranges)) for group, value in bits.items()}
+    rounded = round_parameters(network, fine, judge.centers)
+
+    def build(group: Group | None) -> QuantizedNetwork:
+        if group is None:
+            return provisional(network, fine, rounded)
+        if group.kind == "activation":
+            return provisional(network, {**fine, group: bits[group]}, rounded)
+        twin, own = provisional(network, fine, rounded), quantized.parameters[group.node]
+        other = twin.parameters[group.node]
+        if group.kind == "weight":
+            mixed = replace(own, bias=other.bias, bias_format=other.bias_format)
+        else:
+            mixed = replace(other, bias=own.bias, bias_format=own.bias_format)
+        return replace(twin, parameters={**twin.parameters, group.node: mixed})
+
+    return build, groups
+
+
+def _fractional_bits(quantized: QuantizedNetwork, group: Group) -> int:
+    if group.kind == "activation":
+        return quantized.formats[group.node].fractional_bits
+    codes = quantized.parameters[group.node]
+    return (codes.kernel_format if group.kind == "weight" else codes.bias_format).fractional_bits
