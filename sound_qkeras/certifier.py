@@ -58,8 +58,9 @@ def certify(
     Args:
         qmodel: a built QKeras model, or the path of one (.h5, .keras, SavedModel). Code in files is never run.
         reference: the float model it stands for, of Keras 3 or tf_keras, a path to one, or a `Network`: the same layers in the
-            same order, normalisations folded or not. "latent" is the model itself with its weights as stored and nothing
-            rounded; rectifiers keep the upper end of their quantizers. None proves ranges, saturation and exactness only.
+            same order, normalisations folded or not, hidden units multiplied by powers of two or not. "latent" is the model
+            itself with its weights as stored and nothing rounded; rectifiers keep the upper end of their quantizers. None proves
+            ranges, saturation and exactness only.
         box: the inputs, as for `quantize`.
         tier: "sound": for the whole box. "local": around each of the `samples`. "statistical": on inputs drawn like them.
         samples: inputs in the box, shape `(n, *input_shape)`, for those tiers; also where saturation is looked for.

@@ -28,6 +28,7 @@ from sound_qkeras.network.ops import (
     Scale,
     Table,
 )
+from sound_qkeras.network.rescale import scaled_like
 from sound_qkeras.network.roundings import Rounding, Uniform
 from sound_qkeras.network.twin import Twin, identity
 
@@ -86,7 +87,11 @@ def _match(model: Steps, reference: Steps | Network, *, folded: bool) -> Matched
     made = [
         Network(tuple(nodes), head, tuple(notes), model.inputs, ports) for nodes in (aligned.reference, aligned.fixed)
     ]
-    twin = Twin(made[0], made[1], aligned.roundings)
+    twin = Twin(scaled_like(*made), made[1], aligned.roundings)
+    if twin.network is not made[0]:
+        notes.append(
+            "Hidden units of the reference are multiplied by powers of two, as those of the quantised model are."
+        )
     return Matched(twin, aligned.quantizers, tuple(notes), aligned.offsets)
 
 

@@ -9,7 +9,7 @@ powers of two make it exact.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from sound_qkeras.errors import ModelError
 from sound_qkeras.network.graph import Network, Node
-from sound_qkeras.network.ops import Affine, Conv, Dense
+from sound_qkeras.network.ops import Affine, Conv, Dense, Op, Relu, Reshape
 
 Indices = npt.NDArray[np.int64]
 Exponents = Mapping[str, Indices]
@@ -51,8 +51,48 @@ def rescale(network: Network, exponents: Exponents) -> Network:
     return replace(network, nodes=tuple(replace(node, op=ops.get(node.name, node.op)) for node in network.nodes))
 
 
+def scaled_like(network: Network, other: Network) -> Network:
+    """The same function with hidden units multiplied by the powers of two by which their weights in another network are larger.
+
+    Guarantee: that of `rescale`. A layer's units keep their scale where another brings the weights around them no nearer to those
+    of the other network.
+
+    Args:
+        network: what to rescale.
+        other: a network of the same nodes with weights of the same shapes.
+    """
+    for name, readers in rescalable(network).items():
+        shifts = _shifts(network, other, name)
+        if np.any(shifts):
+            try:
+                found = rescale(network, {name: shifts})
+            except ModelError:
+                continue
+            if _distance(found, other, (name, *readers)) < _distance(network, other, (name, *readers)):
+                network = found
+    return network
+
+
+def _shifts(network: Network, other: Network, name: str) -> Indices:
+    """For every output channel the power of two that is nearest to how much larger its weights are in the other network."""
+    own, wanted = (_kernel(one, name).reshape(-1, _kernel(one, name).shape[-1]) for one in (network, other))
+    along, square = np.sum(own * wanted, axis=0), np.sum(own**2, axis=0)
+    known = (along > 0.0) & (square > 0.0)
+    return np.rint(np.log2(np.where(known, along, 1.0) / np.where(known, square, 1.0))).astype(np.int64)
+
+
+def _distance(network: Network, other: Network, names: Iterable[str]) -> float:
+    """Sum over layers of the squared distance of their weights, relative to the other network's."""
+    pairs = ((_kernel(network, name), _kernel(other, name)) for name in names)
+    return sum(float(np.sum((own - wanted) ** 2) / max(np.sum(wanted**2), SMALLEST)) for own, wanted in pairs)
+
+
+def _kernel(network: Network, name: str) -> Reals:
+    return network.by_name[name].op.arrays()["kernel"]
+
+
 def rescalable(network: Network) -> dict[str, tuple[str, ...]]:
-    """Layers with weights whose result only passes ReLUs on its way into others, with the names of those."""
+    """Layers with weights whose result only passes ReLUs, and what changes nothing, into others, with the names of those."""
     found: dict[str, tuple[str, ...]] = {}
     for node, op in network.affine():
         ends = _ends(network, node)
@@ -73,14 +113,19 @@ def input_axis(op: Affine) -> int | None:
 
 
 def _ends(network: Network, node: Node) -> list[Node]:
-    """Where the result of a node ends up behind ReLUs; the network's own end counts as the input node."""
+    """Where the result of a node ends up behind ReLUs and identities; the network's own end counts as the input node."""
     readers = network.readers[node.name]
     if not readers:
         return [network.nodes[0]]
     ends: list[Node] = []
     for reader in readers:
-        ends += _ends(network, reader) if reader.op.kind == "relu" else [reader]
+        ends += _ends(network, reader) if _commutes(reader.op) else [reader]
     return ends
+
+
+def _commutes(op: Op) -> bool:
+    """Whether it may come before or after a multiplication of a channel by a positive number."""
+    return isinstance(op, Relu) or (isinstance(op, Reshape) and op.input_shape == op.shape)
 
 
 def _scaled(op: Affine, kernel_shift: Indices, bias_shift: Indices | None) -> Affine:

@@ -38,6 +38,14 @@ def conv1d():
     return sequential(LAYERS.Conv1D(3, 2, activation="relu"), LAYERS.Flatten(), LAYERS.Dense(2), shape=(5, 2))
 
 
+def deep():
+    return sequential(*(LAYERS.Dense(units, activation="relu") for units in (5, 4)), LAYERS.Dense(3), shape=(4,))
+
+
+def convs():
+    return sequential(LAYERS.Conv2D(3, 2, activation="relu"), LAYERS.Conv2D(2, 2), shape=(4, 4, 1))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("lower", [0.0, -1.0])
 @pytest.mark.parametrize("make", [dense, narrow, conv, pooled, conv1d])
@@ -80,3 +88,18 @@ def test_a_rectifier_that_the_reference_lacks_is_refused_unless_a_quantizer_is_u
     model = sequential(*layers, qk.QDense(3, kernel_quantizer=BITS))
     with pytest.raises(ModelError, match="'extra'"):
         sq.certify(model, sequential(LAYERS.Dense(4), LAYERS.Dense(3)), box=(-1, 1))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("make", [deep, convs])
+def test_hidden_units_that_were_rescaled_are_recognised(make):
+    model = make()
+    # Units of very different sizes, which rescaling makes alike.
+    kernel, bias, *others = model.get_weights()
+    sizes = 8.0 ** np.arange(kernel.shape[-1])
+    model.set_weights([kernel * sizes, bias * sizes, *others])
+    result = sq.quantize(model, 1.0, (-1.0, 1.0), keep_architecture=True, effort="fast")
+    assert any(np.any(shifts) for shifts in result.quantized.rewrite.exponents.values())
+    found = sq.certify(result.to_qkeras(), model, box=(-1.0, 1.0), effort="fast")
+    assert "powers of two" in " ".join(found.notes)
+    assert found.observed_error <= found.bound <= 1.01 * result.certificate.bound

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from sound_qkeras.interval import Interval
 from sound_qkeras.network import Network, Node
 from sound_qkeras.network.ops import Conv, Dense, Input, Relu
-from sound_qkeras.network.rescale import rescalable, rescale
+from sound_qkeras.network.rescale import rescalable, rescale, scaled_like
 from sound_qkeras.tuning.rounding import mean_squares
 from sound_qkeras.tuning.sample_errors import SampleErrors, tolerance_factor
 from sound_qkeras.tuning.sampling import SamplingJudge
@@ -91,6 +93,26 @@ def test_rescaled_channels_compute_the_same(depthwise):
     assert np.array_equal(rescale(network, exponents).evaluate(x), network.evaluate(x))
     back = rescale(rescale(network, exponents), {name: -shifts for name, shifts in exponents.items()})
     assert back.weight_hash == network.weight_hash
+
+
+@pytest.mark.parametrize("depthwise", [False, True])
+def test_scales_of_another_network_are_found_where_its_weights_are_others(depthwise):
+    network = convolutions(depthwise)
+    rng = np.random.default_rng(1)
+    wanted = rescale(network, {name: rng.integers(-6, 7, 8) for name in ("n0", "n2")})
+
+    def blurred(op):
+        return replace(op, kernel=op.kernel * rng.uniform(0.9, 1.1, op.kernel.shape)) if hasattr(op, "kernel") else op
+
+    other = replace(wanted, nodes=tuple(replace(node, op=blurred(node.op)) for node in wanted.nodes))
+    assert scaled_like(network, other).weight_hash == wanted.weight_hash
+    assert scaled_like(network, network) is network
+    negative = replace(other, nodes=tuple(replace(node, op=opposite(node.op)) for node in other.nodes))
+    assert scaled_like(network, negative) is network
+
+
+def opposite(op):
+    return replace(op, kernel=-op.kernel) if hasattr(op, "kernel") else op
 
 
 @pytest.mark.parametrize("depthwise", [False, True])
