@@ -9,7 +9,7 @@ import pytest
 
 from sound_qkeras.interval import Interval
 from sound_qkeras.network import Network, Node
-from sound_qkeras.network.ops import Conv, Dense, Input, Relu
+from sound_qkeras.network.ops import Conv, Dense, Input, Relu, Reshape
 from sound_qkeras.network.rescale import rescalable, rescale, scaled_like
 from sound_qkeras.tuning.rounding import mean_squares
 from sound_qkeras.tuning.sample_errors import SampleErrors, tolerance_factor
@@ -107,12 +107,37 @@ def test_scales_of_another_network_are_found_where_its_weights_are_others(depthw
     other = replace(wanted, nodes=tuple(replace(node, op=blurred(node.op)) for node in wanted.nodes))
     assert scaled_like(network, other).weight_hash == wanted.weight_hash
     assert scaled_like(network, network) is network
+    louder = replace(network, nodes=tuple(replace(n, op=half_as_much_again(n)) for n in network.nodes))
+    assert scaled_like(network, louder) is network
     negative = replace(other, nodes=tuple(replace(node, op=opposite(node.op)) for node in other.nodes))
     assert scaled_like(network, negative) is network
 
 
 def opposite(op):
     return replace(op, kernel=-op.kernel) if hasattr(op, "kernel") else op
+
+
+def half_as_much_again(node):
+    return replace(node.op, kernel=1.5 * node.op.kernel) if node.name == "n0" else node.op
+
+
+@pytest.mark.parametrize("shape", [(6,), (3, 2), (2, 3)])
+def test_units_are_rescaled_through_what_changes_nothing_and_no_other_reshape(shape):
+    rng = np.random.default_rng(2)
+    first = Dense(rng.normal(size=(4, 6)), rng.normal(size=6))
+    second = Dense(rng.normal(size=(shape[-1], 2)), rng.normal(size=2))
+    nodes = (
+        Node("x", Input((4,)), (), "x"),
+        Node("first", first, ("x",), "first"),
+        Node("relu", Relu(), ("first",), "relu"),
+        Node("reshape", Reshape((6,), shape), ("relu",), "reshape"),
+        Node("second", second, ("reshape",), "second"),
+    )
+    network = Network(nodes)
+    assert rescalable(network) == ({"first": ("second",)} if shape == (6,) else {})
+    if shape == (6,):
+        x = rng.normal(size=(5, 4))
+        assert np.array_equal(rescale(network, {"first": np.arange(6)}).evaluate(x), network.evaluate(x))
 
 
 @pytest.mark.parametrize("depthwise", [False, True])
