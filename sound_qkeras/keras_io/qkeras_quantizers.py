@@ -221,11 +221,16 @@ def _internal_sigmoid(layer: Any, quantizer: Any) -> None:
         )
 
 
+def _word(layer: Any, quantizer: Any, fewest: int) -> int:
+    bits = _integer(layer, quantizer.bits, "bits")
+    if not fewest <= bits <= MOST_BITS:
+        refuse(layer, f"{quantizer} with {bits} bits", f"use {fewest} to {MOST_BITS}")
+    return bits
+
+
 def _tanh(layer: Any, quantizer: Any) -> Parts:
     """tanh, hard unless asked otherwise, rounded to `bits - 1` fractional bits."""
-    bits = _integer(layer, quantizer.bits, "bits")
-    if not 2 <= bits <= MOST_BITS:
-        refuse(layer, f"{quantizer} with {bits} bits", f"use 2 to {MOST_BITS}")
+    bits = _word(layer, quantizer, 2)
     if not quantizer.use_real_tanh:
         _internal_sigmoid(layer, quantizer)
     function = "tanh" if quantizer.use_real_tanh else "hard_tanh"
@@ -236,9 +241,7 @@ def _tanh(layer: Any, quantizer: Any) -> Parts:
 
 def _sigmoid(layer: Any, quantizer: Any) -> Parts:
     """sigmoid, hard unless asked otherwise, rounded to `bits` fractional bits."""
-    bits = _integer(layer, quantizer.bits, "bits")
-    if not 1 <= bits <= MOST_BITS:
-        refuse(layer, f"{quantizer} with {bits} bits", f"use 1 to {MOST_BITS}")
+    bits = _word(layer, quantizer, 1)
     if not quantizer.use_real_sigmoid:
         _internal_sigmoid(layer, quantizer)
     function = "sigmoid" if quantizer.use_real_sigmoid else "half_sigmoid"
