@@ -28,10 +28,8 @@ import tf_keras as keras
 layers: Any = keras.layers
 Data = tuple[np.ndarray, np.ndarray]
 
-TESTED, VALIDATED = (
-    0.25,
-    0.25,
-)  # share of samples that every accuracy is on; of the others, that choose epochs and trials
+TESTED = 0.25  # share of samples that every accuracy is on
+VALIDATED = 0.25  # share of the others that choose epochs and trials, where the network is trained here
 PEOPLE = (3, 6, 9)  # whose windows are tested on
 JETS, WIDEST = 6000, 4.0  # samples of standardised inputs, and where they are cut off
 
