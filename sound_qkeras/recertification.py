@@ -69,10 +69,10 @@ def _sound(
     # The width of what a table reads decides about its entries, so ranges behind it may change once more.
     for _ in range(1 + len(quantized.tables)):
         quantized = narrow(quantized, bound_leaves(quantized, old.box, tree).ranges)
-    budget = error_budget(judge, evidence, *alone_with(quantized, judge), wanted)
-    certificate = replace(_certified(quantized, old, wanted, KEPT, tree, None), error_budget=budget)
+    certificate = _certified(quantized, old, wanted, KEPT, tree, None)
     tolerance, source = _settled(certificate.output_bounds, old, eps)
-    return quantized, replace(certificate, eps=tolerance, eps_source=source)
+    budget = error_budget(judge, evidence, *alone_with(quantized, judge), wanted)
+    return quantized, replace(certificate, eps=tolerance, eps_source=source, error_budget=budget)
 
 
 def _settled(reached: Reals, old: Certificate, eps: Reals | None) -> tuple[Reals, str]:

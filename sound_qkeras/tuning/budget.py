@@ -8,7 +8,7 @@ from dataclasses import replace
 from sound_qkeras.interval import Reals
 from sound_qkeras.network.quantized import QuantizedNetwork
 from sound_qkeras.tuning.build import provisional, round_parameters
-from sound_qkeras.tuning.groups import FINE, Group, finest, groups_of
+from sound_qkeras.tuning.groups import Group, groups_of, much_finer
 from sound_qkeras.tuning.judge import Alone, E, Judge
 from sound_qkeras.verify.certificate import BudgetRow
 
@@ -36,21 +36,21 @@ def alone_with(quantized: QuantizedNetwork, judge: Judge[E]) -> tuple[Alone, tup
     network = quantized.network
     groups = groups_of(network, round_output=network.output.name in quantized.formats)
     bits = {group: _fractional_bits(quantized, group) for group in groups}
-    fine = {group: min(value + FINE, finest(network, group, judge.ranges)) for group, value in bits.items()}
+    fine = much_finer(network, bits, judge.ranges)
     rounded = round_parameters(network, fine, judge.centers)
+    others = provisional(network, fine, rounded)
 
     def build(group: Group | None) -> QuantizedNetwork:
         if group is None:
-            return provisional(network, fine, rounded)
+            return others
         if group.kind == "activation":
             return provisional(network, {**fine, group: bits[group]}, rounded)
-        twin, own = provisional(network, fine, rounded), quantized.parameters[group.node]
-        other = twin.parameters[group.node]
+        own, other = quantized.parameters[group.node], others.parameters[group.node]
         if group.kind == "weight":
             mixed = replace(own, bias=other.bias, bias_format=other.bias_format)
         else:
             mixed = replace(other, bias=own.bias, bias_format=own.bias_format)
-        return replace(twin, parameters={**twin.parameters, group.node: mixed})
+        return replace(others, parameters={**others.parameters, group.node: mixed})
 
     return build, groups
 

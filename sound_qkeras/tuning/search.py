@@ -22,7 +22,7 @@ from sound_qkeras.network.rescale import Indices
 from sound_qkeras.tuning.build import nearest, provisional
 from sound_qkeras.tuning.effort import Effort
 from sound_qkeras.tuning.gap import Solved
-from sound_qkeras.tuning.groups import FINE, Bits, Group, finest
+from sound_qkeras.tuning.groups import Bits, Group, much_finer
 from sound_qkeras.tuning.judge import TARGET, Alone, E, Judge
 from sound_qkeras.tuning.milp import Choices, solve
 from sound_qkeras.tuning.space import Space
@@ -251,12 +251,10 @@ class Search(Generic[E]):
 
     def alone(self, bits: Bits, measured: Bits) -> Alone:
         """Networks in which only one group is as coarse as `measured`, or else `bits`, says."""
+        others = much_finer(self.network, bits, self.space.ranges)
 
         def build(group: Group | None) -> QuantizedNetwork:
-            others = {g: min(value + FINE, finest(self.network, g, self.space.ranges)) for g, value in bits.items()}
-            if group is not None:
-                others[group] = measured.get(group, bits[group])
-            return self.build(others)
+            return self.build(others if group is None else {**others, group: measured.get(group, bits[group])})
 
         return build
 

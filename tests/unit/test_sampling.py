@@ -100,25 +100,21 @@ def test_scales_of_another_network_are_found_where_its_weights_are_others(depthw
     network = convolutions(depthwise)
     rng = np.random.default_rng(1)
     wanted = rescale(network, {name: rng.integers(-6, 7, 8) for name in ("n0", "n2")})
-
-    def blurred(op):
-        return replace(op, kernel=op.kernel * rng.uniform(0.9, 1.1, op.kernel.shape)) if hasattr(op, "kernel") else op
-
-    other = replace(wanted, nodes=tuple(replace(node, op=blurred(node.op)) for node in wanted.nodes))
+    other = with_factors(wanted, lambda name, shape: rng.uniform(0.9, 1.1, shape))
     assert scaled_like(network, other).weight_hash == wanted.weight_hash
     assert scaled_like(network, network) is network
-    louder = replace(network, nodes=tuple(replace(n, op=half_as_much_again(n)) for n in network.nodes))
+    louder = with_factors(network, lambda name, shape: 1.5 if name == "n0" else 1.0)
     assert scaled_like(network, louder) is network
-    negative = replace(other, nodes=tuple(replace(node, op=opposite(node.op)) for node in other.nodes))
+    negative = with_factors(other, lambda name, shape: -1.0)
     assert scaled_like(network, negative) is network
 
 
-def opposite(op):
-    return replace(op, kernel=-op.kernel) if hasattr(op, "kernel") else op
-
-
-def half_as_much_again(node):
-    return replace(node.op, kernel=1.5 * node.op.kernel) if node.name == "n0" else node.op
+def with_factors(network, factor):
+    """With every kernel multiplied by a function of its node's name and its shape."""
+    ops = {
+        node.name: replace(op, kernel=op.kernel * factor(node.name, op.kernel.shape)) for node, op in network.affine()
+    }
+    return replace(network, nodes=tuple(replace(node, op=ops.get(node.name, node.op)) for node in network.nodes))
 
 
 @pytest.mark.parametrize("shape", [(6,), (3, 2), (2, 3)])
