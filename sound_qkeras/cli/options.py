@@ -19,6 +19,12 @@ Eps = Annotated[
         help="Tolerance in units of the output; for all outputs or one per output, repeated or with commas; auto for classifiers.",
     ),
 ]
+Overwrite = Annotated[
+    bool,
+    typer.Option(
+        "--overwrite", help="Replace files of an earlier result that were altered; files of others stay in any case."
+    ),
+]
 Box = Annotated[
     tuple[str, str] | None,
     typer.Option(metavar="LO HI", help="The inputs: two numbers, lists like -1,-8 1,8, or .npy files."),
@@ -180,12 +186,13 @@ def load_array(path: Path) -> Any:
     return array
 
 
-def check_place(out: Path) -> None:
+def check_place(out: Path, *, overwrite: bool = False) -> None:
     """Find out before the work whether its result can be written.
 
     Raises:
         InputError: it cannot.
     """
+    from sound_qkeras.archive import FILES
     from sound_qkeras.files import check_writable
 
-    check_writable(out)
+    check_writable(out, names=FILES, overwrite=overwrite)

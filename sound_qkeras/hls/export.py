@@ -14,7 +14,7 @@ from sound_qkeras.files import atomic_directory, check_writable
 from sound_qkeras.hls.options import InputGuard, Options, Style, Target
 from sound_qkeras.hls.plan import make_plan
 from sound_qkeras.hls.render import environment, layer_text, parts
-from sound_qkeras.hls.report import GENERATOR, report_text
+from sound_qkeras.hls.report import report_text
 from sound_qkeras.hls.tensors import Layer, Plan
 from sound_qkeras.hls.toolchain import FLAGS
 from sound_qkeras.hls.vectors import check_box, expected_table, inputs_table, make_vectors
@@ -27,6 +27,8 @@ UNROLLED_LIMIT = 16384
 C_BITS = 64
 
 REPORT = "report.json"
+# What the directory is, in its manifest.
+EXPORT = "export"
 # File of the export -> its template.
 FILES: dict[str, dict[str, str]] = {
     "hls": {
@@ -91,7 +93,7 @@ def export_hls(
         name: the top function, a C identifier.
         vectors: random samples for the test bench, beside corners, ties and zero; 256 by default, fewer where inputs
             are large.
-        overwrite: replace an earlier export, with everything in its directory.
+        overwrite: replace the files of an earlier export; others in its directory stay.
         ranges: proved `(lower, upper)` of nodes by name, for comments and report.
         certificate: what is proved (bound, eps, tier, ...), plain values for report and README.
 
@@ -121,7 +123,7 @@ def export_hls(
     files["tb/inputs.dat"] = inputs_table(made)
     files["tb/expected.dat"] = expected_table(made)
     files[REPORT] = report_text(plan, (lower, upper), made, certificate)
-    with atomic_directory(target_folder, markers=(REPORT,)) as folder:
+    with atomic_directory(target_folder, kind=EXPORT, overwrite=overwrite) as folder:
         for file, text in files.items():
             (folder / file).parent.mkdir(exist_ok=True)
             (folder / file).write_text(text, encoding="utf-8", newline="\n")
@@ -134,13 +136,8 @@ def check_directory(directory: str | Path, *, overwrite: bool) -> Path:
     Raises:
         InputError: the place cannot be written, is not empty and not to be overwritten, or is not an earlier export.
     """
-    folder = check_writable(directory, markers=(REPORT,))
-    report = folder / REPORT
-    if not report.exists():
-        return folder
-    if GENERATOR not in report.read_text(encoding="utf-8", errors="replace"):
-        raise InputError(f"'{folder}' holds a {REPORT} that is not ours; name an empty or new directory")
-    if not overwrite:
+    folder = check_writable(directory, kind=EXPORT, overwrite=overwrite)
+    if not overwrite and folder.is_dir() and any(folder.iterdir()):
         raise InputError(f"'{folder}' holds an earlier export; pass overwrite=True, or name another directory")
     return folder
 

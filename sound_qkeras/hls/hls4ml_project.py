@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sound_qkeras.errors import DependencyError, InputError
-from sound_qkeras.files import check_writable
+from sound_qkeras.files import check_place
 from sound_qkeras.fixed_point import from_codes
 from sound_qkeras.hls.options import Options
 from sound_qkeras.hls.plan import make_plan
@@ -101,7 +101,9 @@ def to_hls4ml(
         quantized, Options(style="loops", part=part, clock_ns=clock_ns, name=name, reuse_factor=reuse_factor)
     )
     vectors = make_vectors(plan, *check_box(plan, box), samples)
-    folder = check_writable(directory, markers=(MARKER,))
+    folder = check_place(directory)
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / MARKER).is_file():
+        raise InputError(f"'{folder}' is not empty and holds no project of hls4ml; name an empty or new directory")
     if folder.is_dir() and any(folder.iterdir()) and not overwrite:
         raise InputError(f"'{folder}' holds an earlier project; pass overwrite=True, or name another directory")
     settings = {"part": part, "clock_period": clock_ns, "project_name": name, "output_dir": str(folder)}

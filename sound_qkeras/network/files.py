@@ -21,11 +21,12 @@ import numpy.typing as npt
 from sound_qkeras.errors import FileFormatError, InputError
 from sound_qkeras.fixed_point import Format
 from sound_qkeras.network.graph import Network, Node
-from sound_qkeras.network.npz import check_size, read_arrays, write_arrays
+from sound_qkeras.network.npz import MAX_BYTES, read_arrays, write_arrays
 from sound_qkeras.network.ops import OPS, AffineCodes, Op
 from sound_qkeras.network.ports import Port
 from sound_qkeras.network.quantized import QuantizedNetwork
 from sound_qkeras.network.rewrite import Rewrite
+from sound_qkeras.reading import open_regular, read_json, same_json
 
 Array = npt.NDArray[Any]
 T = TypeVar("T")
@@ -35,7 +36,6 @@ PARAMETER_FILE = "parameters.npz"
 FORMAT_NAME = "sound_qkeras network"
 FORMAT_VERSION = 1
 
-MAX_JSON_BYTES = 1 << 26
 MAX_ELEMENTS = 1 << 28
 # Beyond these, steps and ends of formats leave the range of float64.
 MAX_INTEGER_BITS = 512
@@ -59,19 +59,9 @@ def save_network(
     if quantized is not None and quantized.trained is not network:
         raise InputError("the fixed-point network to be saved belongs to another network")
     folder = Path(directory)
-    arrays = _arrays(network, quantized)
-    document: dict[str, Any] = {
-        "format": FORMAT_NAME,
-        "version": FORMAT_VERSION,
-        "nodes": [_node_to_json(node) for node in network.nodes],
-        "head": network.head,
-        "notes": list(network.notes),
-        "inputs": [asdict(port) for port in network.inputs],
-        "outputs": [asdict(port) for port in network.outputs],
-        "fixed_point": None if quantized is None else _twin_to_json(quantized),
-    }
+    document = _document(network, quantized)
     try:
-        write_arrays(folder / PARAMETER_FILE, arrays)
+        write_arrays(folder / PARAMETER_FILE, _arrays(network, quantized))
         document["checksum"] = _checksum(document, folder / PARAMETER_FILE)
         text = json.dumps(document, indent=1, allow_nan=False)
         (folder / NETWORK_FILE).write_text(text + "\n", encoding="utf-8")
@@ -89,14 +79,30 @@ def load_network(directory: str | os.PathLike[str]) -> tuple[Network, QuantizedN
             operation of unknown kind is named.
     """
     folder = Path(directory)
-    document = _read_json(folder / NETWORK_FILE)
+    document = read_json(folder / NETWORK_FILE)
     try:
         _check_header(document, folder / PARAMETER_FILE)
-        return _read_parts(document, folder / PARAMETER_FILE)
+        network, quantized = _read_parts(document, folder / PARAMETER_FILE)
+        _check_said(document, network, quantized)
     except FileFormatError as error:
         raise FileFormatError(f"'{folder}': {error}") from error
     except (InputError, KeyError, TypeError, ValueError, IndexError, AttributeError, OSError, OverflowError) as error:
         raise FileFormatError(f"'{folder}' does not describe a network ({type(error).__name__}: {error})") from error
+    return network, quantized
+
+
+def _document(network: Network, quantized: QuantizedNetwork | None) -> dict[str, Any]:
+    """What the json says, its checksum apart."""
+    return {
+        "format": FORMAT_NAME,
+        "version": FORMAT_VERSION,
+        "nodes": [_node_to_json(node) for node in network.nodes],
+        "head": network.head,
+        "notes": list(network.notes),
+        "inputs": [asdict(port) for port in network.inputs],
+        "outputs": [asdict(port) for port in network.outputs],
+        "fixed_point": None if quantized is None else _twin_to_json(quantized),
+    }
 
 
 def _read_parts(document: Mapping[str, Any], parameters: Path) -> tuple[Network, QuantizedNetwork | None]:
@@ -109,7 +115,7 @@ def _read_parts(document: Mapping[str, Any], parameters: Path) -> tuple[Network,
     nodes = tuple(_node_from_json(index, entry, arrays) for index, entry in enumerate(entries))
     head = document["head"]
     notes = tuple(map(_text, _list(document["notes"])))
-    inputs, outputs = (tuple(map(_port, _list(document.get(kind, [])))) for kind in ("inputs", "outputs"))
+    inputs, outputs = (tuple(map(_port, _list(document[kind]))) for kind in ("inputs", "outputs"))
     network = Network(nodes, None if head is None else _text(head), notes, inputs, outputs)
     if twin is None:
         return network, None
@@ -225,17 +231,11 @@ def _format(entry: Mapping[str, Any]) -> Format:
     return Format(word_length, integer_bits, signed)
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    check_size(path, MAX_JSON_BYTES)
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_constant)
-    except OSError as error:
-        raise FileFormatError(f"'{path}' cannot be read ({error.strerror or error})") from error
-    except (ValueError, RecursionError) as error:
-        raise FileFormatError(f"'{path}' is not json ({error}); it may be cut short") from error
-    if not isinstance(document, dict):
-        raise FileFormatError(f"'{path}' holds a {type(document).__name__}, expected a json object")
-    return cast("dict[str, Any]", document)
+def _check_said(document: Mapping[str, Any], network: Network, quantized: QuantizedNetwork | None) -> None:
+    """Nothing may be in the json that the network does not say itself."""
+    content = {name: value for name, value in document.items() if name != "checksum"}
+    if not same_json(content, _document(network, quantized)):
+        raise FileFormatError(f"{NETWORK_FILE} says more, or something else, than the network that it describes")
 
 
 def _check_header(document: Mapping[str, Any], parameters: Path) -> None:
@@ -254,14 +254,10 @@ def _checksum(document: Mapping[str, Any], parameters: Path) -> str:
     """SHA-256 over the meaning of the json and the bytes of the npz."""
     content = {name: value for name, value in document.items() if name != "checksum"}
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode())
-    with parameters.open("rb") as file:
+    with open_regular(parameters, MAX_BYTES) as file:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
-
-
-def _no_constant(text: str) -> None:
-    raise ValueError(f"it holds {text}, which is no number")
 
 
 def _names(entry: Mapping[str, Any]) -> list[str]:

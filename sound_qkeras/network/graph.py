@@ -243,8 +243,11 @@ class Network(Rebuilt):
 
     @cached_property
     def weight_hash(self) -> str:
-        """SHA-256 over the graph and every parameter: two networks with one hash compute the same function."""
-        digest = hashlib.sha256()
+        """SHA-256 over the graph, every parameter, what inputs and outputs are called and what was set aside after them.
+
+        Two networks with one hash compute the same function of the same inputs.
+        """
+        digest = hashlib.sha256(repr((self.head, self.inputs, self.outputs)).encode())
         for node in self.nodes:
             digest.update(repr((node.name, node.op.kind, node.inputs, sorted(node.op.settings().items()))).encode())
             for name, array in sorted(node.op.arrays().items()):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import zipfile
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -13,6 +14,7 @@ import numpy.typing as npt
 from numpy.lib import format as npy
 
 from sound_qkeras.errors import FileFormatError
+from sound_qkeras.reading import open_regular
 
 Array = npt.NDArray[Any]
 
@@ -37,9 +39,9 @@ def read_arrays(path: Path, names: Collection[str]) -> dict[str, Array]:
     Raises:
         FileFormatError: the file is missing, too large, corrupt or compressed, or holds other arrays.
     """
-    size = check_size(path, MAX_BYTES)
     try:
-        with zipfile.ZipFile(path) as archive:
+        with open_regular(path, MAX_BYTES) as file, zipfile.ZipFile(file) as archive:
+            size = os.fstat(file.fileno()).st_size
             members = {info.filename: info for info in archive.infolist()}
             _check_members(path, archive, members, {f"{name}.npy" for name in names}, size)
             return {name: _read_member(archive, members[f"{name}.npy"]) for name in names}
@@ -49,21 +51,6 @@ def read_arrays(path: Path, names: Collection[str]) -> dict[str, Array]:
         raise FileFormatError(
             f"'{path}' is not readable ({type(error).__name__}: {error}); it may be cut short"
         ) from error
-
-
-def check_size(path: Path, limit: int) -> int:
-    """The size of a file in bytes.
-
-    Raises:
-        FileFormatError: it is missing, or larger than the limit.
-    """
-    try:
-        size = path.stat().st_size
-    except OSError as error:
-        raise FileFormatError(f"'{path}' cannot be read ({error.strerror or error})") from error
-    if size > limit:
-        raise FileFormatError(f"'{path}' has {size} bytes; the limit is {limit}")
-    return size
 
 
 def _check_members(

@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sound_qkeras.files import check_writable_file, write_file
+from sound_qkeras.files import RESULT, check_writable_file, write_file
+from sound_qkeras.manifest import add_derived
 
 if TYPE_CHECKING:
     from sound_qkeras.result import Result
@@ -22,7 +23,8 @@ def write(result: Result, path: str | os.PathLike[str], *, sweep: Iterable[Resul
 
     Args:
         result: what the page is about.
-        path: the file to write; an earlier report there is replaced, in one step.
+        path: the file to write; an earlier report there is replaced, in one step. In a saved result's directory it becomes
+            one of the result's files: altered, it is refused, and it goes when the result is replaced.
         sweep: results of the same trained network and box at other tolerances, to show bits against eps.
 
     Returns:
@@ -35,4 +37,6 @@ def write(result: Result, path: str | os.PathLike[str], *, sweep: Iterable[Resul
     from sound_qkeras.report.page import MARK, page
 
     check_writable_file(path, MARK)
-    return write_file(path, page(result, sweep), MARK)
+    written = write_file(path, page(result, sweep), MARK)
+    add_derived(written.parent, RESULT, written.name)
+    return written

@@ -9,7 +9,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from sound_qkeras import __version__
-from sound_qkeras.archive import CERTIFICATE_FILE, SAMPLES_FILE, certificate_digest
+from sound_qkeras.archive import CERTIFICATE_FILE, SAMPLES_FILE
 from sound_qkeras.decimals import at_most
 from sound_qkeras.report.accuracy import budget_table, errors_at_worst, errors_table, largest_table, worst_input_table
 from sound_qkeras.report.claim import claim_of
@@ -145,7 +145,7 @@ def _identity(result: Result) -> Table:
     rows = [
         ("Trained network (SHA-256)", certificate.weight_hash),
         ("Integers, formats, rewrite (SHA-256)", certificate.code_hash),
-        ("Certificate (SHA-256 of its content)", certificate_digest(certificate)),
+        ("Certificate (SHA-256 of its content)", certificate.digest),
         ("Parts of the box proved one by one", count(certificate.tree.leaf_count)),
         ("Parts on which units were decided", count(certificate.phase_tree.leaf_count)),
         *((f"Made with {tool}", version) for tool, version in certificate.versions.items()),

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from sound_qkeras.errors import FileFormatError
 from sound_qkeras.interval import Interval, Reals
 from sound_qkeras.network.quantized import QuantizedNetwork
+from sound_qkeras.reading import digest_of_json, same_json
 from sound_qkeras.verify.evidence import Evidence, from_json
 from sound_qkeras.verify.phases import check_rewrite
 from sound_qkeras.verify.proof import MARGIN, prove, prove_ranges, with_margin
 from sound_qkeras.verify.split_tree import SplitTree
 
 TIERS = ("sound", "local", "statistical")
+FORMAT, VERSION = "sound_qkeras certificate", 2
 SOUND_CLAIM = "for every x in the box, |f_q(x)_k - f(x)_k| <= output_bounds[k] <= eps[k], and nothing overflows"
 
 
@@ -46,11 +47,12 @@ class Certificate:
         tree: the bisections whose leaves were proved one by one.
         phase_tree: the bisections on whose leaves dropped and replaced units were proved to be so.
         ranges: for each node, what the fixed-point value before rounding stays within.
-        weight_hash: SHA-256 of the float network as it was trained.
+        weight_hash: SHA-256 of the float network as it was trained, see `Network.weight_hash`.
         code_hash: SHA-256 of the integers, the formats and the rewrite of the trained network.
         error_budget: what each layer's weights, biases and results contribute alone.
         versions: the tools that made it.
         eps_source: where the tolerance came from, in words.
+        notes: what a user should know about how the trained network was read; those of the network.
     """
 
     tier: str
@@ -67,6 +69,7 @@ class Certificate:
     phase_tree: SplitTree = field(default_factory=SplitTree)
     evidence: Evidence | None = None
     eps_source: str = "given"
+    notes: tuple[str, ...] = ()
 
     @property
     def claim(self) -> str:
@@ -78,9 +81,20 @@ class Certificate:
         """The largest output bound."""
         return float(self.output_bounds.max())
 
+    @property
+    def digest(self) -> str:
+        """SHA-256 over everything the certificate says, and so over the network's hashes and the evidence's too."""
+        return digest_of_json(self._content())
+
     def to_json(self) -> dict[str, Any]:
-        """Plain json; floats keep every bit."""
+        """Plain json with the digest; floats keep every bit."""
+        content = self._content()
+        return {**content, "sha256": digest_of_json(content)}
+
+    def _content(self) -> dict[str, Any]:
         return {
+            "format": FORMAT,
+            "version": VERSION,
             "tier": self.tier,
             "claim": self.claim,
             "eps": self.eps.tolist(),
@@ -96,15 +110,20 @@ class Certificate:
             "versions": dict(self.versions),
             "phase_tree": list(self.phase_tree.axes),
             "evidence": None if self.evidence is None else self.evidence.to_json(),
+            "notes": list(self.notes),
         }
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any], arrays: Mapping[str, Reals] | None = None) -> Certificate:
         """Read what `to_json` wrote, with the arrays of its evidence.
 
+        Guarantee: the certificate says what the json says, all of it and nothing else; whatever follows from other parts, as
+        the claim and the bound do, is worked out again.
+
         Raises:
-            FileFormatError: a part is missing or of the wrong type, or the recorded bound is not that of the outputs.
+            FileFormatError: a part is missing, unknown, of the wrong type, or not what the others say.
         """
+        _check_version(data)
         try:
             found = cls(
                 tier=str(data["tier"]),
@@ -126,26 +145,47 @@ class Certificate:
                 phase_tree=_tree(data["phase_tree"]),
                 evidence=from_json(str(data["tier"]), data["evidence"], arrays or {}),
                 eps_source=str(data["eps_source"]),
+                notes=tuple(str(note) for note in data["notes"]),
             )
-            recorded = float(data["bound"])
+            again = found.to_json()
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise FileFormatError(f"the certificate is not readable ({type(error).__name__}: {error})") from error
-        if data.get("claim") != found.claim:
-            raise FileFormatError(f"the certificate's claim {data.get('claim')!r} is not what its numbers say")
-        if found.output_bounds.size == 0 or recorded != found.bound:
-            raise FileFormatError(f"the certificate's bound {recorded} is not the largest of its output bounds")
+        wrong = [name for name in {**again, **data} if not same_json(data.get(name), again.get(name))]
+        if wrong:
+            raise FileFormatError(f"the certificate's {_first(wrong)} is not what its other parts say")
         return found
+
+
+def _check_version(data: Any) -> None:
+    """Refuse what is no certificate, and one of another version."""
+    if not isinstance(data, Mapping) or cast("Mapping[str, Any]", data).get("format") != FORMAT:
+        raise FileFormatError(
+            f"the certificate is not of the format '{FORMAT}' (before version {VERSION} it had none); quantise the model again"
+        )
+    version = cast("Mapping[str, Any]", data).get("version")
+    if version != VERSION:
+        raise FileFormatError(
+            f"the certificate is of version {version!r}, this library reads {VERSION}; quantise the model again, or use the "
+            "version of the library that wrote it"
+        )
+
+
+def _first(wrong: list[str]) -> str:
+    """What to name: the digest changes with everything else."""
+    return f"'{next((name for name in wrong if name != 'sha256'), 'sha256')}'"
 
 
 def _vector(values: Any) -> Reals:
     array = np.asarray(values, dtype=np.float64)
-    if array.ndim != 1:
-        raise ValueError(f"expected a list of numbers, received {array.ndim} axes")
+    if array.ndim != 1 or array.size == 0 or not np.all(np.isfinite(array)):
+        raise ValueError(f"expected a list of finite numbers, received {values!r:.80}")
     return array
 
 
 def _tree(axes: Any) -> SplitTree:
-    return SplitTree(tuple(operator.index(axis) for axis in axes))
+    if not all(type(axis) is int for axis in axes):
+        raise ValueError("a tree is a list of integers")
+    return SplitTree(tuple(axes))
 
 
 def certify(
@@ -190,4 +230,5 @@ def certify(
         versions=versions or {},
         phase_tree=phase_tree,
         evidence=evidence,
+        notes=quantized.trained.notes,
     )

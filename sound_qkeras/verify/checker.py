@@ -12,6 +12,7 @@ from sound_qkeras.verify.certificate import TIERS, Certificate
 from sound_qkeras.verify.evidence import check_samples
 from sound_qkeras.verify.phases import check_rewrite
 from sound_qkeras.verify.proof import check_overflow, prove, prove_ranges
+from sound_qkeras.verify.split_tree import SplitTree
 
 
 def check(quantized: QuantizedNetwork, certificate: Certificate) -> Reals:
@@ -75,6 +76,8 @@ def check_identity(quantized: QuantizedNetwork, certificate: Certificate) -> Non
             raise VerificationError(
                 f"the {what} are not those of the certificate: hash {found[:12]}, expected {claimed[:12]}"
             )
+    if quantized.trained.notes != certificate.notes:
+        raise VerificationError("the notes about the trained network are not those of the certificate")
 
 
 def _check_claim(quantized: QuantizedNetwork, certificate: Certificate) -> None:
@@ -94,10 +97,24 @@ def _check_claim(quantized: QuantizedNetwork, certificate: Certificate) -> None:
         raise VerificationError("the box is not finite, or empty")
     if certificate.eps.shape != (outputs,) or certificate.output_bounds.shape != (outputs,):
         raise VerificationError(f"expected one tolerance and one bound for each of {outputs} outputs")
+    if np.any(np.isinf(certificate.eps)):
+        raise VerificationError("a tolerance is infinite, so nothing is claimed")
     if not np.all(certificate.output_bounds <= certificate.eps):
         raise VerificationError(
             f"the bound {certificate.bound:.9g} exceeds the tolerance {float(certificate.eps.max()):.9g}"
         )
+    _check_trees(quantized, certificate)
+    unknown = sorted(set(certificate.ranges) - set(quantized.network.by_name))
+    if unknown:
+        raise VerificationError(f"the certificate has ranges of {unknown[:3]}, which are no nodes")
     missing = [node.name for node, _ in quantized.network.affine() if node.name not in quantized.accumulators]
     if missing:
         raise VerificationError(f"layers {missing} have no accumulator format, so nothing is claimed about their sums")
+
+
+def _check_trees(quantized: QuantizedNetwork, certificate: Certificate) -> None:
+    """A tree that no proof of this tier uses must be that of the whole box: nobody would notice what it says."""
+    unused = [certificate.tree] if certificate.evidence is not None else []
+    unused += [] if quantized.rewrite.reductions else [certificate.phase_tree]
+    if any(tree != SplitTree() for tree in unused):
+        raise VerificationError("the split tree is malformed: nothing is proved on its leaves in this tier")

@@ -113,10 +113,10 @@ class Local(Evidence):
 
     def check(self, quantized: QuantizedNetwork, box: Interval, eps: Reals) -> None:
         """Prove every box again."""
+        if self.bounds.shape != (len(self.samples), eps.size) or not 0.0 <= self.radius < np.inf:
+            raise VerificationError("there is not one bound for each sample and output, or the radius is no distance")
         if not np.any(self.certified(eps)):
             raise VerificationError("no sample is certified, so nothing is claimed")
-        if self.bounds.shape != (len(self.samples), eps.size) or not self.radius >= 0.0:
-            raise VerificationError("there is not one bound for each sample and output, or the radius is negative")
         found = bound_boxes(quantized, around(box, self.samples, self.radius))
         beyond = np.argwhere(~(found <= self.bounds))
         if beyond.size:
@@ -188,6 +188,9 @@ class Statistical(Evidence):
         """Count again."""
         if self.reference not in {REAL, FLOAT64}:
             raise VerificationError(f"reference '{self.reference}' is unknown; accepted: {REAL}, {FLOAT64}")
+        counts = 0 <= self.failures <= len(self.samples) and self.guides >= 0
+        if not (counts and 0.0 < self.confidence < 1.0):
+            raise VerificationError("the counts or the confidence make no sense")
         found = int(np.sum(np.any(error_limits(quantized, self.samples, self.reference) > eps, axis=1)))
         if found > self.failures:
             raise VerificationError(
@@ -291,7 +294,7 @@ def from_json(tier: str, data: Mapping[str, Any] | None, arrays: Mapping[str, np
     """Read what `to_json` and `arrays` gave.
 
     Raises:
-        FileFormatError: the arrays are not those of the json.
+        FileFormatError: the arrays are not those of the json, or have other shapes.
         KeyError, TypeError, ValueError: a part is missing or of the wrong type.
     """
     if data is None:
@@ -300,7 +303,13 @@ def from_json(tier: str, data: Mapping[str, Any] | None, arrays: Mapping[str, np
         raise ValueError(f"tier '{tier}' with evidence {data}")
     if data["sha256"] != hash_of(arrays) or data["samples"] != len(arrays["samples"]):
         raise FileFormatError("the samples are not those of the certificate: the hash differs")
+    samples = arrays["samples"]
+    if samples.ndim < 2 or not np.all(np.isfinite(samples)):
+        raise FileFormatError(f"the samples have shape {samples.shape} or hold what is no number")
     if tier == Local.tier:
-        return Local(arrays["samples"], float(data["radius"]), arrays["bounds"])
+        bounds = arrays["bounds"]
+        if bounds.ndim != 2 or len(bounds) != len(samples):
+            raise FileFormatError(f"the bounds of {len(samples)} samples have shape {bounds.shape}")
+        return Local(samples, float(data["radius"]), bounds)
     counts = int(data["failures"]), float(data["confidence"]), int(data["guides"])
-    return Statistical(arrays["samples"], *counts, str(data["reference"]))
+    return Statistical(samples, *counts, str(data["reference"]))

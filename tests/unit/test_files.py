@@ -4,13 +4,15 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from sound_qkeras import files
+from sound_qkeras import files, manifest
 from sound_qkeras.errors import InputError
-from sound_qkeras.files import atomic_directory, check_writable, recover
+from sound_qkeras.files import RESULT, atomic_directory, check_writable, recover
+from sound_qkeras.manifest import check_manifest
 
 POSIX = pytest.mark.skipif(os.name == "nt", reason="kills a process with a POSIX signal")
 
@@ -26,9 +28,10 @@ def version_of(directory):
     """The version a complete directory holds; None if there is no directory. Anything else fails."""
     if not directory.exists():
         return None
-    found = {file.read_text(encoding="utf-8") for file in directory.rglob("*") if file.is_file()}
+    ours = [directory / "network.json", directory / "parts" / "numbers"]
+    found = {file.read_text(encoding="utf-8") for file in ours}
     assert len(found) == 1
-    assert sorted(file.name for file in directory.rglob("*")) == ["network.json", "numbers", "parts"]
+    check_manifest(directory, RESULT)
     return found.pop()
 
 
@@ -133,7 +136,7 @@ with files.atomic_directory(out) as directory:
     (directory / "parts" / "numbers").write_text("two")
     if moment == "before putting in place": files._put_in_place = dying(files._put_in_place, True)
     if moment == "after moving aside": pathlib.Path.rename = dying(pathlib.Path.rename, False)
-    if moment == "before clearing": files.shutil.rmtree = die
+    if moment == "before clearing": files._clear = die
 sys.exit("not killed")
 """
 
@@ -148,8 +151,11 @@ def test_a_killed_process_leaves_the_old_or_the_new_directory(tmp_path, moment, 
         write(out, before)
     command = [sys.executable, "-c", CHILD, str(out), moment, way]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[2])
-    if (moment, way, before) == ("after moving aside", "exchange", "one"):
-        assert done.returncode == 1, done.stderr  # nothing is moved aside
+    if (moment, way, before) == ("after moving aside", "exchange", "one") or (moment, before) == (
+        "before clearing",
+        None,
+    ):
+        assert done.returncode == 1, done.stderr  # nothing is moved aside, or cleared
     else:
         assert done.returncode == -signal.SIGKILL, done.stderr
     late = moment in {"after moving aside", "before clearing"}
@@ -162,6 +168,7 @@ def test_a_killed_process_leaves_the_old_or_the_new_directory(tmp_path, moment, 
     recover(out)
     write(out, "three")
     assert version_of(out) == "three"
+    assert entries(tmp_path) == ["out"]
 
 
 def test_recovering_keeps_a_directory_that_is_there(out):
@@ -210,20 +217,137 @@ def test_files_that_appear_during_the_run_are_not_lost(out):
     assert entries(out) == ["thesis.txt"]
 
 
-@pytest.mark.parametrize("marker", ["certificate.json", "network.json"])
-def test_our_own_directory_is_replaced(out, marker):
+# What is ours, and what is not.
+
+
+@pytest.mark.parametrize("name", ["certificate.json", "network.json", "manifest.json", "report.json"])
+def test_a_name_proves_nothing(out, name):
     out.mkdir(parents=True)
-    (out / marker).write_text("{}", encoding="utf-8")
+    (out / name).write_text("{}", encoding="utf-8")
+    (out / "thesis.txt").write_text("years", encoding="utf-8")
+    with pytest.raises(InputError, match=r"was not written by sound_qkeras"):
+        write(out, "one")
+    assert entries(out) == sorted([name, "thesis.txt"])
+
+
+def test_files_of_others_stay(out):
     write(out, "one")
+    (out / "thesis.txt").write_text("years", encoding="utf-8")
+    (out / "parts" / "notes").mkdir()
+    (out / "parts" / "notes" / "page").write_text("1", encoding="utf-8")
+    (out / "pictures").symlink_to("/nowhere")
+    write(out, "two")
+    write(out, "three")
+    assert version_of(out) == "three"
+    assert entries(out) == ["manifest.json", "network.json", "parts", "pictures", "thesis.txt"]
+    assert (out / "thesis.txt").read_text(encoding="utf-8") == "years"
+    assert (out / "parts" / "notes" / "page").read_text(encoding="utf-8") == "1"
+    assert entries(out.parent) == ["out"]
+
+
+def test_files_of_ours_go_where_the_new_run_writes_fewer(out):
+    write(out, "one")
+    (out / "parts" / "mine").write_text("1", encoding="utf-8")
+    with atomic_directory(out) as directory:
+        (directory / "network.json").write_text("two", encoding="utf-8")
+    assert sorted(file.name for file in out.rglob("*")) == ["manifest.json", "mine", "network.json", "parts"]
+
+
+@pytest.mark.parametrize("change", ["written", "made a directory", "made a link"])
+def test_files_that_were_altered_stay_unless_told_otherwise(out, change):
+    write(out, "one")
+    file = out / "network.json"
+    if change == "written":
+        file.write_text("mine now", encoding="utf-8")
+    else:
+        file.unlink()
+        file.symlink_to("thesis.txt") if change == "made a link" else file.mkdir()
+    before = snapshot(out)
+    with pytest.raises(InputError, match=r"network.json' was altered.*--overwrite"):
+        check_writable(out)
+    with pytest.raises(InputError, match="was altered"):
+        write(out, "two")
+    assert snapshot(out) == before
+    if change == "written":
+        with atomic_directory(out, overwrite=True) as directory:
+            fill(directory, "two")
+        assert version_of(out) == "two"
+
+
+def test_files_in_the_way_are_named_before_the_work(out):
+    with atomic_directory(out) as directory:
+        (directory / "network.json").write_text("one", encoding="utf-8")
+    (out / "parts").write_text("mine", encoding="utf-8")
+    with pytest.raises(InputError, match=r"parts.*is in the way"):
+        check_writable(out, names=["network.json", "parts/numbers"])
+    with pytest.raises(InputError, match=r"parts.*is in the way"):
+        write_over(out)
+    assert (out / "parts").read_text(encoding="utf-8") == "mine"
+    assert entries(out.parent) == ["out"]
+
+
+def write_over(out):
+    """A run that replaces whatever is ours."""
+    with atomic_directory(out, overwrite=True) as directory:
+        fill(directory, "two")
+
+
+def test_a_directory_of_another_kind_is_not_replaced(out):
+    write(out, "one")
+    with pytest.raises(InputError, match="holds a result and no export"):
+        check_writable(out, kind="export", overwrite=True)
+
+
+def test_a_manifest_that_names_files_elsewhere_is_none(out):
+    write(out, "one")
+    thesis = out.parent / "thesis.txt"
+    thesis.write_text("years", encoding="utf-8")
+    found = manifest.read_manifest(out)
+    for name in ("../thesis.txt", str(thesis), "parts/../../thesis.txt", "manifest.json", ""):
+        manifest._write(out, replace(found, files={**found.files, name: manifest.digest_of(thesis, 100)[1]}))
+        with pytest.raises(InputError, match="was not written"):
+            write_over(out)
+    assert thesis.exists()
+
+
+def test_nothing_is_deleted_through_a_link(out):
+    write(out, "one")
+    elsewhere = out.parent / "elsewhere"
+    (out / "parts").rename(elsewhere)
+    (out / "parts").symlink_to(elsewhere)
+    with pytest.raises(InputError, match="altered"):
+        write(out, "two")
+    with atomic_directory(out, overwrite=True) as directory:
+        (directory / "network.json").write_text("two", encoding="utf-8")
+    assert (elsewhere / "numbers").exists()
+
+
+# What killed runs leave behind.
+
+
+@POSIX
+def test_the_next_run_clears_what_killed_runs_left(out):
+    write(out, "one")
+    begun = out.parent / ".out.0123abcd.partial"
+    begun.mkdir()
+    (begun / "network.json").write_text("half", encoding="utf-8")
+    old = out.parent / ".out.89abcdef.partial"
+    write(old, "old")
+    (old / "thesis.txt").write_text("years", encoding="utf-8")
+    (out.parent / ".out.of order.partial").mkdir()
+    recover(out)
+    assert entries(out.parent) == [".out.of order.partial", "out"]
     assert version_of(out) == "one"
+    assert (out / "thesis.txt").read_text(encoding="utf-8") == "years"
 
 
-def test_other_markers_can_be_named(out):
-    out.mkdir(parents=True)
-    (out / "report.json").write_text("{}", encoding="utf-8")
-    with atomic_directory(out, markers=["report.json"]) as directory:
-        (directory / "report.json").write_text("new", encoding="utf-8")
-    assert (out / "report.json").read_text(encoding="utf-8") == "new"
+@POSIX
+def test_what_a_living_run_writes_is_left_alone(out):
+    with atomic_directory(out) as directory:
+        fill(directory, "one")
+        recover(out)
+        assert directory.is_dir()
+    assert version_of(out) == "one"
 
 
 def test_checking_leaves_no_trace(tmp_path):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from fractions import Fraction
 from itertools import pairwise
@@ -19,6 +18,7 @@ from sound_qkeras.verify.binomial import upper_limit
 from sound_qkeras.verify.checker import check
 from sound_qkeras.verify.evidence import Local, Statistical, around, error_limits, reference_for
 from sound_qkeras.verify.exact import exact_error
+from tests.results import edit, reseal
 
 EPS, RADIUS = 0.05, 0.05
 
@@ -190,6 +190,7 @@ def test_other_samples_are_refused(tier, tmp_path, request):
         arrays = dict(archive)
     arrays["samples"][0, 0] += 0.01
     np.savez(folder / "samples.npz", **arrays)
+    reseal(folder)
     with pytest.raises(FileFormatError, match="hash"):
         sq.load(folder)
 
@@ -198,9 +199,8 @@ def test_other_samples_are_refused(tier, tmp_path, request):
 @pytest.mark.parametrize("tier", ["local", "statistical"])
 def test_the_claim_must_say_what_its_numbers_say(tier, tmp_path, request):
     folder = request.getfixturevalue(tier).save(tmp_path / tier)
-    path = folder / "certificate.json"
-    document = json.loads(path.read_text())
-    path.write_text(json.dumps({**document, "claim": "for every x in the box, all is well"}))
+    edit(folder / "certificate.json", lambda document: document.update(claim="for every x in the box, all is well"))
+    reseal(folder)
     with pytest.raises(FileFormatError, match="claim"):
         sq.load(folder)
 

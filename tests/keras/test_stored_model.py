@@ -1,0 +1,119 @@
+"""A saved model is compared with the certificate's integers, and nothing that was altered passes."""
+
+import io
+import json
+import zipfile
+
+import h5py
+import pytest
+
+import sound_qkeras as sq
+from sound_qkeras.archive import MODEL_FILE, verify
+from sound_qkeras.errors import FileFormatError, SoundQKerasError, VerificationError
+from sound_qkeras.files import RESULT
+from sound_qkeras.keras_io.stored_model import check_stored_model
+from sound_qkeras.manifest import write_manifest
+
+pytestmark = pytest.mark.keras
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    import tf_keras as keras
+
+    keras.utils.set_random_seed(0)
+    layers = keras.layers
+    x = layers.Input((6, 6, 1))
+    y = layers.Conv2D(2, 3, activation="relu", name="conv", bias_initializer="random_normal")(x)
+    y = layers.AveragePooling2D(2, padding="same", strides=1)(y)
+    y = layers.Dense(3, activation="tanh")(layers.Flatten()(y))
+    result = sq.quantize(keras.Model(x, layers.Dense(2, name="end")(y)), 0.1, (0, 1), effort="fast")
+    return result.quantized, result.save(tmp_path_factory.mktemp("saved") / "out")
+
+
+def test_the_model_that_was_saved_passes(saved):
+    check_stored_model(saved[1] / MODEL_FILE, saved[0])
+    verify(saved[1])
+
+
+def rewritten(path, change_config=None, change_weights=None):
+    """The bytes of a model with other settings or other numbers."""
+    with zipfile.ZipFile(path) as archive:
+        parts = {name: archive.read(name) for name in archive.namelist()}
+    if change_config is not None:
+        config = json.loads(parts["config.json"])
+        change_config({layer["name"]: layer["config"] for layer in config["config"]["layers"]})
+        parts["config.json"] = json.dumps(config).encode()
+    if change_weights is not None:
+        held = io.BytesIO(parts["model.weights.h5"])
+        with h5py.File(held, "r+") as file:
+            change_weights(file["layers"])
+        parts["model.weights.h5"] = held.getvalue()
+    made = io.BytesIO()
+    with zipfile.ZipFile(made, "w") as archive:
+        for name, content in parts.items():
+            archive.writestr(name, content)
+    return made.getvalue()
+
+
+def add(array, amount):
+    """Change one number."""
+    values = array[...]
+    values.flat[0] += amount
+    array[...] = values
+
+
+def quantizer(layers, name, **changes):
+    layers[name]["kernel_quantizer"]["config"].update(changes)
+
+
+ALTERED = {
+    "one weight": {"change_weights": lambda layers: add(layers["q_dense/vars/0"], 2.0**-12)},
+    "one bias": {"change_weights": lambda layers: add(layers["q_conv2d/vars/1"], 1.0)},
+    "one average": {"change_weights": lambda layers: add(layers["q_depthwise_conv2d/vars/0"], 0.25)},
+    "one entry of a table": {"change_weights": lambda layers: add(layers["table_activation/vars/0"], 1)},
+    "bits of a kernel": {"change_config": lambda layers: quantizer(layers, "end", bits=2)},
+    "a scale": {"change_config": lambda layers: quantizer(layers, "end", alpha="auto")},
+    "symmetry": {"change_config": lambda layers: quantizer(layers, "end", symmetric=1)},
+    "bits of an activation": {
+        "change_config": lambda layers: layers["conv_relu"].update(activation="quantized_relu(3,1)")
+    },
+}
+
+
+@pytest.mark.parametrize("fault", ALTERED)
+def test_a_model_with_other_numbers_is_refused(saved, fault):
+    quantized, folder = saved
+    path, whole = folder / MODEL_FILE, (folder / MODEL_FILE).read_bytes()
+    try:
+        path.write_bytes(rewritten(path, **ALTERED[fault]))
+        with pytest.raises(FileFormatError, match="not as it was saved"):
+            verify(folder)
+        with pytest.raises(VerificationError):
+            check_stored_model(path, quantized)
+        write_manifest(folder, RESULT)
+        with pytest.raises(VerificationError):
+            verify(folder)
+    finally:
+        path.write_bytes(whole)
+        write_manifest(folder, RESULT)
+
+
+@pytest.mark.parametrize("kind", ["missing", "empty", "cut short", "text", "a zip of something else"])
+def test_what_is_no_model_is_refused(saved, kind):
+    _, folder = saved
+    path, whole = folder / MODEL_FILE, (folder / MODEL_FILE).read_bytes()
+    other = io.BytesIO()
+    with zipfile.ZipFile(other, "w") as archive:
+        archive.writestr("config.json", "{}")
+    contents = {"empty": b"", "cut short": whole[:-100], "text": b"model", "a zip of something else": other.getvalue()}
+    try:
+        path.unlink()
+        if kind != "missing":
+            path.write_bytes(contents[kind])
+        write_manifest(folder, RESULT)
+        with pytest.raises(SoundQKerasError):
+            verify(folder)
+    finally:
+        path.write_bytes(whole)
+        write_manifest(folder, RESULT)
