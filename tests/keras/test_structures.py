@@ -5,6 +5,7 @@ import pytest
 
 from sound_qkeras.errors import ModelError, UnsupportedLayerError
 from sound_qkeras.keras_io import float64, load_model, read_model, save_model, to_keras, to_qkeras
+from sound_qkeras.keras_io.stored_model import check_stored_model
 from sound_qkeras.network import Network, QuantizedNetwork
 from sound_qkeras.network.files import load_network, save_network
 from sound_qkeras.simulate import simulate
@@ -67,6 +68,8 @@ def test_qkeras_in_float64_is_the_simulator_bit_for_bit(builder, tmp_path):
                 save_model(written, tmp_path / "model.keras")
                 again = as_list(load_model(tmp_path / "model.keras")(wide if len(wide) > 1 else wide[0]))
                 assert all(np.array_equal(y, value) for y, value in zip(again, expected, strict=True))
+    save_model(to_qkeras(quantized), tmp_path / "single.keras")
+    check_stored_model(tmp_path / "single.keras", quantized)
 
 
 @pytest.mark.parametrize("builder", BUILDERS, ids=lambda b: b.__name__)
