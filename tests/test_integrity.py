@@ -9,11 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sound_qkeras.archive import verify
-from sound_qkeras.errors import FileFormatError, SoundQKerasError, VerificationError
+from sound_qkeras import manifest
+from sound_qkeras.archive import load, verify
+from sound_qkeras.errors import FileFormatError, VerificationError
+from sound_qkeras.manifest import read_manifest
 from sound_qkeras.network import Network, Node
 from sound_qkeras.network.ops import Concatenate, Crop, Dense, Input
 from sound_qkeras.network.ports import Port
+from sound_qkeras.reading import digest_of_json
+from sound_qkeras.verify.certificate import Certificate
 from tests.results import edit, make_result, random_result, reseal
 
 REFUSED = (FileFormatError, VerificationError)
@@ -132,6 +136,20 @@ FORGED = {
 }
 
 
+@pytest.mark.parametrize(
+    "fault",
+    ["probability", "claim", "bound", "all infinite", "tree of booleans", *(f for f in FORGED if "unknown" in f)],
+)
+def test_what_follows_from_other_parts_is_not_read(fault):
+    tier, change = FORGED[fault]
+    evidence = (certificate := random_result(tier=tier).certificate).evidence
+    document = json.loads(json.dumps(certificate.to_json()))
+    change(document)
+    document["sha256"] = digest_of_json({name: part for name, part in document.items() if name != "sha256"})
+    with pytest.raises(FileFormatError):
+        Certificate.from_json(document, None if evidence is None else evidence.arrays())
+
+
 @pytest.mark.parametrize("fault", FORGED)
 def test_a_certificate_with_new_digests_is_refused(tmp_path, fault):
     tier, change = FORGED[fault]
@@ -210,20 +228,26 @@ def test_local_bounds_of_another_shape_are_refused(tmp_path):
         np.savez(saved / "samples.npz", samples=arrays["samples"], bounds=bounds)
         edit(saved / "certificate.json", lambda document, wrong=wrong: document.update(evidence=wrong.to_json()))
         reseal(saved)
-        with pytest.raises(REFUSED):
-            verify(saved)
+        for read in (verify, load):
+            with pytest.raises(REFUSED):
+                read(saved)
 
 
 def test_the_manifest_must_cover_every_file(saved):
-    text = (saved / "manifest.json").read_text()
-    for name in ("formats.json", "samples.npz"):
-        (saved / name).rename(saved.parent / name)
-        reseal_without = json.loads(text)
-        del reseal_without["files"][name]
-        (saved / "manifest.json").write_text(json.dumps(reseal_without))
-        (saved.parent / name).rename(saved / name)
-        with pytest.raises(SoundQKerasError):
+    found = read_manifest(saved)
+    for name in found.files:
+        manifest._write(
+            saved, replace(found, files={other: digest for other, digest in found.files.items() if other != name})
+        )
+        with pytest.raises(FileFormatError, match=name):
             verify(saved)
+
+
+def test_the_worst_error_must_be_the_one_at_its_input(tmp_path):
+    result = random_result()
+    saved = replace(result, observed_error=0.5 * result.observed_error).save(tmp_path / "out")
+    with pytest.raises(VerificationError, match="worst error found"):
+        verify(saved)
 
 
 def test_what_inputs_are_called_is_part_of_the_network():

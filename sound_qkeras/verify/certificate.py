@@ -143,7 +143,7 @@ class Certificate:
                 ),
                 versions={str(tool): str(version) for tool, version in data["versions"].items()},
                 phase_tree=_tree(data["phase_tree"]),
-                evidence=from_json(str(data["tier"]), data["evidence"], arrays or {}),
+                evidence=from_json(str(data["tier"]), data["evidence"], arrays or {}, len(data["eps"])),
                 eps_source=str(data["eps_source"]),
                 notes=tuple(str(note) for note in data["notes"]),
             )

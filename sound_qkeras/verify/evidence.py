@@ -290,7 +290,9 @@ def check_samples(samples: Any, box: Interval) -> Reals:
     return array
 
 
-def from_json(tier: str, data: Mapping[str, Any] | None, arrays: Mapping[str, npt.NDArray[Any]]) -> Evidence | None:
+def from_json(
+    tier: str, data: Mapping[str, Any] | None, arrays: Mapping[str, npt.NDArray[Any]], outputs: int
+) -> Evidence | None:
     """Read what `to_json` and `arrays` gave.
 
     Raises:
@@ -308,8 +310,8 @@ def from_json(tier: str, data: Mapping[str, Any] | None, arrays: Mapping[str, np
         raise FileFormatError(f"the samples have shape {samples.shape} or hold what is no number")
     if tier == Local.tier:
         bounds = arrays["bounds"]
-        if bounds.ndim != 2 or len(bounds) != len(samples):
-            raise FileFormatError(f"the bounds of {len(samples)} samples have shape {bounds.shape}")
+        if bounds.shape != (len(samples), outputs):
+            raise FileFormatError(f"the bounds of {len(samples)} samples and {outputs} outputs have shape {bounds.shape}")
         return Local(samples, float(data["radius"]), bounds)
     counts = int(data["failures"]), float(data["confidence"]), int(data["guides"])
     return Statistical(samples, *counts, str(data["reference"]))
