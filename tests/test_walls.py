@@ -25,12 +25,14 @@ STANDS_ON = {
     "errors": set(),
     "decimals": set(),
     "deadline": set(),
+    "reading": {"errors"},
+    "manifest": {"errors", "reading"},
     "fixed_point": {"errors"},
     "interval": {"errors", "fixed_point"},
-    "network": {"errors", "fixed_point", "interval"},
+    "network": {"errors", "fixed_point", "interval", "reading"},
     # Where to cut a box is guided by what is proved on it; the cuts themselves need no trust.
     "analysis": {"deadline", "errors", "fixed_point", "interval", "network", "verify"},
-    "verify": {"errors", "decimals", "fixed_point", "interval", "network"},
+    "verify": {"errors", "decimals", "fixed_point", "interval", "network", "reading"},
 }
 
 # Room -> rooms above it.

@@ -23,7 +23,7 @@ from .networks import STYLES, channelled, dense, steering
 
 HLS_TREE = {
     *("src/types.h", "src/weights.h", "src/net.h", "src/net.cpp", "tb/tb.cpp", "tb/inputs.dat", "tb/expected.dat"),
-    *("build/Makefile", "build/run_hls.tcl", "build/directives.tcl", "report.json", "README.md"),
+    *("build/Makefile", "build/run_hls.tcl", "build/directives.tcl", "report.json", "manifest.json", "README.md"),
 }
 
 
@@ -37,7 +37,7 @@ def test_the_tree_is_complete_and_nothing_else_is_left(tmp_path):
     assert tree(folder) == HLS_TREE
     assert [path.name for path in folder.parent.iterdir()] == ["hls"]
     assert tree(export_hls(quantized, tmp_path / "v", box=box, target="verilog")) == {
-        *("src/net.v", "tb/inputs.dat", "tb/expected.dat", "report.json", "README.md")
+        *("src/net.v", "tb/inputs.dat", "tb/expected.dat", "report.json", "README.md", "manifest.json")
     }
     assert tree(export_hls(quantized, tmp_path / "c", box=box, target="c")) == {
         file.replace("net.cpp", "net.c").replace("tb.cpp", "tb.c") for file in HLS_TREE if not file.endswith(".tcl")
@@ -232,17 +232,16 @@ def test_directories(tmp_path):
     folder = tmp_path / "net"
     folder.mkdir()
     export_hls(quantized, folder, box=box)  # an empty one is used
-    (folder / "src" / "stale.h").touch()
+    (folder / "src" / "mine.h").touch()
     with pytest.raises(InputError, match=r"an earlier export; pass overwrite=True"):
         export_hls(quantized, folder, box=box)
-    assert (folder / "src" / "stale.h").exists()
     export_hls(quantized, folder, box=box, overwrite=True)
-    assert tree(folder) == HLS_TREE
+    assert tree(folder) == {*HLS_TREE, "src/mine.h"}
     (tmp_path / "file").touch()
     (tmp_path / "project" / "src").mkdir(parents=True)
     (tmp_path / "reports").mkdir()
     (tmp_path / "reports" / "report.json").write_text("{}", encoding="utf-8")
-    for name, message in (("file", "is a file"), ("project", "not empty"), ("reports", "not ours")):
+    for name, message in (("file", "is a file"), ("project", "not empty"), ("reports", "not written by")):
         with pytest.raises(InputError, match=message):
             export_hls(quantized, tmp_path / name, box=box, overwrite=True)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "net", "project", "reports"]

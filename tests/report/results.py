@@ -11,6 +11,7 @@ from sound_qkeras.result import Result
 from sound_qkeras.tuning.clipping import clipped, narrow_in_box
 from sound_qkeras.verify.certificate import certify
 from sound_qkeras.verify.evidence import Evidence, Local, Statistical
+from sound_qkeras.verify.split_tree import SplitTree
 from tests.results import random_result
 
 TIERS = ("sound", "local", "statistical")
@@ -32,7 +33,7 @@ def result_of(tier: str, *, seed: int = 0, saturate: bool = False) -> Result:
     eps = np.array([0.06, 0.05])
     old = found.certificate
     proved = certify(
-        quantized, box, eps, old.tree, error_budget=old.error_budget, evidence=_evidence(tier, quantized, box, eps)
+        quantized, box, eps, SplitTree(), error_budget=old.error_budget, evidence=_evidence(tier, quantized, box, eps)
     )
     bounds = proved.evidence.bounds if isinstance(proved.evidence, Local) else np.full(2, np.inf)
     return replace(

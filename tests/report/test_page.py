@@ -162,6 +162,7 @@ def test_names_of_the_user_are_only_text():
         box_source=evil,
         weight_hash=quantized.trained.weight_hash,
         code_hash=quantized.code_hash,
+        notes=(evil,),
         error_budget=(replace(result.certificate.error_budget[0], layer=evil),),
     )
     text = page(replace(result, quantized=quantized, certificate=certificate))
