@@ -43,6 +43,22 @@ def down(x: npt.ArrayLike) -> Reals:
     return x - (np.abs(x) * 2.0**-52 + SMALLEST)
 
 
+def up_sum(x: npt.ArrayLike) -> Reals:
+    """An upper bound of one addition or subtraction rounded to `x`; zero stays zero.
+
+    A sum below 2**-1021 is a multiple of the smallest float64 and so exact, zero too; above 2**-1022 `|x| 2**-52` is at least
+    the distance to the neighbour above, for it does not underflow.
+    """
+    x = np.asarray(x, dtype=np.float64)
+    return x + np.abs(x) * 2.0**-52
+
+
+def down_sum(x: npt.ArrayLike) -> Reals:
+    """A lower bound of one addition or subtraction rounded to `x`; zero stays zero."""
+    x = np.asarray(x, dtype=np.float64)
+    return x - np.abs(x) * 2.0**-52
+
+
 def gamma(terms: int) -> float:
     """Relative error bound of a float64 sum of `terms` products, doubled so that applying it needs no care.
 
@@ -66,7 +82,7 @@ def add_up(*terms: npt.ArrayLike) -> Reals:
     """Upper bound of a sum of a few arrays, of any sign."""
     total = np.asarray(terms[0], dtype=np.float64)
     for term in terms[1:]:
-        total = up(total + np.asarray(term, dtype=np.float64))
+        total = up_sum(total + np.asarray(term, dtype=np.float64))
     return total
 
 
@@ -95,7 +111,7 @@ class Interval:
         """`center` plus or minus `radius`, rounded outward."""
         center = np.asarray(center, dtype=np.float64)
         radius = np.asarray(radius, dtype=np.float64)
-        return cls(down(center - radius), up(center + radius))
+        return cls(down_sum(center - radius), up_sum(center + radius))
 
     @property
     def center(self) -> Reals:
@@ -120,7 +136,7 @@ class Interval:
         return self.lower.shape
 
     def __add__(self, other: Interval) -> Interval:
-        return Interval(down(self.lower + other.lower), up(self.upper + other.upper))
+        return Interval(down_sum(self.lower + other.lower), up_sum(self.upper + other.upper))
 
     def __neg__(self) -> Interval:
         return Interval(-self.upper, -self.lower)
@@ -130,10 +146,17 @@ class Interval:
 
     def __mul__(self, other: Interval) -> Interval:
         ends = [a * b for a in (self.lower, self.upper) for b in (other.lower, other.upper)]
-        return Interval(down(np.minimum.reduce(ends)), up(np.maximum.reduce(ends)))
+        product = Interval(down(np.minimum.reduce(ends)), up(np.maximum.reduce(ends)))
+        if np.all(self.upper) and np.all(other.upper):
+            return product
+        return product.zero_where((self.magnitude == 0.0) | (other.magnitude == 0.0))
 
     def __getitem__(self, index: object) -> Interval:
         return Interval(self.lower[index], self.upper[index])  # type: ignore[index]
+
+    def zero_where(self, zero: npt.NDArray[np.bool_]) -> Interval:
+        """Exactly zero where that is known of the exact result, whatever rounding and underflow were charged there."""
+        return Interval(np.where(zero, 0.0, self.lower), np.where(zero, 0.0, self.upper))
 
     def scaled(self, factor: float) -> Interval:
         """The product with one exact float64 number."""
@@ -142,7 +165,7 @@ class Interval:
     def widened(self, radius: npt.ArrayLike) -> Interval:
         """Every member plus or minus `radius`."""
         radius = np.asarray(radius, dtype=np.float64)
-        return Interval(down(self.lower - radius), up(self.upper + radius))
+        return Interval(down_sum(self.lower - radius), up_sum(self.upper + radius))
 
     def mapped(self, monotone: Callable[[Reals], Reals]) -> Interval:
         """The image under a nondecreasing function that is evaluated exactly (ReLU, a grid rounding, a reshape)."""
@@ -175,7 +198,19 @@ def matmul(a: Interval, b: Interval) -> Interval:
     (ac, ar), (bc, br) = (a.center, a.radius), (b.center, b.radius)
     magnitude, terms = np.abs(ac), ac.shape[-1]
     radius = gamma(terms) * (magnitude @ np.abs(bc)) + magnitude @ br + ar @ (np.abs(bc) + br)
-    return Interval.around(ac @ bc, inflate(radius, 3 * terms + 8))
+    product = Interval.around(ac @ bc, inflate(radius, 3 * terms + 8))
+    if np.all(radius):
+        return product
+    return product.zero_where(nonzero(a.magnitude) @ nonzero(b.magnitude) == 0.0)
+
+
+def nonzero(x: Reals) -> Reals:
+    """1 where `x` is not zero, else 0.
+
+    A sum of products of these counts the products with two factors that are not zero, which no rounding or underflow turns
+    into 0: where it is 0, the sum of the products of members is exactly 0, for each has a factor that is.
+    """
+    return (x != 0.0).astype(np.float64)
 
 
 def exact_difference(a: Reals, b: Reals) -> tuple[Reals, Reals]:

@@ -30,7 +30,8 @@ SMALLEST, LARGEST = 2.0**-900, 2.0**900
 def rescale(network: Network, exponents: Exponents) -> Network:
     """Multiply channel j of each named node by `2**exponents[name][j]`, and what reads it by the inverse.
 
-    Guarantee: the same function in exact arithmetic; `rescale(rescale(n, e), -e)` has the parameters of `n`.
+    Guarantee: the same function in exact arithmetic; `rescale(rescale(n, e), -e)` has the parameters of `n`. Radii of enclosed
+    parameters that would be too small to scale exactly become larger.
 
     Raises:
         ModelError: a node is not rescalable, or a parameter would leave the range in which scaling is exact.
@@ -133,10 +134,10 @@ def _scaled(op: Affine, kernel_shift: Indices, bias_shift: Indices | None) -> Af
         op,
         kernel=_shifted(op.kernel, kernel_shift),
         bias=op.bias if bias_shift is None else _shifted(op.bias, bias_shift),
-        kernel_radius=None if op.kernel_radius is None else _shifted(op.kernel_radius, kernel_shift),
+        kernel_radius=None if op.kernel_radius is None else _shifted_radius(op.kernel_radius, kernel_shift),
         bias_radius=op.bias_radius
         if op.bias_radius is None or bias_shift is None
-        else _shifted(op.bias_radius, bias_shift),
+        else _shifted_radius(op.bias_radius, bias_shift),
     )
 
 
@@ -146,3 +147,8 @@ def _shifted(array: Reals, shift: Indices) -> Reals:
     if magnitude.size and not (magnitude.min() >= SMALLEST and magnitude.max() <= LARGEST):
         raise ModelError("rescaling would leave the range in which powers of two scale exactly")
     return result
+
+
+def _shifted_radius(radius: Reals, shift: Indices) -> Reals:
+    """The same for a bound, which may be larger than what it bounds: ones that would fall below the range end at its limit."""
+    return _shifted(np.maximum(radius, np.where(radius > 0.0, np.ldexp(SMALLEST, np.maximum(-shift, 0)), 0.0)), shift)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -108,8 +109,10 @@ def compensated(op: Affine, kernel: Codes, kernel_bits: int, bias_bits: int, cen
     """Codes of a kernel, and a bias that absorbs what they change at an input, on average over positions."""
     residual = np.ldexp(kernel.astype(np.float64), -kernel_bits) - op.kernel
     shift = op.apply(residual, center[None])[0]
-    bias = nearest(op.bias - shift.reshape(-1, *op.bias.shape).mean(axis=0), bias_bits)
-    return Parameters(kernel, kernel_bits, bias, bias_bits)
+    bias = op.bias - shift.reshape(-1, *op.bias.shape).mean(axis=0)
+    # What a bias absorbs may be far larger than the bias: it has no more fractional bits than there is room for then.
+    bias_bits = min(bias_bits, MAX_WORD_LENGTH - 2 - math.frexp(float(np.max(np.abs(bias))))[1])
+    return Parameters(kernel, kernel_bits, nearest(bias, bias_bits), bias_bits)
 
 
 def provisional(network: Network, bits: Bits, parameters: Mapping[str, Parameters]) -> QuantizedNetwork:
@@ -124,6 +127,7 @@ def provisional(network: Network, bits: Bits, parameters: Mapping[str, Parameter
 
 def narrow(quantized: QuantizedNetwork, ranges: Mapping[str, tuple[float, float]]) -> QuantizedNetwork:
     """The same integers in the narrowest formats that hold the ranges as they are recorded; accumulators get theirs."""
+    quantized = replace(quantized, parameters={name: _no_finer(quantized, name) for name in quantized.parameters})
     recorded = {name: with_margin(*ends) for name, ends in ranges.items()}
     formats = {
         name: Format.for_range(*recorded[name], output.fractional_bits) for name, output in quantized.formats.items()
@@ -134,3 +138,13 @@ def narrow(quantized: QuantizedNetwork, ranges: Mapping[str, tuple[float, float]
         if node.op.accumulates
     }
     return replace(quantized, formats=formats, accumulators=accumulators)
+
+
+def _no_finer(quantized: QuantizedNetwork, name: str) -> AffineCodes:
+    """The integers of a layer; a bias of zeros gets no more fractional bits than the products it is added to."""
+    codes = quantized.parameters[name]
+    source = quantized.network.by_name[name].inputs[0]
+    bits = quantized.fractional_bits[source] + codes.kernel_format.fractional_bits
+    if np.any(codes.bias) or codes.bias_format.fractional_bits <= bits:
+        return codes
+    return replace(codes, bias_format=Format.for_codes(0, 0, bits))

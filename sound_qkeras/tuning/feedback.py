@@ -24,6 +24,8 @@ from sound_qkeras.tuning.groups import Bits
 
 # Share of the mean variance that is added to each: directions the samples do not show matter a little, too.
 DAMPING = 0.01
+# The same as a share of the mean square, below which variances are rounding errors of the means.
+NOISE = 2.0**-40
 # Windows that covariances are taken from, per sample and layer.
 MOST_ROWS = 1 << 12
 # Longest window; beyond, weights go to their nearest codes.
@@ -87,7 +89,8 @@ def _factors(network: Network, samples: Reals) -> dict[str, Reals]:
         covariance: Reals = square / count - mean[:, :, None] * mean[:, None, :]
         size = covariance.shape[-1]
         diagonal: Reals = np.trace(covariance, axis1=1, axis2=2) / covariance.shape[-1]
-        damped: Reals = covariance + (DAMPING * diagonal + 1e-30)[:, None, None] * np.eye(size)
+        noise: Reals = NOISE * np.trace(square, axis1=1, axis2=2) / count
+        damped: Reals = covariance + (np.maximum(DAMPING * diagonal, noise) + 1e-30)[:, None, None] * np.eye(size)
         lower: Reals = np.linalg.cholesky(np.linalg.inv(damped)).astype(np.float64, copy=False)
         found[name] = np.swapaxes(lower, 1, 2)
     return found

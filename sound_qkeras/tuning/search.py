@@ -22,7 +22,7 @@ from sound_qkeras.network.rescale import Indices
 from sound_qkeras.tuning.build import nearest, provisional
 from sound_qkeras.tuning.effort import Effort
 from sound_qkeras.tuning.gap import Solved
-from sound_qkeras.tuning.groups import Bits, Group, much_finer
+from sound_qkeras.tuning.groups import FINE, Bits, Group, much_finer
 from sound_qkeras.tuning.judge import TARGET, Alone, E, Judge
 from sound_qkeras.tuning.milp import Choices, solve
 from sound_qkeras.tuning.space import Space
@@ -35,6 +35,8 @@ ACCUMULATOR_BITS = (53, 63, 120)
 LONGEST_WORD = 52
 # Fractional bits at which the search starts.
 FIRST_BITS = 14
+# Share of the tolerance that groups may have together which are rounded to zero because they are faint.
+FAINT_SHARE = 2.0**-8
 # Attempts within so many tolerances are worth going on from.
 NEARLY = 1.5
 # Time limits of one solve.
@@ -138,6 +140,23 @@ class Search(Generic[E]):
         sizes = QuantizedNetwork(self.network, quantized.parameters, narrowed, {}).accumulator_magnitudes
         return float(np.log2(max(1.0, *sizes.values()))) + 0.5
 
+    def _drop_faint(self) -> None:
+        """Round faint groups to zero, all but the largest of them that it would do harm to.
+
+        Their words would have as many fractional bits as the values are small, and so would every sum.
+        """
+        bits = {group: max(found) for group, found in self.space.candidates.items()}
+        if self.space.output is not None:
+            bits[self.space.output] += FINE
+        faint = self.space.faint
+        finest = {group: bits[group] for group in faint}
+        bits.update(dict.fromkeys(faint, 0))
+        for number, group in enumerate(faint):
+            if self.try_out(bits).relative <= FAINT_SHARE:
+                self.space.drop(faint[number:])
+                return
+            bits[group] = finest[group]
+
     def start(self) -> Attempt[E]:
         """The coarsest uniform number of fractional bits that is accepted, found by the error's own slope."""
         bits, step = FIRST_BITS, 0
@@ -165,6 +184,7 @@ class Search(Generic[E]):
             KeyboardInterrupt: the search was interrupted before anything was accepted.
             InfeasibleError: no choice of at most the allowed word length met the tolerance.
         """
+        self._drop_faint()
         current = self.start()
         tables: dict[Group, Choices] = {}
         for self.accumulator_bits in ACCUMULATOR_BITS:
@@ -214,7 +234,7 @@ class Search(Generic[E]):
             seen.append(found)
             if found.relative <= TARGET:
                 low = max(low, tolerance)
-                tolerance = tolerance * min(1.6, 0.98 / found.relative + 0.02)
+                tolerance = tolerance * min(1.6, 0.98 / max(found.relative, NEGLIGIBLE) + 0.02)
             else:
                 high = min(high, tolerance)
                 tolerance = tolerance * max(0.25, 0.96 / found.relative)

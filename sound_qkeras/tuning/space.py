@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 
@@ -24,6 +24,8 @@ from sound_qkeras.tuning.milp import Joint
 
 # Bits that a group is finer than others by where formats are uniform.
 FINER = {"weight": 0, "activation": 3, "bias": 6}
+# Values below this, in whatever unit, are faint: a word for them has far more fractional bits than others.
+FAINT = 2.0**-24
 # Fewer and more fractional bits than the base that the MILP may choose.
 WINDOW = (12, 8)
 
@@ -75,6 +77,17 @@ class Space:
         if group == self.output:
             return output_candidates(*extent(self.network, group, self.ranges), eps, self.word_lengths[1])
         return candidates(self.network, group, self.ranges, self.word_lengths)
+
+    @property
+    def faint(self) -> list[Group]:
+        """Groups whose values are all next to nothing, but not all zero; the largest first."""
+        sizes = {group: max(map(abs, extent(self.network, group, self.ranges))) for group in self.groups}
+        found = [group for group, size in sizes.items() if 0.0 < size < FAINT and group != self.output]
+        return sorted(found, key=lambda group: -sizes[group])
+
+    def drop(self, groups: Iterable[Group]) -> None:
+        """Leave groups no choice but to be rounded to zero."""
+        self.candidates.update({group: [0] for group in groups})
 
     def holds(self, bits: Bits) -> bool:
         """Whether every group has one of its candidates."""

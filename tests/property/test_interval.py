@@ -9,7 +9,20 @@ import pytest
 from hypothesis import example, given
 
 from sound_qkeras.errors import VerificationError
-from sound_qkeras.interval import Interval, add_up, down, exact_difference, gamma, inflate, matmul, sum_up, up
+from sound_qkeras.interval import (
+    Interval,
+    add_up,
+    down,
+    down_sum,
+    exact_difference,
+    gamma,
+    inflate,
+    matmul,
+    sum_up,
+    up,
+    up_sum,
+)
+from sound_qkeras.network.ops import Dense
 
 from .rationals import (
     arrays,
@@ -48,6 +61,28 @@ CANCELLING = Interval.point([[1e16, 1.0, -1e16], [1e16, 3.0, 1.0]]), Interval.po
 @given(intervals(2, SIZE), intervals(SIZE, 2), choices(2, SIZE), choices(SIZE, 2))
 def test_matrix_products_enclose(a, b, i, j):
     assert encloses(matmul(a, b), member(a, i) @ member(b, j))
+
+
+def some_zero(interval, kept):
+    """With members that are zero alone wherever `kept` is below one."""
+    return interval.zero_where(kept < 1.0)
+
+
+@given(intervals(2, SIZE), intervals(SIZE, 2), choices(2, SIZE), choices(SIZE, 2), choices(2, SIZE), choices(SIZE, 2))
+def test_what_is_exactly_zero_is_zero_and_nothing_else(a, b, kept_a, kept_b, i, j):
+    a, b = some_zero(a, kept_a), some_zero(b, kept_b)
+    x, y = member(a, i), member(b, j)
+    layers = [Dense(b.lower, np.zeros(2)), Dense(b.lower, np.array([0.0, 5e-324]), kernel_radius=b.magnitude)]
+    total = to_fractions(a.magnitude) @ to_fractions(b.magnitude)
+    for found, exact, largest in (
+        (matmul(a, b), x @ y, total),
+        (a * b[:, 0], x * y[:, 0], to_fractions(a.magnitude) * to_fractions(b.magnitude[:, 0])),
+        (a + a, x + x, to_fractions(a.magnitude)),
+        (layers[0].interval(a), x @ to_fractions(b.lower), to_fractions(a.magnitude) @ to_fractions(np.abs(b.lower))),
+        (layers[1].interval(a), x @ to_fractions(b.lower) + to_fractions(layers[1].bias), total + to_fractions([0, 1])),
+    ):
+        assert encloses(found, exact)
+        assert np.array_equal(found.magnitude == 0.0, largest == 0)
 
 
 @given(any_interval, any_choice, scalars(reals()))
@@ -126,6 +161,10 @@ def test_up_and_down_bound_one_operation(x):
     ):
         assert at_least(up(computed), exact)
         assert at_most(down(computed), exact)
+    for computed, exact in ((a + b, Fraction(a) + Fraction(b)), (c - d, Fraction(c) - Fraction(d))):
+        assert at_least(up_sum(computed), exact)
+        assert at_most(down_sum(computed), exact)
+        assert (exact == 0) == (up_sum(computed) == 0.0) == (down_sum(computed) == 0.0)
 
 
 @given(st.lists(scalars(reals()), min_size=1, max_size=5))

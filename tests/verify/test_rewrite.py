@@ -16,6 +16,7 @@ from sound_qkeras.errors import ModelError, VerificationError
 from sound_qkeras.interval import Interval
 from sound_qkeras.network import Network, QuantizedNetwork
 from sound_qkeras.network.reduce import Reduction, reducible
+from sound_qkeras.network.rescale import rescale
 from sound_qkeras.network.rewrite import Rewrite
 from sound_qkeras.tuning.reductions import reductions_of
 from sound_qkeras.verify.certificate import Certificate, certify
@@ -242,3 +243,17 @@ def corners(box: Interval) -> np.ndarray:
     size = box.lower.size
     signs = (np.arange(2**size)[:, None] >> np.arange(size)) & 1
     return np.where(signs.reshape(-1, *box.shape), box.upper, box.lower)
+
+
+@pytest.mark.parametrize("radius", [5e-324, 2.0**-1000, 2.0**-901, 2.0**-30])
+def test_radii_that_are_too_small_to_scale_exactly_grow(radius):
+    network = random_network(np.random.default_rng(0), (3, 4, 2))
+    first = next(network.affine())[0]
+    op = replace(first.op, bias_radius=np.full(4, radius), kernel_radius=np.zeros((3, 4)))  # type: ignore[type-var]
+    network = replace(network, nodes=tuple(replace(n, op=op) if n is first else n for n in network.nodes))
+    shifts = np.array([-8, -1, 0, 5])
+    found = rescale(network, {first.name: shifts}).by_name[first.name].op.arrays()
+    exact = [Fraction(radius) * Fraction(2) ** int(shift) for shift in shifts]
+    assert all(Fraction(new) >= old for new, old in zip(found["bias_radius"], exact, strict=True))
+    assert radius < 2.0**-900 or all(Fraction(new) == old for new, old in zip(found["bias_radius"], exact, strict=True))
+    assert not found["kernel_radius"].any()

@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from sound_qkeras.errors import ModelError
 from sound_qkeras.fixed_point import Codes, Format, from_codes, scaled
-from sound_qkeras.interval import Interval, exact_difference, gamma, inflate, read_only
+from sound_qkeras.interval import Interval, exact_difference, gamma, inflate, nonzero, read_only
 from sound_qkeras.network.ops.base import Facts, Op, Reals, Remainder, Rows, Shape, charge, shift_codes
 from sound_qkeras.network.pickling import Rebuilt
 
@@ -222,7 +222,14 @@ class Affine(Op):
             radius = radius + self.apply(kernel_slack, x.magnitude)
         if bias_slack is not None:
             radius = radius + bias_slack
-        return Interval.around(middle, inflate(radius, self.fan_in + 8))
+        found = Interval.around(middle, inflate(radius, self.fan_in + 8))
+        if np.all(radius):
+            return found
+        reaching = self.apply(
+            nonzero(magnitude + (0.0 if kernel_slack is None else kernel_slack)), nonzero(x.magnitude)
+        )
+        added = nonzero(np.abs(bias) + (0.0 if bias_slack is None else bias_slack))
+        return found.zero_where(reaching + added == 0.0)
 
     def difference(self, parameters: AffineComparison, *inputs: Facts) -> Interval:
         """`A(W_q) d + A(dW) x + db` in centre and radius form."""
