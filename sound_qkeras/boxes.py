@@ -15,6 +15,9 @@ from sound_qkeras.network.ports import per_port
 
 Reals = npt.NDArray[np.float64]
 
+# No format has a step as small as this (see `MOST_FRACTIONAL_BITS` in network/quantized.py), and its square is a float64.
+LEAST_EPS = 1e-90
+
 
 def network_box(network: Network, box: Any, margin: float = 0.0) -> Interval:
     """The box of a network's input, shape `input_shape`.
@@ -65,11 +68,15 @@ def make_box(box: Any, shape: tuple[int, ...], margin: float = 0.0) -> Interval:
             f"the box is empty: its lower end {lower[at]:g} exceeds its upper end {upper[at]:g}"
             f"{f' at input {at}' if at else ''}; accepted: lower ends that are at most the upper ones"
         )
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
         width = margin * (upper - lower)
         found = Interval(_float32_below(lower - width), -_float32_below(-(upper + width)))
     if not (np.all(np.isfinite(found.lower)) and np.all(np.isfinite(found.upper))):
-        raise InputError("the box exceeds the float32 range, which is what Keras computes in")
+        largest = float(np.finfo(np.float32).max)
+        raise InputError(
+            "the box, widened by its margin, exceeds the float32 range, which is what Keras computes in; accepted: ends between "
+            f"{-largest:.4g} and {largest:.4g}"
+        )
     return found
 
 
@@ -159,4 +166,6 @@ def make_tolerance(eps: Any, outputs: int) -> Reals:
         raise InputError(f"eps has {values.size} numbers; accepted: one, or one for each of the {outputs} outputs")
     if not np.all(np.isfinite(values)) or np.any(values <= 0.0):
         raise InputError(f"eps is {eps}; accepted: positive finite numbers, in units of the output")
+    if np.any(values < LEAST_EPS):
+        raise InputError(f"eps is {eps}; accepted: numbers of {LEAST_EPS:g} or more, in units of the output")
     return np.array(np.broadcast_to(values, (outputs,)))

@@ -89,7 +89,8 @@ def test_help(capfd, command):
 
 def test_no_command_shows_what_there_is(capfd):
     assert main([]) == BAD_INPUT
-    out = capfd.readouterr().out
+    out, error = capfd.readouterr()
+    assert error == "error: a command is missing; accepted: one of those that --help lists, such as quantize\n"
     assert all(name in out for name in ("quantize", "demo", "verify", "Exit codes"))
 
 

@@ -12,7 +12,7 @@ import typer
 from sound_qkeras import __version__
 from sound_qkeras.cli.certifying import certify
 from sound_qkeras.cli.comparing import CONTEXT, compare
-from sound_qkeras.cli.console import BAD_INPUT, INTERRUPTED, OK, clear_errors, progress_bars, quiet_tensorflow, show
+from sound_qkeras.cli.console import INTERRUPTED, OK, clear_errors, progress_bars, quiet_tensorflow, show
 from sound_qkeras.cli.finetuning import finetune
 from sound_qkeras.cli.options import (
     Box,
@@ -89,7 +89,7 @@ def options(
     """Fixed-point QKeras models with a proved error bound for every input in a box."""
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())
-        raise typer.Exit(BAD_INPUT)
+        raise InputError("a command is missing; accepted: one of those that --help lists, such as quantize")
 
 
 @app.command()

@@ -20,6 +20,7 @@ import numpy as np
 import pyomo.environ as pyo
 from pyomo.common.errors import ApplicationError
 from pyomo.common.log import LoggingIntercept
+from pyomo.opt import SolverStatus
 
 from sound_qkeras.errors import DependencyError, SolverError
 from sound_qkeras.interval import Reals
@@ -209,7 +210,10 @@ def row_prices(
         choice.domain = pyo.UnitInterval
     model.dual = pyo.Suffix(direction=pyo.Suffix.IMPORT)
     try:
-        _solver("highs", seconds=10.0, gap=0.0).solve(model)
+        results = _solver("highs", seconds=10.0, gap=0.0).solve(model, load_solutions=False)
+        if str(results.solver.termination_condition) != "optimal":
+            return prices
+        model.solutions.load_from(results)
         prices[list(rows)] = [-model.dual.get(constraint, 0.0) for constraint in model.rows.values()]
     except (ApplicationError, ValueError, RuntimeError, OSError):
         prices[:] = 0.0
@@ -229,6 +233,9 @@ def _run(model: Any, choices: Mapping[Group, Choices], solver: str, seconds: flo
         raise SolverError(
             f"solver '{solver}' gave no answer in {seconds:g} s ({status}); allow more time", status=status
         )
+    if len(results.solution) > 0:
+        # Its condition is one of those above: an answer found before the time was up is one, and no reason for Pyomo to warn.
+        results.solver.status = SolverStatus.ok
     try:
         model.solutions.load_from(results)
     except (ValueError, RuntimeError, AttributeError) as error:

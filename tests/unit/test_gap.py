@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import product
+from typing import Any
 
 import numpy as np
 import pytest
@@ -188,3 +189,29 @@ def test_shares():
     assert Optimality(10.0, 9.0, 10.0).claimed_gap == 0.0
     assert Optimality(0.0, 0.0, 1.0).gap == 0.0
     assert Optimality(10.0, -np.inf, 9.9).gap == np.inf
+
+
+class TimeIsUp:
+    """A solver that says of its answer that the time was up, as HiGHS does through Pyomo."""
+
+    def __init__(self, solver: Any) -> None:
+        self.solver = solver
+
+    def solve(self, model: Any, **options: Any) -> Any:
+        results = self.solver.solve(model, **options)
+        results.solver.status, results.solver.termination_condition = "aborted", "maxTimeLimit"
+        return results
+
+
+@pytest.mark.solver
+def test_an_answer_at_the_time_limit_is_used_without_a_word(monkeypatch, caplog, capfd):
+    model, make = random_model(0), milp._solver
+    done = solve(model.choices, model.joints, model.tolerance)
+    monkeypatch.setattr(milp, "_solver", lambda *args, **options: TimeIsUp(make(*args, **options)))
+    found = solve(model.choices, model.joints, model.tolerance)
+    assert found is not None
+    assert done is not None
+    assert (found.bits, found.done, done.done) == (done.bits, False, True)
+    assert not np.any(row_prices(model.choices, model.joints, model.tolerance, [0, 1]))
+    assert not caplog.records
+    assert capfd.readouterr() == ("", "")
