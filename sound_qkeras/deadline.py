@@ -12,6 +12,8 @@ from dataclasses import dataclass, field, replace
 
 # What can end a search.
 SEARCH, TIME, INTERRUPT = "search", "time", "interrupt"
+# Work that is worth having beside the search's answer may take so long, even when the time is up.
+GRACE_SECONDS = 5.0
 
 _LOG = logging.getLogger("sound_qkeras")
 
@@ -23,17 +25,19 @@ class Deadline:
     Args:
         latest: `time.monotonic()` value after which work ends.
         interrupt: ends it at once.
+        firm: whether it breaks off work that is worth seeing through otherwise: somebody gave a budget in seconds.
         reached: set once somebody learned that it had passed: from then on the clock had a say in what comes out.
     """
 
     latest: float = float("inf")
+    firm: bool = False
     interrupt: threading.Event = field(default_factory=threading.Event)
     reached: threading.Event = field(default_factory=threading.Event)
 
     @classmethod
-    def within(cls, seconds: float) -> Deadline:
+    def within(cls, seconds: float, *, firm: bool = False) -> Deadline:
         """So many seconds from now."""
-        return cls(time.monotonic() + seconds)
+        return cls(time.monotonic() + seconds, firm)
 
     @property
     def interrupted(self) -> bool:
@@ -57,6 +61,16 @@ class Deadline:
     def ended_by(self) -> str:
         """What ended the work: "interrupt", "time", or nothing but the "search" itself, which can be repeated."""
         return INTERRUPT if self.interrupted else TIME if self.reached.is_set() else SEARCH
+
+    @property
+    def if_firm(self) -> Deadline:
+        """For work that is seen through unless the deadline is firm; an interrupt ends it all the same."""
+        return self if self.firm else self.moved(float("inf"))
+
+    @property
+    def with_grace(self) -> Deadline:
+        """For what comes after the search: what time is left, and a little at least; no interrupt ends it."""
+        return Deadline(max(self.latest, time.monotonic() + GRACE_SECONDS))
 
     def moved(self, latest: float) -> Deadline:
         """Another point in time, the same events."""

@@ -213,8 +213,7 @@ def _confirm(twin: Twin, found: Counterexample, bounds: Reals) -> None:
 def _search(twin: Twin, box: Interval, seed: int, *, share: float = 1.0) -> Counterexample:
     """The worst error that can be found with a number of evaluations that suits the network's size."""
     network = twin.network
-    products = sum(op.multiplications * size_of(network.shapes[node.name]) for node, op in network.affine())
-    tries = int(np.clip(share * SEARCH_PRODUCTS / max(1, products), FEWEST_TRIES, MOST_TRIES))
+    tries = int(np.clip(share * SEARCH_PRODUCTS / max(1, network.products), FEWEST_TRIES, MOST_TRIES))
     terrain = Terrain(network, twin.fixed, box.lower.ravel(), box.upper.ravel(), _input_step(twin, box))
     return search(twin.errors, terrain, tries, seed)
 

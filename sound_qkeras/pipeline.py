@@ -12,7 +12,7 @@ from threadpoolctl import threadpool_limits
 
 from sound_qkeras.boxes import make_tolerance, network_box
 from sound_qkeras.classification import Classification, classify, tolerance_for
-from sound_qkeras.deadline import ended_by_interrupt
+from sound_qkeras.deadline import Deadline, ended_by_interrupt
 from sound_qkeras.errors import InputError
 from sound_qkeras.examination import examine
 from sound_qkeras.interval import Interval, Reals
@@ -155,7 +155,8 @@ def quantize(
     with threadpool_limits(1 if trained.parameter_count < MANY_PARAMETERS else None, user_api="blas"):
         tolerance = _tolerance(eps, trained, given, options)
         guides, untouched = _divide(given, options, seed)
-        outcome, phase_tree = _tune(trained, region, tolerance, guides, options, report)
+        deadline = Deadline.within(options.budget.seconds, firm=options.budget.firm)
+        outcome, phase_tree = _tune(trained, region, tolerance, guides, options, report, deadline)
         report("prove", 0.0)
         quantized = outcome.quantized
         certificate = certify(
@@ -171,7 +172,7 @@ def quantize(
         )
         check(quantized, certificate)
         report("look for the worst error", 0.0)
-        found = examine(quantized, certificate, seed=seed)
+        found = examine(quantized, certificate, seed=seed, deadline=deadline.with_grace)
         report("done", 1.0)
         return replace(
             found,
@@ -211,18 +212,26 @@ def _divide(samples: Reals | None, options: Options, seed: int) -> tuple[Reals |
 
 
 def _tune(
-    trained: Network, region: Interval, tolerance: Reals, guides: Reals | None, options: Options, report: Progress
+    trained: Network,
+    region: Interval,
+    tolerance: Reals,
+    guides: Reals | None,
+    options: Options,
+    report: Progress,
+    deadline: Deadline,
 ) -> tuple[Outcome, SplitTree]:
     """Rewrite the network where that saves bits, and choose integers; also the tree that proves the rewrite."""
     report("simplify", 0.0)
     budget = options.budget
     reductions, phase_tree = {}, SplitTree()
     if not options.keep_architecture:
-        reductions, phase_tree = reductions_of(trained, region, max_leaves=budget.phase_leaves)
+        reductions, phase_tree = reductions_of(
+            trained, region, max_leaves=budget.phase_leaves, deadline=deadline.if_firm
+        )
     rewrite = Rewrite(reductions)
     if options.rescale_units:
         samples = sample_box(region, SCALING_SAMPLES) if guides is None else guides[:SCALING_SAMPLES]
-        rewrite = replace(rewrite, exponents=scaling(rewrite.apply(trained), samples, tolerance))
+        rewrite = replace(rewrite, exponents=scaling(rewrite.apply(trained), samples, tolerance, deadline.if_firm))
     network = rewrite.apply(trained)
     judge = _judge(network, region, tolerance, guides, options)
     space = Space(
@@ -234,7 +243,8 @@ def _tune(
         range_of=judge.range_of,
         round_output=options.round_output,
     )
-    search = Search(space, judge, tolerance, budget, options.solver, report)
+    # A budget in seconds is for everything, one that comes with an effort's name for the search.
+    search = Search(space, judge, tolerance, budget, options.solver, report, deadline if deadline.firm else None)
     with ended_by_interrupt(search.deadline):
         outcome = tune(search, per_channel=options.per_channel)
     return replace(outcome, quantized=replace(outcome.quantized, trained=trained, rewrite=rewrite)), phase_tree

@@ -71,7 +71,7 @@ def _sound(
         quantized = narrow(quantized, bound_leaves(quantized, old.box, tree).ranges)
     certificate = _certified(quantized, old, wanted, KEPT, tree, None)
     tolerance, source = _settled(certificate.output_bounds, old, eps)
-    budget = error_budget(judge, evidence, *alone_with(quantized, judge), wanted)
+    budget = error_budget(judge, evidence, *alone_with(quantized, judge), wanted, Deadline().with_grace)
     return quantized, replace(certificate, eps=tolerance, eps_source=source, error_budget=budget)
 
 

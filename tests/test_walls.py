@@ -29,10 +29,11 @@ STANDS_ON = {
     "manifest": {"errors", "reading"},
     "fixed_point": {"errors"},
     "interval": {"errors", "fixed_point"},
-    "network": {"errors", "fixed_point", "interval", "reading"},
+    "scratch": set(),
+    "network": {"errors", "fixed_point", "interval", "reading", "scratch"},
     # Where to cut a box is guided by what is proved on it; the cuts themselves need no trust.
-    "analysis": {"deadline", "errors", "fixed_point", "interval", "network", "verify"},
-    "verify": {"errors", "decimals", "fixed_point", "interval", "network", "reading"},
+    "analysis": {"deadline", "errors", "fixed_point", "interval", "network", "scratch", "verify"},
+    "verify": {"deadline", "errors", "decimals", "fixed_point", "interval", "network", "reading", "scratch"},
 }
 
 # Room -> rooms above it.

@@ -22,7 +22,7 @@ class Bisection:
         lower, upper: the nodes' boxes, flat, shape `(nodes, inputs)`.
         axes: the input a node was cut along, -1 for leaves.
         first_child: the number of a node's first child, which the second follows; -1 for leaves.
-        score: what is measured about a node, larger is worse; infinite until it is.
+        score: what is measured about a node, larger is worse; until it is, that of what it was cut from, infinite for the root.
         next_axis: the input along which a leaf would be cut.
     """
 
@@ -83,8 +83,8 @@ class Bisection:
         self.upper = np.concatenate([self.upper, np.stack([left, upper], axis=1).reshape(new, -1)])
         self.axes = np.concatenate([self.axes, np.full(new, -1)])
         self.first_child = np.concatenate([self.first_child, np.full(new, -1)])
-        self.score = np.concatenate([self.score, np.full(new, np.inf)])
-        self.next_axis = np.concatenate([self.next_axis, np.zeros(new, np.int64)])
+        self.score = np.concatenate([self.score, np.repeat(self.score[chosen], 2)])
+        self.next_axis = np.concatenate([self.next_axis, np.repeat(axis, 2)])
         return np.arange(first, first + new)
 
 

@@ -6,7 +6,7 @@ leaves of a tree, the leaf with the most open candidates first. `verify.phases` 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from sound_qkeras.analysis.bisection import Bisection, Indices, how_many
 from sound_qkeras.analysis.gradients import input_gradients
+from sound_qkeras.deadline import Deadline
 from sound_qkeras.interval import Interval, Reals
 from sound_qkeras.network.graph import Network
 from sound_qkeras.network.reduce import reducible
@@ -22,7 +23,6 @@ from sound_qkeras.verify.batching import over_batches
 from sound_qkeras.verify.propagation import Propagation, propagate
 from sound_qkeras.verify.split_tree import SplitTree
 
-SAMPLES = 4096
 # Bisecting one of very many inputs settles next to nothing.
 MOST_INPUTS_TO_SPLIT = 64
 
@@ -38,7 +38,9 @@ class Phases:
     tree: SplitTree
 
 
-def find_phases(network: Network, box: Interval, samples: Reals, *, max_leaves: int) -> Phases:
+def find_phases(
+    network: Network, box: Interval, samples: Reals, *, max_leaves: int, deadline: Deadline | None = None
+) -> Phases:
     """Settle the phases of all units that a ReLU and then one Dense node read.
 
     Args:
@@ -46,14 +48,20 @@ def find_phases(network: Network, box: Interval, samples: Reals, *, max_leaves: 
         box: inputs, shape `input_shape`.
         samples: inputs in the box, `(n, *input_shape)`, at which candidates show another sign.
         max_leaves: most leaves of the tree.
+        deadline: when it passes, nothing more is cut.
     """
-    values = network.evaluate_all(samples)
     names = [name for name, path in reducible(network).items() if path.relu is not None]
-    dead = {name: np.all(values[name] <= 0.0, axis=0) for name in names}
-    active = {name: np.all(values[name] >= 0.0, axis=0) & ~dead[name] for name in names}
+    seen = [_signs(network.evaluate_all(tile), names) for tile in network.tiles(samples)]
+    dead = {name: np.all([signs[name][0] for signs in seen], axis=0) for name in names}
+    active = {name: np.all([signs[name][1] for signs in seen], axis=0) & ~dead[name] for name in names}
     search = _Search(network, box, dead, active)
-    search.run(max_leaves)
+    search.run(max_leaves, deadline or Deadline())
     return search.found()
+
+
+def _signs(values: Mapping[str, Reals], names: Iterable[str]) -> dict[str, tuple[Flags, Flags]]:
+    """By node, the units that are never above zero and those that are never below."""
+    return {name: (np.all(values[name] <= 0.0, axis=0), np.all(values[name] >= 0.0, axis=0)) for name in names}
 
 
 class _Search:
@@ -63,13 +71,13 @@ class _Search:
         self.boxes = Bisection.root(box)
         self.open: dict[int, dict[str, Flags]] = {}
 
-    def run(self, max_leaves: int) -> None:
-        """Cut leaves with open candidates until there are none, or the budget ends."""
+    def run(self, max_leaves: int, deadline: Deadline) -> None:
+        """Cut leaves with open candidates until there are none, or a budget ends."""
         self.measure(np.zeros(1, np.int64))
         leaves = self.boxes.leaves
         while leaves.size < max_leaves and self.boxes.lower.shape[1] <= MOST_INPUTS_TO_SPLIT:
             worst = leaves[: int(np.sum(self.boxes.score[leaves] > 0.0))]
-            if worst.size == 0:
+            if worst.size == 0 or deadline.passed:
                 break
             self.measure(self.boxes.cut(worst[: how_many(worst.size, max_leaves - leaves.size)]))
             leaves = self.boxes.leaves
@@ -109,7 +117,8 @@ def _measure_batch(
     for name, candidates in dead.items():
         value = result.facts[name].value
         flags[name] = candidates & (value.upper > 0.0) | active[name] & (value.lower < 0.0)
-    return _best_axis(result, flags), flags
+    cuts = boxes.lower[0].size <= MOST_INPUTS_TO_SPLIT
+    return _best_axis(result, flags) if cuts else np.zeros(boxes.shape[0], np.int64), flags
 
 
 def _best_axis(result: Propagation, flags: Mapping[str, Flags]) -> Indices:

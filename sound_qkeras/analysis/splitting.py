@@ -21,7 +21,7 @@ from sound_qkeras.interval import Interval, Reals
 from sound_qkeras.network.ops import Elementwise, Facts, Rows
 from sound_qkeras.network.twin import Pairing
 from sound_qkeras.verify.batching import over_batches
-from sound_qkeras.verify.propagation import Propagation, output_difference, propagate
+from sound_qkeras.verify.propagation import Propagation, output_difference, output_sensitivities, propagate
 from sound_qkeras.verify.split_tree import SplitTree
 
 # Bisecting one of very many inputs changes next to nothing.
@@ -57,13 +57,15 @@ class Splitting:
         """The largest relative bound of any leaf."""
         return self.boxes.worst
 
-    def measure(self, nodes: Indices, shape: tuple[int, ...]) -> None:
-        """Bound the given leaves and choose the axis each would be cut along."""
+    def measure(self, nodes: Indices, shape: tuple[int, ...], deadline: Deadline | None = None) -> None:
+        """Bound the given leaves and choose the axis each would be cut along; those the deadline leaves out stay as they are."""
         boxes = self.boxes.boxes(nodes, shape)
-        found = over_batches(partial(_measure_batch, eps=self.eps, values=self.values), self.quantized, boxes)
+        work = partial(_measure_batch, eps=self.eps, values=self.values)
+        found = over_batches(work, self.quantized, boxes, deadline)
         if found:
-            self.boxes.score[nodes] = np.concatenate([relative for relative, _ in found])
-            self.boxes.next_axis[nodes] = np.concatenate([axis for _, axis in found])
+            relative = np.concatenate([relative for relative, _ in found])
+            self.boxes.score[nodes[: relative.size]] = relative
+            self.boxes.next_axis[nodes[: relative.size]] = np.concatenate([axis for _, axis in found])
 
 
 def refine(
@@ -86,7 +88,7 @@ def refine(
         eps: tolerance per output, shape `(outputs,)`.
         target: relative bound at which a leaf is left alone.
         max_leaves: most leaves the tree may have.
-        deadline: when it passes, nothing more is cut.
+        deadline: when it passes, nothing more is cut or measured; leaves of `start` that were not measured have no bound.
         start: tree of an earlier, similar network to begin with, its worst leaves first.
         hopeless: stop as soon as the leaves that are left will hardly reach the target. Bounds were seen to fall with
             about the square root of the number of leaves.
@@ -98,19 +100,21 @@ def refine(
     boxes = Bisection.root(box) if start is None else start.boxes.copy()
     state = Splitting(quantized, eps, boxes, None if cuts else values)
     leaves, shape = state.leaves, box.shape
+    boxes.score[leaves] = np.inf  # what an earlier network was measured at says nothing about this one
 
     def gives_up(bound: float) -> bool:
         return hopeless and bound > 1.05 * target * (max_leaves / leaves.size) ** 0.6
 
-    state.measure(leaves[:FIRST_LEAVES], shape)
+    state.measure(leaves[:FIRST_LEAVES], shape, deadline)
     if gives_up(float(state.boxes.score[leaves[:FIRST_LEAVES]].max())):
         return state
-    state.measure(leaves[FIRST_LEAVES:], shape)
+    state.measure(leaves[FIRST_LEAVES:], shape, deadline)
     while cuts and leaves.size < max_leaves and not deadline.passed:
         open_leaves = state.leaves[: int(np.sum(state.boxes.score[state.leaves] > target))]
         if open_leaves.size == 0 or gives_up(state.worst):
             break
-        state.measure(state.boxes.cut(open_leaves[: how_many(open_leaves.size, max_leaves - leaves.size)]), shape)
+        new = state.boxes.cut(open_leaves[: how_many(open_leaves.size, max_leaves - leaves.size)])
+        state.measure(new, shape, deadline)
         leaves = state.leaves
     return state
 
@@ -137,10 +141,11 @@ def _measure_batch(
 ) -> tuple[Reals, Indices]:
     """Each box's relative bound, and the axis to cut it along; any axis of a box that is not cut."""
     result = propagate(quantized.network, boxes, quantized, values=values)
-    bound, rows = output_difference(result)
+    if boxes.lower[0].size > MOST_INPUTS_TO_SPLIT:
+        worst = (output_difference(result).magnitude / eps).max(axis=1)
+        return worst, np.zeros(len(worst), dtype=np.int64)
+    bound, rows = output_sensitivities(result)
     relative = bound.magnitude / eps
-    if values is not None:
-        return relative.max(axis=1), np.zeros(len(relative), dtype=np.int64)
     return relative.max(axis=1), _best_axis(result, rows, relative.argmax(axis=1))
 
 

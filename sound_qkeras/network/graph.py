@@ -16,12 +16,13 @@ from sound_qkeras.errors import InputError, ModelError
 from sound_qkeras.network.ops import Affine, Concatenate, Crop, Input, Op, Reshape
 from sound_qkeras.network.pickling import Rebuilt
 from sound_qkeras.network.ports import Port, join_samples, split_rows
+from sound_qkeras.scratch import at_once
 
 Reals = npt.NDArray[np.float64]
 Shape = tuple[int, ...]
 
-# Numbers of all nodes together that are in memory while samples are evaluated.
-TILE_NUMBERS = 1 << 24
+# The values of all nodes at samples that are evaluated together take one of so many parts of the scratch memory.
+TILE_PARTS = 8
 
 # A tensor of one sample has at most so many values.
 MOST_ELEMENTS = 1 << 28
@@ -220,6 +221,16 @@ class Network(Rebuilt):
         return found
 
     @property
+    def products(self) -> int:
+        """Multiplications by weights in one evaluation."""
+        return sum(op.multiplications * size_of(self.shapes[node.name]) for node, op in self.affine())
+
+    @cached_property
+    def value_count(self) -> int:
+        """Values of all nodes together at one sample."""
+        return sum(map(size_of, self.shapes.values()))
+
+    @property
     def parameter_count(self) -> int:
         """Weights and biases together."""
         return sum(op.kernel.size + op.bias.size for _, op in self.affine())
@@ -231,7 +242,7 @@ class Network(Rebuilt):
 
     def tiles(self, samples: Reals) -> Iterator[Reals]:
         """The samples in parts small enough to keep every node's values of one part in memory; one at least."""
-        count = max(1, TILE_NUMBERS // sum(map(size_of, self.shapes.values())))
+        count = at_once(self.value_count, TILE_PARTS)
         return (samples[start : start + count] for start in range(0, max(1, len(samples)), count))
 
     def evaluate_all(self, x: Any) -> dict[str, Reals]:

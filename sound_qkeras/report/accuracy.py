@@ -16,7 +16,7 @@ from sound_qkeras.verify.certificate import BudgetRow
 from sound_qkeras.verify.evidence import Statistical
 from sound_qkeras.verify.exact import exact_error
 from sound_qkeras.verify.falsify import errors
-from sound_qkeras.verify.observe import MOST_EXACT_PRODUCTS, products_of
+from sound_qkeras.verify.observe import MOST_EXACT_PRODUCTS
 
 MOST_OUTPUTS = 16
 # Rows of a budget that are seen at a glance; of a longer one the largest are shown first.
@@ -80,7 +80,7 @@ def errors_table(result: Result, found: Reals) -> Table:
 def errors_at_worst(result: Result) -> tuple[Reals, bool]:
     """The errors at the worst input found, shape `(outputs,)`, and whether they are exact: large networks take float64."""
     quantized, sample = result.quantized, result.observed_input
-    if products_of(quantized.trained) > MOST_EXACT_PRODUCTS:
+    if quantized.trained.products > MOST_EXACT_PRODUCTS:
         return np.abs(errors(quantized, sample[None])[0]), False
     found = down(np.array([float(abs(error)) for error in exact_error(quantized, sample)]))
     return np.maximum(found, 0.0), True

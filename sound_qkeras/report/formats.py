@@ -13,7 +13,6 @@ from sound_qkeras.report.tables import Bar, Cell, Mark, Segment, Table, count, p
 from sound_qkeras.result import FormatRow, Result
 from sound_qkeras.tuning.uniform import Uniform, smallest_uniform
 from sound_qkeras.verify.evidence import Statistical
-from sound_qkeras.verify.observe import products_of
 
 NAIVE = 32
 LEAVES = 64
@@ -36,7 +35,7 @@ def uniform_of(result: Result) -> Uniform | None:
 def affordable(result: Result) -> bool:
     """Whether the smallest uniform format is looked for. Depends on the result only, so that a page can be made again."""
     trained = result.quantized.trained
-    products = products_of(trained) * _boxes(result)
+    products = trained.products * _boxes(result)
     if isinstance(result.certificate.evidence, Statistical):
         return products <= CHEAP_RUNS
     return products <= CHEAP_PROOFS and len(trained.nodes) <= DEEP

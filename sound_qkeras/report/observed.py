@@ -58,18 +58,22 @@ def observe(result: Result) -> Observed:
         samples = evidence.samples[: _most(result)]
         which = "all" if len(samples) == len(evidence.samples) else f"the first {count(len(samples))} of"
         source = f"{which} {count(len(evidence.samples))} samples of the certificate"
-    codes = quantized.simulate_all(samples)
     ranges: dict[str, tuple[float, float]] = {}
     beyond: dict[str, tuple[float, float]] = {}
-    for node in quantized.network.nodes:
-        if node.name not in quantized.formats and node.name not in quantized.accumulators:
-            continue
-        values = samples
-        if not isinstance(node.op, Input):
-            values = from_codes(quantized.exact_result(node, codes), quantized.exact_bits[node.name])
-        ranges[node.name] = _range(result, node, values)
-        if node.name in quantized.saturating:
-            beyond[node.name] = _shares(values, quantized.formats[node.name])
+    for tile in quantized.network.tiles(samples):
+        codes, share = quantized.simulate_all(tile), len(tile) / len(samples)
+        for node in quantized.network.nodes:
+            if node.name not in quantized.formats and node.name not in quantized.accumulators:
+                continue
+            values = tile
+            if not isinstance(node.op, Input):
+                values = from_codes(quantized.exact_result(node, codes), quantized.exact_bits[node.name])
+            low, high = _range(result, node, values)
+            old = ranges.get(node.name, (low, high))
+            ranges[node.name] = min(low, old[0]), max(high, old[1])
+            if node.name in quantized.saturating:
+                found, before = _shares(values, quantized.formats[node.name]), beyond.get(node.name, (0.0, 0.0))
+                beyond[node.name] = before[0] + share * found[0], before[1] + share * found[1]
     relative = (np.abs(errors(quantized, samples)) / result.certificate.eps).max(axis=1)
     return Observed(source, len(samples), ranges, beyond, relative)
 

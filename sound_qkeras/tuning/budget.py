@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from sound_qkeras.deadline import Deadline
 from sound_qkeras.interval import Reals
 from sound_qkeras.network.quantized import QuantizedNetwork
 from sound_qkeras.tuning.build import provisional, round_parameters
@@ -14,9 +15,9 @@ from sound_qkeras.verify.certificate import BudgetRow
 
 
 def error_budget(
-    judge: Judge[E], evidence: E, alone: Alone, groups: Sequence[Group], eps: Reals
+    judge: Judge[E], evidence: E, alone: Alone, groups: Sequence[Group], eps: Reals, deadline: Deadline
 ) -> tuple[BudgetRow, ...]:
-    """One row a group, in units of the output.
+    """One row a group, in units of the output; no row where the deadline leaves groups out.
 
     Args:
         judge: what measures.
@@ -24,8 +25,11 @@ def error_budget(
         alone: networks in which only one group is as coarse as it is.
         groups: of the network.
         eps: tolerance per output.
+        deadline: when it passes, nothing more is measured.
     """
-    scale, rows = float(eps.max()), judge.contributions(evidence, alone, groups)
+    scale, rows = float(eps.max()), judge.contributions(evidence, alone, groups, deadline)
+    if len(rows) < len(groups):
+        return ()
     return tuple(
         BudgetRow(group.layer, group.kind, scale * float(rows[group].max()) ** (1.0 / judge.power)) for group in groups
     )

@@ -27,7 +27,7 @@ from sound_qkeras.network.rescale import Indices
 from sound_qkeras.tuning.costs import cost_of
 from sound_qkeras.tuning.groups import candidate_bits
 from sound_qkeras.tuning.search import Attempt, Search
-from sound_qkeras.verify.propagation import Propagation, batches, output_difference, propagate
+from sound_qkeras.verify.propagation import Propagation, batches, output_sensitivities, propagate
 
 # Channels differ from their layer by at most so many bits downward and upward.
 FEWER, MORE = 20, 6
@@ -66,7 +66,7 @@ def sensitivities(
     found: dict[str, Reals] = {}
     for part in batches(quantized.network, leaves):
         result = propagate(quantized.network, leaves[part], quantized)
-        _, rows = output_difference(result)
+        _, rows = output_sensitivities(result)
         for node, _ in quantized.network.affine():
             inputs = (result.facts[node.inputs[0]].value - Interval.point(centers[node.name][None])).magnitude
             size = np.linalg.norm(inputs.reshape(len(inputs), -1), axis=1)

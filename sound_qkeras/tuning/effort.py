@@ -18,6 +18,7 @@ class Effort:
         rows: worst leaves that become rows of the MILP.
         seconds: time budget of the search.
         phase_leaves: most leaves on which units are proved dead or active.
+        firm: whether the budget was asked for in seconds and is to be kept; others see a first round through.
     """
 
     leaves: int
@@ -28,12 +29,13 @@ class Effort:
     rows: int
     seconds: float
     phase_leaves: int
+    firm: bool = False
 
     @classmethod
     def within(cls, seconds: float) -> Effort:
         """The effort that suits a time budget."""
         name = "fast" if seconds < 2.0 else "normal" if seconds < 60.0 else "max"
-        return replace(EFFORTS[name], seconds=seconds)
+        return replace(EFFORTS[name], seconds=seconds, firm=True)
 
 
 EFFORTS = {

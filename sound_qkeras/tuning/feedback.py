@@ -10,15 +10,18 @@ Hassibi and Stork, Second order derivatives for network pruning: optimal brain s
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
 
+from sound_qkeras.deadline import Deadline
 from sound_qkeras.fixed_point import Codes
 from sound_qkeras.interval import Reals
-from sound_qkeras.network.graph import Network
+from sound_qkeras.network.graph import Network, Node
 from sound_qkeras.network.ops import Affine, Conv, Dense
 from sound_qkeras.network.rescale import Indices
+from sound_qkeras.scratch import SCRATCH_NUMBERS
 from sound_qkeras.tuning.build import Parameters, compensated, nearest
 from sound_qkeras.tuning.groups import Bits
 
@@ -30,23 +33,29 @@ NOISE = 2.0**-40
 MOST_ROWS = 1 << 12
 # Longest window; beyond, weights go to their nearest codes.
 MOST_INPUTS = 4096
+# Covariances of all layers take at most one of so many parts of the scratch memory; the weights of further layers go to their
+# nearest codes.
+COVARIANCE_PARTS = 4
 # Numbers of integers that are kept for choices seen before.
-MOST_KEPT = 1 << 26
+MOST_KEPT = SCRATCH_NUMBERS // 2
 
 
 class FeedbackRounding:
     """Rounds all weights of a network for a choice of bits, each layer with its own samples."""
 
-    def __init__(self, network: Network, samples: Reals, centers: Mapping[str, Reals]) -> None:
+    def __init__(
+        self, network: Network, samples: Reals, centers: Mapping[str, Reals], deadline: Deadline | None = None
+    ) -> None:
         """Take covariances of what every layer reads.
 
         Args:
             network: the network.
             samples: inputs, shape `(n, *input_shape)`.
             centers: for each affine node the mean of its input.
+            deadline: when it passes, fewer samples have to do.
         """
         self.network, self.centers = network, centers
-        self.factors = _factors(network, samples)
+        self.factors = _factors(network, samples, deadline or Deadline())
         self._kept: dict[tuple[str, int, int], Parameters] = {}
         self._numbers = 0
 
@@ -72,17 +81,19 @@ class FeedbackRounding:
         return self._kept[key]
 
 
-def _factors(network: Network, samples: Reals) -> dict[str, Reals]:
+def _factors(network: Network, samples: Reals, deadline: Deadline) -> dict[str, Reals]:
     """For each layer the upper Cholesky factor of the inverse covariance of a window, per group of channels."""
     sums: dict[str, tuple[Reals, Reals, int]] = {}
+    suited = _suited(network)
     for tile in network.tiles(samples):
+        if sums and deadline.passed:
+            break
         values = network.evaluate_all(tile)
-        for node, op in network.affine():
-            if _suits(op):
-                rows = _windows(op, values[node.inputs[0]])
-                square, total = np.swapaxes(rows, 1, 2) @ rows, rows.sum(axis=1)
-                old = sums.get(node.name, (0.0, 0.0, 0))
-                sums[node.name] = (old[0] + square, old[1] + total, old[2] + rows.shape[1])
+        for node, op in suited:
+            rows = _windows(op, values[node.inputs[0]])
+            square, total = np.swapaxes(rows, 1, 2) @ rows, rows.sum(axis=1)
+            old = sums.get(node.name, (0.0, 0.0, 0))
+            sums[node.name] = (old[0] + square, old[1] + total, old[2] + rows.shape[1])
     found: dict[str, Reals] = {}
     for name, (square, total, count) in sums.items():
         mean = total / count
@@ -96,17 +107,28 @@ def _factors(network: Network, samples: Reals) -> dict[str, Reals]:
     return found
 
 
-def _suits(op: Affine) -> bool:
-    return isinstance(op, Dense | Conv) and 1 < op.fan_in <= MOST_INPUTS
+def _suited(network: Network) -> list[tuple[Node, Affine]]:
+    """Layers whose covariances are taken, in order, as long as these fit in memory."""
+    found: list[tuple[Node, Affine]] = []
+    numbers = 0
+    for node, op in network.affine():
+        if isinstance(op, Dense | Conv) and 1 < op.fan_in <= MOST_INPUTS:
+            own = (op.groups if isinstance(op, Conv) else 1) * op.fan_in**2
+            numbers += own
+            if numbers <= SCRATCH_NUMBERS // COVARIANCE_PARTS:
+                found.append((node, op))
+            else:
+                numbers -= own
+    return found
 
 
 def _windows(op: Affine, x: Reals) -> Reals:
     """Some of what the layer multiplies, one row a position, shape `(groups, rows, fan_in)`."""
     if isinstance(op, Conv):
         patches = op.window.patches(x)
-        axes = len(op.strides)
-        flat = patches.reshape(-1, *patches.shape[1 + axes :])
-        flat = flat[:: max(1, len(flat) // MOST_ROWS)]
+        places = patches.shape[: 1 + len(op.strides)]
+        count = math.prod(places)
+        flat = patches[np.unravel_index(np.arange(0, count, max(1, count // MOST_ROWS)), places)]
         parts = flat.reshape(len(flat), -1, op.groups, op.kernel.shape[-2])
         return np.ascontiguousarray(np.moveaxis(parts, 2, 0).reshape(op.groups, len(flat), -1))
     return x.reshape(1, -1, op.kernel.shape[0])

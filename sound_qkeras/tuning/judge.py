@@ -58,8 +58,8 @@ class Judge(ABC, Generic[E]):
         return float(found.lower.min()), float(found.upper.max())
 
     @abstractmethod
-    def rounding(self, effort: Effort) -> Rounding:
-        """How weights are best rounded for this judge."""
+    def rounding(self, effort: Effort, deadline: Deadline) -> Rounding:
+        """How weights are best rounded for this judge; when the deadline passes, fewer inputs are looked at."""
 
     @abstractmethod
     def judge(self, quantized: QuantizedNetwork, deadline: Deadline, start: E | None = None) -> E:
@@ -72,8 +72,16 @@ class Judge(ABC, Generic[E]):
         """
 
     @abstractmethod
-    def contributions(self, evidence: E, alone: Alone, groups: Iterable[Group | None]) -> dict[Group | None, Reals]:
+    def contributions(
+        self, evidence: E, alone: Alone, groups: Iterable[Group | None], deadline: Deadline
+    ) -> dict[Group | None, Reals]:
         """What each group adds where the error is largest, relative to the tolerance, to the judge's `power`.
+
+        Args:
+            evidence: about the whole network.
+            alone: networks in which only one group is as coarse as it is.
+            groups: what is asked for.
+            deadline: when it passes, groups are left out, or fewer inputs are looked at.
 
         Returns:
             One number per row, the same rows for every group.

@@ -37,10 +37,10 @@ class ProvingJudge(Judge[Splitting]):
         self.ranges = {name: found.value for name, found in facts.items()}
         self.centers = {node.name: self.ranges[node.inputs[0]].center[0] for node, _ in network.affine()}
 
-    def rounding(self, effort: Effort) -> Rounding:
+    def rounding(self, effort: Effort, deadline: Deadline) -> Rounding:
         """So that errors cancel at samples of the box."""
         samples = sample_box(self.box, effort.samples) if effort.samples else None
-        return CancellingRounding(self.network, self.centers, samples, self.eps)
+        return CancellingRounding(self.network, self.centers, samples, self.eps, deadline)
 
     def judge(self, quantized: QuantizedNetwork, deadline: Deadline, start: Splitting | None = None) -> Splitting:
         """Cut the box until the tolerance is met, or leaves or time run out."""
@@ -57,7 +57,7 @@ class ProvingJudge(Judge[Splitting]):
         )
 
     def contributions(
-        self, evidence: Splitting, alone: Alone, groups: Iterable[Group | None]
+        self, evidence: Splitting, alone: Alone, groups: Iterable[Group | None], deadline: Deadline
     ) -> dict[Group | None, Reals]:
         """The bound on each of the worst leaves."""
         leaves = evidence.boxes.boxes(evidence.leaves[: self.effort.rows], self.box.shape)
@@ -66,9 +66,9 @@ class ProvingJudge(Judge[Splitting]):
         def bound(group: Group | None) -> Reals:
             # Pulling differences back inside deep networks too takes thirty times as long and saves next to no bits.
             result = propagate(self.network, leaves, alone(group), values=values, substitute=False)
-            return (output_difference(result)[0].magnitude / self.eps).reshape(-1)
+            return (output_difference(result).magnitude / self.eps).reshape(-1)
 
-        return {group: bound(group) for group in groups}
+        return {group: bound(group) for group in groups if not deadline.passed}
 
     def settle(self, evidence: Splitting) -> Splitting:
         """With leaves on which it is proved in their final order."""

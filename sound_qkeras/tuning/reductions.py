@@ -7,7 +7,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from sound_qkeras.analysis.phases import Phases, find_phases
+from sound_qkeras.analysis.phases import MOST_INPUTS_TO_SPLIT, Phases, find_phases
+from sound_qkeras.deadline import Deadline
 from sound_qkeras.interval import Interval, Reals, up
 from sound_qkeras.network.graph import Network
 from sound_qkeras.network.reduce import Path, Reduction, kept_units, reduce_units, reducible
@@ -15,23 +16,31 @@ from sound_qkeras.tuning.rounding import sample_box
 from sound_qkeras.verify.phases import value_ranges
 from sound_qkeras.verify.split_tree import SplitTree
 
-SAMPLES = 4096
+# Samples that refute candidates. Where the box has too many inputs to be cut, so few will do that they take at most so many
+# multiplications, for what they leave is settled by one propagation.
+SAMPLES, FEWEST_SAMPLES, MOST_PRODUCTS = 4096, 64, 1_000_000_000
 # Replacement units stay this share of their largest magnitude above zero.
 SPARE = 2.0**-10
 NONE = np.zeros(0, np.int64)
 
 
-def reductions_of(network: Network, box: Interval, *, max_leaves: int) -> tuple[dict[str, Reduction], SplitTree]:
+def reductions_of(
+    network: Network, box: Interval, *, max_leaves: int, deadline: Deadline | None = None
+) -> tuple[dict[str, Reduction], SplitTree]:
     """What the layers of a trained network shrink to on a box, and the tree that proves it.
 
     Args:
         network: the trained network.
         box: inputs, shape `input_shape`.
         max_leaves: most leaves of the tree.
+        deadline: when it passes, nothing more is cut.
     """
     if not reducible(network):
         return {}, SplitTree()
-    phases = find_phases(network, box, sample_box(box, SAMPLES), max_leaves=max_leaves)
+    count = SAMPLES
+    if box.lower.size > MOST_INPUTS_TO_SPLIT:
+        count = min(SAMPLES, max(FEWEST_SAMPLES, MOST_PRODUCTS // max(1, network.products)))
+    phases = find_phases(network, box, sample_box(box, count), max_leaves=max_leaves, deadline=deadline)
     chosen = choose(network, phases)
     if not chosen:
         return {}, SplitTree()

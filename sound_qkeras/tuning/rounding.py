@@ -16,16 +16,19 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from sound_qkeras.deadline import Deadline
 from sound_qkeras.fixed_point import from_codes
 from sound_qkeras.interval import Interval, Reals
 from sound_qkeras.network.graph import Network, size_of
 from sound_qkeras.network.ops import Dense
 from sound_qkeras.network.rescale import Indices
+from sound_qkeras.scratch import at_once
 from sound_qkeras.tuning.build import Parameters, round_parameters
 from sound_qkeras.tuning.groups import Bits
 
-# Numbers of the widest gradients that are in memory at a time.
-TILE_NUMBERS = 1 << 24
+# Samples, and the widest gradients of one tile of them, take at most one of so many parts of the scratch memory; the inputs and
+# gradients that are kept of all samples take one of fewer parts, and so does everything together that a tile leads to.
+PARTS, KEPT_PARTS, TILE_PARTS = 8, 4, 2
 # Flips tried, best first, between two evaluations of all gains.
 FLIPS_PER_SWEEP = 64
 MOST_SWEEPS = 60
@@ -50,18 +53,26 @@ class Linearisation:
     gradients: Mapping[str, Reals]
 
 
-def linearise(network: Network, samples: Reals, eps: Reals) -> Linearisation:
+def linearise(network: Network, samples: Reals, eps: Reals, deadline: Deadline | None = None) -> Linearisation:
     """Values and gradients at the nodes whose errors can be cancelled, at samples of shape `(n, *input_shape)`.
+
+    Where all of them take too much memory, it is every second of the samples, every third, and so on.
 
     Args:
         network: the network.
         samples: where.
         eps: tolerance of every output.
+        deadline: when it passes, fewer samples have to do.
     """
     names = flippable(network)
     if not names:
         return Linearisation({}, {})
-    parts = list(_tiles(network, samples, eps, names))
+    nodes = network.by_name
+    kept = sum(
+        size_of(network.shapes[nodes[name].inputs[0]]) + eps.size * size_of(network.shapes[name]) for name in names
+    )
+    samples = samples[:: -(-len(samples) // at_once(kept, KEPT_PARTS))]
+    parts = list(_tiles(network, samples, eps, names, deadline))
 
     def joined(which: str) -> dict[str, Reals]:
         return {name: np.concatenate([getattr(part, which)[name] for part in parts]) for name in names}
@@ -70,18 +81,22 @@ def linearise(network: Network, samples: Reals, eps: Reals) -> Linearisation:
 
 
 def mean_squares(
-    network: Network, samples: Reals, eps: Reals, names: Collection[str]
+    network: Network, samples: Reals, eps: Reals, names: Collection[str], deadline: Deadline | None = None
 ) -> dict[str, tuple[Reals, Reals]]:
-    """Of what some affine nodes read and of the gradients in their results: per channel, over samples, positions, outputs."""
+    """Of what some affine nodes read and of the gradients in their results: per channel, over samples, positions, outputs.
+
+    When the deadline passes, fewer samples have to do.
+    """
     sums = dict.fromkeys(names, (np.zeros(1), np.zeros(1)))
-    tiles = _tiles(network, samples, eps, names) if names else ()
+    tiles, seen = _tiles(network, samples, eps, names, deadline) if names else (), 0
     for part in tiles:
+        seen += len(next(iter(part.inputs.values())))
         for name, (inputs, gradients) in sums.items():
             sums[name] = (
                 inputs + _sum_of_means(part.inputs[name]),
                 gradients + eps.size * _sum_of_means(part.gradients[name]),
             )
-    return {name: (inputs / len(samples), gradients / len(samples)) for name, (inputs, gradients) in sums.items()}
+    return {name: (inputs / seen, gradients / seen) for name, (inputs, gradients) in sums.items()}
 
 
 def _sum_of_means(x: Reals) -> Reals:
@@ -89,12 +104,17 @@ def _sum_of_means(x: Reals) -> Reals:
     return len(x) * np.mean(x.reshape(-1, x.shape[-1]) ** 2, axis=0)
 
 
-def _tiles(network: Network, samples: Reals, eps: Reals, names: Collection[str]) -> Iterator[Linearisation]:
-    """As `linearise`, for so many samples at a time as fit memory."""
+def _tiles(
+    network: Network, samples: Reals, eps: Reals, names: Collection[str], deadline: Deadline | None
+) -> Iterator[Linearisation]:
+    """As `linearise`, for so many samples at a time as fit memory; for the first at least when the deadline passes."""
     first = min(index for index, node in enumerate(network.nodes) if node.name in names)
     widest = max(size_of(network.shapes[node.name]) for node in network.nodes)
-    count = max(1, TILE_NUMBERS // (widest * eps.size))
-    return (_at_tile(network, samples[at : at + count], eps, names, first) for at in range(0, len(samples), count))
+    count = min(at_once(widest * eps.size, PARTS), at_once(network.value_count * (1 + eps.size), TILE_PARTS))
+    for at in range(0, len(samples), count):
+        if at and deadline is not None and deadline.passed:
+            break
+        yield _at_tile(network, samples[at : at + count], eps, names, first)
 
 
 def _at_tile(network: Network, samples: Reals, eps: Reals, names: Collection[str], first: int) -> Linearisation:
@@ -123,9 +143,11 @@ def flippable(network: Network) -> list[str]:
 
 
 def sample_box(box: Interval, count: int, seed: int = 0) -> Reals:
-    """Uniform samples of a box, a quarter of them at its corners, shape `(count, *box.shape)`."""
-    rng = np.random.default_rng(seed)
-    samples = box.lower + (box.upper - box.lower) * rng.random((count, *box.shape))
+    """Uniform samples of a box, a quarter of them at its corners, shape `(count, *box.shape)`; fewer where memory is short."""
+    rng, count = np.random.default_rng(seed), min(count, at_once(box.lower.size, PARTS))
+    samples = rng.random((count, *box.shape))
+    samples *= box.upper - box.lower
+    samples += box.lower
     corners = rng.random((count // 4, *box.shape)) < 0.5
     samples[: count // 4] = np.where(corners, box.lower, box.upper)
     return samples
@@ -172,7 +194,14 @@ def _sweep(layers: list[_Layer], residual: Reals) -> Reals:
 class CancellingRounding:
     """Rounds all weights of a network for a choice of bits: to nearest, and then so that errors cancel at samples."""
 
-    def __init__(self, network: Network, centers: Mapping[str, Reals], samples: Reals | None, eps: Reals) -> None:
+    def __init__(
+        self,
+        network: Network,
+        centers: Mapping[str, Reals],
+        samples: Reals | None,
+        eps: Reals,
+        deadline: Deadline | None = None,
+    ) -> None:
         """Take gradients.
 
         Args:
@@ -180,9 +209,10 @@ class CancellingRounding:
             centers: for each affine node the input at which biases make up for weight errors.
             samples: where errors are to cancel; none for nearest rounding.
             eps: tolerance per output.
+            deadline: when it passes, fewer samples have to do.
         """
         self.network, self.centers = network, centers
-        self.linearisation = None if samples is None else linearise(network, samples, eps)
+        self.linearisation = None if samples is None else linearise(network, samples, eps, deadline)
 
     def __call__(self, bits: Bits, offsets: Mapping[str, Indices]) -> dict[str, Parameters]:
         """Integers of every affine node."""

@@ -34,7 +34,7 @@ class SampleErrors:
     """What is known about one choice of integers.
 
     Args:
-        relative: the largest error over the tolerance of any output, for each sample.
+        relative: the largest error over the tolerance of any output, for each sample; infinite where it was not looked at.
         coverage: share of the samples that is to meet the tolerance.
         deviations: the errors of other samples are taken to reach so many standard deviations beyond the mean.
     """
@@ -49,6 +49,8 @@ class SampleErrors:
         largest = float(np.sort(self.relative)[::-1][self.spare])
         if self.deviations is None:
             return largest
+        if not np.all(np.isfinite(self.relative)):
+            return float("inf")
         return max(largest, float(self.relative.mean() + self.deviations * self.relative.std(ddof=1)))
 
     @property

@@ -22,11 +22,12 @@ from sound_qkeras.interval import Interval, Reals
 from sound_qkeras.network.graph import Network, Node, size_of
 from sound_qkeras.network.ops import Affine
 from sound_qkeras.network.quantized import QuantizedNetwork
+from sound_qkeras.scratch import at_once
 from sound_qkeras.tuning.clipping import clipped, narrow_in_box
 from sound_qkeras.tuning.effort import Effort
 from sound_qkeras.tuning.feedback import FeedbackRounding
 from sound_qkeras.tuning.groups import Group
-from sound_qkeras.tuning.judge import Alone, Judge, Rounding
+from sound_qkeras.tuning.judge import TARGET, Alone, Judge, Rounding
 from sound_qkeras.tuning.sample_errors import SampleErrors, tolerance_factor
 from sound_qkeras.tuning.survey import Survey
 from sound_qkeras.verify.propagation import propagate
@@ -36,8 +37,8 @@ from sound_qkeras.verify.split_tree import SplitTree
 MOST_OUTPUTS = 16
 # Samples at which gradients are taken.
 GRADIENT_SAMPLES = 32
-# Numbers of the widest gradients that are in memory at a time.
-TILE_NUMBERS = 1 << 23
+# The widest gradients of samples that are worked on together take one of so many parts of the scratch memory.
+TILE_PARTS = 16
 # Mean square that saturation may add, as a share of that of the rounding beside it, and the most bits it may save.
 CLIPPING_SHARE, MOST_CLIPPED = 0.5, 4
 
@@ -74,7 +75,7 @@ class SamplingJudge(Judge[SampleErrors]):
         """
         self.network, self.box, self.eps = network, box, eps
         self.shaping, self.judging = guides[::2], guides[1::2]
-        self.coverage, self.saturate = coverage, saturate
+        self.coverage, self.saturate, self.answered = coverage, saturate, False
         outputs = eps.size
         self.directions: Reals = np.eye(outputs) / eps
         if outputs > MOST_OUTPUTS:
@@ -96,19 +97,26 @@ class SamplingJudge(Judge[SampleErrors]):
         ranges[first] = Interval(np.array(self.box.lower.min()), np.array(self.box.upper.max()))
         return dict(shaping.mean_inputs), ranges
 
-    def rounding(self, effort: Effort) -> Rounding:
+    def rounding(self, effort: Effort, deadline: Deadline) -> Rounding:
         """With error feedback on what the samples show every layer."""
-        return FeedbackRounding(self.network, self.shaping, self.centers)
+        return FeedbackRounding(self.network, self.shaping, self.centers, deadline)
 
     def judge(self, quantized: QuantizedNetwork, deadline: Deadline, start: SampleErrors | None = None) -> SampleErrors:
         """Run the integers on the samples."""
         narrowed = self._clipped(quantized)
         name = self.network.output.name
-        parts = [narrowed.simulate_all(tile, exact=False)[name] for tile in self.network.tiles(self.judging)]
+        parts: list[Reals] = []
+        for tile in self.network.tiles(self.judging):
+            if parts and self.answered and deadline.if_firm.passed:
+                break
+            parts.append(narrowed.simulate_all(tile, exact=False)[name])
         codes = np.concatenate([part.reshape(len(part), -1) for part in parts])
-        error = from_codes(codes, narrowed.fractional_bits[name]) - self.reference
-        relative = np.max(np.abs(error) / self.eps, axis=1)
-        return SampleErrors(relative, self.coverage, tolerance_factor(len(relative), self.coverage))
+        error = from_codes(codes, narrowed.fractional_bits[name]) - self.reference[: len(codes)]
+        relative = np.full(len(self.judging), np.inf)  # what the deadline leaves out
+        relative[: len(codes)] = np.max(np.abs(error) / self.eps, axis=1)
+        found = SampleErrors(relative, self.coverage, tolerance_factor(len(relative), self.coverage))
+        self.answered = self.answered or found.worst <= TARGET
+        return found
 
     def _clipped(self, quantized: QuantizedNetwork) -> QuantizedNetwork:
         if not self.saturate:
@@ -140,7 +148,7 @@ class SamplingJudge(Judge[SampleErrors]):
         return {name: list(zip(found, sums[name].tolist(), strict=True)) for name, found in limits.items()}
 
     def contributions(
-        self, evidence: SampleErrors, alone: Alone, groups: Iterable[Group | None]
+        self, evidence: SampleErrors, alone: Alone, groups: Iterable[Group | None], deadline: Deadline
     ) -> dict[Group | None, Reals]:
         """Mean squares over samples of what a group adds to each output, or random sum of outputs."""
         wanted = [group for group in groups if group is not None]
@@ -152,8 +160,11 @@ class SamplingJudge(Judge[SampleErrors]):
         found: dict[Group | None, Reals] = {group: np.zeros(rows) for group in [None, *wanted]}
         samples = self.shaping[:GRADIENT_SAMPLES]
         widest = max(size_of(shape) for shape in self.network.shapes.values())
-        count = max(1, TILE_NUMBERS // (widest * rows))
+        count = at_once(widest * rows, TILE_PARTS)
         for start in range(0, len(samples), count):
+            if start and deadline.passed:
+                samples = samples[:start]
+                break
             self._add_squares(samples[start : start + count], by_node, changes, found)
         return {group: total / len(samples) for group, total in found.items()}
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from sound_qkeras.deadline import Deadline
 from sound_qkeras.interval import Reals
 from sound_qkeras.network.graph import Network
 from sound_qkeras.network.ops import Affine
@@ -80,12 +81,16 @@ class _Layer:
         return replace(self, kernel=np.ldexp(self.kernel, back), inputs=np.ldexp(self.inputs, shifts))
 
 
-def scaling(network: Network, samples: Reals, eps: Reals) -> dict[str, Indices]:
-    """Exponents that save bits for inputs like the samples, without the layers that need none."""
+def scaling(network: Network, samples: Reals, eps: Reals, deadline: Deadline | None = None) -> dict[str, Indices]:
+    """Exponents that save bits for inputs like the samples, without the layers that need none.
+
+    When the deadline passes, fewer samples have to do.
+    """
     if network.parameter_count > MOST_PARAMETERS:
         return {}
     paths = rescalable(network)
-    found = choose_exponents(network, mean_squares(network, samples, eps, {*paths, *sum(paths.values(), ())}))
+    squares = mean_squares(network, samples, eps, {*paths, *sum(paths.values(), ())}, deadline)
+    found = choose_exponents(network, squares)
     return {name: shifts for name, shifts in found.items() if np.any(shifts)}
 
 

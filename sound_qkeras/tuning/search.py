@@ -74,6 +74,7 @@ class Search(Generic[E]):
         effort: Effort,
         solver: str,
         report: Report,
+        deadline: Deadline | None = None,
     ) -> None:
         """Prepare.
 
@@ -84,13 +85,14 @@ class Search(Generic[E]):
             effort: budgets.
             solver: MILP solver by name.
             report: called with a stage's name and the fraction of it that is done.
+            deadline: when the search ends; after the time budget of its effort, if it is not given.
         """
         self.space, self.judge, self.eps, self.effort = space, judge, eps, effort
         self.solver, self.report = solver, report
         self.network = space.network
         self.started = time.monotonic()
-        self.deadline = Deadline(self.started + effort.seconds)
-        self.rounding = judge.rounding(effort)
+        self.deadline = deadline or Deadline(self.started + effort.seconds, effort.firm)
+        self.rounding = judge.rounding(effort, self.deadline.if_firm)
         self.offsets: Mapping[str, Indices] = {}
         self.accumulator_bits = ACCUMULATOR_BITS[0]
         self.accepted: list[Attempt[E]] = []
@@ -123,6 +125,11 @@ class Search(Generic[E]):
     def accepts(self, found: Attempt[E]) -> bool:
         """Whether an attempt meets the tolerance and its sums fit the accumulator width now in force."""
         return found.relative <= TARGET and found.sum_bits <= self.accumulator_bits
+
+    @property
+    def late(self) -> bool:
+        """Whether something was accepted and a firm deadline has passed: what is there has to do."""
+        return bool(self.accepted) and self.deadline.firm and self.deadline.passed
 
     @property
     def best(self) -> Attempt[E] | None:
@@ -165,6 +172,8 @@ class Search(Generic[E]):
             choice = self.space.uniform(bits)
             found = tried[bits] = self.attempt(choice)
             self.report("uniform formats", step / 8)
+            if self.late:
+                break
             move = int(np.ceil(np.log2(max(found.relative, 1e-12))))
             if found.relative <= TARGET and (move >= 0 or bits - 1 in tried):
                 return found
@@ -190,10 +199,10 @@ class Search(Generic[E]):
         for self.accumulator_bits in ACCUMULATOR_BITS:
             self.tolerance = self.judge.first_tolerance
             for number in range(self.effort.rounds):
-                if self.deadline.interrupted:
+                if self.deadline.interrupted or self.late:
                     break
                 tables = tables if number == 0 and tables else self.tables(current)
-                found = self._sweep(tables, current, number)
+                found = self._sweep(tables, current, number) if tables else None
                 if found is None:
                     break
                 current = found
@@ -214,6 +223,8 @@ class Search(Generic[E]):
         for step in range(MOST_SOLVES * self.effort.solves):
             if step >= self.effort.solves and low > 0.0:
                 break  # more only while nothing was accepted
+            if self.late:
+                break
             self.report(
                 "solve and judge", (number * self.effort.solves + step) / (self.effort.rounds * self.effort.solves)
             )
@@ -254,13 +265,19 @@ class Search(Generic[E]):
         )
 
     def tables(self, base: Attempt[E]) -> dict[Group, Choices]:
-        """Cost and error of every candidate, scaled to what each group is seen to add around `base`."""
+        """Cost and error of every candidate, scaled to what each group is seen to add around `base`.
+
+        Nothing, where a firm deadline passes and something was accepted already.
+        """
         self.report("error tables", 0.0)
         space, power = self.space, self.judge.power
         near = {group: space.near(group, base.bits[group]) for group in space.groups}
         shapes = {group: self._shape(group, near[group], base.bits[group]) for group in space.groups}
         alone = self.alone(base.bits, {group: at for group, (at, _) in shapes.items()})
-        rows = self.judge.contributions(base.evidence, alone, [None, *space.groups])
+        limit = self.deadline.if_firm if self.accepted else Deadline()
+        rows = self.judge.contributions(base.evidence, alone, [None, *space.groups], limit)
+        if len(rows) <= len(space.groups):
+            return {}
         tables: dict[Group, Choices] = {}
         for group, bits in near.items():
             lengths = [space.word_length(group, value) for value in bits]

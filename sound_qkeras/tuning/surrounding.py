@@ -62,6 +62,7 @@ class SurroundingJudge(Judge[SampleErrors]):
         self.near, self.saturate, self.coverage = samples, saturate, coverage
         self.around = around(box, samples, radius)
         self.order = np.arange(len(samples))
+        self.answered = False
         if saturate:
             parts = over_batches(_value_ranges, network, self.around)
             self.ranges = {name: _hull([part[name] for part in parts]) for name in parts[0]}
@@ -72,10 +73,10 @@ class SurroundingJudge(Judge[SampleErrors]):
         self.ranges[first] = Interval(np.array(box.lower.min()), np.array(box.upper.max()))
         self.centers = dict(Survey.of(network, samples).mean_inputs)
 
-    def rounding(self, effort: Effort) -> Rounding:
+    def rounding(self, effort: Effort, deadline: Deadline) -> Rounding:
         """So that errors cancel at samples of the boxes."""
         samples = self._corners(effort.samples) if effort.samples else None
-        return CancellingRounding(self.network, self.centers, samples, self.eps)
+        return CancellingRounding(self.network, self.centers, samples, self.eps, deadline)
 
     def _corners(self, count: int) -> Reals:
         """Centres and corners of the boxes."""
@@ -90,23 +91,30 @@ class SurroundingJudge(Judge[SampleErrors]):
         """Bound the error on every box, unless those that were worst before are too many that fail."""
         relative = np.zeros(len(self.near))
         first, rest = self.order[:FIRST_BOXES], self.order[FIRST_BOXES:]
-        relative[first] = self._relative(quantized, first)
+        relative[first] = self._relative(quantized, first, deadline)
         found = SampleErrors(relative, self.coverage)
         if rest.size and np.sum(relative[first] > TARGET) <= found.spare:
-            relative[rest] = self._relative(quantized, rest)
+            relative[rest] = self._relative(quantized, rest, deadline)
             self.order = np.argsort(-relative, kind="stable")
+        self.answered = self.answered or found.worst <= TARGET
         return found
 
-    def _relative(self, quantized: QuantizedNetwork, chosen: np.ndarray) -> Reals:
-        return (bound_boxes(quantized, self.around[chosen]) / self.eps).max(axis=1)
+    def _relative(self, quantized: QuantizedNetwork, chosen: np.ndarray, deadline: Deadline) -> Reals:
+        """Infinity for what a firm deadline leaves out, which it may once a choice was found that meets the tolerance."""
+        relative = np.full(len(chosen), np.inf)
+        bounds = bound_boxes(quantized, self.around[chosen], deadline.if_firm if self.answered else None)
+        relative[: len(bounds)] = (bounds / self.eps).max(axis=1)
+        return relative
 
     def contributions(
-        self, evidence: SampleErrors, alone: Alone, groups: Iterable[Group | None]
+        self, evidence: SampleErrors, alone: Alone, groups: Iterable[Group | None], deadline: Deadline
     ) -> dict[Group | None, Reals]:
         """The bound on each of the worst boxes that count."""
         order = np.argsort(-evidence.relative, kind="stable")[evidence.spare :]
         boxes = self.around[order[: self.effort.rows]]
-        return {group: (bound_boxes(alone(group), boxes) / self.eps).reshape(-1) for group in groups}
+        return {
+            group: (bound_boxes(alone(group), boxes) / self.eps).reshape(-1) for group in groups if not deadline.passed
+        }
 
     def settle(self, evidence: SampleErrors) -> SampleErrors:
         """As it is."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from sound_qkeras.network.quantized import QuantizedNetwork
 from sound_qkeras.tuning.budget import error_budget
-from sound_qkeras.tuning.channels import spread_bits
+from sound_qkeras.tuning.channels import SHARE_OF_TIME, spread_bits
 from sound_qkeras.tuning.gap import optimality
 from sound_qkeras.tuning.judge import E
 from sound_qkeras.tuning.optimality import Optimality
@@ -38,6 +38,8 @@ def tune(search: Search[E], *, per_channel: bool = False) -> Outcome:
     Raises:
         InfeasibleError: no choice of at most the allowed word length met the tolerance.
     """
+    if per_channel and search.deadline.firm:
+        search.deadline = search.deadline.moved(search.deadline.latest - SHARE_OF_TIME * search.effort.seconds)
     found = _settled(search, shave(search, search.run()))
     if per_channel and not search.deadline.interrupted:
         search.report("channels", 0.0)
@@ -51,7 +53,12 @@ def tune(search: Search[E], *, per_channel: bool = False) -> Outcome:
         quantized=search.judge.narrow(found.quantized, found.evidence),
         tree=search.judge.tree(found.evidence),
         error_budget=error_budget(
-            search.judge, found.evidence, search.alone(found.bits, {}), search.space.groups, search.eps
+            search.judge,
+            found.evidence,
+            search.alone(found.bits, {}),
+            search.space.groups,
+            search.eps,
+            search.deadline.with_grace,
         ),
         optimality=optimality(search.solved, search.accepted_bits),
         ended_by=search.deadline.ended_by,

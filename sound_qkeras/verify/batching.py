@@ -8,15 +8,18 @@ processor they are the same to the last bit.
 # joblib and threadpoolctl have no type stubs.
 from __future__ import annotations
 
+import itertools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 from uuid import uuid4
 
+from sound_qkeras.deadline import Deadline
 from sound_qkeras.interval import Interval
 from sound_qkeras.network.graph import Network
 from sound_qkeras.network.twin import Pairing
-from sound_qkeras.verify.propagation import batches, numbers_per_box
+from sound_qkeras.scratch import at_once
+from sound_qkeras.verify.propagation import FACT_NUMBERS, batches, numbers_per_box
 
 Found = TypeVar("Found")
 Subject = TypeVar("Subject", bound=Network | Pairing)
@@ -31,7 +34,9 @@ THREADS_SECONDS = 0.1
 _PROCESS = uuid4().hex
 
 
-def over_batches(work: Callable[[Subject, Interval], Found], subject: Subject, boxes: Interval) -> list[Found]:
+def over_batches(
+    work: Callable[[Subject, Interval], Found], subject: Subject, boxes: Interval, deadline: Deadline | None = None
+) -> list[Found]:
     """Do `work` on every batch of boxes (shape `(boxes, *input_shape)`), results in their order.
 
     The first batch is done here. If the rest is long, it goes where `joblib.parallel_config` says: processes, Dask, Ray.
@@ -42,7 +47,9 @@ def over_batches(work: Callable[[Subject, Interval], Found], subject: Subject, b
             anything but its arguments.
         subject: a network, or a pair of networks; processes get its fields, nothing derived.
         boxes: the leaves.
+        deadline: when it passes, no further batch is begun, and the results are those of the first ones: of one at least.
     """
+    deadline = deadline or Deadline()
     network = subject if isinstance(subject, Network) else subject.network
     parts = [boxes[part] for part in batches(network, boxes)]
     if not parts:
@@ -52,21 +59,31 @@ def over_batches(work: Callable[[Subject, Interval], Found], subject: Subject, b
     seconds = time.thread_time() - started
     rest = parts[1:]
     if seconds * len(rest) < WORTH_ASKING:
-        return [first, *(work(subject, part) for part in rest)]
-    wide = parts[0].shape[0] * numbers_per_box(network) >= THREADS_NUMBERS
-    return [first, *_spread(work, subject, rest, threads=wide and seconds >= THREADS_SECONDS)]
+        return [first, *(work(subject, part) for part in _in_time(rest, deadline))]
+    boxes_each = parts[0].shape[0]
+    wide = boxes_each * numbers_per_box(network) >= THREADS_NUMBERS
+    most = at_once(FACT_NUMBERS * boxes_each * network.value_count) if wide and seconds >= THREADS_SECONDS else 1
+    return [first, *_spread(work, subject, _in_time(rest, deadline), most)]
+
+
+def _in_time(parts: Iterable[Interval], deadline: Deadline) -> Iterator[Interval]:
+    """Those that are asked for before the deadline passes."""
+    return itertools.takewhile(lambda _: not deadline.passed, parts)
 
 
 def _spread(
-    work: Callable[[Subject, Interval], Found], subject: Subject, parts: list[Interval], *, threads: bool
+    work: Callable[[Subject, Interval], Found], subject: Subject, parts: Iterable[Interval], most: int
 ) -> list[Found]:
+    """The work on every part: on at most so many threads, unless joblib was told otherwise."""
     import joblib
     from threadpoolctl import threadpool_info
 
     blas = max((int(found["num_threads"]) for found in threadpool_info() if found["user_api"] == "blas"), default=1)
     parallel = joblib.Parallel()
     if not _told():
-        parallel = joblib.Parallel(n_jobs=max(1, joblib.cpu_count() // blas) if threads else 1, prefer="threads")
+        parallel = joblib.Parallel(
+            n_jobs=max(1, min(most, joblib.cpu_count() // blas)), prefer="threads", pre_dispatch="n_jobs"
+        )
     found: Any = parallel(joblib.delayed(_work_anywhere)(work, subject, part, _PROCESS, blas) for part in parts)
     return list(found)
 

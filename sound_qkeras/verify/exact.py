@@ -8,8 +8,9 @@ ReLU is replaced by a line and what the line leaves over (see `_Lines`).
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +20,7 @@ from sound_qkeras.fixed_point import Format
 from sound_qkeras.network.graph import Network, Node, size_of
 from sound_qkeras.network.ops import (
     Add,
+    Affine,
     AffineCodes,
     AveragePool,
     Clip,
@@ -41,9 +43,10 @@ from sound_qkeras.network.ops import (
 )
 from sound_qkeras.network.quantized import QuantizedNetwork
 from sound_qkeras.verify.dyadic import Dyadic, Integers, Range
+from sound_qkeras.verify.exact_matrices import Indices, entries
 from sound_qkeras.verify.exact_merges import ExactAdd, ExactConcatenate, ExactMultiply
 from sound_qkeras.verify.exact_moves import ExactMaxPool, ExactMove
-from sound_qkeras.verify.exact_ops import ExactAffine, ExactRelu, Meaning
+from sound_qkeras.verify.exact_ops import ExactAffine, ExactRelu, Meaning, affine_at
 from sound_qkeras.verify.exact_tensors import ExactFacts, ExactRows
 from sound_qkeras.verify.exact_units import ExactClip, ExactLeaky, ExactTable
 
@@ -104,29 +107,42 @@ def exact_error_range(quantized: QuantizedNetwork, x: npt.ArrayLike) -> list[tup
         quantized: the network and its fixed-point twin; values that overflow their format saturate.
         x: one sample of float64 numbers, shape `input_shape`.
     """
-    sample = _box(quantized, x, x).lower
-    error = Range.point(_fixed_output(quantized, sample)) - _trained_output(quantized, sample)
+    sample, read = _box(quantized, x, x).lower, Entries()
+    error = Range.point(_fixed_output(quantized, sample, read)) - _trained_output(quantized, sample, read)
     return list(zip(error.lower.fractions(), error.upper.fractions(), strict=True))
 
 
-def _trained_output(quantized: QuantizedNetwork, sample: Dyadic) -> Range:
+def _trained_output(quantized: QuantizedNetwork, sample: Dyadic, read: Entries) -> Range:
     """The trained network's, as it was before its rewrite."""
     trained = quantized.trained
     beside = _with_any_integers(trained) if quantized.rewrite else quantized
     values: dict[str, Range] = {}
     for node in trained.nodes:
-        is_input = type(node.op) is Input
-        inputs = (values[name] for name in node.inputs)
-        values[node.name] = Range.point(sample) if is_input else meaning_of(node, beside).real(*inputs)
+        inputs = [values[name] for name in node.inputs]
+        if type(node.op) is Input:
+            values[node.name] = Range.point(sample)
+        elif isinstance(node.op, Affine):
+            arrays = {name: Dyadic.of(array) for name, array in node.op.arrays().items()}
+            values[node.name] = affine_at(size_of(trained.shapes[node.name]), read.of(node, trained), inputs[0], arrays)
+        else:
+            values[node.name] = meaning_of(node, beside).real(*inputs)
     return values[trained.output.name]
 
 
-def _fixed_output(quantized: QuantizedNetwork, sample: Dyadic) -> Dyadic:
+def _fixed_output(quantized: QuantizedNetwork, sample: Dyadic, read: Entries) -> Dyadic:
     values: dict[str, Dyadic] = {}
     for node in quantized.network.nodes:
         value = sample
-        if type(node.op) is not Input:
-            value = meaning_of(node, quantized).fixed(*(Range.point(values[name]) for name in node.inputs)).lower
+        inputs = [Range.point(values[name]) for name in node.inputs]
+        if isinstance(node.op, Affine):
+            codes, outputs = quantized.parameters[node.name], size_of(quantized.network.shapes[node.name])
+            arrays = {
+                "kernel": Dyadic.codes(codes.kernel, codes.kernel_format.fractional_bits),
+                "bias": Dyadic.codes(codes.bias, codes.bias_format.fractional_bits),
+            }
+            value = affine_at(outputs, read.of(node, quantized.network), inputs[0], arrays).lower
+        elif type(node.op) is not Input:
+            value = meaning_of(node, quantized).fixed(*inputs).lower
         output = quantized.formats.get(node.name)
         values[node.name] = value if output is None else _saturated(value, output)
     return values[quantized.network.output.name]
@@ -141,6 +157,21 @@ def _with_any_integers(trained: Network) -> QuantizedNetwork:
 
     codes = {n.name: AffineCodes(zero(op.kernel.shape), word, zero(op.bias.shape), word) for n, op in trained.affine()}
     return QuantizedNetwork(trained, codes, dict.fromkeys(trained.rounding_points, word), {})
+
+
+@dataclass(frozen=True)
+class Entries:
+    """What layers multiply with what, the same for both networks where a layer is the same in both."""
+
+    known: dict[str, tuple[Indices, Indices, Indices]] = field(default_factory=dict[str, Any])
+
+    def of(self, node: Node, network: Network) -> tuple[Indices, Indices, Indices]:
+        """Of one node; see `entries`."""
+        inputs, outputs = network.shapes[node.inputs[0]], network.shapes[node.name]
+        key = repr((type(node.op), node.op.settings(), node.op.arrays()["kernel"].shape, inputs, outputs))
+        if key not in self.known:
+            self.known[key] = entries(node, inputs, outputs)
+        return self.known[key]
 
 
 def _saturated(x: Dyadic, output: Format) -> Dyadic:

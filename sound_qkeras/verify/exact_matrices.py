@@ -25,9 +25,16 @@ NONE = -1
 def coefficients(node: Node, inputs: Shape, outputs: Shape) -> Indices:
     """Which element of the kernel multiplies which input in which result, shape `(results, inputs)`."""
     found = np.full((_size(outputs), _size(inputs)), NONE, np.int64)
-    for result, source, element in ENTRIES[type(node.op)](node, inputs, outputs):
-        found[result, source] = element
+    result, source, element = entries(node, inputs, outputs)
+    found[result, source] = element
     return found
+
+
+def entries(node: Node, inputs: Shape, outputs: Shape) -> tuple[Indices, Indices, Indices]:
+    """The same without what is `NONE`: results, the inputs they read, and the elements they multiply these with."""
+    flat = (index for entry in ENTRIES[type(node.op)](node, inputs, outputs) for index in entry)
+    found = np.fromiter(flat, np.int64).reshape(-1, 3)
+    return found[:, 0], found[:, 1], found[:, 2]
 
 
 def _dense(node: Node, inputs: Shape, outputs: Shape) -> Iterator[tuple[int, int, int]]:
@@ -45,16 +52,21 @@ def _scale(node: Node, inputs: Shape, outputs: Shape) -> Iterator[tuple[int, int
 
 def _conv(node: Node, inputs: Shape, outputs: Shape) -> Iterator[tuple[int, int, int]]:
     settings, shape = node.op.settings(), node.op.arrays()["kernel"].shape
-    each, channels = shape[-2], outputs[-1]
+    each, channels, groups = shape[-2], outputs[-1], int(settings["groups"])
     for position in product(*map(range, outputs[:-1])):
         for offset in product(*map(range, shape[:-2])):
             place = _place(settings, position, offset, inputs)
             if place is None:
                 continue
-            for o, i in product(range(channels), range(each)):
-                group = o * int(settings["groups"]) // channels
-                read = (*place, group * each + i)
-                yield _flat((*position, o), outputs), _flat(read, inputs), _flat((*offset, i, o), shape)
+            result, source, element = (
+                _flat((*position, 0), outputs),
+                _flat((*place, 0), inputs),
+                _flat((*offset, 0, 0), shape),
+            )
+            for o in range(channels):
+                group = o * groups // channels
+                for i in range(each):
+                    yield result + o, source + group * each + i, element + i * channels + o
 
 
 def _average_pool(node: Node, inputs: Shape, outputs: Shape) -> Iterator[tuple[int, int, int]]:

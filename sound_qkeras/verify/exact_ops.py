@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from functools import cached_property
 
 import numpy as np
@@ -12,7 +13,7 @@ from sound_qkeras.errors import VerificationError
 from sound_qkeras.network.graph import Node
 from sound_qkeras.network.quantized import QuantizedNetwork
 from sound_qkeras.verify.dyadic import Dyadic, Integers, Range
-from sound_qkeras.verify.exact_matrices import coefficients
+from sound_qkeras.verify.exact_matrices import Indices, coefficients
 from sound_qkeras.verify.exact_tensors import ExactFacts, ExactRows
 
 # Slopes of the chords of undecided ReLUs are cut to this many bits; any slope in [0, 1] is sound.
@@ -124,6 +125,41 @@ class ExactAffine(Meaning):
     def grid(self, *grids: int) -> int:
         """That of the products or of the bias, whichever is finer."""
         return max(grids[0] + self.kernel_bits, self.bias_bits)
+
+
+def affine_at(
+    outputs: int, read: tuple[Indices, Indices, Indices], x: Range, parameters: Mapping[str, Dyadic]
+) -> Range:
+    """An affine layer's result for one input, product by product: a matrix of a convolution would hardly have another entry than 0.
+
+    Args:
+        outputs: how many results it has.
+        read: its `entries`.
+        x: what it reads, flattened.
+        parameters: exact "kernel" and "bias", and "kernel_radius" and "bias_radius" where those are only enclosed.
+    """
+    results, sources, elements = read
+
+    def summed(products: Dyadic) -> Dyadic:
+        total = Dyadic.zeros(outputs).numbers
+        np.add.at(total, results, products.numbers)
+        return Dyadic(total, products.bits)
+
+    def vector(bias: Dyadic) -> Dyadic:
+        return Dyadic(np.tile(bias.numbers.reshape(-1), outputs // bias.numbers.size), bias.bits)
+
+    def each(kernel: Dyadic) -> Dyadic:
+        return Dyadic(kernel.numbers.reshape(-1), kernel.bits)[elements]
+
+    kernel = each(parameters["kernel"])
+    rising, falling, low, high = kernel.positive(), kernel.negative(), x.lower[sources], x.upper[sources]
+    found = Range(summed(rising * low + falling * high), summed(rising * high + falling * low))
+    found = found + Range.point(vector(parameters["bias"]))
+    if "kernel_radius" in parameters:
+        found += Range.symmetric(summed(each(parameters["kernel_radius"]) * x.magnitude()[sources]))
+    if "bias_radius" in parameters:
+        found += Range.symmetric(vector(parameters["bias_radius"]))
+    return found
 
 
 class ExactRelu(Meaning):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from sound_qkeras.deadline import Deadline
 from sound_qkeras.fixed_point import from_codes
 from sound_qkeras.interval import Interval, Reals
 from sound_qkeras.network.graph import size_of
@@ -14,8 +15,8 @@ from sound_qkeras.network.quantized import QuantizedNetwork
 from sound_qkeras.verify.moves import Indices, propose, spread
 from sound_qkeras.verify.terrain import Terrain
 
-# Numbers in the arrays one batch makes.
-BATCH_NUMBERS = 8_000_000
+# Numbers in the arrays one batch makes, and multiplications by weights that it takes.
+BATCH_NUMBERS, BATCH_PRODUCTS = 8_000_000, 1_000_000_000
 # Share of the evaluations that go to the starting points.
 FIRST = 0.2
 # Points that climb: at least, one for so many evaluations, and at most. Late rounds look harder, from the best few.
@@ -47,29 +48,45 @@ def errors(quantized: QuantizedNetwork, samples: Reals) -> Reals:
     return np.concatenate(found)
 
 
-def falsify(quantized: QuantizedNetwork, box: Interval, *, evaluations: int = 30_000, seed: int = 0) -> Counterexample:
+def falsify(
+    quantized: QuantizedNetwork,
+    box: Interval,
+    *,
+    evaluations: int = 30_000,
+    seed: int = 0,
+    deadline: Deadline | None = None,
+) -> Counterexample:
     """The worst error of a fixed-point network on a box that `search` finds.
 
     Args:
         quantized: the pair of networks.
         box: inputs, shape `input_shape`.
-        evaluations: about how many inputs to try, and not fewer.
-        seed: of the search; the same seed gives the same answer on one machine.
+        evaluations: about how many inputs to try, and not fewer unless the deadline passes.
+        seed: of the search; the same seed gives the same answer on one machine, where the clock had no say.
+        deadline: when it passes, what was found so far has to do.
 
     Returns:
         The worst input found and its largest absolute output error.
     """
-    return search(lambda samples: errors(quantized, samples), Terrain.of(quantized, box), evaluations, seed)
+    terrain = Terrain.of(quantized, box)
+    return search(lambda samples: errors(quantized, samples), terrain, evaluations, seed, deadline)
 
 
-def search(errors_at: Callable[[Reals], Reals], terrain: Terrain, evaluations: int, seed: int) -> Counterexample:
+def search(
+    errors_at: Callable[[Reals], Reals],
+    terrain: Terrain,
+    evaluations: int,
+    seed: int,
+    deadline: Deadline | None = None,
+) -> Counterexample:
     """Corners, faces and random points, then moves from the best of them, guided by gradients, kinks and the input's grid.
 
     Args:
         errors_at: signed errors of samples `(n, *input_shape)`, shape `(n, outputs)`.
         terrain: what guides the moves.
-        evaluations: about how many inputs to try, and not fewer.
+        evaluations: about how many inputs to try, and not fewer unless the deadline passes.
         seed: of the search.
+        deadline: when it passes, what was found so far has to do.
 
     Returns:
         The worst input found and its largest absolute output error.
@@ -77,12 +94,13 @@ def search(errors_at: Callable[[Reals], Reals], terrain: Terrain, evaluations: i
     Reference: Madry et al., Towards deep learning models resistant to adversarial attacks (ICLR 2018), for projected sign
     ascent; Storn and Price, Differential evolution (1997), for steps along differences of points.
     """
-    climb = _Climb(errors_at, terrain, np.random.default_rng(seed))
+    deadline = deadline or Deadline()
+    climb = _Climb(errors_at, terrain, np.random.default_rng(seed), deadline)
     points = int(np.clip(evaluations // EVALUATIONS_A_POINT, FEWEST_POINTS, MOST_POINTS))
     climb.start(max(LAST_POINTS, int(FIRST * evaluations)), points)
     rounds = int(np.clip(evaluations // EVALUATIONS_A_ROUND, FEWEST_ROUNDS, MOST_ROUNDS))
     started, halved, stages = climb.evaluations, 0, 1 + max(0, round(np.log2(climb.count / LAST_POINTS)))
-    while climb.evaluations < evaluations:
+    while climb.evaluations < evaluations and not deadline.passed:
         if stages * (climb.evaluations - started) >= (halved + 1) * (evaluations - started):
             climb.keep(max(LAST_POINTS, climb.count // 2))
             halved += 1
@@ -95,14 +113,16 @@ def search(errors_at: Callable[[Reals], Reals], terrain: Terrain, evaluations: i
 class _Climb:
     """Points that climb, shape `(points, inputs)`, and their errors `(points, outputs)`."""
 
-    def __init__(self, errors_at: Callable[[Reals], Reals], terrain: Terrain, rng: np.random.Generator) -> None:
-        self.errors_at, self.terrain, self.rng = errors_at, terrain, rng
+    def __init__(
+        self, errors_at: Callable[[Reals], Reals], terrain: Terrain, rng: np.random.Generator, deadline: Deadline
+    ) -> None:
+        self.errors_at, self.terrain, self.rng, self.deadline = errors_at, terrain, rng, deadline
         network = terrain.network
         self.points = np.empty((0, terrain.lower.size))
         self.errors = np.empty((0, size_of(network.output_shape)))
         self.evaluations = 0
-        self.most_tries = max(1, BATCH_NUMBERS // terrain.lower.size)
-        self.most_points = max(1, BATCH_NUMBERS // sum(size_of(shape) for shape in network.shapes.values()))
+        tries = min(BATCH_NUMBERS // terrain.lower.size, BATCH_PRODUCTS // max(1, network.products))
+        self.most_tries, self.most_points = max(1, tries), max(1, BATCH_NUMBERS // network.value_count)
 
     @property
     def count(self) -> int:
@@ -122,7 +142,7 @@ class _Climb:
     def start(self, tries: int, keep: int) -> None:
         """The best of many points, and the best of random groups of them, so that not all lie together."""
         keep, first = min(keep, self.most_points), True
-        while tries > 0:
+        while tries > 0 and not (self.count and self.deadline.passed):
             points = spread(self.rng, self.terrain, min(tries, self.most_tries), corners=first)
             self.points = np.concatenate([self.points, points])
             self.errors = np.concatenate([self.errors, self.measure(points)])

@@ -6,9 +6,9 @@ from fractions import Fraction
 
 import numpy as np
 
+from sound_qkeras.deadline import Deadline
 from sound_qkeras.errors import VerificationError
 from sound_qkeras.interval import Interval, Reals
-from sound_qkeras.network.graph import Network, size_of
 from sound_qkeras.network.quantized import QuantizedNetwork
 from sound_qkeras.verify.certificate import Certificate
 from sound_qkeras.verify.evidence import Local, Statistical, around
@@ -21,8 +21,10 @@ BOXES_SEARCHED = 4
 MOST_EXACT_PRODUCTS = 2_000_000
 
 
-def observe(quantized: QuantizedNetwork, certificate: Certificate, *, seed: int = 0) -> Counterexample:
-    """Look for the worst error where the claim holds; of the statistical tier, on its samples.
+def observe(
+    quantized: QuantizedNetwork, certificate: Certificate, *, seed: int = 0, deadline: Deadline | None = None
+) -> Counterexample:
+    """Look for the worst error where the claim holds, until the deadline passes; of the statistical tier, on its samples.
 
     Raises:
         VerificationError: an error exceeds its proved bound: the worst bug there can be, so it stops everything.
@@ -33,29 +35,30 @@ def observe(quantized: QuantizedNetwork, certificate: Certificate, *, seed: int 
         worst = int(np.argmax(found))
         return Counterexample(float(found[worst]), evidence.samples[worst], len(found))
     if isinstance(evidence, Local):
-        return _observe_around(quantized, certificate, evidence, seed)
-    return _confirmed(quantized, falsify(quantized, certificate.box, seed=seed), certificate.output_bounds)
+        return _observe_around(quantized, certificate, evidence, seed, deadline)
+    found = falsify(quantized, certificate.box, seed=seed, deadline=deadline)
+    return _confirmed(quantized, found, certificate.output_bounds)
 
 
 def _observe_around(
-    quantized: QuantizedNetwork, certificate: Certificate, evidence: Local, seed: int
+    quantized: QuantizedNetwork, certificate: Certificate, evidence: Local, seed: int, deadline: Deadline | None
 ) -> Counterexample:
     boxes = around(certificate.box, evidence.samples, evidence.radius)
     certified = np.flatnonzero(evidence.certified(certificate.eps))
     order = certified[np.argsort(-evidence.bounds[certified].max(axis=1), kind="stable")][:BOXES_SEARCHED]
-    found = [
-        _confirmed(
-            quantized, falsify(quantized, Interval(boxes.lower[n], boxes.upper[n]), seed=seed), evidence.bounds[n]
-        )
-        for n in order
-    ]
+    found: list[Counterexample] = []
+    for n in order:
+        if found and deadline is not None and deadline.passed:
+            break
+        one = falsify(quantized, Interval(boxes.lower[n], boxes.upper[n]), seed=seed, deadline=deadline)
+        found.append(_confirmed(quantized, one, evidence.bounds[n]))
     worst = max(found, key=lambda one: one.error)
     return Counterexample(worst.error, worst.sample, sum(one.evaluations for one in found))
 
 
 def _confirmed(quantized: QuantizedNetwork, found: Counterexample, bounds: Reals) -> Counterexample:
     """The same with its error in exact arithmetic, compared with the bounds."""
-    if products_of(quantized.trained) > MOST_EXACT_PRODUCTS:
+    if quantized.trained.products > MOST_EXACT_PRODUCTS:
         return found
     exact = [abs(error) for error in exact_error(quantized, found.sample)]
     for k, error in enumerate(exact):
@@ -65,8 +68,3 @@ def _confirmed(quantized: QuantizedNetwork, found: Counterexample, bounds: Reals
                 "please report this"
             )
     return Counterexample(float(max(exact)), found.sample, found.evaluations)
-
-
-def products_of(network: Network) -> int:
-    """Multiplications by weights in one evaluation."""
-    return sum(op.multiplications * size_of(network.shapes[node.name]) for node, op in network.affine())

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from sound_qkeras.deadline import Deadline
 from sound_qkeras.errors import VerificationError
 from sound_qkeras.interval import Interval, Reals
 from sound_qkeras.network.quantized import QuantizedNetwork
@@ -84,9 +85,12 @@ def _hull(parts: list[dict[str, tuple[float, float]]]) -> dict[str, tuple[float,
     }
 
 
-def bound_boxes(quantized: Pairing, boxes: Interval) -> Reals:
-    """Bounds on every output's error on each of some boxes, shape `(boxes, outputs)`, if nothing overflows."""
-    return np.concatenate([bounds for bounds, _ in over_batches(_bound_batch, quantized, boxes)])
+def bound_boxes(quantized: Pairing, boxes: Interval, deadline: Deadline | None = None) -> Reals:
+    """Bounds on every output's error on each of some boxes, shape `(boxes, outputs)`, if nothing overflows.
+
+    When the deadline passes, those of the first boxes only.
+    """
+    return np.concatenate([bounds for bounds, _ in over_batches(_bound_batch, quantized, boxes, deadline)])
 
 
 def bound_leaves(quantized: Pairing, box: Interval, tree: SplitTree | None = None) -> Proof:
@@ -100,7 +104,7 @@ def bound_leaves(quantized: Pairing, box: Interval, tree: SplitTree | None = Non
 def _bound_batch(quantized: Pairing, boxes: Interval) -> tuple[Reals, dict[str, tuple[float, float]]]:
     """Bounds of every output on each box, shape `(boxes, outputs)`, and each node's range over all of them."""
     result = propagate(quantized.network, boxes, quantized)
-    return output_difference(result)[0].magnitude, _scalars(result)
+    return output_difference(result).magnitude, _scalars(result)
 
 
 def _scalars(result: Propagation) -> dict[str, tuple[float, float]]:

@@ -25,12 +25,17 @@ from sound_qkeras.network.graph import Network, Node, size_of
 from sound_qkeras.network.ops import Elementwise, Facts, Input, Remainder, Rows
 from sound_qkeras.network.ops.base import contract
 from sound_qkeras.network.twin import Pairing
+from sound_qkeras.scratch import at_once
 
 # Back-substituting a layer of n neurons costs n**2 per earlier layer and box; wider layers keep the forward enclosures.
 WIDEST_SUBSTITUTION = 1024
 # Coefficient rows of one batch of boxes stay below this many float64 numbers.
 BATCH_NUMBERS = 1_000_000
 MOST_BOXES = 256
+# What is known about one value of a node on one box takes about so many numbers, intermediate results included.
+FACT_NUMBERS = 16
+# The facts of a batch, and the rows of all outputs, take at most one of so many parts of the scratch memory each.
+PARTS = 4
 
 
 @dataclass(frozen=True)
@@ -57,21 +62,25 @@ class Propagation:
 
     def substitute(self, name: str, rows: Rows) -> Interval:
         """Enclose linear forms in the tensor `name`, of shape `(boxes, rows)`, by pulling them back to the input."""
-        enclosure, _ = self.pull(name, rows)
-        return enclosure
+        return self._pulled(name, rows, None)
 
     def pull(self, name: str, rows: Rows) -> tuple[Interval, dict[str, Rows]]:
         """As `substitute`, and the rows as they arrived at every node on the way."""
+        arrived: dict[str, Rows] = {}
+        return self._pulled(name, rows, arrived), arrived
+
+    def _pulled(self, name: str, rows: Rows, arrived: dict[str, Rows] | None) -> Interval:
         some = rows.value if rows.value is not None else rows.difference
         if some is None:
             raise TypeError("substitution needs at least one kind of row")
         remainder = Remainder.zero(*some.shape[:2])
         pending = {name: rows}
-        arrived: dict[str, Rows] = {}
         for node in reversed(self.network.nodes):
             if node.name not in pending:
                 continue
-            current = arrived[node.name] = pending.pop(node.name)
+            current = pending.pop(node.name)
+            if arrived is not None:
+                arrived[node.name] = current
             if node.name in self.roundoff and current.difference is not None and node.name != name:
                 self._charge_roundoff(node, current.difference, remainder)
             if isinstance(node.op, Input):
@@ -84,7 +93,7 @@ class Propagation:
                     part = pending[source].plus(part)
                     self._charge_sum(source, part, remainder)
                 pending[source] = part
-        return remainder.enclose(), arrived
+        return remainder.enclose()
 
     def _charge_roundoff(self, node: Node, difference: Reals, remainder: Remainder) -> None:
         roundoff = self.roundoff[node.name]
@@ -195,7 +204,12 @@ def _substituted(result: Propagation, node: Node, chosen: np.ndarray, *, differe
     for start in range(0, len(chosen), count):
         rows = _identity_rows(result, node, chosen[start : start + count])
         found.append(result.substitute(node.name, Rows(None, rows) if difference else Rows(rows, None)))
-    return Interval(*(np.concatenate([getattr(part, end) for part in found], axis=1) for end in ("lower", "upper")))
+    return _joined(found)
+
+
+def _joined(parts: list[Interval]) -> Interval:
+    """Forms beside one another."""
+    return Interval(*(np.concatenate([getattr(part, end) for part in parts], axis=1) for end in ("lower", "upper")))
 
 
 def _widest(network: Network) -> int:
@@ -246,16 +260,31 @@ def _intersect_at(whole: Interval, chosen: np.ndarray, part: Interval) -> Interv
     return flat.mapped(lambda x: x.reshape(whole.shape))
 
 
-def output_difference(result: Propagation) -> tuple[Interval, dict[str, Rows]]:
-    """Enclosure of every output's difference, shape `(boxes, outputs)`, and the rows on the way (the sensitivities)."""
+def output_difference(result: Propagation) -> Interval:
+    """Enclosure of every output's difference, shape `(boxes, outputs)`, as many outputs at a time as fit in memory."""
+    node, size = result.network.output, size_of(result.network.output_shape)
+    boxes = result.facts[node.name].value.shape[0]
+    count = at_once(FACT_NUMBERS * boxes * _widest(result.network), PARTS)
+    parts = (np.arange(start, min(start + count, size)) for start in range(0, size, count))
+    found = [result.substitute(node.name, Rows(None, _identity_rows(result, node, part))) for part in parts]
+    return _with_forward(result, found[0] if len(found) == 1 else _joined(found))
+
+
+def output_sensitivities(result: Propagation) -> tuple[Interval, dict[str, Rows]]:
+    """As `output_difference`, and the rows on the way to the input, of all nodes and outputs together."""
     node = result.network.output
-    size = size_of(result.network.output_shape)
-    rows = _identity_rows(result, node, np.arange(size))
+    rows = _identity_rows(result, node, np.arange(size_of(result.network.output_shape)))
     found, arrived = result.pull(node.name, Rows(None, rows))
+    return _with_forward(result, found), arrived
+
+
+def _with_forward(result: Propagation, found: Interval) -> Interval:
+    """What was pulled back from the output, its rounding added, met with what came forward."""
+    node = result.network.output
     if node.name in result.roundoff:
         found = found.widened(result.roundoff[node.name].reshape(found.shape))
     forward = result.facts[node.name].pair()[2].mapped(lambda x: x.reshape(found.shape))
-    return found.intersect(forward), arrived
+    return found.intersect(forward)
 
 
 def numbers_per_box(network: Network) -> int:
@@ -267,8 +296,9 @@ def numbers_per_box(network: Network) -> int:
 
 
 def batches(network: Network, boxes: Interval) -> list[slice]:
-    """Slices of the box axis whose coefficient rows fit in memory, and nearly in the processor's cache."""
-    count = max(1, min(MOST_BOXES, BATCH_NUMBERS // numbers_per_box(network)))
+    """Slices of the box axis whose coefficient rows fit in memory, and nearly in the processor's cache; facts fit, too."""
+    fitting = at_once(FACT_NUMBERS * network.value_count, PARTS)
+    count = max(1, min(MOST_BOXES, BATCH_NUMBERS // numbers_per_box(network), fitting))
     return [slice(start, start + count) for start in range(0, boxes.shape[0], count)]
 
 

@@ -1,0 +1,154 @@
+"""A budget in seconds is kept, and memory too: work is cut into parts, and ends between them. The clock here counts work."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+import sound_qkeras as sq
+from sound_qkeras.analysis import phases, splitting
+from sound_qkeras.analysis.splitting import refine
+from sound_qkeras.boxes import network_box
+from sound_qkeras.deadline import GRACE_SECONDS, Deadline
+from sound_qkeras.interval import Interval
+from sound_qkeras.network.ops import Affine
+from sound_qkeras.tuning.reductions import reductions_of
+from sound_qkeras.tuning.rounding import linearise, sample_box
+from sound_qkeras.verify import exact_ops
+from sound_qkeras.verify.exact import exact_error
+from sound_qkeras.verify.falsify import falsify
+from sound_qkeras.verify.proof import bound_boxes
+from sound_qkeras.verify.propagation import batches, output_difference, propagate
+from tests import networks
+
+PASSED = Deadline(-np.inf, firm=True)
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that only work moves: a layer with weights takes 2 ms for the ranges on a box, 0.1 ms for the values at a sample."""
+    found = SimpleNamespace(now=0.0)
+    interval, evaluate = Affine.interval, Affine.evaluate
+
+    def slow_interval(self, *inputs):
+        found.now += 2e-3 * inputs[0].shape[0]
+        return interval(self, *inputs)
+
+    def slow_evaluate(self, *inputs):
+        found.now += 1e-4 * len(inputs[0])
+        return evaluate(self, *inputs)
+
+    monkeypatch.setattr("time.monotonic", lambda: found.now)
+    monkeypatch.setattr(Affine, "interval", slow_interval)
+    monkeypatch.setattr(Affine, "evaluate", slow_evaluate)
+    return found
+
+
+@pytest.mark.solver
+@pytest.mark.slow
+@pytest.mark.parametrize("tier", ["sound", "local"])
+def test_no_stage_ignores_a_budget_in_seconds(clock, tier):
+    network = networks.random_network(np.random.default_rng(3), (5, 12, 12, 12, 1))
+    options, at = {}, {}
+    if tier == "local":
+        options = {"tier": tier, "samples": np.random.default_rng(0).uniform(-1, 1, (80, 5)), "radius": 0.05}
+    found = sq.quantize(
+        network, 1e-2, (-1.0, 1.0), effort=6.0, progress=lambda stage, _: at.setdefault(stage, clock.now), **options
+    )
+    assert found.ended_by == "time"
+    assert at["prove"] <= 6.0 + GRACE_SECONDS
+    assert at["done"] - at["look for the worst error"] <= 2.0 * GRACE_SECONDS
+    sq.check(found.quantized, found.certificate)
+
+
+@pytest.fixture
+def pair():
+    return networks.random_quantized(np.random.default_rng(7), (5, 8, 8, 2))
+
+
+def test_work_on_many_boxes_ends_after_the_batch_in_which_the_deadline_passes(pair, monkeypatch):
+    monkeypatch.setattr("sound_qkeras.verify.propagation.MOST_BOXES", 4)
+    quantized, (low, high) = pair
+    boxes = Interval(np.stack([low] * 10), np.stack([high] * 10))
+    assert [len(bound_boxes(quantized, boxes, limit)) for limit in (None, Deadline(), PASSED)] == [10, 10, 4]
+
+
+def test_leaves_that_were_not_measured_in_time_are_never_taken_for_proved(pair, monkeypatch):
+    monkeypatch.setattr("sound_qkeras.verify.propagation.MOST_BOXES", 4)
+    quantized, (low, high) = pair
+    box, eps = Interval(low, high), np.full(2, 1e-9)
+    start = refine(quantized, box, eps, max_leaves=12)
+    assert np.isfinite(start.worst)
+    assert refine(quantized, box, 1e12 * eps, start=start, deadline=PASSED).worst == np.inf
+    # New leaves that there was no time for have the bound of what they were cut from.
+    boxes, worst = start.boxes.copy(), start.leaves[:2]
+    new = boxes.cut(worst)
+    assert np.array_equal(boxes.score[new], np.repeat(start.boxes.score[worst], 2))
+
+
+def test_the_search_for_the_worst_error_ends_when_the_deadline_passes(pair):
+    quantized, (low, high) = pair
+    some, all_of_them = (
+        falsify(quantized, Interval(low, high), deadline=limit).evaluations for limit in (PASSED, None)
+    )
+    assert some < all_of_them
+
+
+def test_fewer_samples_are_looked_at_when_the_deadline_passes(monkeypatch):
+    network = networks.random_network(np.random.default_rng(0), (5, 8, 8, 2))
+    x = np.random.default_rng(0).uniform(-1, 1, (64, 5))
+    monkeypatch.setattr("sound_qkeras.tuning.rounding.TILE_PARTS", 1 << 30)
+    some, all_of_them = (
+        next(iter(linearise(network, x, np.ones(2), limit).inputs.values())) for limit in (PASSED, None)
+    )
+    assert (len(some), len(all_of_them)) == (1, 64)
+
+
+def test_small_boxes_are_sampled_as_ever_and_large_ones_less():
+    box = Interval(np.full(3, -1.0), np.full(3, 2.0))
+    rng = np.random.default_rng(0)
+    inside = box.lower + (box.upper - box.lower) * rng.random((40, 3))
+    inside[:10] = np.where(rng.random((10, 3)) < 0.5, box.lower, box.upper)
+    assert np.array_equal(sample_box(box, 40), inside)
+    wide = Interval(np.zeros(1 << 21), np.ones(1 << 21))
+    assert len(sample_box(wide, 4096)) == 8
+
+
+def test_boxes_of_many_inputs_are_never_differentiated_in_all_of_them(monkeypatch):
+    """That takes as many numbers as inputs, squared; such boxes are not cut anyway."""
+
+    def refuse(*_):
+        raise AssertionError("gradients in all inputs")
+
+    for module in (phases, splitting):
+        monkeypatch.setattr(module, "input_gradients", refuse)
+    network = networks.random_network(np.random.default_rng(0), (65, 6, 6, 1))
+    box = network_box(network, (-1.0, 1.0))
+    reductions_of(network, box, max_leaves=64)
+    quantized = networks.quantized(network, (box.lower, box.upper))
+    assert refine(quantized, box, np.ones(1) * 1e-9).leaves.size == 1
+
+
+def test_outputs_and_boxes_in_parts_give_the_same_numbers(monkeypatch):
+    quantized, (low, high) = networks.random_quantized(np.random.default_rng(1), (5, 16, 12))
+    boxes = Interval(low[None], high[None])
+    result = propagate(quantized.network, boxes, quantized)
+    whole = output_difference(result)
+    many = Interval(np.repeat(low[None], 64, 0), np.repeat(high[None], 64, 0))
+    count = len(batches(quantized.network, many))
+    monkeypatch.setattr("sound_qkeras.scratch.SCRATCH_NUMBERS", 1 << 13)
+    parts = output_difference(result)
+    assert np.array_equal(whole.lower, parts.lower)
+    assert np.array_equal(whole.upper, parts.upper)
+    assert len(batches(quantized.network, many)) > count
+
+
+def test_the_exact_error_of_one_input_needs_no_matrix(monkeypatch):
+    """The matrix of a convolution has as many entries as inputs times results."""
+
+    def refuse(*_):
+        raise AssertionError("a matrix")
+
+    monkeypatch.setattr(exact_ops, "coefficients", refuse)
+    quantized, (low, high) = networks.random_quantized(np.random.default_rng(2), (5, 6, 2))
+    assert len(exact_error(quantized, 0.5 * (low + high))) == 2
