@@ -41,8 +41,8 @@ Progress = Callable[[str, float], None]
 
 # Below this, matrix products are so small that a second BLAS thread costs far more than it brings (10x was measured).
 MANY_PARAMETERS = 200_000
-# Half of the samples guide the choice of formats in the statistical tier, at most so many.
-MOST_GUIDES = 256
+# Half of the samples are calibration samples in the statistical tier, at most so many: three parts of 128.
+MOST_GUIDES = 384
 # Inputs at which hidden units are given their scales.
 SCALING_SAMPLES = 256
 FEWEST_SAMPLES = 12
@@ -106,12 +106,13 @@ def quantize(
             one format for a kernel, gets the same values in the one that holds them all.
         tier: "sound": proved for every input in the box. "local": proved for every input within `radius` of the `samples`.
             "statistical": the share of inputs drawn like the `samples` that violate `eps` is below a limit, with the given
-            `confidence`; half of the samples guide the choice of formats, the limit comes from the others alone.
+            `confidence`; half of the samples, at most 384, calibrate the choice of formats, the limit comes from the others alone.
         samples: inputs in the box, shape `(n, *input_shape)`, for those tiers and for classifiers.
         labels: the samples' classes, for the accuracies of a classifier.
         radius: of the tier "local", in units of the input.
         confidence: of the tier "statistical".
-        coverage: share of the samples that formats are chosen to satisfy: all of them in tier "local", 0.99 in "statistical".
+        coverage: share that formats are chosen to satisfy: in tier "local" of the samples, all of them if None; in "statistical" of
+            all inputs like the samples, 0.99 if None.
         saturate: in those tiers, let results saturate where the box asks for wider formats than inputs near the samples do;
             False proves that nothing does, which costs deep networks many bits.
         task: "regression", or "classifier", which also reports accuracies and the share of samples whose class is proved.
@@ -197,7 +198,7 @@ def _tolerance(eps: Any, trained: Network, samples: Reals | None, options: Optio
 
 
 def _divide(samples: Reals | None, options: Options, seed: int) -> tuple[Reals | None, Reals | None]:
-    """Samples that guide the choice of formats, and those that nothing may depend on.
+    """Calibration samples, and held-out ones that nothing may depend on.
 
     Raises:
         InputError: there are too few.

@@ -71,6 +71,10 @@ class Judge(ABC, Generic[E]):
             start: what is known about a similar choice; with it more effort is allowed, and a hopeless choice given up.
         """
 
+    def refuses(self, evidence: E) -> bool:
+        """Whether samples that did not choose refuse what those that did accept."""
+        return False
+
     @abstractmethod
     def contributions(
         self, evidence: E, alone: Alone, groups: Iterable[Group | None], deadline: Deadline

@@ -36,24 +36,36 @@ class SampleErrors:
     Args:
         relative: the largest error over the tolerance of any output, for each sample; infinite where it was not looked at.
         coverage: share of the samples that is to meet the tolerance.
-        deviations: the errors of other samples are taken to reach so many standard deviations beyond the mean.
+        deviations: the errors of other samples are taken to reach so many standard deviations beyond the mean; None where the
+            claim is about these samples alone.
+        later: the errors of samples that did not choose, where these accept.
     """
 
     relative: Reals
     coverage: float
     deviations: float | None = None
+    later: SampleErrors | None = None
 
     @property
     def worst(self) -> float:
         """The largest of the samples that count, or what others are to be expected to reach."""
         largest = float(np.sort(self.relative)[::-1][self.spare])
-        if self.deviations is None:
-            return largest
-        if not np.all(np.isfinite(self.relative)):
-            return float("inf")
-        return max(largest, float(self.relative.mean() + self.deviations * self.relative.std(ddof=1)))
+        if self.deviations is not None:
+            if not np.all(np.isfinite(self.relative)):
+                return float("inf")
+            largest = max(largest, float(self.relative.mean() + self.deviations * self.relative.std(ddof=1)))
+        return largest if self.later is None else max(largest, self.later.worst)
 
     @property
     def spare(self) -> int:
-        """How many samples need not meet the tolerance."""
-        return min(int((1.0 - self.coverage) * self.relative.size + 1e-9), self.relative.size - 1)
+        """How many samples need not meet the tolerance.
+
+        Where they stand for others: of n + 1 samples drawn alike the new one is beyond the k-th largest of the n with
+        probability k / (n + 1).
+
+        Reference: Vovk, Gammerman and Shafer, Algorithmic learning in a random world (2005).
+        """
+        size = self.relative.size
+        if self.deviations is not None:
+            return max(int((1.0 - self.coverage) * (size + 1) + 1e-9) - 1, 0)
+        return min(int((1.0 - self.coverage) * size + 1e-9), size - 1)

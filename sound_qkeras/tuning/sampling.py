@@ -11,6 +11,7 @@ powers that add; Sakr and Shanbhag, Per-tensor fixed-point quantization of the b
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import ClassVar
 
 import numpy as np
@@ -44,7 +45,7 @@ CLIPPING_SHARE, MOST_CLIPPED = 0.5, 4
 
 
 class SamplingJudge(Judge[SampleErrors]):
-    """Errors on guiding samples; formats as wide as the samples need, or as the box needs."""
+    """Errors on calibration samples; formats as wide as the samples need, or as the box needs."""
 
     power: ClassVar[int] = 2
     # Root mean squares, of which the largest of many errors are about three times as large.
@@ -67,14 +68,16 @@ class SamplingJudge(Judge[SampleErrors]):
             network: the network.
             box: all inputs, shape `input_shape`.
             eps: tolerance per output, shape `(outputs,)`.
-            guides: samples that guide the choice, shape `(n, *input_shape)`: half of them shape roundings and biases, and the
-                others judge, for on its own samples a rounding looks better than it is.
+            guides: calibration samples, shape `(n, *input_shape)`, in three equal parts: one shapes roundings and biases; one
+                chooses, for on its own samples a rounding looks better than it is; one stops the descent, for the best of
+                many choices looks better on the samples that chose it than it is.
             coverage: share of them that is to meet the tolerance.
             saturate: let formats be as narrow as the samples allow, where the box asks for more.
             seed: of the random sums of outputs.
         """
         self.network, self.box, self.eps = network, box, eps
-        self.shaping, self.judging = guides[::2], guides[1::2]
+        self.guides = guides
+        self.shaping, self.choosing, self.stopping = guides[::3], guides[1::3], guides[2::3]
         self.coverage, self.saturate, self.answered = coverage, saturate, False
         outputs = eps.size
         self.directions: Reals = np.eye(outputs) / eps
@@ -83,13 +86,14 @@ class SamplingJudge(Judge[SampleErrors]):
             self.directions = signs / (eps * np.sqrt(outputs))
         self.centers, self.ranges = self._observe()
         self.excess = self._excess() if saturate else {}
-        self.reference: Reals = outputs_of(network, self.judging)
+        self.references = outputs_of(network, self.choosing), outputs_of(network, self.stopping)
 
     def _observe(self) -> tuple[dict[str, Reals], dict[str, Interval]]:
-        """Mean inputs of layers with weights, and ranges over all samples."""
+        """Mean inputs of layers with weights at the shaping samples, and ranges over all."""
         shaping = Survey.of(self.network, self.shaping)
         if self.saturate:
-            ranges = shaping.ranges_with(Survey.of(self.network, self.judging))
+            others = np.concatenate([self.choosing, self.stopping])
+            ranges = shaping.ranges_with(Survey.of(self.network, others))
         else:
             found = propagate(self.network, self.box[None], substitute=False).facts
             ranges = {name: facts.value for name, facts in found.items()}
@@ -102,21 +106,33 @@ class SamplingJudge(Judge[SampleErrors]):
         return FeedbackRounding(self.network, self.shaping, self.centers, deadline)
 
     def judge(self, quantized: QuantizedNetwork, deadline: Deadline, start: SampleErrors | None = None) -> SampleErrors:
-        """Run the integers on the samples."""
+        """Run the integers on the choosing samples and, where those accept them, on the stopping ones."""
         narrowed = self._clipped(quantized)
-        name = self.network.output.name
-        parts: list[Reals] = []
-        for tile in self.network.tiles(self.judging):
-            if parts and self.answered and deadline.if_firm.passed:
-                break
-            parts.append(narrowed.simulate_all(tile, exact=False)[name])
-        codes = np.concatenate([part.reshape(len(part), -1) for part in parts])
-        error = from_codes(codes, narrowed.fractional_bits[name]) - self.reference[: len(codes)]
-        relative = np.full(len(self.judging), np.inf)  # what the deadline leaves out
-        relative[: len(codes)] = np.max(np.abs(error) / self.eps, axis=1)
-        found = SampleErrors(relative, self.coverage, tolerance_factor(len(relative), self.coverage))
+        found = self._errors(narrowed, self.choosing, self.references[0], deadline)
+        if found.worst > TARGET:
+            return found
+        found = replace(found, later=self._errors(narrowed, self.stopping, self.references[1], deadline))
         self.answered = self.answered or found.worst <= TARGET
         return found
+
+    def _errors(
+        self, quantized: QuantizedNetwork, samples: Reals, reference: Reals, deadline: Deadline
+    ) -> SampleErrors:
+        name = self.network.output.name
+        parts: list[Reals] = []
+        for tile in self.network.tiles(samples):
+            if parts and self.answered and deadline.if_firm.passed:
+                break
+            parts.append(quantized.simulate_all(tile, exact=False)[name])
+        codes = np.concatenate([part.reshape(len(part), -1) for part in parts])
+        error = from_codes(codes, quantized.fractional_bits[name]) - reference[: len(codes)]
+        relative = np.full(len(samples), np.inf)  # what the deadline leaves out
+        relative[: len(codes)] = np.max(np.abs(error) / self.eps, axis=1)
+        return SampleErrors(relative, self.coverage, tolerance_factor(len(relative), self.coverage))
+
+    def refuses(self, evidence: SampleErrors) -> bool:
+        """Whether the choosing samples accept, and the stopping ones do not."""
+        return evidence.later is not None and evidence.worst > TARGET
 
     def _clipped(self, quantized: QuantizedNetwork) -> QuantizedNetwork:
         if not self.saturate:
@@ -135,16 +151,19 @@ class SamplingJudge(Judge[SampleErrors]):
         return low, high
 
     def _excess(self) -> dict[str, list[tuple[float, float]]]:
-        """For each rounding point, powers of two below the largest magnitude, and the mean square of what lies beyond."""
+        """For each rounding point, powers of two below the largest magnitude, and the mean square of what lies beyond.
+
+        Over all samples: what only some of them show is not cut off for nothing.
+        """
         points = self.network.rounding_points[1:]
         limits = {name: _limits(self.ranges[name].magnitude.max()) for name in points}
         sums = {name: np.zeros(len(found)) for name, found in limits.items()}
-        for tile in self.network.tiles(self.shaping):
+        for tile in self.network.tiles(self.guides):
             values = self.network.evaluate_all(tile)
             for name in points:
                 size = np.abs(values[name])
                 beyond = (np.mean(np.maximum(size - limit, 0.0) ** 2) for limit in limits[name])
-                sums[name] += len(tile) / len(self.shaping) * np.fromiter(beyond, np.float64, len(limits[name]))
+                sums[name] += len(tile) / len(self.guides) * np.fromiter(beyond, np.float64, len(limits[name]))
         return {name: list(zip(found, sums[name].tolist(), strict=True)) for name, found in limits.items()}
 
     def contributions(

@@ -99,6 +99,8 @@ class Search(Generic[E]):
         self.accepted_bits: list[Bits] = []
         self.solved: list[Solved] = []
         self.closest = float("inf")
+        # How many attempts samples that did not choose have refused.
+        self.refusals = 0
         self.tolerance: float = judge.first_tolerance
 
     def build(self, bits: Bits) -> QuantizedNetwork:
@@ -109,6 +111,7 @@ class Search(Generic[E]):
         """Build and judge a choice; what meets the tolerance is kept. For `start` see `Judge.judge`."""
         found = self.try_out(bits, start)
         self.closest = min(self.closest, found.relative)
+        self.refusals += self.judge.refuses(found.evidence)
         if found.relative <= TARGET:
             self.accepted_bits.append(found.bits)
             self.accepted = _undominated([*self.accepted, found])

@@ -8,11 +8,14 @@ from sound_qkeras.tuning.search import Attempt, Search
 
 # Groups whose last bit is worth less than this share of the cost are left alone.
 LEAST_SAVING = 1e-4
+# Steps that samples which did not choose may refuse: going on until they accept one would make them choose too.
+MOST_REFUSALS = 3
 
 
 def shave(search: Search[E], best: Attempt[E]) -> Attempt[E]:
-    """Take bits away until nothing more comes off, or the time is up."""
+    """Take bits away until nothing more comes off, the time is up, or samples that did not choose refuse."""
     space, improved = search.space, True
+    last = search.refusals + MOST_REFUSALS
     while improved and not search.deadline.passed:
         improved = False
         worth = [group for group in space.groups if space.saving(best.bits, group) > LEAST_SAVING * best.cost]
@@ -22,6 +25,8 @@ def shave(search: Search[E], best: Attempt[E]) -> Attempt[E]:
             step = 1
             while step:
                 found = _shaved(search, best, group, step)
+                if search.refusals >= last:
+                    return best if found is None else found
                 if found is not None:
                     best, improved = found, improved or group.kind == "weight"
                 # Twice as far after a success, for weights that had run out of bits to lose; one bit after a failure.

@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
 
+import sound_qkeras as sq
+from sound_qkeras.baselines.fixed import round_affine
+from sound_qkeras.deadline import Deadline
+from sound_qkeras.fixed_point import Format
 from sound_qkeras.interval import Interval
-from sound_qkeras.network import Network, Node
+from sound_qkeras.network import Network, Node, QuantizedNetwork
 from sound_qkeras.network.ops import Conv, Dense, Input, Relu, Reshape
 from sound_qkeras.network.rescale import rescalable, rescale, scaled_like
+from sound_qkeras.tuning import shaving
 from sound_qkeras.tuning.rounding import mean_squares
 from sound_qkeras.tuning.sample_errors import SampleErrors, tolerance_factor
 from sound_qkeras.tuning.sampling import SamplingJudge
 from sound_qkeras.tuning.scaling import choose_exponents
+from sound_qkeras.tuning.search import Search
+from sound_qkeras.verify.falsify import errors
 
 
 def identity(size: int) -> Network:
@@ -47,17 +55,88 @@ def test_values_are_never_cut_to_a_few_steps():
     assert judge.range_of("relu", 0) == (1e-9, 1e-9)
 
 
-def test_half_of_the_samples_judge_and_shape_nothing():
+def test_what_only_some_samples_show_is_not_cut_off_for_nothing():
+    samples = np.random.default_rng(0).uniform(0.1, 0.9, (60, 4))
+    for part in range(3):
+        samples[part::3, part] *= 2.0 ** (3 * part)
+    judge = judge_of(samples)
+    assert judge.range_of("relu", 12) == (samples.min(), samples.max())
+
+
+def test_the_parts_of_the_samples_are_disjoint():
     samples = np.arange(80.0).reshape(20, 4) / 80.0
     judge = judge_of(samples)
-    assert not {tuple(row) for row in judge.shaping} & {tuple(row) for row in judge.judging}
-    assert np.array_equal(judge.centers["hidden"], samples[::2].mean(axis=0))
+    parts = [{tuple(row) for row in part} for part in (judge.shaping, judge.choosing, judge.stopping)]
+    assert sum(map(len, parts)) == len(set.union(*parts)) == 20
+    assert np.array_equal(judge.centers["hidden"], judge.shaping.mean(axis=0))
+
+
+def test_samples_that_did_not_choose_may_refuse():
+    """Rounding to whole numbers harms the third part of the samples alone."""
+    samples = np.ones((60, 4))
+    samples[2::3] = 1.4
+    judge = judge_of(samples)
+    bits = dict.fromkeys(("x", "relu"), 0)
+    network = judge.network
+    exact = {name: round_affine(op.kernel, op.bias, 12, 12) for name, op in ((n.name, o) for n, o in network.affine())}
+    formats = {name: Format(8, 7, True) for name in bits}
+    coarse = judge.judge(QuantizedNetwork(network, exact, formats, {}), Deadline())
+    assert coarse.relative.max() == 0.0
+    assert coarse.worst > 1.0
+    assert judge.refuses(coarse)
+    fine = {name: Format(16, 7, True) for name in bits}
+    assert not judge.refuses(judge.judge(QuantizedNetwork(network, exact, fine, {}), Deadline()))
+
+
+@pytest.mark.solver
+def test_a_descent_ends_where_samples_that_did_not_choose_refuse(monkeypatch):
+    """Looking for another choice that they accept would make them choose too."""
+    refused, attempt = list[int](), Search.attempt
+
+    def counted(search, bits, start=None):
+        before = search.refusals
+        found = attempt(search, bits, start)
+        if start is not None:
+            refused.append(search.refusals - before)
+        return found
+
+    monkeypatch.setattr(Search, "attempt", counted)
+    monkeypatch.setattr(shaving, "MOST_REFUSALS", 1)
+    samples = np.random.default_rng(0).normal(size=(120, 4)).clip(-6.0, 6.0)
+    sq.quantize(hidden(0), 0.05, (-6.0, 6.0), tier="statistical", samples=samples, effort="fast")
+    assert refused[-1]
+    assert not any(refused[:-1])
+
+
+@pytest.mark.slow
+@pytest.mark.solver
+def test_the_share_that_was_aimed_at_is_met_on_fresh_samples():
+    rates = list[float]()
+    for seed in range(6):
+        network, x = hidden(seed), np.random.default_rng(seed).normal(size=(4600, 4)).clip(-6.0, 6.0)
+        result = sq.quantize(network, 0.05, (-6.0, 6.0), tier="statistical", samples=x[:600], effort="fast")
+        rates.append(np.mean(np.any(np.abs(errors(result.quantized, x[600:])) > 0.05, axis=1)))
+    assert np.mean(rates) <= 0.0125  # the aim is 0.01
+
+
+def hidden(seed: int) -> Network:
+    rng, sizes = np.random.default_rng(seed), (4, 10, 10, 2)
+    nodes = [Node("x", Input((4,)), (), "x")]
+    for number, (inputs, outputs) in enumerate(pairwise(sizes)):
+        dense = Dense((rng.normal(size=(inputs, outputs)) / np.sqrt(inputs)), 0.2 * rng.normal(size=outputs))
+        nodes.append(Node(f"dense_{number}", dense, (nodes[-1].name,), f"dense_{number}"))
+        if outputs > 2:
+            nodes.append(Node(f"relu_{number}", Relu(), (nodes[-1].name,), f"dense_{number}"))
+    return Network(tuple(nodes))
 
 
 def test_few_samples_stand_for_more():
     relative = np.array([0.2, 0.4, 0.3, 0.5])
     assert SampleErrors(relative, 1.0).worst == 0.5
     assert SampleErrors(relative, 0.75).worst == 0.4
+    standing = SampleErrors(np.linspace(0.0, 1.0, 128), 0.99, -10.0)
+    assert standing.spare == 0  # with one beyond of 128, a new one is with probability 2 / 129
+    assert replace(standing, relative=np.linspace(0.0, 1.0, 199)).spare == 1
     few, many = (SampleErrors(relative, 0.99, tolerance_factor(count, 0.99)).worst for count in (4, 4000))
     assert few > many > 0.5
 
