@@ -6,14 +6,17 @@ import logging
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 # What can end a search.
 SEARCH, TIME, INTERRUPT = "search", "time", "interrupt"
 # Work that is worth having beside the search's answer may take so long, even when the time is up.
 GRACE_SECONDS = 5.0
+# What asks a program to end: Ctrl-C, whoever stops jobs, and a terminal that is closed.
+SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 
 _LOG = logging.getLogger("sound_qkeras")
 
@@ -77,25 +80,89 @@ class Deadline:
         return replace(self, latest=latest)
 
 
+class Interrupts:
+    """What SIGINT, SIGTERM and SIGHUP do while a command runs: all of them what Ctrl-C does.
+
+    Attributes:
+        received: the signal that ended the work, or asked for it to be finished early; None if none came.
+        done: from then on the result is in place, and signals change nothing.
+    """
+
+    def __init__(self) -> None:
+        """Nothing came."""
+        self.received: int | None = None
+        self.done = False
+
+    def __call__(self, number: int, frame: object) -> None:
+        """The handler."""
+        if not self.done:
+            self.received = number
+            raise KeyboardInterrupt(signal.Signals(number).name)
+
+
+@contextmanager
+def handling_signals(*, for_good: bool) -> Iterator[Interrupts]:
+    """While inside, SIGTERM and SIGHUP raise KeyboardInterrupt too, where nobody handles or ignores them otherwise.
+
+    Args:
+        for_good: the process ends after the block: what comes then is ignored, and success stays success.
+    """
+    found, before = Interrupts(), dict[int, Any]()
+    if threading.current_thread() is threading.main_thread():
+        before = {number: signal.getsignal(number) for number in SIGNALS}
+        before = {n: old for n, old in before.items() if old in (signal.SIG_DFL, signal.default_int_handler)}
+    for number in before:
+        signal.signal(number, found)
+    try:
+        yield found
+    finally:
+        for number, old in before.items():
+            signal.signal(number, signal.SIG_IGN if for_good else old)
+
+
+@contextmanager
+def first_signal(do: Callable[[], None], says: str) -> Iterator[Interrupts | None]:
+    """While inside, a first signal that would raise KeyboardInterrupt does something else; a second one raises.
+
+    Only in the main thread, and only where a signal does what Python or `handling_signals` lets it do: whoever handles it
+    otherwise goes on to do so. Gives the handler of the command that is running, if one is.
+    """
+    before: dict[int, Any] = {}
+    if threading.current_thread() is threading.main_thread():
+        before = {number: signal.getsignal(number) for number in SIGNALS}
+        before = {n: h for n, h in before.items() if h is signal.default_int_handler or isinstance(h, Interrupts)}
+    command = next((handler for handler in before.values() if isinstance(handler, Interrupts)), None)
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    def finish(number: int, frame: object) -> None:
+        restore()
+        if command is not None:
+            command.received = number
+        do()
+        _LOG.warning("%s; once more gives up", says)
+
+    for number in before:
+        signal.signal(number, finish)
+    try:
+        yield command
+    finally:
+        restore()
+
+
 @contextmanager
 def ended_by_interrupt(deadline: Deadline) -> Iterator[None]:
-    """While inside, a first Ctrl-C ends the deadline and raises nothing; a second one raises KeyboardInterrupt.
-
-    Only in the main thread, and only where Ctrl-C does what Python lets it do by default: whoever handles it otherwise goes on
-    to do so.
-    """
-    ours = threading.current_thread() is threading.main_thread()
-    if not ours or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+    """While inside, a first Ctrl-C ends the deadline and raises nothing; a second one raises KeyboardInterrupt."""
+    with first_signal(deadline.interrupt.set, "interrupted: finishing with what was found so far"):
         yield
-        return
 
-    def finish(*_: object) -> None:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        deadline.interrupt.set()
-        _LOG.warning("interrupted: finishing with what was found so far; once more gives up")
 
-    signal.signal(signal.SIGINT, finish)
-    try:
+@contextmanager
+def put_in_place() -> Iterator[None]:
+    """While inside, a result is written and put in place: a first signal waits for that, and later ones change nothing."""
+    with first_signal(lambda: None, "interrupted: the result is being written") as command:
         yield
-    finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        if command is not None:
+            command.done = True

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from sound_qkeras.deadline import put_in_place
 from sound_qkeras.errors import VerificationError
 from sound_qkeras.files import check_writable
 from sound_qkeras.pipeline import Progress
@@ -170,9 +171,10 @@ def run(out: str | Path, progress: Progress | None = None, seed: int = 0) -> Out
     if sound.result is None:
         raise sound.error or VerificationError("the callback gave neither a result nor a reason")
     report("save", 0.0)
-    sound.result.save(out)
-    report("export C++", 0.0)
-    sound.result.export_hls(Path(out) / "hls")
+    with put_in_place():
+        sound.result.save(out)
+        report("export C++", 0.0)
+        sound.result.export_hls(Path(out) / "hls")
     report("close the loop", 0.0)
     loop = close_the_loop(sound.result)
     if max(loop.float_rest, loop.fixed_rest) > 0.05:

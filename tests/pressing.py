@@ -11,13 +11,13 @@ from contextlib import contextmanager
 class Pressing:
     """Progress that presses Ctrl-C at some reports of a stage."""
 
-    def __init__(self, stage: str = "solve and judge", times: int = 1) -> None:
-        self.stage, self.left, self.after = stage, times, list[str]()
+    def __init__(self, stage: str = "solve and judge", times: int = 1, by: int = signal.SIGINT) -> None:
+        self.stage, self.left, self.after, self.by = stage, times, list[str](), by
 
     def __call__(self, stage: str, fraction: float) -> None:
         if self.left and stage == self.stage:
             self.left -= 1
-            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), self.by)
         elif not self.left:
             self.after.append(stage)
 

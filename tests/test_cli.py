@@ -13,9 +13,10 @@ import pytest
 
 import sound_qkeras as sq
 from sound_qkeras import __version__, archive, cli, pipeline
-from sound_qkeras.cli import BAD_INPUT, FAILED, INFEASIBLE, INTERRUPTED, OK, main
+from sound_qkeras.cli import BAD_INPUT, FAILED, INFEASIBLE, INTERRUPTED, OK, commands, main
 from sound_qkeras.errors import SolverError
 from tests import networks
+from tests.pressing import Pressing, ctrl_c_as_usual
 from tests.results import content, edit, random_result, reseal
 
 FILES = ["certificate.json", "formats.json", "manifest.json", "network.json", "parameters.npz"]
@@ -118,6 +119,60 @@ def test_the_module_is_light():
     code = "import sys, sound_qkeras.cli; print(*{name.split('.')[0] for name in sys.modules})"
     done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True)
     assert not set(done.stdout.split()) & {"tensorflow", "keras", "tf_keras", "qkeras", "pyomo", "numpy"}
+
+
+# What the system refuses is no bug of ours.
+
+LONG = "x" * 300
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["quantize", LONG, "--eps", "1", "--box", "0", "1"],
+        quantize_arguments(out=LONG),
+        quantize_arguments(box=None, data=LONG),
+        quantize_arguments(samples=LONG),
+        ["verify", LONG],
+        ["report", LONG],
+        ["report", "saved", "--to", LONG],
+        ["export", LONG, "--hls", "source"],
+        ["export", "saved", "--hls", LONG],
+        ["cost", LONG],
+        ["certify", LONG, "--box", "0", "1"],
+        ["finetune", LONG, "--train", "x.npy", "y.npy"],
+        ["finetune", "saved", "--train", "x.npy", "y.npy", "--out", LONG],
+        ["compare", LONG, "--train", "x.npy", "y.npy", "--eps", "1"],
+        ["demo", "--out", LONG],
+    ],
+    ids=lambda arguments: "-".join(word[:8] for word in arguments),
+)
+def test_paths_that_are_too_long(saved, here, monkeypatch, capfd, arguments):
+    monkeypatch.chdir(saved.parent)
+    (saved.parent / "model.h5").write_bytes(b"stands for a model")
+    code, err = failure(capfd, *arguments)
+    assert code == BAD_INPUT
+    assert "too long" in err
+    assert err.startswith("error: ")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="sets a limit of POSIX")
+def test_a_full_disk(saved, tmp_path, capfd, monkeypatch):
+    """The system refuses to write more than a few bytes, as on a disk that is full."""
+    resource = pytest.importorskip("resource")
+    before, limits = signal.signal(signal.SIGXFSZ, signal.SIG_IGN), resource.getrlimit(resource.RLIMIT_FSIZE)
+    calls = [("export", saved, "--hls", tmp_path / "source"), ("report", saved, "--to", tmp_path / "page.html")]
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (256, limits[1]))
+        found = [failure(capfd, *call) for call in calls]
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, before)
+    for code, err in found:
+        assert code == BAD_INPUT
+        assert "File too large" in err
+        assert "choose another" in err
+    assert names(tmp_path) == ["saved"]
 
 
 # quantize: bad input is found before TensorFlow is loaded.
@@ -452,6 +507,95 @@ def test_an_interrupted_process_leaves_nothing(here):
     out, err = process.communicate(timeout=30)
     assert (process.returncode, out, err) == (INTERRUPTED, "", "interrupted; 'out' is as it was\n")
     assert names(here) == ["model.h5"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="sends POSIX signals")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_signals_end_a_command_in_a_word(here, stub, monkeypatch, capfd, number):
+    before = signal.getsignal(number)
+    monkeypatch.setattr(pipeline, "quantize", lambda *_, **__: (os.kill(os.getpid(), number), time.sleep(30)))
+    code, err = failure(capfd, *quantize_arguments())
+    assert (code, err) == (128 + number, f"interrupted by {number.name}; 'out' is as it was\n")
+    assert names(here) == ["model.h5"]
+    assert signal.getsignal(number) is before
+
+
+@pytest.mark.skipif(os.name == "nt", reason="sends POSIX signals")
+@pytest.mark.solver
+def test_a_signal_ends_a_search_with_what_was_proved(here, stub, monkeypatch, capfd):
+    quantize = pipeline.quantize
+    monkeypatch.setattr(
+        pipeline,
+        "quantize",
+        lambda *arguments, progress, **options: quantize(*arguments, progress=Pressing(by=signal.SIGTERM), **options),
+    )
+    assert main(quantize_arguments()) == 128 + signal.SIGTERM
+    assert "search interrupted" in capfd.readouterr().out
+    assert sq.load(here / "out").ended_by == "interrupt"
+
+
+def with_signals(monkeypatch, *, during: tuple[int, ...] = (), after: tuple[int, ...] = ()):
+    """A run whose result is there at once; signals come while it is saved, and after that."""
+
+    def send(numbers):
+        for number in numbers:
+            os.kill(os.getpid(), number)
+
+    def save(result, directory):
+        send(during)
+        return archive.save(result, directory)
+
+    result = random_result()
+    monkeypatch.setattr(type(result), "save", save)
+    monkeypatch.setattr(pipeline, "quantize", lambda *_, **__: result)
+    show = commands.show
+    monkeypatch.setattr(commands, "show", lambda *arguments: (send(after), show(*arguments)))
+    return result
+
+
+@pytest.mark.skipif(os.name == "nt", reason="sends POSIX signals")
+def test_a_signal_while_a_result_is_put_in_place_waits_for_it(here, stub, monkeypatch, capfd):
+    result = with_signals(monkeypatch, during=(signal.SIGHUP,))
+    assert main(quantize_arguments()) == 128 + signal.SIGHUP
+    out, err = capfd.readouterr()
+    assert result.summary() in out
+    assert "all that was asked for is done" in err
+    assert sq.load(here / "out").summary() == result.summary()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="sends POSIX signals")
+def test_a_second_signal_does_not(here, stub, monkeypatch, capfd):
+    with_signals(monkeypatch, during=(signal.SIGINT, signal.SIGINT))
+    with ctrl_c_as_usual():
+        code, err = failure(capfd, *quantize_arguments())
+    assert (code, err.splitlines()[-1]) == (INTERRUPTED, "interrupted; 'out' is as it was")
+    assert names(here) == ["model.h5"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="sends POSIX signals")
+def test_after_that_signals_change_nothing(here, stub, monkeypatch, capfd):
+    result = with_signals(monkeypatch, after=(signal.SIGINT, signal.SIGTERM, signal.SIGINT))
+    with ctrl_c_as_usual():
+        assert main(quantize_arguments()) == OK
+    assert result.summary() in capfd.readouterr().out
+
+
+@pytest.mark.skipif(os.name == "nt", reason="sends POSIX signals")
+@pytest.mark.slow
+def test_success_is_not_turned_into_death_by_a_late_signal(tmp_path):
+    code = (
+        "import os, signal, sys\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "from sound_qkeras import cli\n"
+        "sys.argv = ['sound-qkeras', '--version']\n"
+        "code = cli.main()\n"
+        "for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):\n"
+        "    os.kill(os.getpid(), number)\n"
+        "sys.exit(code)\n"
+    )
+    _, options = command()
+    done = subprocess.run([sys.executable, "-P", "-c", code], cwd=tmp_path, check=False, **options)
+    assert (done.returncode, done.stderr) == (OK, "")
 
 
 @pytest.mark.keras

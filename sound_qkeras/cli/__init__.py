@@ -6,7 +6,7 @@
 | 1 | a proof was refused, the solver failed, or this library did |
 | 2 | bad input: an argument, a model, a file; or something is not installed |
 | 3 | no allowed word length reaches the tolerance |
-| 130 | interrupted |
+| 130 | interrupted by Ctrl-C; by SIGTERM 143, by SIGHUP 129 |
 """
 
 from sound_qkeras.cli.commands import main

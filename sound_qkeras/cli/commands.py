@@ -12,7 +12,15 @@ import typer
 from sound_qkeras import __version__
 from sound_qkeras.cli.certifying import certify
 from sound_qkeras.cli.comparing import CONTEXT, compare
-from sound_qkeras.cli.console import INTERRUPTED, OK, clear_errors, progress_bars, quiet_tensorflow, show
+from sound_qkeras.cli.console import (
+    INTERRUPTED,
+    OK,
+    SIGNALLED,
+    clear_errors,
+    progress_bars,
+    quiet_tensorflow,
+    show,
+)
 from sound_qkeras.cli.finetuning import finetune
 from sound_qkeras.cli.options import (
     Box,
@@ -45,12 +53,12 @@ from sound_qkeras.cli.options import (
     parse_effort,
     parse_eps,
 )
-from sound_qkeras.deadline import INTERRUPT
+from sound_qkeras.deadline import INTERRUPT, handling_signals, put_in_place
 from sound_qkeras.errors import InputError, VerificationError
 
 app = typer.Typer(
     help="Fixed-point QKeras models with a proved error bound for every input in a box.",
-    epilog="Exit codes: 0 done, 1 refused or failed, 2 bad input, 3 infeasible, 130 interrupted.",
+    epilog="Exit codes: 0 done, 1 refused or failed, 2 bad input, 3 infeasible, 130 interrupted (128 and the signal's number).",
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -63,14 +71,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code; see the table of `sound_qkeras.cli`.
     """
-    try:
-        with clear_errors():
-            code = app(
-                args=None if arguments is None else list(arguments), prog_name="sound-qkeras", standalone_mode=False
-            )
-    except typer.Exit as done:
-        code = done.exit_code
-    return code if isinstance(code, int) else OK
+    with handling_signals(for_good=arguments is None) as signals:
+        try:
+            with clear_errors():
+                code = app(
+                    args=None if arguments is None else list(arguments), prog_name="sound-qkeras", standalone_mode=False
+                )
+        except typer.Exit as done:
+            code = done.exit_code
+        code = code if isinstance(code, int) else OK
+        signals.done = True
+        if signals.received is None or code not in (OK, INTERRUPTED):
+            return code
+        if code == OK:
+            typer.echo("interrupted; all that was asked for is done", err=True)
+        return SIGNALLED + signals.received
 
 
 def _print_version(wanted: bool) -> None:
@@ -167,7 +182,7 @@ def quantize(
                 progress=progress,
             )
             progress("save", 0.0)
-            with quiet_tensorflow():
+            with put_in_place(), quiet_tensorflow():
                 written = result.save(out, overwrite=overwrite)
         show(result, written)
         if result.ended_by == INTERRUPT:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Iterator
@@ -17,7 +18,17 @@ from sound_qkeras.errors import DependencyError, InfeasibleError, InputError, Ve
 if TYPE_CHECKING:
     from sound_qkeras.result import Result
 
-OK, FAILED, BAD_INPUT, INFEASIBLE, INTERRUPTED = 0, 1, 2, 3, 130
+OK, FAILED, BAD_INPUT, INFEASIBLE = 0, 1, 2, 3
+# What a command that a signal ends gives: this and the signal's number, as shells do; for Ctrl-C the second.
+SIGNALLED, INTERRUPTED = 128, 130
+# What to do about a path or a disk, where the message of the system does not say it.
+WAYS_OUT = {
+    errno.ENOSPC: "make room there, or choose another place",
+    errno.EDQUOT: "make room there, or choose another place",
+    errno.EFBIG: "make room there, or choose another place",
+    errno.ENAMETOOLONG: "use a shorter path",
+}
+CHECK = "check that it is there, of the right kind, and yours to use"
 # Set to see the traceback of an error that is not the user's.
 DEBUG = "SOUND_QKERAS_DEBUG"
 # Columns of a table that is not written to a terminal.
@@ -119,8 +130,9 @@ def clear_errors(after_interrupt: str = "") -> Iterator[None]:
         yield
     except (typer.Exit, BrokenPipeError):
         raise
-    except (KeyboardInterrupt, typer.Abort):
-        _stop(f"interrupted{after_interrupt}", INTERRUPTED)
+    except (KeyboardInterrupt, typer.Abort) as stop:
+        by = f" by {stop}" if str(stop).startswith("SIG") and str(stop) != "SIGINT" else ""
+        _stop(f"interrupted{by}{after_interrupt}", INTERRUPTED)
     except InfeasibleError as error:
         _stop(f"infeasible: {error}", INFEASIBLE)
     except (InputError, DependencyError) as error:
@@ -132,7 +144,7 @@ def clear_errors(after_interrupt: str = "") -> Iterator[None]:
 
 
 def _stop_unexpected(error: Exception) -> NoReturn:
-    """Usage errors come from the option parser; the solver's are ours; anything else is a bug."""
+    """Usage errors come from the option parser, the solver's are ours, the system's are about paths and disks; others are bugs."""
     from sound_qkeras.errors import SoundQKerasError
 
     usage = getattr(error, "format_message", None)
@@ -142,7 +154,15 @@ def _stop_unexpected(error: Exception) -> NoReturn:
         _stop(f"error: {error}", FAILED)
     if os.environ.get(DEBUG):
         raise error
+    if isinstance(error, OSError) and error.errno is not None:
+        _stop(f"error: {_of_the_system(error, error.errno)}", BAD_INPUT)
     _stop(f"internal error, please report it: {type(error).__name__}: {error} ({DEBUG}=1 shows where)", FAILED)
+
+
+def _of_the_system(error: OSError, code: int) -> str:
+    """What failed, why, and the way out. Libraries put more than the reason into the text, so the system's own is taken."""
+    what = "a file or directory" if error.filename is None else f"'{os.fsdecode(error.filename)}'"
+    return f"{what} cannot be used ({os.strerror(code)}); {WAYS_OUT.get(code, CHECK)}"
 
 
 def _stop(message: str, code: int) -> NoReturn:

@@ -9,6 +9,7 @@ import typer
 
 from sound_qkeras.cli.console import clear_errors, progress_bars, quiet_tensorflow, show
 from sound_qkeras.cli.options import Effort, Out, Overwrite, check_place, load_pair, parse_effort, parse_eps
+from sound_qkeras.deadline import put_in_place
 
 Pair = Annotated[tuple[str, str], typer.Option(metavar="X Y", help="Samples and targets: FILE.npy, or FILE.npz:NAME.")]
 MaybePair = Annotated[
@@ -58,5 +59,6 @@ def finetune(
                     seed=seed,
                     progress=progress,
                 )
-                written = found.save(out, overwrite=overwrite)
+                with put_in_place():
+                    written = found.save(out, overwrite=overwrite)
         show(found, written)
