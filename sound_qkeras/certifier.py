@@ -16,6 +16,7 @@ from sound_qkeras.judging import Question, answer
 from sound_qkeras.network import Network
 from sound_qkeras.network.graph import size_of
 from sound_qkeras.network.twin import Twin
+from sound_qkeras.options import check_whole
 from sound_qkeras.verify.evidence import check_samples
 from sound_qkeras.verify.proof import bound_leaves, ranges_of
 from sound_qkeras.verify.split_tree import SplitTree
@@ -83,6 +84,7 @@ def certify(
         VerificationError: an error beyond its bound was found, or a value is not bounded.
     """
     started = time.monotonic()
+    check_whole("seed", seed, least=0)
     model, alone, pair = _read(qmodel, reference, freeze)
     twin, compared = pair.twin, reference is not None
     region = network_box(twin.network, box, margin)

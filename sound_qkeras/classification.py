@@ -47,11 +47,11 @@ def classify(quantized: QuantizedNetwork, samples: Reals, labels: Any, bounds: R
     Args:
         quantized: the pair of networks; the class is the largest output's, for a single output its sign.
         samples: shape `(n, *input_shape)`.
-        labels: class numbers `(n,)`, or one-hot rows; or None.
+        labels: class numbers `(n,)` from 0, or one-hot rows; or None.
         bounds: the proved bound of each output, shape `(outputs,)` or `(n, outputs)`; infinite where there is none.
 
     Raises:
-        InputError: there is not one label per sample.
+        InputError: there is not one label per sample, or one is no class.
     """
     before = outputs_of(quantized.trained, samples)
     after = simulate(quantized, samples).reshape(len(samples), -1)
@@ -120,12 +120,29 @@ def labels_of(labels: Any, samples: int, outputs: int) -> Classes:
     """Class numbers `(n,)` from them or from one-hot rows.
 
     Raises:
-        InputError: there is not one label per sample.
+        InputError: there is not one label per sample, or one is no class.
     """
-    array = np.asarray(labels)
+    array, classes = np.asarray(labels), max(outputs, 2)
+    if array.dtype.kind not in "biuf":
+        raise InputError(
+            f"the labels are not numbers: received {array.dtype}; accepted: class numbers, or one-hot rows"
+        )
     if array.shape == (samples, outputs) and outputs > 1:
-        array = np.argmax(array, axis=1)
-    array = array.reshape(-1) if array.shape in {(samples,), (samples, 1)} else array
-    if array.shape != (samples,) or not np.all(array == np.rint(array)):
+        usual = np.all((array == 0) | (array == 1), axis=1) & (np.sum(array, axis=1) == 1)
+        if not np.all(usual):
+            n = int(np.argmin(usual))
+            raise InputError(
+                f"label {n} is {array[n].tolist()}; accepted: rows with a single 1 and otherwise 0, or class numbers"
+            )
+        return np.argmax(array, axis=1)
+    if array.shape not in {(samples,), (samples, 1)}:
         raise InputError(f"the labels have shape {array.shape}; accepted: class numbers ({samples},), or one-hot rows")
+    array = array.reshape(-1)
+    fits = (array >= 0) & (array < classes) & (array == np.rint(array))
+    if not np.all(fits):
+        n = int(np.argmin(fits))
+        raise InputError(
+            f"{np.sum(~fits)} of {samples} labels are no class of this network, label {n}, {array[n]:g}, first; accepted: whole "
+            f"numbers from 0 to {classes - 1}"
+        )
     return array.astype(np.int64)

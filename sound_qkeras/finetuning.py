@@ -18,7 +18,7 @@ from sound_qkeras.finetuned import Finetuning
 from sound_qkeras.interval import Reals
 from sound_qkeras.network.graph import size_of
 from sound_qkeras.network.quantized import QuantizedNetwork
-from sound_qkeras.options import effort_of
+from sound_qkeras.options import check_whole, effort_of
 from sound_qkeras.pipeline import MANY_PARAMETERS
 from sound_qkeras.recertification import recertify
 from sound_qkeras.result import Result
@@ -76,14 +76,15 @@ def finetune(
         progress: called with a stage's name and the fraction of it that is done.
 
     Raises:
-        InputError: an argument is not usable, nothing measured is called `monitor`, or in tier "statistical" an untouched
-            sample is among the data.
+        InputError: an argument is not usable, Keras refuses loss, metrics or data, nothing measured is called `monitor`, or in
+            tier "statistical" an untouched sample is among the data.
         InfeasibleError: no epoch, nor the start, meets the given `eps`; carries the bound of the start.
         DependencyError: TensorFlow, tf_keras or QKeras is missing or of the wrong kind.
     """
     started = time.monotonic()
-    _check_count("epochs", epochs)
-    _check_count("batch_size", batch_size)
+    check_whole("epochs", epochs)
+    check_whole("batch_size", batch_size)
+    check_whole("seed", seed, least=0)
     old, trained = result.quantized, result.quantized.trained
     accepted = None if eps is None else make_tolerance(eps, size_of(trained.output_shape))
     prover = Prover(result.certificate, accepted, effort_of(effort))
@@ -156,11 +157,6 @@ class Prover:
         if self._last is not None and self._last[0] is quantized:
             return self._last[1]
         return recertify(quantized, self._old, self._eps, self._effort)
-
-
-def _check_count(name: str, value: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-        raise InputError(f"{name} is {value!r}; accepted: a whole number of at least 1")
 
 
 def _check_untouched(result: Result, task: Any) -> None:

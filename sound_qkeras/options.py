@@ -16,6 +16,8 @@ from sound_qkeras.tuning.search import LONGEST_WORD
 from sound_qkeras.verify.certificate import TIERS
 
 TASKS = ("regression", "classifier")
+# Largest count and seed: what TensorFlow and numpy both take.
+MOST_WHOLE = 2**31 - 1
 # Share of the samples that is to meet the tolerance, where nothing else is asked for.
 COVERAGE = {"sound": 1.0, "local": 1.0, "statistical": 0.99}
 
@@ -66,6 +68,19 @@ class Options:
         if self.samples is None and (self.tier != "sound" or self.task == "classifier"):
             raise InputError(
                 f"tier '{self.tier}' of a {self.task} needs samples; accepted: an array (n, *input_shape) of inputs"
+            )
+        if self.labels is not None and self.task != "classifier":
+            raise InputError(
+                f"labels are given, but the task is '{self.task}'; accepted: task='classifier' (--task classifier), or no labels"
+            )
+        if self.samples is not None and self.tier == "sound" and self.task != "classifier":
+            raise InputError(
+                "samples are given, but the tier 'sound' of a regression has no use for them; accepted: tier 'local' or "
+                "'statistical', task 'classifier', or no samples"
+            )
+        if self.coverage is not None and self.tier == "sound":
+            raise InputError(
+                f"coverage is {self.coverage} in tier 'sound'; accepted there: None, for every input counts"
             )
         if (self.radius is None) != (self.tier != "local"):
             raise InputError(
@@ -129,6 +144,16 @@ def effort_of(effort: str | float) -> Effort:
     if isinstance(effort, bool) or not isinstance(effort, int | float) or not 0.0 < effort < np.inf:
         raise InputError(f"effort is {effort}; accepted: {', '.join(EFFORTS)}, or a time budget in seconds")
     return Effort.within(float(effort))
+
+
+def check_whole(name: str, value: Any, least: int = 1, most: int = MOST_WHOLE) -> None:
+    """Refuse what is no whole number between two others.
+
+    Raises:
+        InputError: it is none.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or not least <= value <= most:
+        raise InputError(f"{name} is {value!r}; accepted: a whole number of at least {least} and at most {most:,}")
 
 
 def _check_word_lengths(word_lengths: tuple[int, int]) -> None:

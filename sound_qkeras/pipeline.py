@@ -11,7 +11,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from sound_qkeras.boxes import make_tolerance, network_box
-from sound_qkeras.classification import Classification, classify, tolerance_for
+from sound_qkeras.classification import Classification, classify, labels_of, tolerance_for
 from sound_qkeras.deadline import Deadline, ended_by_interrupt
 from sound_qkeras.errors import InputError
 from sound_qkeras.examination import examine
@@ -19,7 +19,7 @@ from sound_qkeras.interval import Interval, Reals
 from sound_qkeras.network.graph import Network, size_of
 from sound_qkeras.network.quantized import QuantizedNetwork
 from sound_qkeras.network.rewrite import Rewrite
-from sound_qkeras.options import Options
+from sound_qkeras.options import Options, check_whole
 from sound_qkeras.result import Result, tool_versions
 from sound_qkeras.tuning.costs import GroupCost
 from sound_qkeras.tuning.judge import Judge
@@ -108,7 +108,7 @@ def quantize(
             "statistical": the share of inputs drawn like the `samples` that violate `eps` is below a limit, with the given
             `confidence`; half of the samples, at most 384, calibrate the choice of formats, the limit comes from the others alone.
         samples: inputs in the box, shape `(n, *input_shape)`, for those tiers and for classifiers.
-        labels: the samples' classes, for the accuracies of a classifier.
+        labels: the samples' classes, whole numbers from 0 or one-hot rows, for the accuracies of a classifier.
         radius: of the tier "local", in units of the input.
         confidence: of the tier "statistical".
         coverage: share that formats are chosen to satisfy: in tier "local" of the samples, all of them if None; in "statistical" of
@@ -149,10 +149,13 @@ def quantize(
         task=task,
         keep=keep,
     )
+    check_whole("seed", seed, least=0)
     report("read", 0.0)
     trained = read(model)
     region = network_box(trained, box, margin)
     given = None if samples is None else check_samples(trained.input_arrays(samples), region)
+    if given is not None and labels is not None:
+        labels_of(labels, len(given), size_of(trained.output_shape))
     with threadpool_limits(1 if trained.parameter_count < MANY_PARAMETERS else None, user_api="blas"):
         tolerance = _tolerance(eps, trained, given, options)
         guides, untouched = _divide(given, options, seed)

@@ -59,6 +59,8 @@ def quantize(network, **changes):
         ({"effort": "heroic"}, "fast, normal, max"),
         ({"effort": 0}, "seconds"),
         ({"effort": None}, "seconds"),
+        ({"seed": -1}, "seed is -1; accepted: a whole number of at least 0"),
+        ({"seed": 0.5}, "seed is 0.5"),
     ],
 )
 def test_arguments(network, changes, says):

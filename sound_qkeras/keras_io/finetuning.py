@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 
 from sound_qkeras.errors import InputError
-from sound_qkeras.keras_io.environment import float_type, import_keras
-from sound_qkeras.keras_io.finetuning_data import Task
+from sound_qkeras.keras_io.environment import float_type, import_keras, import_tensorflow
+from sound_qkeras.keras_io.finetuning_data import Task, by_name
 from sound_qkeras.keras_io.float_model import to_keras
 from sound_qkeras.keras_io.latent import Latent, latents_of, with_values
 from sound_qkeras.keras_io.writer import to_qkeras
 from sound_qkeras.network import QuantizedNetwork
 
-keras = import_keras()
+keras, tf = import_keras(), import_tensorflow()
 
 Measures = dict[str, float]
 
@@ -66,13 +66,33 @@ def train(
         every = [one for pair in latents.values() for one in pair]
         model = _Clipped(emitted.input, emitted.output)
         model.latents = every
-        model.compile(_fresh(optimizer, keras.optimizers.get), loss=task.loss, metrics=_fresh_all(task.metrics))
-        first = model.evaluate(task.measured, verbose=0, return_dict=True)
+        known = by_name("optimizer", optimizer, lambda given: _fresh(given, keras.optimizers.get))
+        model.compile(known, loss=task.loss, metrics=_fresh_all(task.metrics))
+        first = _first(model, task)
         if monitor not in first:
             raise InputError(f"monitor is {monitor!r}; accepted: what is measured, {', '.join(first)}")
         best = _Best(quantized, latents, (monitor, _to_be_small(monitor, first)), accepts, lambda n: report(n / epochs))
         model.fit(task.training, epochs=epochs, validation_data=task.measured, verbose=0, callbacks=[best])
     return Trained(best.quantized, best.epoch)
+
+
+def _first(model: Any, task: Task) -> Measures:
+    """Loss and metrics before training.
+
+    Raises:
+        InputError: Keras finds that loss, metrics, data and network do not go together.
+    """
+    try:
+        return model.evaluate(task.measured, verbose=0, return_dict=True)
+    except (ValueError, TypeError, tf.errors.OpError) as error:
+        lines = [line.strip() for line in str(error).splitlines()]
+        # TensorFlow's traceback and the names of its nodes surround the reason.
+        told = [line for line in lines if line and not line.startswith(("[[", "File ", "Detected ", "Traceback"))]
+        reason = told[-1] if told else type(error).__name__
+        raise InputError(
+            f"Keras cannot measure the network on these data ({reason}); accepted: targets, weights, loss and metrics that suit "
+            "its output"
+        ) from error
 
 
 def measure_float(quantized: QuantizedNetwork, task: Task) -> Measures:

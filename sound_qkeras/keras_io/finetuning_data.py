@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
 
+from sound_qkeras.classification import labels_of
 from sound_qkeras.errors import InputError
 from sound_qkeras.interval import Reals
 from sound_qkeras.keras_io.environment import import_keras, import_tensorflow
@@ -45,13 +46,23 @@ class Task:
         """Check the data, and fill in what was not given.
 
         Raises:
-            InputError: the data do not suit the network.
+            InputError: the data do not suit the network, or Keras has no such loss or metric.
         """
+        if loss is not None:
+            by_name("loss", loss, keras.losses.get)
+        metrics = [metrics] if isinstance(metrics, str) else metrics
+        for metric in metrics or ():
+            by_name("metric", metric, _metric)
         training = _batches(network, data, batch_size, seed)
         measured = _batches(network, data if validation is None else validation, batch_size, None)
         usual_loss, usual_metrics = _usual(network, training.element_spec[1])
         if loss is not None:
             usual_loss, usual_metrics = loss, []
+        elif isinstance(usual_loss, keras.losses.SparseCategoricalCrossentropy):
+            for one in (data, validation):
+                if isinstance(one, tuple | list):
+                    classes = np.asarray(cast("Sequence[Any]", one)[1])
+                    labels_of(classes, len(classes), size_of(network.output_shape))
         return cls(
             training,
             measured,
@@ -65,6 +76,28 @@ class Task:
         for batches in (self.training, self.measured):
             for batch in batches:
                 yield network.input_arrays(_plain(batch[0]))
+
+
+def by_name(what: str, given: Any, get: Callable[[Any], Any]) -> Any:
+    """What Keras makes of a name or an object.
+
+    Raises:
+        InputError: nothing.
+    """
+    unknown = f"{what} is {given!r}, which Keras does not know; accepted: one of Keras, by name or as an object"
+    try:
+        found = get(given)
+    except (ValueError, TypeError) as error:
+        raise InputError(unknown) from error
+    if isinstance(found, str):
+        raise InputError(unknown)
+    return found
+
+
+def _metric(given: Any) -> Any:
+    """Keras chooses the kind of some by the targets, when it has them."""
+    chosen = isinstance(given, str) and given in ("accuracy", "acc", "crossentropy", "ce")
+    return None if chosen else keras.metrics.get(given)
 
 
 def _plain(x: Any) -> Any:
@@ -86,6 +119,9 @@ def _batches(network: Network, data: Any, batch_size: int, seed: int | None) -> 
     counts = {len(samples), *(len(array) if array.ndim else 0 for array in tf.nest.flatten(arrays))}
     if len(counts) != 1 or not len(samples):
         raise InputError(f"the data have {sorted(counts)} samples and targets; accepted: {ACCEPTED}")
+    for array in tf.nest.flatten(arrays):
+        if array.dtype.kind not in "biuf" or not np.all(np.isfinite(array)):
+            raise InputError("the targets or weights hold NaN or infinity, or are no numbers; accepted: finite numbers")
     dataset = tf.data.Dataset.from_tensor_slices((_as_inputs(network, samples), *arrays))
     if seed is not None:
         dataset = dataset.shuffle(len(samples), seed=seed, reshuffle_each_iteration=True)

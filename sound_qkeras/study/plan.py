@@ -9,6 +9,7 @@ from typing import Any
 from sound_qkeras.errors import InputError
 from sound_qkeras.keras_io.autoqkeras import MODES, SPACES
 from sound_qkeras.keras_io.training import METRICS, Training
+from sound_qkeras.options import check_whole
 from sound_qkeras.tuning.costs import COSTS
 
 METHODS = ("ours", "uniform", "rule", "rounding", "straight_through", "autoqkeras")
@@ -76,9 +77,10 @@ class Plan:
             raise InputError(f"metric '{self.metric}' is unknown; accepted: {', '.join(METRICS)}")
         if not self.eps or not all(0.0 < value < math.inf for value in self.eps):
             raise InputError(f"eps is {self.eps}; accepted: one or more positive numbers")
-        counts = (self.trials, self.search_epochs, self.epochs, self.retrained, self.batch_size, self.seed)
-        if min(counts) < 1 or not 0.0 < self.learning_rate < math.inf:
-            raise InputError(f"received {self}; accepted: positive numbers everywhere")
+        for name in ("trials", "search_epochs", "epochs", "retrained", "batch_size", "seed"):
+            check_whole(name, getattr(self, name))
+        if not 0.0 < self.learning_rate < math.inf:
+            raise InputError(f"learning_rate is {self.learning_rate}; accepted: a positive number")
         if not all(2 <= bits <= 16 for bits in self.bits):
             raise InputError(f"bits are {self.bits}; accepted: 2 to 16")
 

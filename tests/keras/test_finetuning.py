@@ -348,6 +348,10 @@ def test_several_inputs_and_outputs():
         (tf.data.Dataset.from_tensors((np.zeros((4, 3)), np.zeros((4, 2)))).repeat(), "never ends"),
         (tf.data.Dataset.from_tensors((np.zeros(3), np.zeros(2))), "batch it"),
         (tf.data.Dataset.from_tensors(np.zeros((4, 3))), "the dataset's elements"),
+        ((np.zeros((4, 3)), np.full((4, 2), np.nan)), "targets or weights hold NaN"),
+        ((np.zeros((4, 3)), np.array(["a"] * 4)), "no numbers"),
+        ((np.zeros((4, 3)), np.array([0, 1, 99, 0])), "1 of 4 labels are no class of this network, label 2, 99"),
+        ((np.zeros((4, 3)), np.zeros((4, 5))), "Keras cannot measure the network on these data"),
     ],
 )
 def test_data_that_do_not_suit_are_refused(data, words):
@@ -356,7 +360,20 @@ def test_data_that_do_not_suit_are_refused(data, words):
 
 
 @pytest.mark.parametrize(
-    "options", [{"epochs": 0}, {"epochs": 1.5}, {"batch_size": 0}, {"eps": -1.0}, {"effort": "none"}]
+    "options",
+    [
+        {"epochs": 0},
+        {"epochs": 1.5},
+        {"batch_size": 0},
+        {"batch_size": 10**30},
+        {"eps": -1.0},
+        {"effort": "none"},
+        {"seed": -1},
+        {"loss": "nope"},
+        {"optimizer": "nope"},
+        {"metrics": ["nope"]},
+        {"monitor": "nope"},
+    ],
 )
 def test_options_that_cannot_be_used_are_refused(options):
     with pytest.raises(InputError):

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import sound_qkeras as sq
+from sound_qkeras import pipeline
 from sound_qkeras.errors import FileFormatError, InfeasibleError, InputError, VerificationError
 from sound_qkeras.interval import Interval
 from sound_qkeras.network import Network, Node
@@ -248,11 +249,37 @@ def test_overflow_is_never_statistical(statistical):
         ({"tier": "statistical", "per_channel": True}, "per_channel"),
         ({"tier": "local", "radius": -1.0}, "radius is -1.0"),
         ({"task": "clustering"}, "task 'clustering' is unknown"),
+        ({"tier": "local", "radius": 0.1, "labels": [0] * 60}, "labels are given, but the task is 'regression'"),
+        ({}, "samples are given, but the tier 'sound'"),
+        ({"task": "classifier", "coverage": 0.9}, "coverage is 0.9 in tier 'sound'"),
     ],
 )
 def test_options_that_make_no_sense(options, says):
     with pytest.raises(InputError, match=says):
         run(**options)
+
+
+@pytest.mark.parametrize(
+    ("labels", "says"),
+    [
+        (
+            [99] * 60,
+            "60 of 60 labels are no class of this network, label 0, 99, first; accepted: whole numbers from 0 to 1",
+        ),
+        ([0] * 59 + [-1], "label 59, -1"),
+        ([0.5] * 60, "label 0, 0.5"),
+        ([np.nan] * 60, "label 0, nan"),
+        (["cat"] * 60, "not numbers"),
+        ([0] * 59, r"shape \(59,\)"),
+        (np.zeros((60, 3)), r"shape \(60, 3\)"),
+        (np.zeros((60, 2)), "a single 1"),
+        (np.full((60, 2), np.nan), "a single 1"),
+    ],
+)
+def test_labels_that_are_no_classes_are_refused_before_the_work(labels, says, monkeypatch):
+    monkeypatch.setattr(pipeline, "tune", lambda *_, **__: pytest.fail("formats were searched"))
+    with pytest.raises(InputError, match=says):
+        run(task="classifier", labels=labels)
 
 
 @pytest.mark.parametrize("options", [{"tier": "statistical"}, {"task": "classifier"}])
