@@ -71,7 +71,7 @@ class SoundQuant(Callback):
 
     With `every=n` the network is also quantised after each n-th epoch, and the epoch's logs get
 
-    * `sound_bound`: the proved bound, in units of the output;
+    * `sound_bound`: the proved bound, in units of the output; NaN in the tier "statistical", which proves none;
     * `sound_weight_bits`, `sound_total_bits`: what the formats cost.
 
     `History`, the progress bar, `TensorBoard`, `EarlyStopping` and `ModelCheckpoint` see them, provided they come after
@@ -309,7 +309,8 @@ class SoundQuant(Callback):
 def _logged(result: Result | None) -> dict[str, float]:
     numbers = (np.nan,) * 3
     if result is not None:
-        numbers = (result.certificate.bound, result.cost.weight_bits, result.cost.total_bits)
+        counted = result.certificate.tier == "statistical"  # where no bound is proved
+        numbers = (np.nan if counted else result.certificate.bound, result.cost.weight_bits, result.cost.total_bits)
     names = ("sound_bound", "sound_weight_bits", "sound_total_bits")
     return {name: float(number) for name, number in zip(names, numbers, strict=True)}
 

@@ -131,9 +131,12 @@ class Certification:
         lines = [f"{self.tier}: {self.claim}"]
         if self.bound is not None:
             worst = "" if self.observed_error is None else f", worst error found {self.observed_error:.6g}"
-            lines.append(f"bound {self.bound:.6g} against {self.reference}{worst} ({self.evaluations} inputs tried)")
+            counted = self.tier == "statistical"
+            what = "no bound proved; error of the samples at most" if counted else "bound"
+            lines.append(f"{what} {self.bound:.6g} against {self.reference}{worst} ({self.evaluations} inputs tried)")
         if self.met is not None and self.eps is not None:
-            lines.append(f"eps {float(self.eps.max()):g}: met on {self.met:.2%}")
+            ends = " to ".join(dict.fromkeys(f"{end:g}" for end in (self.eps.min(), self.eps.max())))
+            lines.append(f"eps {ends}: met on {self.met:.2%}")
         lines += [
             f"'{row.node}' {row.quantizer} may saturate: values in [{row.lower:.6g}, {row.upper:.6g}], it holds "
             f"[{row.minimum:.6g}, {row.maximum:.6g}]; cut off on {row.seen:.2%} of the values tried"

@@ -33,6 +33,26 @@ def percent_at_most(share: float, digits: int) -> str:
     return f"{at_most(math.nextafter(100.0 * share, math.inf), digits)}%"
 
 
+def rounded_up(bound: float, limit: float, digits: int) -> str:
+    """A bound in few digits, rounded up; in all of them where that would exceed what it is at most.
+
+    >>> rounded_up(1 / 3, 0.5, 3), rounded_up(1 / 3, 0.3333334, 3)
+    ('0.334', '0.3333333333333333')
+    """
+    short = at_most(bound, digits)
+    return short if float(short) <= limit or bound > limit else repr(bound)
+
+
+def tolerance(eps: float, digits: int = 4) -> str:
+    """A tolerance as it was given or, where that is long, rounded up.
+
+    >>> tolerance(0.05), tolerance(1 / 3)
+    ('0.05', '0.3334')
+    """
+    exact, short = repr(float(eps)), at_most(eps, digits)
+    return exact if len(exact) <= len(short) else short
+
+
 def interval(lower: float, upper: float, digits: int = 7) -> str:
     """`[lower, upper]` in few digits, rounded outward.
 

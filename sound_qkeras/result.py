@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from sound_qkeras.classification import Classification
 from sound_qkeras.deadline import INTERRUPT, SEARCH
+from sound_qkeras.decimals import at_most, rounded_up, tolerance
 from sound_qkeras.finetuned import Finetuning
 from sound_qkeras.fixed_point import Format
 from sound_qkeras.network.quantized import QuantizedNetwork
@@ -160,7 +161,8 @@ class Result:
         from sound_qkeras.hls import export_hls
 
         claim = self.certificate.to_json()
-        kept = ("tier", "claim", "eps", "bound", "output_bounds", "weight_hash", "code_hash", "versions")
+        proved = () if isinstance(self.certificate.evidence, Statistical) else ("bound", "output_bounds")
+        kept = ("tier", "claim", "eps", *proved, "weight_hash", "code_hash", "versions")
         return export_hls(
             self.quantized,
             directory,
@@ -217,18 +219,15 @@ class Result:
         return write(self, path, sweep=sweep)
 
     def summary(self) -> str:
-        """One line: bound, eps, tier, observed error, bits, how good the MILP's answer was, seconds."""
-        certificate, eps = self.certificate, self.certificate.eps
-        given = certificate.eps_source == "given"
-        digits = "g" if given else ".4g"
-        asked = f"{eps[0]:{digits}}" if np.all(eps == eps[0]) else f"{eps.min():{digits}} to {eps.max():{digits}}"
-        asked += "" if given else f" ({certificate.eps_source})"
+        """One line: tier and what it says about eps, observed error, bits, how good the MILP's answer was, seconds."""
+        counted = isinstance(self.certificate.evidence, Statistical)
+        seen = "worst error seen on samples" if counted else "worst observed error"
         solved = "" if self.optimality is None else f"MILP within {self.optimality.gap:.2%} of its model's optimum, "
         interrupted = "search interrupted, " if self.ended_by == INTERRUPT else ""
         trained = "" if self.finetuning is None else f"{self.finetuning.summary}, "
         return (
-            f"bound {certificate.bound:.4g} <= eps {asked}, tier {self._tier()}, worst observed error "
-            f"{self.observed_error:.4g}, weights {self.cost.weight_bits:,} bits, total {self.cost.total_bits:,} bits, "
+            f"{standing(self.certificate)}, {seen} {self.observed_error:.4g}, "
+            f"weights {self.cost.weight_bits:,} bits, total {self.cost.total_bits:,} bits, "
             f"{solved}{self._classes()}{trained}{interrupted}{self.seconds:.1f} s"
         )
 
@@ -239,20 +238,37 @@ class Result:
         accuracy = ""
         if found.float_accuracy is not None and found.fixed_accuracy is not None:
             accuracy = f"accuracy {found.float_accuracy:.2%} -> {found.fixed_accuracy:.2%}, "
-        return f"{accuracy}agreement {found.agreement:.2%}, class proved for {found.proved:.2%}, "
+        counted = isinstance(self.certificate.evidence, Statistical)
+        proved = "" if counted else f"class proved for {found.proved:.2%}, "
+        return f"{accuracy}agreement {found.agreement:.2%}, {proved}"
 
-    def _tier(self) -> str:
-        """The tier, with what it says about samples."""
-        evidence, eps = self.certificate.evidence, self.certificate.eps
-        if isinstance(evidence, Local):
-            certified = int(evidence.certified(eps).sum())
-            return f"local ({certified} of {len(evidence.samples)} samples, radius {evidence.radius:g})"
-        if isinstance(evidence, Statistical):
-            return (
-                f"statistical (violated with probability <= {evidence.probability:.3g} at confidence "
-                f"{evidence.confidence:g}, {evidence.failures} of {len(evidence.samples)} untouched samples)"
-            )
-        return self.certificate.tier
+
+def standing(certificate: Certificate) -> str:
+    """How a certificate stands to its tolerance, and its tier, in a few words.
+
+    Of several tolerances the bound that is closest to its own is named. In the tier "statistical" no bound is proved, so none
+    is named.
+    """
+    eps, bounds, evidence = certificate.eps, certificate.output_bounds, certificate.evidence
+    given = certificate.eps_source == "given"
+    digits, source = (6, "") if given else (4, f" ({certificate.eps_source})")
+    low, high = (tolerance(end, digits) for end in (eps.min(), eps.max()))
+    alike = low == high
+    if isinstance(evidence, Statistical):
+        asked, limit = low if alike else f"{low} to {high}", at_most(evidence.probability, 3)
+        counts = f"{evidence.failures} of {len(evidence.samples)} held-out samples"
+        return (
+            f"tier statistical: eps {asked}{source} exceeded with probability at most {limit} at confidence "
+            f"{evidence.confidence:g} ({counts}), nothing proved about single inputs"
+        )
+    k = int(np.argmax(bounds / eps))
+    closest = "" if alike else f" (output {k}, closest to its tolerance)"
+    tier = certificate.tier
+    if isinstance(evidence, Local):
+        certified = int(evidence.certified(eps).sum())
+        tier += f" ({certified} of {len(evidence.samples)} samples, radius {evidence.radius:g})"
+    bound = rounded_up(float(bounds[k]), float(eps[k]), 4)
+    return f"bound {bound} <= eps {tolerance(eps[k], digits)}{closest}{source}, tier {tier}"
 
 
 def _row(layer: str, node: str, kind: str, output: Format, values: Reals) -> FormatRow:

@@ -38,8 +38,8 @@ class Row:
         agreement: share of samples with the class of the float network.
         bit_operations: sum over multiplications of weight bits times input bits.
         energy: picojoules of one inference by QTools.
-        bound: proved error bound against the float network.
-        observed_error: the worst error a search found.
+        bound: proved error bound against the float network; in the tier "statistical" nothing but the largest error of samples.
+        observed_error: the worst error that a search found, or that the samples show.
         tier: of the bound: "sound", "local" or "statistical".
         search_seconds: until the configuration was known, all trials included.
         training_seconds: of what was trained after that.
@@ -66,6 +66,11 @@ class Row:
     def total_bits(self) -> int:
         """Weights, biases and values together."""
         return self.weight_bits + self.bias_bits + self.activation_bits
+
+    @property
+    def proved(self) -> bool:
+        """Whether the bound is one, and not the largest error of some samples."""
+        return self.bound is not None and self.tier != "statistical"
 
     @classmethod
     def of(cls, candidate: Candidate, **measured: Any) -> Row:

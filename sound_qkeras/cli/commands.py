@@ -218,15 +218,15 @@ def verify(
         from threadpoolctl import threadpool_limits
 
         from sound_qkeras import archive
+        from sound_qkeras.result import standing
 
         started = time.monotonic()
         with threadpool_limits(1, user_api="blas"):
-            result, bounds = archive.verify(directory)
+            result, _ = archive.verify(directory)
         certificate = result.certificate
         typer.echo(
-            f"verified: {certificate.claim}; box: {certificate.box_source}, {certificate.tree.leaf_count} parts; largest "
-            f"bound {bounds.max():.6g}, eps {certificate.eps.max():g}; tier {certificate.tier}, "
-            f"{time.monotonic() - started:.1f} s"
+            f"verified: {certificate.claim}; box: {certificate.box_source}, {certificate.tree.leaf_count} parts; "
+            f"{standing(certificate)}, {time.monotonic() - started:.1f} s"
         )
 
 

@@ -65,7 +65,11 @@ def show(result: Result, directory: Path) -> None:
 
 
 def _float32(result: Result) -> str:
-    return "exact" if result.float32.exact else f"proved within {result.float32.bound:.4g}"
+    if result.float32.exact:
+        return "exact"
+    if result.certificate.tier == "statistical":
+        return f"proved within {result.float32.error:.4g} of the integers"
+    return f"proved within {result.float32.bound:.4g}"
 
 
 @contextmanager

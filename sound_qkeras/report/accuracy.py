@@ -6,9 +6,9 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from sound_qkeras.decimals import at_least, at_most
+from sound_qkeras.decimals import at_least, at_most, rounded_up, tolerance
 from sound_qkeras.interval import Reals, down
-from sound_qkeras.report.claim import DIGITS, rounded_up, tolerance
+from sound_qkeras.report.claim import DIGITS
 from sound_qkeras.report.coverage import MOST_ROWS
 from sound_qkeras.report.tables import FRAME, Bar, Mark, Segment, Table, filled, percent, share, table
 from sound_qkeras.result import Result
@@ -65,7 +65,7 @@ def errors_table(result: Result, found: Reals) -> Table:
         texts, bar = (at_least(error, DIGITS), percent(error, limit)), filled(error / limit, scale)
         if proved:
             bound = float(bounds[k])
-            texts = (rounded_up(bound, limit), at_least(error, DIGITS), percent(error, bound))
+            texts = (rounded_up(bound, limit, DIGITS), at_least(error, DIGITS), percent(error, bound))
             bar = Bar((Segment(0.0, share(bound, limit), "outer"), Segment(0.0, share(error, limit), "core"), FRAME))
         rows.append((str(k), tolerance(limit), *texts, bar))
     headings = ["Worst input:number", "Of the tolerance:number"]

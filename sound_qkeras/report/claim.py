@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sound_qkeras.decimals import at_least, at_most, percent_at_most
+from sound_qkeras.decimals import at_least, percent_at_most, rounded_up, tolerance
 from sound_qkeras.report.tables import count, percent
 from sound_qkeras.result import Result
 from sound_qkeras.verify.certificate import Certificate
@@ -51,7 +51,11 @@ def _sound(result: Result) -> Claim:
         f"by at most {bound_text(certificate)} ({tolerance_text(certificate)}), and {_overflow(result)}."
     )
     tightness = f"{_searched(result)}: the largest error there is lies between the two."
-    facts = (("Proved bound", bound_text(certificate)), ("Worst error found", at_least(result.observed_error, DIGITS)))
+    facts = (
+        ("Proved bound", bound_text(certificate)),
+        *_closest(certificate),
+        ("Worst error found", at_least(result.observed_error, DIGITS)),
+    )
     return Claim(sentence, certificate.tier, "proved for every input in the box", tightness, facts)
 
 
@@ -76,6 +80,7 @@ def _local(result: Result, evidence: Local) -> Claim:
         ("Samples certified", f"{count(certified)} of {count(all_of_them)}"),
         ("Radius", radius),
         ("Proved bound there", bound_text(certificate)),
+        *_closest(certificate),
         ("Worst error found there", at_least(result.observed_error, DIGITS)),
     )
     return Claim(sentence, certificate.tier, meaning, tightness, facts)
@@ -94,7 +99,9 @@ def _statistical(result: Result, evidence: Statistical) -> Claim:
         f"counted on {count(untouched)} samples that no choice depended on ({count(evidence.failures)} exceed the tolerance) "
         "and turned into an exact binomial limit; nothing is proved about the error at a single input"
     )
-    tightness = f"The largest error at an untouched sample is {at_least(result.observed_error, DIGITS)}."
+    tightness = (
+        f"The largest error at an untouched sample is {at_least(result.observed_error, DIGITS)}; no bound is proved."
+    )
     facts = (
         ("Share that may exceed eps", f"at most {limit}"),
         ("Confidence", confidence),
@@ -136,19 +143,22 @@ def _short_tolerance(certificate: Certificate) -> str:
     return low if low == high else f"{low} to {high}"
 
 
-def tolerance(eps: float) -> str:
-    """A tolerance as it was given or, where that is long, rounded up."""
-    exact, short = repr(float(eps)), at_most(eps, DIGITS)
-    return exact if len(exact) <= len(short) else short
-
-
 def bound_text(certificate: Certificate) -> str:
     """The largest bound, rounded up but never above the tolerance it meets."""
     worst = int(np.argmax(certificate.output_bounds))
-    return rounded_up(certificate.bound, float(certificate.eps[worst]))
+    return rounded_up(certificate.bound, float(certificate.eps[worst]), DIGITS)
 
 
-def rounded_up(bound: float, limit: float) -> str:
-    """A bound in few digits, rounded up; in all of them where that would exceed what it is at most."""
-    short = at_most(bound, DIGITS)
-    return short if float(short) <= limit or bound > limit else repr(bound)
+def _closest(certificate: Certificate) -> tuple[tuple[str, str], ...]:
+    """Of several tolerances, the one that is met most narrowly; nothing where they are one, for then the bound says it."""
+    eps, bounds = certificate.eps, certificate.output_bounds
+    if np.all(eps == eps[0]):
+        return ()
+    k = int(np.argmax(bounds / eps))
+    limit = float(eps[k])
+    return (
+        (
+            f"Bound of output {k}, closest to its tolerance",
+            f"{rounded_up(float(bounds[k]), limit, DIGITS)} of {tolerance(limit)}",
+        ),
+    )

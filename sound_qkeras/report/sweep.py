@@ -7,11 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sound_qkeras.decimals import at_least, at_most
+from sound_qkeras.decimals import at_least, at_most, percent_at_most
 from sound_qkeras.errors import InputError
 from sound_qkeras.report.claim import DIGITS
 from sound_qkeras.report.tables import Table, count, table
 from sound_qkeras.result import Result
+from sound_qkeras.verify.evidence import Statistical
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ def sweep_of(result: Result, others: Iterable[Result]) -> Sweep | None:
     rows = [
         (
             repr(float(one.certificate.eps.max())),
-            at_most(one.certificate.bound, DIGITS),
+            _claimed(one),
             at_least(one.observed_error, DIGITS),
             count(one.cost.weight_bits),
             f"{mean_bits(one):.2f}",
@@ -57,11 +58,17 @@ def sweep_of(result: Result, others: Iterable[Result]) -> Sweep | None:
         )
         for one in ordered
     ]
-    columns = (
-        "eps:name, Proved bound:number, Worst error found:number, Weight bits:number, Bits per weight:number, "
-        "Total bits:number"
-    )
+    claimed = "Share that may exceed it" if isinstance(result.certificate.evidence, Statistical) else "Proved bound"
+    columns = f"eps:name, {claimed}:number, Worst error found:number, Weight bits:number, Bits per weight:number, Total bits:number"
     return Sweep(table("Bits against eps", columns, rows), *_drawing(ordered))
+
+
+def _claimed(result: Result) -> str:
+    """The proved bound; where none is, the limit of the share of inputs beyond the tolerance."""
+    evidence = result.certificate.evidence
+    if isinstance(evidence, Statistical):
+        return percent_at_most(evidence.probability, DIGITS)
+    return at_most(result.certificate.bound, DIGITS)
 
 
 def mean_bits(result: Result) -> float:

@@ -74,8 +74,12 @@ def _compared(name: str, ours: Sequence[Row], theirs: Sequence[Row]) -> list[str
 
 def _described(row: Row) -> str:
     seconds = f"{row.search_seconds:.1f} s of search and {row.training_seconds:.1f} s of training"
-    error = "no proved bound" if row.bound is None else f"proved bound {row.bound:.3g} ({row.tier})"
-    found = "" if row.observed_error is None else f", worst error found {row.observed_error:.3g}"
+    error = "no proved bound" if not row.proved else f"proved bound {row.bound:.3g} ({row.tier})"
+    found = (
+        ""
+        if row.observed_error is None
+        else f", worst error {'found' if row.proved else 'seen on samples'} {row.observed_error:.3g}"
+    )
     bits = f"{bits_of(row):,} bits" + (
         "" if bits_of(row) == row.total_bits else f" ({row.total_bits:,} without QKeras)"
     )

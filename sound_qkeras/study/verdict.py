@@ -27,6 +27,8 @@ LEAVES, SECONDS = 256, 10.0
 def row_of(candidate: Candidate, subject: Subject, plan: Plan, eps: Reals, **measured: Any) -> Row:
     """The row of a candidate: metric, and bound, worst error found and energy where it is a fixed-point network.
 
+    In the tier "statistical" the bound is the largest error of the samples, enclosed.
+
     Args:
         candidate: the network.
         subject: what it stands for.

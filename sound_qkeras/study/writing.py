@@ -26,8 +26,9 @@ COLUMNS = {
     "training_seconds": "training (s)",
 }
 BOUNDS = (
-    "A sound bound is proved for every input in the box; the error beside it is the worst that a search found. A statistical one "
-    "is the largest error on the test samples."
+    "A proved bound holds for every input in the box; the error beside it is the worst that a search found. In the tier "
+    "statistical no bound is proved: the error is the largest on the test samples, and what json and csv call `bound` is an "
+    "enclosure of it."
 )
 COUNTING = (
     "Bits are counted as AutoQKeras counts them: every weight, bias and value between layers times its word length; results "
@@ -82,7 +83,7 @@ def page(rows: Sequence[Row], failures: Mapping[str, str], float_metric: float, 
     ]
     lines += [f"| candidate | {label} | {' | '.join(COLUMNS.values())} |", "|---" * (len(COLUMNS) + 2) + "|"]
     for row in sorted(rows, key=lambda row: row.total_bits):
-        content = row.to_json()
+        content = row.to_json() | ({} if row.proved else {"bound": None})
         cells = [
             f"{row.name}{' *' if row.name in front else ''}",
             *(_cell(content[name]) for name in ("metric", *COLUMNS)),

@@ -42,12 +42,14 @@ class Judge(ABC, Generic[E]):
 
     Attributes:
         power: errors of groups add up as their powers with this exponent: bounds as they are, second moments as squares.
+        measured: what the smallest error that was reached is, where none meets the tolerance.
         first_tolerance: right-hand side that is tried first, relative to the tolerance.
         ranges: the values every tensor's format is to hold, by node.
         centers: for each affine node the input at which biases make up for weight errors.
     """
 
     power: ClassVar[int]
+    measured: ClassVar[str] = "the best proved bound"
     first_tolerance: ClassVar[float]
     ranges: Mapping[str, Interval]
     centers: Mapping[str, Reals]

@@ -48,6 +48,7 @@ class SamplingJudge(Judge[SampleErrors]):
     """Errors on calibration samples; formats as wide as the samples need, or as the box needs."""
 
     power: ClassVar[int] = 2
+    measured: ClassVar[str] = "the smallest error of the calibration samples, with its margin,"
     # Root mean squares, of which the largest of many errors are about three times as large.
     first_tolerance: ClassVar[float] = 0.3
 

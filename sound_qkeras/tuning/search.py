@@ -315,14 +315,19 @@ class Search(Generic[E]):
         return at, np.array([error[value] * 2.0**-value / scale for value in bits])
 
     def _infeasible(self) -> InfeasibleError:
-        eps, longest = float(self.eps.min()), self.space.word_lengths[1]
-        bound = self.closest * float(self.eps.max())
+        eps, longest = self.eps, self.space.word_lengths[1]
+        alike, bound = bool(np.all(eps == eps[0])), self.closest * float(eps.max())
+        asked, reached = (f"{eps[0]:g}", f"{bound:.3g}")
+        higher = f"raise eps above {bound:.3g}"
+        if not alike:
+            asked, reached = f"{eps.min():g} to {eps.max():g}", f"{self.closest:.3g} times that of an output"
+            higher = f"multiply eps by {self.closest:.3g}"
         needed = longest + max(1, int(np.ceil(np.log2(max(self.closest, 1.0 + 1e-9)))))
-        ways = f"raise eps above {bound:.3g}, shrink the box, or use effort='max'"
+        ways = f"{higher}, shrink the box, or use effort='max'"
         if needed <= LONGEST_WORD:
             ways = f"allow about {needed} bits with word_lengths=(2, {needed}), {ways}"
         return InfeasibleError(
-            f"no word length up to {longest} bits was found to reach eps = {eps:g}: the best proved bound is {bound:.3g}; {ways}",
+            f"no word length up to {longest} bits was found to reach eps = {asked}: {self.judge.measured} is {reached}; {ways}",
             best_bound=bound,
             word_length=needed if needed <= LONGEST_WORD else None,
         )

@@ -8,13 +8,15 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
+from sound_qkeras.decimals import tolerance
 from sound_qkeras.errors import InputError, VerificationError
 from sound_qkeras.network import Network
 from sound_qkeras.report.accuracy import errors_at_worst
-from sound_qkeras.report.claim import claim_of, tolerance
+from sound_qkeras.report.claim import claim_of
 from sound_qkeras.report.coverage import not_covered
 from sound_qkeras.report.formats import comparison_table, uniform_of
 from sound_qkeras.report.page import page
+from sound_qkeras.report.sweep import sweep_of
 from sound_qkeras.report.tables import filled, table
 from sound_qkeras.tuning.uniform import Trial, smallest_uniform
 from sound_qkeras.verify.exact import exact_error
@@ -192,6 +194,16 @@ def test_only_reports_are_replaced(tmp_path):
     assert list(path.parent.iterdir()) == [path]
     with pytest.raises(InputError, match="is a directory"):
         result.report(tmp_path)
+
+
+def test_a_sweep_of_counted_results_has_no_bounds():
+    one = result_of("statistical")
+    drawn = sweep_of(one, [one])
+    assert drawn is not None
+    text = str(drawn.table)
+    assert "Share that may exceed it" in text
+    assert "Proved bound" not in text
+    assert claim_of(result_of("local")).facts[3][0] == "Bound of output 0, closest to its tolerance"
 
 
 def test_a_sweep_is_drawn_and_about_one_claim():

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from sound_qkeras.study.plan import METHODS, Plan
 from sound_qkeras.study.writing import page
 
 ROW = Row("ours", 10, 2, 3, metric=0.9, bound=0.1, tier="sound", notes=("Said.",))
+SAMPLED = Row("ours, statistical", 9, 2, 3, metric=0.9, bound=0.123456, observed_error=0.1234, tier="statistical")
 OTHER = Row("uniform 8 bits", 100, 20, 30, metric=0.8)
 
 
@@ -188,3 +190,17 @@ def test_both_ways_round_is_read_from_the_rows():
     assert "'AutoQKeras, random, fair space, 2. of 9 trials'" in beaten[3]
     assert both_ways(ours) == both_ways(theirs) == ()
     assert both[1] in page([*ours, *theirs], {}, 0.95, {})
+
+
+def test_the_largest_error_of_samples_is_no_proved_bound():
+    text = page([ROW, SAMPLED], {}, 0.9, {})
+    header, cells = (
+        next(line for line in text.splitlines() if line.startswith(start)) for start in ("| candidate", "| ours, stat")
+    )
+    column = header.split(" | ").index("proved bound")
+    assert cells.split(" | ")[column] == ""
+    assert "0.1235" not in text
+    theirs = replace(ROW, name="AutoQKeras, random, best 1")
+    said = " ".join(both_ways([SAMPLED, theirs]))
+    assert "no proved bound, worst error seen on samples 0.123" in said
+    assert "proved bound 0.1 (sound)" in said

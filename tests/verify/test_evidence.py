@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 import sound_qkeras as sq
-from sound_qkeras import pipeline
+from sound_qkeras import cli, pipeline
+from sound_qkeras.classification import Classification
 from sound_qkeras.errors import FileFormatError, InfeasibleError, InputError, VerificationError
 from sound_qkeras.interval import Interval
 from sound_qkeras.network import Network, Node
@@ -120,8 +121,31 @@ def test_untouched_samples_alone_yield_the_limit(statistical):
     exceeded = [max(map(abs, exact_error(statistical.quantized, x))) > Fraction(EPS) for x in evidence.samples]
     assert evidence.failures == sum(exceeded)
     assert evidence.probability == upper_limit(sum(exceeded), 30, 0.99)
-    text = statistical.summary()
-    assert f"{evidence.failures} of 30 untouched samples" in text
+
+
+def test_what_is_only_counted_is_never_called_a_bound_or_proved(statistical, tmp_path, capsys):
+    evidence, found = statistical.certificate.evidence, Classification(30, 0.9, 0.8, 0.9, 0.0)
+    one = replace(statistical, classification=found)
+    assert cli.main(["verify", str(one.save(tmp_path / "saved"))]) == cli.OK
+    for text in (one.summary(), capsys.readouterr().out):
+        assert f"{evidence.failures} of 30 held-out samples" in text
+        assert "nothing proved about single inputs" in text
+        assert "bound" not in text
+        assert "class proved" not in text
+    with pytest.raises(InfeasibleError, match="calibration samples") as caught:
+        run(tier="statistical", word_lengths=(2, 3))
+    assert "proved" not in str(caught.value)
+
+
+def test_of_several_tolerances_the_narrowest_is_named(local):
+    certificate = local.certificate
+    narrow = replace(certificate, eps=np.array([1.0, 0.05]), output_bounds=np.array([0.5, 0.0477]))
+    assert (
+        "bound 0.0477 <= eps 0.05 (output 1, closest to its tolerance), tier local"
+        in replace(local, certificate=narrow).summary()
+    )
+    tight = replace(certificate, eps=np.full(2, 0.100004), output_bounds=np.full(2, 0.100003))
+    assert "bound 0.100003 <= eps 0.100004, tier local" in replace(local, certificate=tight).summary()
 
 
 def test_error_limits_hold_the_exact_error(statistical):
@@ -167,7 +191,7 @@ def test_too_few_samples_are_refused():
 
 
 def test_an_impossible_tolerance_says_what_was_reached():
-    with pytest.raises(InfeasibleError, match="best proved bound"):
+    with pytest.raises(InfeasibleError, match="smallest error of the calibration samples"):
         sq.quantize(network(0), 1e-9, (-4, 4), samples=SAMPLES, tier="statistical", word_lengths=(2, 6), effort="fast")
 
 
