@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sound_qkeras.boxes import check_box, make_tolerance, network_box
+from sound_qkeras.boxes import check_box, make_tolerance, margin_for, network_box
+from sound_qkeras.classification import labels_of
 from sound_qkeras.deadline import INTERRUPT
 from sound_qkeras.errors import InfeasibleError, InputError, ModelError, VerificationError
 from sound_qkeras.files import check_writable
 from sound_qkeras.interval import Interval
 from sound_qkeras.keras_io.editions import KERAS_2, edition
 from sound_qkeras.network import Network
+from sound_qkeras.network.graph import size_of
 from sound_qkeras.options import Options
 from sound_qkeras.pipeline import Progress, describe_box, quantize, read
 from sound_qkeras.result import Result
@@ -104,7 +106,8 @@ class SoundQuant(Callback):
         Args:
             eps: tolerance in units of the output: a number, or one per output.
             box: the inputs, as for `sound_qkeras.quantize`. None takes the smallest and largest value of every feature
-                in the batches the model is trained on; the certificate says so.
+                in the batches the model is trained on; the certificate says so. Where `samples` lie outside of those of the
+                first epoch, that is logged after it, with the margin that would hold them.
             cost: "weight_bits", "total_bits", "bit_operations", or a callable `(group, word_length) -> float`.
             every: also quantise each so many epochs.
             out: directory to save the last result in; an earlier result there is replaced.
@@ -144,7 +147,7 @@ class SoundQuant(Callback):
         self._force: BitForce | None = None
         self._tried: tuple[str, bytes, bytes] | None = None
         self._values = _logged(None)
-        self._readable, self._annealed = False, True
+        self._readable, self._annealed, self._looked = False, True, False
 
     def on_train_begin(self, logs: Any = None) -> None:
         """Forget the last fit, see whether this model can be quantised, and start to observe its batches."""
@@ -152,7 +155,7 @@ class SoundQuant(Callback):
         self.result = self.error = self._observer = self._keeper = self._force = self._tried = None
         self.choices, self._annealed = 0, self.mode != "anneal"
         self._values = _logged(None)
-        self._readable = True
+        self._readable, self._looked = True, False
         try:
             if self.model.built:
                 self._check(read(self.model))
@@ -198,7 +201,10 @@ class SoundQuant(Callback):
             self.error = error
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        """Quantise after each n-th epoch, and tell the callbacks that follow."""
+        """Quantise after each n-th epoch, and tell the callbacks that follow; after the first, see what the box leaves out."""
+        if self._observer is not None and self._readable and not self._looked:
+            self._looked = True
+            self._look()
         if self.every is None or not self._readable:
             return
         if (epoch + 1) % self.every == 0:
@@ -206,6 +212,14 @@ class SoundQuant(Callback):
             self._values = _logged(self.result)
         if logs is not None:
             logs.update(self._values)
+
+    def _look(self) -> None:
+        """Say after one epoch of observing what the last run would stumble over: samples outside of the box."""
+        try:
+            network = read(self.model)
+            self._check_samples(network, self._region(network)[0])
+        except Exception as error:
+            self._fail(error)
 
     def on_train_end(self, logs: Any = None) -> None:
         """Quantise, and once more should a callback after this one change the weights."""
@@ -266,6 +280,7 @@ class SoundQuant(Callback):
 
     def _quantized(self, network: Network, options: dict[str, Any]) -> Result:
         box, source = self._region(network)
+        self._check_samples(network, box)
         result = quantize(network, self.eps, box, box_source=source, progress=self._progress, **options)
         if result.ended_by == INTERRUPT:
             self.model.stop_training = True  # whoever pressed Ctrl-C meant the fit
@@ -281,18 +296,43 @@ class SoundQuant(Callback):
 
     def _region(self, network: Network) -> tuple[Interval, str]:
         """The box, and where it came from."""
-        if self._observer is None:
-            ends, source = self.box, "given"
-        else:
-            ends, source = self._observer.box(), f"observed on {self._observer.batches} training batches"
-        return network_box(network, ends, self.margin), describe_box(source, self.margin)
+        return network_box(network, self._ends(), self.margin), self._source()
+
+    def _ends(self) -> Any:
+        return self.box if self._observer is None else self._observer.box()
+
+    def _source(self) -> str:
+        observed = "given" if self._observer is None else f"observed on {self._observer.batches} training batches"
+        return describe_box(observed, self.margin)
 
     def _check(self, network: Network) -> None:
         """What the last run would stumble over is said before the first epoch."""
         if not isinstance(self.eps, str):
             make_tolerance(self.eps, int(np.prod(network.output_shape)))
-        if self.box is not None:
-            network_box(network, self.box, self.margin)
+        region = None if self.box is None else network_box(network, self.box, self.margin)
+        self._check_samples(network, region)
+
+    def _check_samples(self, network: Network, box: Interval | None) -> None:
+        """Samples and labels have to suit the network, and lie in the box where there is one yet.
+
+        Raises:
+            InputError: they do not; says which margin would do, where one would.
+        """
+        samples, labels = self._options.get("samples"), self._options.get("labels")
+        if samples is None:
+            return
+        given = network.input_arrays(samples)
+        if labels is not None:
+            labels_of(labels, len(given), size_of(network.output_shape))
+        if box is None:
+            return
+        outside = ~np.all(((box.lower <= given) & (given <= box.upper)).reshape(len(given), -1), axis=1)
+        if np.any(outside):
+            margin = margin_for(network_box(network, self._ends()), given)
+            way = "give a box=" if margin is None else f"margin={margin:g} would hold them, or give a box="
+            raise InputError(
+                f"{np.sum(outside)} of {len(given)} samples lie outside the box, which is {self._source()}; {way}"
+            )
 
     def _fail(self, error: Exception) -> None:
         """Keep the reason; a series of failures is logged once."""

@@ -8,6 +8,7 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
+from sound_qkeras.decimals import at_most
 from sound_qkeras.errors import InputError
 from sound_qkeras.interval import Interval
 from sound_qkeras.network.graph import Network
@@ -78,6 +79,20 @@ def make_box(box: Any, shape: tuple[int, ...], margin: float = 0.0) -> Interval:
             f"{-largest:.4g} and {largest:.4g}"
         )
     return found
+
+
+def margin_for(box: Interval, samples: Reals) -> float | None:
+    """A margin with which a box holds samples, in few digits; None where none does, for a feature that never varied.
+
+    Args:
+        box: without a margin, shape `input_shape`.
+        samples: shape `(n, *input_shape)`.
+    """
+    width, beyond = box.upper - box.lower, np.maximum(box.lower - samples, samples - box.upper).max(axis=0)
+    if np.any(beyond[width == 0.0] > 0.0):
+        return None
+    share = float(np.max(beyond[width > 0.0] / width[width > 0.0], initial=0.0))
+    return float(at_most(share * (1.0 + 2.0**-20), 2))
 
 
 def check_box(box: Any, margin: float = 0.0) -> None:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sound_qkeras.boxes import check_box, make_box, make_tolerance, network_box
+from sound_qkeras.boxes import check_box, make_box, make_tolerance, margin_for, network_box
 from sound_qkeras.errors import InputError
 from sound_qkeras.interval import Interval
 from sound_qkeras.network.ports import Port
@@ -158,3 +158,16 @@ def test_two_ends_are_not_taken_for_two_boxes():
     check_box([(1.0, 0.0), (2.0, 3.0)])
     with pytest.raises(InputError):
         check_box([(1.0, 0.0), (2.0, -3.0)])
+
+
+def test_the_margin_that_holds_samples():
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        spanning, samples = rng.normal(size=(20, 3)), rng.normal(size=(40, 3)) * 10.0 ** rng.integers(-3, 4)
+        margin = margin_for(make_box(spanning, (3,)), samples)
+        assert margin is not None
+        box = make_box(spanning, (3,), margin)
+        assert np.all((box.lower <= samples) & (samples <= box.upper))
+    constant = make_box((np.array([0.0, 0.0]), np.array([1.0, 0.0])), (2,))
+    assert margin_for(constant, np.array([[1.5, 0.0]])) == 0.51
+    assert margin_for(constant, np.array([[0.5, 0.1]])) is None

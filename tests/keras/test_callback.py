@@ -190,6 +190,56 @@ def test_a_distributed_fit(data):
     assert_untouched(model)
 
 
+# Samples that a tier needs.
+
+
+class Errors(keras.callbacks.Callback):
+    """What another callback knows at the end of every epoch."""
+
+    def __init__(self, sound):
+        super().__init__()
+        self.sound, self.found = sound, []
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.found.append(self.sound.error)
+
+
+def test_samples_outside_an_observed_box_are_named_after_the_first_epoch(data, caplog):
+    samples = np.concatenate([data[0], 1.1 * data[0].max(axis=0, keepdims=True)])
+    options = {"tier": "statistical", "samples": samples}
+    sound = sound_quant(**options)
+    errors = Errors(sound)
+    with caplog.at_level(logging.WARNING):
+        fit(small(), *data, callbacks=[sound, errors], epochs=3)
+    said = str(errors.found[0])
+    assert "1 of 61 samples lie outside the box, which is observed on 2 training batches" in said
+    assert len([record for record in caplog.records if "lie outside" in record.getMessage()]) == 1
+    assert sound.result is None
+    margin = float(re.findall(r"margin=([0-9.]+) would hold them", said)[0])
+    sound = sound_quant(**options, margin=margin)
+    fit(small(), *data, callbacks=[sound])
+    assert (sound.error, sound.result.certificate.tier) == (None, "statistical")
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"box": (-0.1, 0.1), "samples": np.ones((20, 3))}, "20 of 20 samples lie outside the box, which is given"),
+        ({"samples": np.ones((20, 4))}, "samples have shape"),
+        ({"samples": np.ones((20, 3)), "task": "classifier", "labels": [5] * 20}, "no class of this network"),
+    ],
+)
+def test_samples_that_do_not_suit_are_named_before_the_first_epoch(data, options, says):
+    sound = sound_quant(tier="statistical", **options)
+    found = []
+    fit(
+        small(),
+        *data,
+        callbacks=[sound, keras.callbacks.LambdaCallback(on_epoch_begin=lambda *_: found.append(sound.error))],
+    )
+    assert says in str(found[0])
+
+
 # What is proved.
 
 
