@@ -510,12 +510,13 @@ def test_an_interrupted_process_leaves_nothing(here):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="sends POSIX signals")
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-def test_signals_end_a_command_in_a_word(here, stub, monkeypatch, capfd, number):
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+def test_signals_end_a_command_in_a_word(here, stub, monkeypatch, capfd, name):
+    number = getattr(signal, name)
     before = signal.getsignal(number)
     monkeypatch.setattr(pipeline, "quantize", lambda *_, **__: (os.kill(os.getpid(), number), time.sleep(30)))
     code, err = failure(capfd, *quantize_arguments())
-    assert (code, err) == (128 + number, f"interrupted by {number.name}; 'out' is as it was\n")
+    assert (code, err) == (128 + number, f"interrupted by {name}; 'out' is as it was\n")
     assert names(here) == ["model.h5"]
     assert signal.getsignal(number) is before
 
