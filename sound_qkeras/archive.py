@@ -7,6 +7,7 @@ report for people and programs; `qkeras_model.keras` is the model to use. `manif
 from __future__ import annotations
 
 import json
+import logging
 import math
 import os
 from collections.abc import Mapping
@@ -17,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from sound_qkeras.classification import Classification
-from sound_qkeras.errors import DependencyError, FileFormatError, InputError, VerificationError
+from sound_qkeras.errors import FileFormatError, InputError, SoundQKerasError, VerificationError
 from sound_qkeras.files import RESULT, atomic_directory, check_writable, recover
 from sound_qkeras.finetuned import Finetuning
 from sound_qkeras.interval import Reals
@@ -45,6 +46,8 @@ FILES = (CERTIFICATE_FILE, NETWORK_FILE, PARAMETER_FILE, REPORT_FILE, MODEL_FILE
 # By how much, relative to the results, the error at one input may differ between machines.
 SLACK = 2.0**-30
 
+_LOG = logging.getLogger("sound_qkeras")
+
 
 def save(result: Result, directory: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
     """Write a result; an interrupted run leaves the old directory or the new one, never a mixture.
@@ -61,13 +64,9 @@ def save(result: Result, directory: str | os.PathLike[str], *, overwrite: bool =
         InputError: the place cannot be written, or holds something else.
     """
     target = check_writable(directory, names=FILES, overwrite=overwrite)
-    model, reason = _qkeras_model(result)
     with atomic_directory(target, overwrite=overwrite) as folder:
         save_network(folder, result.quantized.trained, result.quantized)
-        if model is not None:
-            from sound_qkeras.keras_io import save_model
-
-            save_model(model, folder / MODEL_FILE)
+        reason = _qkeras_model(result, folder / MODEL_FILE)
         if result.certificate.evidence is not None:
             write_arrays(folder / SAMPLES_FILE, result.certificate.evidence.arrays())
         _write_json(folder / CERTIFICATE_FILE, result.certificate.to_json())
@@ -179,7 +178,9 @@ def _check_files(folder: Path, manifest: Manifest, result: Result, *, has_model:
 
 
 def _check_observed(result: Result) -> None:
-    """The worst error that was found must be the error at the input that is recorded with it."""
+    """The worst error that was found must be the error at the input that is recorded with it, unless none was looked for."""
+    if not result.evaluations:
+        return
     quantized, sample = result.quantized, result.observed_input[None]
     found, scale = (
         float(np.abs(errors(quantized, sample)).max()),
@@ -191,12 +192,18 @@ def _check_observed(result: Result) -> None:
         )
 
 
-def _qkeras_model(result: Result) -> tuple[Any, str | None]:
-    """The model, or None and the reason: what was proved is worth saving without it."""
+def _qkeras_model(result: Result, path: Path) -> str | None:
+    """Write the model; where that fails, whatever it is, the reason: what was proved is worth saving without it."""
     try:
-        return result.to_qkeras(), None
-    except (DependencyError, InputError, VerificationError) as error:
-        return None, str(error)
+        from sound_qkeras.keras_io import save_model
+
+        save_model(result.to_qkeras(), path)
+    except Exception as error:
+        path.unlink(missing_ok=True)
+        reason = str(error) if isinstance(error, SoundQKerasError) else f"{type(error).__name__}: {error}"
+        _LOG.warning("the result has no QKeras model: %s", reason)
+        return reason
+    return None
 
 
 def _report(result: Result, reason: str | None) -> dict[str, Any]:

@@ -128,7 +128,7 @@ def test_an_interrupted_save_leaves_the_old_result(saved, monkeypatch, step, int
 
 
 def test_a_place_that_cannot_be_written_is_found_before_the_work(tmp_path, monkeypatch):
-    monkeypatch.setattr(archive, "_qkeras_model", lambda _: pytest.fail("the work came first"))
+    monkeypatch.setattr(archive, "_qkeras_model", lambda *_: pytest.fail("the work came first"))
     (tmp_path / "file").write_text("mine", encoding="utf-8")
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "thesis.tex").write_text("mine", encoding="utf-8")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import sys
 from collections.abc import Iterator
@@ -60,8 +61,18 @@ def show(result: Result, directory: Path) -> None:
         typer.echo(f"note: {ENDED[result.ended_by]}")
     for note in result.quantized.network.notes:
         typer.echo(f"note: {note}")
+    missing = _read_report(directory).get("no_qkeras_model_because")
+    if missing:
+        typer.echo(f"note: no QKeras model was saved: {' '.join(str(missing).split())}")
     typer.echo(f"box: {result.certificate.box_source}; float32 evaluation: {_float32(result)}; saved in {directory}")
     typer.echo(result.summary())
+
+
+def _read_report(directory: Path) -> dict[str, Any]:
+    """What was saved beside the certificate."""
+    from sound_qkeras.archive import REPORT_FILE
+
+    return json.loads((directory / REPORT_FILE).read_text(encoding="utf-8"))
 
 
 def _float32(result: Result) -> str:
