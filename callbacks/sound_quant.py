@@ -248,7 +248,7 @@ class SoundQuant(Callback):
         if not self._readable:
             return
         try:
-            network = read(self.model)
+            network = read(self.model, self._ends()[0], self.margin)
             box, source = self._region(network)
             tried = (network.weight_hash, box.lower.tobytes(), box.upper.tobytes())
             if tried == self._tried:
@@ -256,10 +256,11 @@ class SoundQuant(Callback):
             self.result, self._tried = None, tried
             self.result = self._proved(network, box, source, retune=retune)
             self.error = None
-            _LOG.info("SoundQuant: %s", self.result.summary())
         except Exception as error:
             self.result = None
             self._fail(error)
+            return
+        _LOG.info("SoundQuant: %s", self.result.summary())
 
     def _proved(self, network: Network, box: Interval, source: str, *, retune: bool) -> Result:
         """In the formats in force, where they meet the tolerance; else in others, with which to train on or to end."""
@@ -296,14 +297,13 @@ class SoundQuant(Callback):
 
     def _region(self, network: Network) -> tuple[Interval, str]:
         """The box, and where it came from."""
-        return network_box(network, self._ends(), self.margin), self._source()
+        ends, source = self._ends()
+        return network_box(network, ends, self.margin), describe_box(source, self.margin)
 
-    def _ends(self) -> Any:
-        return self.box if self._observer is None else self._observer.box()
-
-    def _source(self) -> str:
-        observed = "given" if self._observer is None else f"observed on {self._observer.batches} training batches"
-        return describe_box(observed, self.margin)
+    def _ends(self) -> tuple[Any, str]:
+        if self._observer is None:
+            return self.box, "given"
+        return self._observer.box(), f"observed on {self._observer.batches} training batches"
 
     def _check(self, network: Network) -> None:
         """What the last run would stumble over is said before the first epoch."""
@@ -328,10 +328,10 @@ class SoundQuant(Callback):
             return
         outside = ~np.all(((box.lower <= given) & (given <= box.upper)).reshape(len(given), -1), axis=1)
         if np.any(outside):
-            margin = margin_for(network_box(network, self._ends()), given)
+            margin = margin_for(network_box(network, self._ends()[0]), given)
             way = "give a box=" if margin is None else f"margin={margin:g} would hold them, or give a box="
             raise InputError(
-                f"{np.sum(outside)} of {len(given)} samples lie outside the box, which is {self._source()}; {way}"
+                f"{np.sum(outside)} of {len(given)} samples lie outside the box, which is {self._region(network)[1]}; {way}"
             )
 
     def _fail(self, error: Exception) -> None:

@@ -14,7 +14,7 @@ from sound_qkeras.boxes import make_tolerance, network_box
 from sound_qkeras.classification import Classification, classify, labels_of, tolerance_for
 from sound_qkeras.deadline import Deadline, ended_by_interrupt
 from sound_qkeras.errors import InputError
-from sound_qkeras.examination import examine
+from sound_qkeras.examination import examine, or_else
 from sound_qkeras.interval import Interval, Reals
 from sound_qkeras.network.graph import Network, size_of
 from sound_qkeras.network.quantized import QuantizedNetwork
@@ -151,7 +151,7 @@ def quantize(
     )
     check_whole("seed", seed, least=0)
     report("read", 0.0)
-    trained = read(model)
+    trained = read(model, box, margin)
     region = network_box(trained, box, margin)
     given = None if samples is None else check_samples(trained.input_arrays(samples), region)
     if given is not None and labels is not None:
@@ -183,7 +183,9 @@ def quantize(
             seconds=time.monotonic() - started,
             optimality=outcome.optimality,
             ended_by=outcome.ended_by,
-            classification=_classification(quantized, certificate, given, options),
+            classification=or_else(
+                lambda: _classification(quantized, certificate, given, options), None, "the comparison of classes"
+            ),
         )
 
 
@@ -293,8 +295,8 @@ def _classification(
     return classify(quantized, samples, options.labels, bounds)
 
 
-def read(model: Any) -> Network:
-    """A `Network` from whatever the user has.
+def read(model: Any, box: Any = None, margin: float = 0.0) -> Network:
+    """A `Network` from whatever the user has; see `sound_qkeras.keras_io.read_model`.
 
     Raises:
         ModelError: it cannot be read.
@@ -303,7 +305,7 @@ def read(model: Any) -> Network:
         return model
     from sound_qkeras.keras_io import read_model
 
-    return read_model(model)
+    return read_model(model, box, margin)
 
 
 def describe_box(source: str, margin: float) -> str:

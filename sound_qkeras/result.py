@@ -119,6 +119,7 @@ class Result:
     def quantizer_config(self) -> dict[str, Any]:
         """What `qkeras.utils.model_quantize` takes for `float_model()`: layer name to quantizer strings.
 
+        Names are those of `float_model()`: the model's own, but for `keras_names`.
         That is the trained model, except where `quantized.rewrite` drops or replaces units, or rescales them by powers of
         two. Quantise with `keep_architecture=True, rescale_units=False` for formats that fit the trained weights.
         """
@@ -144,8 +145,16 @@ class Result:
     def float_model(self) -> Any:
         """The float tf_keras model that was given formats: the trained one on the box, its units reduced and rescaled."""
         from sound_qkeras.keras_io import to_keras
+        from sound_qkeras.keras_io.keras_names import with_keras_names
 
-        return to_keras(self.quantized.network)
+        return to_keras(with_keras_names(self.quantized).network)
+
+    @property
+    def keras_names(self) -> dict[str, str]:
+        """Names that tf_keras does not allow, and what stands for them in `to_qkeras`, `float_model` and `quantizer_config`."""
+        from sound_qkeras.keras_io.keras_names import changed_names
+
+        return changed_names(self.quantized.trained, self.quantized.network)
 
     def export_hls(self, directory: str | Path, **options: Any) -> Path:
         """Write the network as HLS C++, or with `target="c"` / `"verilog"` as C99 or Verilog, with a test bench.

@@ -35,7 +35,7 @@ def saved(tmp_path, monkeypatch):
 def stub(monkeypatch):
     """What is read instead of a Keras file, so that the command line can be tested without TensorFlow."""
     network = networks.random_network(np.random.default_rng(0), (3, 5, 2))
-    monkeypatch.setattr(pipeline, "read", lambda model: network)
+    monkeypatch.setattr(pipeline, "read", lambda *_: network)
     monkeypatch.setitem(sys.modules, "tf_keras", None)
     return network
 
@@ -210,7 +210,7 @@ def test_a_full_disk(saved, tmp_path, capfd, monkeypatch):
     ],
 )
 def test_bad_input(capfd, here, monkeypatch, changes, says):
-    monkeypatch.setattr(pipeline, "read", lambda model: pytest.fail("the model was read first"))
+    monkeypatch.setattr(pipeline, "read", lambda *_: pytest.fail("the model was read first"))
     code, err = failure(capfd, *quantize_arguments(**changes))
     assert code == BAD_INPUT
     assert says in err
@@ -218,7 +218,7 @@ def test_bad_input(capfd, here, monkeypatch, changes, says):
 
 
 def test_an_output_directory_that_is_not_ours_is_refused_before_the_work(capfd, here, monkeypatch):
-    monkeypatch.setattr(pipeline, "read", lambda model: pytest.fail("the model was read first"))
+    monkeypatch.setattr(pipeline, "read", lambda *_: pytest.fail("the model was read first"))
     (here / "out").mkdir()
     (here / "out" / "thesis.tex").write_text("mine", encoding="utf-8")
     code, err = failure(capfd, *quantize_arguments())
@@ -228,7 +228,7 @@ def test_an_output_directory_that_is_not_ours_is_refused_before_the_work(capfd, 
 
 @pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="root may write anywhere")
 def test_a_read_only_directory_is_found_before_the_work(capfd, here, monkeypatch):
-    monkeypatch.setattr(pipeline, "read", lambda model: pytest.fail("the model was read first"))
+    monkeypatch.setattr(pipeline, "read", lambda *_: pytest.fail("the model was read first"))
     here.chmod(0o500)
     try:
         code, err = failure(capfd, *quantize_arguments())
@@ -496,7 +496,7 @@ def test_an_interrupted_process_leaves_nothing(here):
         "import signal, sys, time\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # background jobs inherit that it is ignored
         "from sound_qkeras import cli, pipeline\n"
-        "pipeline.read = lambda model: model\n"
+        "pipeline.read = lambda model, *_: model\n"
         "pipeline.quantize = lambda *_, **__: (print('ready', flush=True), time.sleep(60))\n"
         f"sys.exit(cli.main({quantize_arguments()!r}))"
     )

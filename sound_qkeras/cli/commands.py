@@ -171,7 +171,7 @@ def quantize(
         with progress_bars() as progress:
             progress("read", 0.0)
             with quiet_tensorflow():
-                network = pipeline.read(model)
+                network = pipeline.read(model, region, margin)
             result = pipeline.quantize(
                 network,
                 tolerance,

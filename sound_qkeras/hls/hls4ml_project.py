@@ -139,10 +139,12 @@ def _convert(quantized: QuantizedNetwork, backend: str, reuse_factor: int, setti
 
 def _first_difference(quantized: QuantizedNetwork, model: Any, inputs: npt.NDArray[np.float64]) -> str | None:
     """The first layer, in graph order, in which hls4ml's values are not the simulator's."""
+    from sound_qkeras.keras_io.keras_names import keras_names
+
     _, traced = model.trace(inputs)
-    codes = quantized.simulate_all(inputs)
+    codes, names = quantized.simulate_all(inputs), keras_names(quantized.trained, quantized.network)
     for node in quantized.network.nodes:
-        found = traced.get(node.name)
+        found = traced.get(names[node.name])
         expected = from_codes(codes[node.name], quantized.fractional_bits[node.name])
         if found is not None and not np.array_equal(np.asarray(found).reshape(expected.shape), expected):
             return node.name

@@ -103,10 +103,11 @@ def as_array(layer: Any, variable: Any) -> npt.NDArray[Any]:
 
 
 def as_cast(layer: Any, setting: Any) -> npt.NDArray[Any]:
-    """A number or list in a layer's configuration, in the type that the layer computes in."""
-    if edition(layer) == KERAS_2:
-        return np.asarray(importlib.import_module("tensorflow").cast(setting, layer.compute_dtype))
-    return as_array(layer, importlib.import_module("keras.ops").cast(setting, layer.compute_dtype))
+    """A number or list in a layer's configuration, rounded to the type that the layer computes in."""
+    cast = importlib.import_module("tensorflow" if edition(layer) == KERAS_2 else "keras.ops").cast
+    value = cast(setting, layer.compute_dtype)
+    # One number in bfloat16 is no array for numpy.
+    return as_array(layer, cast(value, "float32") if "16" in layer.compute_dtype else value)
 
 
 def smallest_divisor(layer: Any) -> float:

@@ -7,6 +7,7 @@ from typing import Any
 
 from sound_qkeras.keras_io.activations import keras_function, keras_layer
 from sound_qkeras.keras_io.affine_layers import Names, Parameters, affine_layers, layer_name
+from sound_qkeras.keras_io.keras_names import keras_names, renamed
 from sound_qkeras.keras_io.model_ends import as_model, inner_nodes, model_inputs, output_ports
 from sound_qkeras.keras_io.plain_layers import plain_layers
 from sound_qkeras.network import Network, Node
@@ -16,12 +17,15 @@ from sound_qkeras.network.ops import Affine, Conv, Dense, Elementwise
 def to_keras(network: Network) -> Any:
     """The float32 tf_keras model of a network, with the layer names of the model it was read from.
 
+    What tf_keras does not allow in names is mended.
+
     Parameters are cast to float32, which is exact unless something was folded into them. Two layers that came from one
     (of a separable convolution) have the names of their nodes.
 
     Args:
         network: the network; a head that was set aside stays aside.
     """
+    network = renamed(network, keras_names(network))
     sources = model_inputs(network, "float32")
     tensors = dict(sources)
     for node in inner_nodes(network):

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from sound_qkeras.fixed_point import Codes, Format
 from sound_qkeras.keras_io.environment import import_keras, import_tensorflow
+from sound_qkeras.keras_io.keras_names import keras_names
 from sound_qkeras.network import QuantizedNetwork
 from sound_qkeras.network.ops import AffineCodes, Conv, Dense
 
@@ -108,10 +109,11 @@ def latents_of(quantized: QuantizedNetwork, model: Any) -> dict[str, tuple[Laten
     found: dict[str, tuple[Latent, ...]] = {}
     for layer in model.layers:
         layer.trainable = False
+    names = keras_names(quantized.trained, quantized.network)
     for node, op in quantized.network.affine():
         if not isinstance(op, Dense | Conv):
             continue
-        layer, codes = model.get_layer(node.name), quantized.parameters[node.name]
+        layer, codes = model.get_layer(names[node.name]), quantized.parameters[node.name]
         layer.trainable = True
         kernel = Grid.of(codes.kernel, codes.kernel_format, codes.channel_formats)
         grids = (kernel, op.kernel), (Grid.of(codes.bias, codes.bias_format), op.bias)

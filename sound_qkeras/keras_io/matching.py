@@ -74,7 +74,7 @@ def match(model: Steps, reference: Steps | Network | None) -> Matched:
 def _match(model: Steps, reference: Steps | Network, *, folded: bool) -> Matched:
     steps, ends, heads = model.with_heads_aside()
     others, other_heads = _float_steps(model, reference)
-    notes = [*model.notes]
+    notes = list(dict.fromkeys((*model.notes, *(reference.notes if isinstance(reference, Steps) else ()))))
     if folded:
         (steps, one), (others, other) = fold(steps), fold(others)
         notes += [*(f"Quantised model: {note}" for note in one), *(f"Reference: {note}" for note in other)]

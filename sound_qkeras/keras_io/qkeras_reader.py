@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from sound_qkeras.keras_io.environment import float_type, import_qkeras
 from sound_qkeras.keras_io.files import Vocabulary, load_keras_model
 from sound_qkeras.keras_io.outputs import joined_outputs, reachable, set_heads_aside
 from sound_qkeras.keras_io.pieces import Head, Shape, Step
+from sound_qkeras.keras_io.precision import half_precision, precision_notes
 from sound_qkeras.keras_io.qkeras_layers import QKERAS
 from sound_qkeras.keras_io.qkeras_quantizers import RANDOM, is_quantizer, quantized_activation
 from sound_qkeras.keras_io.reader import Walk, check_model
@@ -106,6 +107,8 @@ def read_steps(model: Any, *, latent: bool = False) -> Steps:
     dtype = str(model.weights[0].dtype.name) if model.weights else "float32"
     if dtype not in ("float32", "float64"):
         raise UnsupportedLayerError(model.name, f"weights of type {dtype}", "float32 or float64", "cast the model")
+    for name, kind in half_precision(model).items():
+        raise UnsupportedLayerError(name, f"a layer that computes in {kind}", "float32 or float64", "set its dtype")
     with float_type(dtype):
         return _steps(model, QWalk(model, latent=latent), dtype)
 
@@ -198,4 +201,4 @@ def read_float_steps(model: Any) -> Steps:
     if isinstance(model, str | Path):
         model = load_keras_model(Path(model))
     check_model(model)
-    return _steps(model, Walk(model), "float32")
+    return replace(_steps(model, Walk(model), "float32"), notes=tuple(precision_notes(model)))

@@ -9,6 +9,7 @@ from typing import Any
 from sound_qkeras.fixed_point import Format
 from sound_qkeras.keras_io.affine_layers import kernel_quantizer_name, layer_name
 from sound_qkeras.keras_io.environment import import_qkeras
+from sound_qkeras.keras_io.keras_names import with_keras_names
 from sound_qkeras.network import Node, QuantizedNetwork
 from sound_qkeras.network.ops import Affine, Elementwise, Input, Relu
 
@@ -39,6 +40,7 @@ def quantizer_config(quantized: QuantizedNetwork) -> QuantizerConfig:
     the model `model_quantize` makes does not round its input, nor its output before a final softmax or sigmoid, and keeps
     normalisation layers. Kernels are per tensor there: formats of single channels are not in it, and change no value.
     """
+    quantized = with_keras_names(quantized)
     config: QuantizerConfig = {}
     for node in quantized.network.nodes:
         if isinstance(node.op, Affine):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +25,11 @@ from sound_qkeras.keras_io.editions import (
 )
 from sound_qkeras.keras_io.files import load_keras_model
 from sound_qkeras.keras_io.folding import fold
+from sound_qkeras.keras_io.keras_names import name_notes
 from sound_qkeras.keras_io.merges import MERGES, OPERATORS
 from sound_qkeras.keras_io.outputs import joined_outputs, output_ports, reachable, set_heads_aside
 from sound_qkeras.keras_io.pieces import Diagonal, Gain, Head, Linear, Rounded, Shape, Step
+from sound_qkeras.keras_io.precision import precision_notes
 from sound_qkeras.keras_io.readers import READERS
 from sound_qkeras.keras_io.support import unsupported
 from sound_qkeras.network import Network, Node
@@ -34,7 +37,7 @@ from sound_qkeras.network.ops import Crop, Input, Reshape
 from sound_qkeras.network.ports import Port
 
 
-def read_model(model: Any) -> Network:
+def read_model(model: Any, box: Any = None, margin: float = 0.0) -> Network:
     """The network of a trained Keras model.
 
     Guarantee: the network is the model's inference function in exact real arithmetic over its stored parameters. Folded
@@ -46,6 +49,9 @@ def read_model(model: Any) -> Network:
         model: a built Sequential or Functional model of tf_keras or Keras 3, or the path of one saved as `.h5`, `.keras` or
             SavedModel (tf_keras only).
             Code in files is never run.
+        box: the inputs, as for `sound_qkeras.quantize`, where they are known: for a model in half precision `notes` then says how
+            far Keras' own results were seen to be on some of them.
+        margin: widens the box.
 
     Returns:
         The network; nodes are named after their Keras layers. Several inputs or outputs of a model are parts of the
@@ -72,7 +78,9 @@ def read_model(model: Any) -> Network:
     for head in dict.fromkeys(head for head in heads if head is not None):
         notes.append(f"The final {head} is set aside: every guarantee is about its inputs.")
     nodes = tuple(_node(step) for step in steps)
-    return Network(nodes, None if ends else heads[0], tuple(notes), walk.inputs, output_ports(nodes, ends, heads))
+    network = Network(nodes, None if ends else heads[0], (), walk.inputs, output_ports(nodes, ends, heads))
+    notes += [*name_notes(network), *precision_notes(model, network, box, margin)]
+    return replace(network, notes=tuple(notes))
 
 
 def check_model(model: Any) -> None:

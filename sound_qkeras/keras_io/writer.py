@@ -10,6 +10,7 @@ from sound_qkeras.fixed_point import Format
 from sound_qkeras.keras_io.activations import leaky_layer
 from sound_qkeras.keras_io.affine_layers import Names, quantized_layers
 from sound_qkeras.keras_io.environment import float_type, import_keras, import_qkeras
+from sound_qkeras.keras_io.keras_names import with_keras_names
 from sound_qkeras.keras_io.model_ends import as_model, inner_nodes, model_inputs, output_ports
 from sound_qkeras.keras_io.plain_layers import plain_layers
 from sound_qkeras.keras_io.quantizers import activation_quantizer
@@ -42,7 +43,7 @@ def to_qkeras(quantized: QuantizedNetwork, *, dtype: Dtype = "float32", head: bo
         head: append the softmax or sigmoid that was set aside, in floating point, if there was one.
 
     Returns:
-        An uncompiled tf_keras model.
+        An uncompiled tf_keras model; what tf_keras does not allow in a name is mended, see `sound_qkeras.Result.keras_names`.
 
     Raises:
         InputError: QKeras misreads one of the formats, or `dtype` is something else.
@@ -52,6 +53,7 @@ def to_qkeras(quantized: QuantizedNetwork, *, dtype: Dtype = "float32", head: bo
         raise InputError(f"dtype {dtype!r} is not known; accepted: 'float32', 'float64'")
     check_representable(quantized, dtype)
     import_qkeras()
+    quantized = with_keras_names(quantized)
     with float_type(dtype):
         return _build(quantized, dtype, head)
 
