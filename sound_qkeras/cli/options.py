@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from sound_qkeras.errors import FileFormatError, InputError
+from sound_qkeras.errors import InputError
 
 Out = Annotated[Path, typer.Option(metavar="DIR", help="Directory to write; an earlier result there is replaced.")]
 Eps = Annotated[
@@ -124,6 +123,8 @@ def parse_box(box: tuple[str, str] | None, data: Path | None) -> tuple[Any, str]
     if (box is None) == (data is None):
         raise InputError("the inputs are not known; accepted: either --box LO HI or --data FILE.npy")
     if data is not None:
+        from sound_qkeras.given_files import load_array
+
         samples = load_array(data)
         return samples, f"smallest and largest values of {len(samples)} samples in {data.name}"
     lower, upper = (_end(text) for text in box or ())
@@ -132,6 +133,8 @@ def parse_box(box: tuple[str, str] | None, data: Path | None) -> tuple[Any, str]
 
 def _end(text: str) -> Any:
     if text.endswith(".npy"):
+        from sound_qkeras.given_files import load_array
+
         return load_array(Path(text))
     numbers = parse_numbers(text, "--box")
     return numbers[0] if len(numbers) == 1 else numbers
@@ -146,44 +149,18 @@ def load_samples(text: str | None) -> Any:
     """
     if text is None:
         return None
+    from sound_qkeras.given_files import load_array, load_member
+
     name, _, key = text.partition(".npz:")
     if not key and not text.endswith(".npz"):
         return load_array(Path(text))
-    import numpy as np
-
-    path = Path(f"{name}.npz" if key else text)
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            if key not in archive:
-                raise InputError(f"'{path}' holds {sorted(archive)}; accepted: {path}:NAME with one of these names")
-            return archive[key]
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise FileFormatError(f"'{path}' is no .npz file of numbers ({error})") from error
+    return load_member(Path(f"{name}.npz" if key else text), key)
 
 
 def load_pair(texts: tuple[str, str]) -> tuple[Any, Any]:
     """Samples and their targets, each as `load_samples` reads it."""
     samples, targets = (load_samples(text) for text in texts)
     return samples, targets
-
-
-def load_array(path: Path) -> Any:
-    """An array of numbers from a .npy file.
-
-    Raises:
-        FileFormatError: missing, empty, corrupt, or no array of numbers.
-    """
-    import numpy as np
-
-    try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except OSError as error:
-        raise FileFormatError(f"'{path}' cannot be read ({error.strerror or error}); accepted: a .npy file") from error
-    except (ValueError, EOFError, SyntaxError) as error:
-        raise FileFormatError(f"'{path}' is not a .npy file of numbers, or it is cut short") from error
-    if not isinstance(array, np.ndarray) or array.dtype.kind not in "biuf" or array.ndim == 0:
-        raise FileFormatError(f"'{path}' holds no array of real numbers; accepted: a .npy file that numpy.save wrote")
-    return array
 
 
 def check_place(out: Path, *, overwrite: bool = False) -> None:

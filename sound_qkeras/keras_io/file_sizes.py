@@ -11,12 +11,11 @@ from typing import Any
 import h5py
 
 from sound_qkeras.errors import FileFormatError
+from sound_qkeras.keras_io.config_sizes import LONGEST_CONFIGURATION
 
 ACCEPTED = "accepted: files as Keras writes them; save the model again"
 # What a file may become in memory, as a multiple of its own size: Keras stores its numbers uncompressed.
 GROWTH = 10
-# Most bytes of a configuration, and most numbers of an input.
-LONGEST_CONFIGURATION, LARGEST_INPUT = 1 << 26, 1 << 27
 
 
 class Allowance:
@@ -72,18 +71,6 @@ def _initializers(layer_class: Any) -> dict[str, Any]:
     """A layer's arguments that are initializers, and their defaults."""
     parameters = inspect.signature(layer_class.__init__).parameters
     return {name: one.default for name, one in parameters.items() if name.endswith("_initializer")}
-
-
-def check_input(path: Path, shape: Any) -> None:
-    """Refuse inputs nobody has.
-
-    Raises:
-        FileFormatError: it has more than `LARGEST_INPUT` numbers.
-    """
-    if math.prod(int(size) for size in shape or () if size is not None) > LARGEST_INPUT:
-        raise FileFormatError(
-            f"'{path}' describes a model with an input of shape {shape}; accepted: {LARGEST_INPUT} numbers"
-        )
 
 
 def check_archive(path: Path, archive: zipfile.ZipFile) -> None:

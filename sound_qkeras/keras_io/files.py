@@ -8,18 +8,21 @@ and the weights are loaded as arrays.
 from __future__ import annotations
 
 import json
+import os
 import zipfile
 from pathlib import Path
 from typing import Any
 
-from sound_qkeras.errors import FileFormatError, UnsupportedLayerError
+from sound_qkeras.errors import FileFormatError, ModelError, UnsupportedLayerError
+from sound_qkeras.given_files import regular_size
+from sound_qkeras.keras_io.config_sizes import CONTAINERS, check_calls, check_text
 from sound_qkeras.keras_io.environment import import_keras, import_keras_3
 from sound_qkeras.keras_io.readers import KINDS
 from sound_qkeras.keras_io.rebuilding import rebuild_2, rebuild_3
 from sound_qkeras.keras_io.support import unsupported
+from sound_qkeras.keras_io.tensor_sizes import Tally, limited
 
 ACCEPTED = "a whole model of tf_keras or Keras 3 saved as .h5 or .keras, or of tf_keras as a SavedModel directory"
-CONTAINERS = ("Sequential", "Functional", "Model")
 # The only object in a graph of Keras 3, and where the shape of an input may be.
 TENSOR, SHAPES = "__keras_tensor__", ("batch_shape", "batch_input_shape", "build_input_shape")
 TRAINING_SUFFIXES = ("_initializer", "_regularizer", "_constraint")
@@ -75,12 +78,14 @@ def load_keras_model(path: Path, vocabulary: Vocabulary | None = None) -> Any:
 
     keras = import_keras_3() if is_new else import_keras()
     try:
+        check_calls(path, config)
         plain, shape = _plain_model(config, path, vocabulary), _build_shape(config)
         allowance = Allowance(path, check_arrays(path), keras.initializers.Zeros())
         _limit(plain, path, allowance, keras.layers)
-        model = rebuild_3(plain, shape, path) if is_new else rebuild_2(plain, shape, path, vocabulary.objects())
+        with limited(keras):
+            model = rebuild_3(plain, shape, path) if is_new else rebuild_2(plain, shape, path, vocabulary.objects())
         allowance.release(model, keras.initializers)
-    except (FileFormatError, UnsupportedLayerError):
+    except (FileFormatError, ModelError):
         raise
     except Exception as error:
         raise FileFormatError(
@@ -97,10 +102,13 @@ def read_config(path: Path) -> tuple[dict[str, Any], str]:
     """
     if not path.exists():
         raise FileFormatError(f"'{path}' does not exist; accepted: {ACCEPTED}")
-    if path.is_file() and path.stat().st_size == 0:
+    sizes = [regular_size(file, ACCEPTED) for file in _files(path)]
+    if not path.is_dir() and sizes == [0]:
         raise FileFormatError(f"'{path}' is empty; accepted: {ACCEPTED}")
     try:
         text, version = _config_text(path)
+        if text is not None:
+            check_text(path, text)
         config = json.loads(text) if text is not None else None
     except FileFormatError:
         raise
@@ -111,6 +119,13 @@ def read_config(path: Path) -> tuple[dict[str, Any], str]:
     if not isinstance(config, dict) or "config" not in config:
         raise FileFormatError(f"'{path}' holds no model configuration, perhaps only weights; accepted: {ACCEPTED}")
     return config, version
+
+
+def _files(path: Path) -> list[Path]:
+    """The file, or what Keras reads in a SavedModel directory."""
+    if not path.is_dir():
+        return [path]
+    return [file for file in (path / "keras_metadata.pb", *(path / "variables").glob("*")) if os.path.lexists(file)]
 
 
 def _config_text(path: Path) -> tuple[str | bytes | None, str]:
@@ -152,7 +167,10 @@ def _saved_model_config(path: Path) -> str | None:
 def _build_shape(config: dict[str, Any]) -> Any:
     inner = config["config"]
     shape = (config.get("build_config") or {}).get("input_shape")
-    return shape or (inner.get("build_input_shape") if isinstance(inner, dict) else None)
+    shape = shape or (inner.get("build_input_shape") if isinstance(inner, dict) else None)
+    if isinstance(shape, list) and not any(isinstance(size, list | dict) for size in shape):
+        Tally().add("input", "InputLayer", shape)
+    return shape
 
 
 def _plain_model(config: dict[str, Any], path: Path, vocabulary: Vocabulary) -> dict[str, Any]:
@@ -185,11 +203,9 @@ def _check_graph(name: str, value: Any) -> None:
 
 def _limit(plain: dict[str, Any], path: Path, allowance: Any, layers: Any) -> None:
     """Let no layer of a container take more memory than the file's size allows."""
-    from sound_qkeras.keras_io.file_sizes import check_input
-
     for inner in [plain["config"], *(layer["config"] for layer in plain["config"]["layers"])]:
         for key in SHAPES:
-            check_input(path, inner.get(key))
+            Tally().add(str(inner.get("name")), "InputLayer", inner.get(key) or ())
     for layer in plain["config"]["layers"]:
         if layer["class_name"] in CONTAINERS:
             _limit(layer, path, allowance, layers)

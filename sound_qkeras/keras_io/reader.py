@@ -32,6 +32,7 @@ from sound_qkeras.keras_io.pieces import Diagonal, Gain, Head, Linear, Rounded, 
 from sound_qkeras.keras_io.precision import precision_notes
 from sound_qkeras.keras_io.readers import READERS
 from sound_qkeras.keras_io.support import unsupported
+from sound_qkeras.keras_io.tensor_sizes import Tally
 from sound_qkeras.network import Network, Node
 from sound_qkeras.network.ops import Crop, Input, Reshape
 from sound_qkeras.network.ports import Port
@@ -107,6 +108,7 @@ class Walk:
         self.steps: dict[str, Step] = {}
         self.training_only: list[str] = []
         self.with_weights: set[int] = set()
+        self.tally = Tally()
         self.inputs: tuple[Port, ...] = ()
         self.outputs = self._model(model, self._inputs(model))
 
@@ -145,6 +147,8 @@ class Walk:
             check_model(layer)
             return self._model(layer, sources)
         shapes = [static_shape(tensor, layer.name) for tensor in call.inputs]
+        for tensor in call.outputs:
+            self.tally.add(layer.name, type(layer).__name__, tuple(tensor.shape)[1:])
         if is_merge(call, shapes):
             return [self._merge(layer, shapes, sources)]
         return [self._chain(layer, self.parts(layer, shapes[0]), sources)]

@@ -183,6 +183,31 @@ def layer(config):
 
 OS_SYSTEM = {"module": "os", "class_name": "function", "config": "system", "registered_name": "system"}
 CODE = {"class_name": "__lambda__", "config": {"value": ["4wAAAA==", None, None]}}
+LARGE = r"layer '.*its result has the shape .* values; accepted: \d+ in one tensor"
+
+
+def put(config, *kinds, **last):
+    """Layers before the Dense one: their kinds, each with its settings behind it."""
+    settings = [one for one in (*kinds, last) if isinstance(one, dict)]
+    for number, (kind, given) in enumerate(zip([one for one in kinds if isinstance(one, str)], settings, strict=False)):
+        found = {"name": f"put_{number}", **given}
+        config["layers"].insert(1 + number, {"module": "keras.layers", "class_name": kind, "config": found})
+
+
+def nest(config, times):
+    for number in range(times):
+        inner = {"name": f"model_{number}", "layers": config["layers"][1:]}
+        config["layers"][1:] = [{"module": "keras", "class_name": "Sequential", "config": inner}]
+
+
+def double(config, times):
+    """Models of which each calls the one inside it twice."""
+    for number in range(times):
+        nest(config, 1)
+        config["layers"][1]["config"]["name"] = f"twice_{number}"
+        config["layers"][1]["inbound_nodes"] = [{"args": []}] * 2
+
+
 TOUCHED: dict = {
     "class": (lambda c: layer(c).update(module="os", class_name="system"), UnsupportedLayerError, "kind system"),
     "activation": (
@@ -196,14 +221,27 @@ TOUCHED: dict = {
         UnsupportedLayerError,
         "a call with __lambda__",
     ),
-    "units": (lambda c: layer(c)["config"].update(units=10**12), FileFormatError, "more parameters than"),
+    "units": (lambda c: layer(c)["config"].update(units=10**7), FileFormatError, "more parameters than"),
+    "too many units": (lambda c: layer(c)["config"].update(units=10**12), ModelError, LARGE),
+    "repeated": (lambda c: put(c, "RepeatVector", n=10**8), ModelError, LARGE),
+    "upsampled": (lambda c: put(c, "Reshape", {"target_shape": [5, 1]}, "UpSampling1D", size=10**8), ModelError, LARGE),
+    "padded": (
+        lambda c: put(c, "Reshape", {"target_shape": [5, 1]}, "ZeroPadding1D", padding=10**9),
+        ModelError,
+        LARGE,
+    ),
+    "larger and larger": (lambda c: put(c, *["RepeatVector", {"n": 999}, "Flatten", {}] * 3), ModelError, LARGE),
+    "models inside one another": (lambda c: nest(c, 99), FileFormatError, "at most 32"),
+    "models deep inside one another": (lambda c: nest(c, 200), FileFormatError, "at most 32"),
+    "models that are called twice": (lambda c: double(c, 16), FileFormatError, "calls layers"),
+    "many layers": (lambda c: put(c, *["Dropout", {"rate": 0.5}] * 5000), FileFormatError, "calls layers 500"),
     "input": (
         lambda c: c["layers"][0]["config"].update(batch_shape=[None, 10**12]),
-        FileFormatError,
-        "an input of shape",
+        ModelError,
+        LARGE,
     ),
     "initializer": (
-        lambda c: layer(c)["config"].update(units=10**11, kernel_initializer=None),
+        lambda c: layer(c)["config"].update(units=10**7, kernel_initializer=None),
         FileFormatError,
         "more parameters than",
     ),
@@ -216,6 +254,15 @@ TOUCHED: dict = {
 def test_changed_configurations_are_refused(tmp_path, change, error, match):
     with pytest.raises(error, match=match):
         read_model(saved(tmp_path / "model.keras", change))
+
+
+@pytest.mark.parametrize("kind", [keras, models.keras], ids=["keras", "tf_keras"])
+def test_no_result_is_made_that_is_too_large(kind):
+    """A normalisation has parameters for every value of what it reads."""
+    layers = kind.layers
+    made = [layers.Dense(8), layers.RepeatVector(10**8), layers.BatchNormalization(), layers.GlobalMaxPooling1D()]
+    with pytest.raises(ModelError, match=LARGE):
+        read_model(kind.Sequential([layers.Input((3,)), *made, layers.Dense(2)]))
 
 
 def test_where_a_class_is_from_is_not_believed(tmp_path):
@@ -296,7 +343,7 @@ def test_keras_2_files_are_held_to_the_same_sizes(tmp_path):
     models.sequential(models.LAYERS.Dense(2, name="dense")).save(path)
     with h5py.File(path, "r+") as file:
         config = json.loads(str(file.attrs["model_config"]))
-        config["config"]["layers"][1]["config"]["units"] = 10**11
+        config["config"]["layers"][1]["config"]["units"] = 10**7
         file.attrs["model_config"] = json.dumps(config)
     with pytest.raises(FileFormatError, match="more parameters than the file holds"):
         read_model(path)

@@ -1,0 +1,123 @@
+"""Files that a user names: regular ones alone are opened, and sizes are known before anything is read."""
+
+from __future__ import annotations
+
+import math
+import stat
+import zipfile
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import numpy.typing as npt
+from numpy.lib import format as npy
+
+from sound_qkeras.errors import FileFormatError, InputError
+
+# Most bytes of an array of samples, as the float64 numbers it becomes.
+MOST_BYTES = 1 << 34
+# What an .npz file keeps compressed may become more than this only within so many times its compressed size.
+SMALL, MOST_GROWTH = 1 << 30, 100
+# Names in a message.
+SHOWN = 10
+_HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
+
+
+def regular_size(path: Path, accepted: str) -> int:
+    """The size in bytes of a regular file.
+
+    Raises:
+        FileFormatError: it is missing, or no regular file: pipes and devices wait for ever, or never end.
+    """
+    try:
+        found = path.stat()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise FileFormatError(f"'{path}' cannot be read ({reason}); accepted: {accepted}") from error
+    if not stat.S_ISREG(found.st_mode):
+        kind = "a directory" if stat.S_ISDIR(found.st_mode) else "a pipe, a socket or a device"
+        raise FileFormatError(f"'{path}' is {kind}, no regular file; accepted: {accepted}")
+    return found.st_size
+
+
+def load_array(path: Path) -> npt.NDArray[Any]:
+    """An array of numbers from a .npy file, in which it stays.
+
+    Raises:
+        FileFormatError: missing, no regular file, empty, corrupt, too large, or no array of numbers.
+    """
+    regular_size(path, "a .npy file")
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except OSError as error:
+        raise FileFormatError(f"'{path}' cannot be read ({error.strerror or error}); accepted: a .npy file") from error
+    except (ValueError, EOFError, SyntaxError, OverflowError, zipfile.BadZipFile) as error:
+        raise FileFormatError(f"'{path}' is not a .npy file of numbers, or it is cut short") from error
+    if not isinstance(array, np.ndarray):
+        raise FileFormatError(f"'{path}' holds no array of real numbers; accepted: a .npy file that numpy.save wrote")
+    _check_array(str(path), array.shape, array.dtype)
+    return array
+
+
+def load_member(path: Path, name: str) -> npt.NDArray[Any]:
+    """An array of numbers by its name in an .npz file.
+
+    Raises:
+        InputError: the file holds no array of this name.
+        FileFormatError: missing, no regular file, corrupt, far larger than the file, or no array of numbers.
+    """
+    regular_size(path, "an .npz file")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
+            if name not in members:
+                held = f"{sorted(members)[:SHOWN]}{' and more' * (len(members) > SHOWN)}"
+                raise InputError(f"'{path}' holds {held}; accepted: {path}:NAME with one of these names")
+            _check_growth(path, members[name])
+            with archive.open(members[name]) as file:
+                return _read(f"{path}:{name}", file, members[name].file_size)
+    except (OSError, ValueError, EOFError, SyntaxError, NotImplementedError, RuntimeError, zipfile.BadZipFile) as error:
+        raise FileFormatError(f"'{path}' is no .npz file of numbers ({error})") from error
+
+
+def _check_growth(path: Path, info: zipfile.ZipInfo) -> None:
+    if info.file_size > max(SMALL, MOST_GROWTH * info.compress_size):
+        raise FileFormatError(
+            f"'{path}': '{info.filename}' unpacks from {_in_words(info.compress_size)} to {_in_words(info.file_size)}; "
+            f"accepted: arrays of {_in_words(SMALL)}, larger ones up to {MOST_GROWTH} times what they take compressed; use "
+            "numpy.save"
+        )
+
+
+def _read(what: str, file: IO[bytes], size: int) -> npt.NDArray[Any]:
+    version = npy.read_magic(file)
+    if version not in _HEADERS:
+        raise FileFormatError(
+            f"'{what}' is of .npy version {version}; accepted: arrays of numbers as numpy.savez writes them"
+        )
+    shape, fortran, dtype = _HEADERS[version](file)
+    _check_array(what, shape, dtype)
+    if math.prod(shape) * dtype.itemsize != size - file.tell():
+        raise FileFormatError(f"'{what}' has other numbers than its header says; it may be cut short")
+    order = "F" if fortran else "C"
+    return np.frombuffer(bytearray(file.read()), dtype=dtype).reshape(shape, order=order)
+
+
+def _check_array(what: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+    if dtype.kind not in "biuf" or not shape:
+        raise FileFormatError(f"'{what}' holds no array of real numbers; accepted: what numpy.save writes of one")
+    needed = 8 * math.prod(shape)
+    if needed > MOST_BYTES:
+        raise FileFormatError(
+            f"'{what}' has the shape {shape}, {_in_words(needed)} in float64; accepted: {_in_words(MOST_BYTES)}; give fewer samples"
+        )
+
+
+def _in_words(count: int) -> str:
+    """Bytes in the largest unit they fill.
+
+    >>> _in_words(3 << 30), _in_words(1500)
+    ('3.0 GiB', '1.5 KiB')
+    """
+    power = max(0, min(4, (count.bit_length() - 1) // 10))
+    return f"{count / 1024**power:.1f} {('bytes', 'KiB', 'MiB', 'GiB', 'TiB')[power]}"

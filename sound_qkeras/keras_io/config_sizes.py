@@ -1,0 +1,64 @@
+"""How long, how deep and how large a saved Keras configuration may be, looked at before it is parsed or given to Keras."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sound_qkeras.errors import FileFormatError
+
+CONTAINERS = ("Sequential", "Functional", "Model")
+# Most bytes of a configuration, and most brackets inside one another in it.
+LONGEST_CONFIGURATION, DEEPEST_CONFIGURATION = 1 << 26, 400
+# Models inside one another, and calls of layers in all of them.
+DEEPEST, MOST_CALLS = 32, 4096
+NESTING = f"accepted: at most {DEEPEST}; build the model from layers"
+
+
+def check_text(path: Path, text: str | bytes) -> None:
+    """Refuse a configuration that is long or deep before it is parsed.
+
+    Raises:
+        FileFormatError: it is.
+    """
+    content = text.encode() if isinstance(text, str) else text
+    if len(content) > LONGEST_CONFIGURATION:
+        raise FileFormatError(
+            f"'{path}' has a configuration of {len(content)} bytes; accepted: {LONGEST_CONFIGURATION}"
+        )
+    brackets = np.frombuffer(re.sub(rb'"(?:[^"\\]|\\.)*"|[^][{}"]+', b"", content, flags=re.DOTALL), dtype=np.uint8)
+    depth = np.cumsum(np.where((brackets == ord("[")) | (brackets == ord("{")), 1, -1), dtype=np.int64)
+    if depth.max(initial=0) > DEEPEST_CONFIGURATION:
+        raise FileFormatError(f"'{path}' has models inside one another, too many; {NESTING}")
+
+
+def check_calls(path: Path, model: Any, depth: int = 1) -> int:
+    """Refuse models that are deep, or that Keras would call very often because those inside are called several times.
+
+    Args:
+        path: the file.
+        model: a container's configuration.
+        depth: of the container.
+
+    Returns:
+        How many calls of layers it makes.
+
+    Raises:
+        FileFormatError: too many, or containers are too deep.
+    """
+    if depth > DEEPEST:
+        raise FileFormatError(f"'{path}' has models inside one another, more than {DEEPEST} deep; {NESTING}")
+    inner = model["config"]
+    total = 0
+    for layer in inner if isinstance(inner, list) else inner["layers"]:
+        calls = max(1, len(layer.get("inbound_nodes") or ()))
+        total += calls * (check_calls(path, layer, depth + 1) if layer["class_name"] in CONTAINERS else 1)
+    if total > MOST_CALLS:
+        raise FileFormatError(
+            f"'{path}' describes a model that calls layers {total} times or more; accepted: {MOST_CALLS}, those in models inside "
+            "counted for each call of these"
+        )
+    return total

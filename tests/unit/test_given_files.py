@@ -1,0 +1,123 @@
+"""Files that a user names: nothing is opened that never ends, and nothing is read that does not fit."""
+
+import io
+import os
+import zipfile
+
+import numpy as np
+import pytest
+
+from sound_qkeras import given_files
+from sound_qkeras.cli import BAD_INPUT, main
+from sound_qkeras.cli.options import load_samples
+from sound_qkeras.errors import FileFormatError, InputError
+from sound_qkeras.given_files import load_array, load_member
+
+POSIX = pytest.mark.skipif(os.name == "nt", reason="needs pipes and devices")
+
+
+def endless(tmp_path, name, kind):
+    path = tmp_path / name
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "device":
+        path.symlink_to("/dev/zero")
+    else:
+        path.mkdir()
+    return path
+
+
+@POSIX
+@pytest.mark.parametrize("kind", ["pipe", "device", "directory"])
+@pytest.mark.parametrize("option", ["--data", "--samples", "--labels", "--box", "model", "--train", "--freeze"])
+def test_what_is_no_regular_file_is_refused(tmp_path, capfd, kind, option):
+    (tmp_path / "model.h5").write_bytes(b"stands for a model")
+    np.save(tmp_path / "x.npy", np.zeros((2, 3)))
+    name = "model.keras" if option == "model" else "odd.npz:x" if option == "--labels" else "odd.npy"
+    path = f"{endless(tmp_path, name.removesuffix(':x'), kind)}{':x' * name.endswith(':x')}"
+    model = path if option == "model" else str(tmp_path / "model.h5")
+    arguments = ["quantize", model, "--eps", "1", "--out", str(tmp_path / "out"), "--box", "-1", "1"]
+    if option == "--train":
+        arguments = ["compare", model, "--eps", "1", "--train", path, path]
+    elif option == "--freeze":
+        arguments = ["certify", model, "--box", "-1", "1", "--freeze", path]
+    elif option in ("--data", "--box"):
+        arguments = [*arguments[:6], *([option, path] if option == "--data" else [option, path, path])]
+    elif option != "model":
+        arguments += [option, path]
+    if option == "model" and kind == "directory":
+        pytest.skip("may be a SavedModel")
+    assert main(arguments) == BAD_INPUT
+    assert "no regular file" in capfd.readouterr().err
+
+
+def member(path, shape, *, data=None, dtype="<f8", compression=zipfile.ZIP_DEFLATED):
+    """An .npz file whose header says one thing and whose data may be another."""
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": dtype, "fortran_order": False, "shape": shape})
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        archive.writestr("x.npy", header.getvalue() + (b"" if data is None else data))
+    return path
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int64, np.uint8, bool, ">f4"])
+def test_members_are_what_was_saved(tmp_path, save, dtype, order):
+    array = np.asarray(np.arange(12).reshape(3, 4) % 5, dtype=dtype, order=order)
+    save(tmp_path / "data.npz", x=array, y=array[:0])
+    found = load_samples(f"{tmp_path / 'data.npz'}:x")
+    assert np.array_equal(found, array)
+    assert found.dtype == array.dtype
+    assert load_member(tmp_path / "data.npz", "y").shape == (0, 4)
+
+
+def test_what_unpacks_to_far_more_than_it_is_is_refused_unread(tmp_path, monkeypatch):
+    monkeypatch.setattr(given_files, "SMALL", 1 << 16)
+    path = member(tmp_path / "bomb.npz", (1000, 1000), data=bytes(8 * 10**6))
+    monkeypatch.setattr(zipfile.ZipFile, "open", lambda *_: pytest.fail("it was opened"))
+    with pytest.raises(FileFormatError, match=r"unpacks from 7\.\d KiB to 7\.6 MiB; accepted: arrays of 64\.0 KiB"):
+        load_member(path, "x")
+
+
+@pytest.mark.parametrize(
+    ("shape", "settings", "says"),
+    [
+        ((10**12,), {}, "float64; accepted: 16.0 GiB"),
+        ((10**6, 10**6), {"dtype": "|b1"}, "float64; accepted: 16.0 GiB"),
+        ((100,), {"data": bytes(8)}, "other numbers than its header says"),
+        ((1,), {"data": bytes(800)}, "other numbers than its header says"),
+        ((2,), {"data": bytes(32), "dtype": "<c16"}, "no array of real numbers"),
+        ((2,), {"data": bytes(8), "dtype": "<U1"}, "no array of real numbers"),
+        ((2,), {"data": bytes(16), "dtype": "|O"}, "no array of real numbers"),
+        ((), {"data": bytes(8)}, "no array of real numbers"),
+    ],
+)
+def test_a_header_is_not_believed(tmp_path, shape, settings, says):
+    with pytest.raises(FileFormatError, match=says):
+        load_member(member(tmp_path / "x.npz", shape, **settings), "x")
+
+
+def test_a_large_array_is_refused_before_it_is_read(tmp_path):
+    path = tmp_path / "x.npy"
+    np.save(path, np.zeros(1, np.uint8))
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": (3 << 30, 1)})
+    with path.open("wb") as file:
+        file.write(header.getvalue())
+        file.truncate(len(header.getvalue()) + (3 << 30))  # a hole
+    with pytest.raises(FileFormatError, match=r"shape \(3221225472, 1\), 24\.0 GiB in float64; accepted: 16\.0 GiB"):
+        load_array(path)
+
+
+def test_names_and_other_files(tmp_path):
+    np.savez(tmp_path / "many.npz", **{f"a{number}": np.zeros(1) for number in range(30)})
+    with pytest.raises(InputError, match=r"\['a0'.*and more; accepted: .*many.npz:NAME"):
+        load_member(tmp_path / "many.npz", "b")
+    (tmp_path / "text.npz").write_text("no archive")
+    with pytest.raises(FileFormatError, match=r"no .npz file"):
+        load_member(tmp_path / "text.npz", "x")
+    with pytest.raises(FileFormatError, match="cannot be read"):
+        load_array(tmp_path / "missing.npy")
+    with pytest.raises(FileFormatError, match="cannot be read"):
+        load_array(tmp_path / "nul\0.npy")
