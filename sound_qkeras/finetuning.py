@@ -13,7 +13,7 @@ from threadpoolctl import threadpool_limits
 from sound_qkeras.boxes import make_tolerance
 from sound_qkeras.classification import Classification, classify
 from sound_qkeras.errors import InfeasibleError, InputError, VerificationError
-from sound_qkeras.examination import examine
+from sound_qkeras.examination import examine, or_else
 from sound_qkeras.finetuned import Finetuning
 from sound_qkeras.interval import Reals
 from sound_qkeras.network.graph import size_of
@@ -107,14 +107,19 @@ def finetune(
         report("look for the worst error")
         found = renewed(result, *proved, seed)
     quantized = found.quantized
-    record = Finetuning(
-        epochs,
-        chosen.kept_epoch,
-        *_changes(old, quantized),
-        "training data" if validation is None else "validation data",
-        measure_float(old, task),
-        measure(old, task),
-        measure(quantized, task),
+    measured_on = "training data" if validation is None else "validation data"
+    record = or_else(
+        lambda: Finetuning(
+            epochs,
+            chosen.kept_epoch,
+            *_changes(old, quantized),
+            measured_on,
+            measure_float(old, task),
+            measure(old, task),
+            measure(quantized, task),
+        ),
+        None,
+        "measuring the task",
     )
     report("done", 1.0)
     return replace(found, seconds=time.monotonic() - started, finetuning=record)

@@ -70,17 +70,20 @@ def load_member(path: Path, name: str) -> npt.NDArray[Any]:
     try:
         with zipfile.ZipFile(path) as archive:
             members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
-            if name not in members:
-                held = f"{sorted(members)[:SHOWN]}{' and more' * (len(members) > SHOWN)}"
-                raise InputError(f"'{path}' holds {held}; accepted: {path}:NAME with one of these names")
-            _check_growth(path, members[name])
+            _check_member(path, members, name)
             with archive.open(members[name]) as file:
                 return _read(f"{path}:{name}", file, members[name].file_size)
+    except InputError:
+        raise
     except (OSError, ValueError, EOFError, SyntaxError, NotImplementedError, RuntimeError, zipfile.BadZipFile) as error:
         raise FileFormatError(f"'{path}' is no .npz file of numbers ({error})") from error
 
 
-def _check_growth(path: Path, info: zipfile.ZipInfo) -> None:
+def _check_member(path: Path, members: dict[str, zipfile.ZipInfo], name: str) -> None:
+    if name not in members:
+        held = f"{sorted(members)[:SHOWN]}{' and more' * (len(members) > SHOWN)}"
+        raise InputError(f"'{path}' holds {held}; accepted: {path}:NAME with one of these names")
+    info = members[name]
     if info.file_size > max(SMALL, MOST_GROWTH * info.compress_size):
         raise FileFormatError(
             f"'{path}': '{info.filename}' unpacks from {_in_words(info.compress_size)} to {_in_words(info.file_size)}; "

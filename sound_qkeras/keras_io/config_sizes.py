@@ -32,7 +32,7 @@ def check_text(path: Path, text: str | bytes) -> None:
     brackets = np.frombuffer(re.sub(rb'"(?:[^"\\]|\\.)*"|[^][{}"]+', b"", content, flags=re.DOTALL), dtype=np.uint8)
     depth = np.cumsum(np.where((brackets == ord("[")) | (brackets == ord("{")), 1, -1), dtype=np.int64)
     if depth.max(initial=0) > DEEPEST_CONFIGURATION:
-        raise FileFormatError(f"'{path}' has models inside one another, too many; {NESTING}")
+        raise FileFormatError(f"'{path}' has models inside one another, too deep; {NESTING}")
 
 
 def check_calls(path: Path, model: Any, depth: int = 1) -> int:

@@ -9,10 +9,11 @@ import numpy as np
 from sound_qkeras.boxes import network_box
 from sound_qkeras.keras_io.editions import as_array
 from sound_qkeras.network import Network
+from sound_qkeras.network.graph import TILE_NUMBERS, size_of
 from sound_qkeras.network.ports import split_rows
 
-# Inputs of the box at which Keras' own results are looked at.
-LOOKED_AT = 256
+# Inputs of the box at which Keras' own results are looked at: at most, and at least where networks are large.
+MOST_INPUTS, FEWEST_INPUTS = 256, 4
 HALF = ("float16", "bfloat16")
 
 
@@ -49,8 +50,10 @@ def precision_notes(model: Any, network: Network | None = None, box: Any = None,
 def _seen(model: Any, network: Network, box: Any, margin: float) -> str:
     """How far Keras' own evaluation was from the network on some inputs."""
     region, rng = network_box(network, box, margin), np.random.default_rng(0)
-    at = rng.random((LOOKED_AT, *region.shape))
-    at[: LOOKED_AT // 4] = np.rint(at[: LOOKED_AT // 4])  # corners
+    values = sum(size_of(shape) for shape in network.shapes.values())
+    count = int(np.clip(TILE_NUMBERS // values, FEWEST_INPUTS, MOST_INPUTS))
+    at = rng.random((count, *region.shape))
+    at[: count // 4] = np.rint(at[: count // 4])  # corners
     samples = region.lower + (region.upper - region.lower) * at
     samples = np.clip(samples.astype(np.float32), region.lower, region.upper)
     try:
@@ -58,14 +61,12 @@ def _seen(model: Any, network: Network, box: Any, margin: float) -> str:
     except Exception as error:
         return f"how far was not seen, Keras cannot evaluate it here ({type(error).__name__})"
     parts = zip(network.output_arrays(network.evaluate(samples)), _heads(network), theirs, strict=True)
-    apart = [
-        np.abs(_behind(head, ours) - other.reshape(ours.shape)).reshape(LOOKED_AT, -1) for ours, head, other in parts
-    ]
+    apart = [np.abs(_behind(head, ours) - other.reshape(ours.shape)).reshape(count, -1) for ours, head, other in parts]
     worst = np.concatenate(apart, axis=1).max(axis=1)
     finite = worst[np.isfinite(worst)]
     heads = " and ".join(dict.fromkeys(head for head in _heads(network) if head is not None))
-    text = f"on {LOOKED_AT} inputs of the box by up to {np.max(finite, initial=0.0):.3g}{f', behind the {heads}' * bool(heads)}"
-    return text + f", and on {LOOKED_AT - finite.size} of them they are infinite or NaN" * (finite.size < LOOKED_AT)
+    text = f"on {count} inputs of the box by up to {np.max(finite, initial=0.0):.3g}{f', behind the {heads}' * bool(heads)}"
+    return text + f", and on {count - finite.size} of them they are infinite or NaN" * (finite.size < count)
 
 
 def _keras_results(model: Any, network: Network, samples: Any) -> list[Any]:

@@ -7,7 +7,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from sound_qkeras import given_files
+from sound_qkeras import given_files, pipeline
 from sound_qkeras.cli import BAD_INPUT, main
 from sound_qkeras.cli.options import load_samples
 from sound_qkeras.errors import FileFormatError, InputError
@@ -30,7 +30,8 @@ def endless(tmp_path, name, kind):
 @POSIX
 @pytest.mark.parametrize("kind", ["pipe", "device", "directory"])
 @pytest.mark.parametrize("option", ["--data", "--samples", "--labels", "--box", "model", "--train", "--freeze"])
-def test_what_is_no_regular_file_is_refused(tmp_path, capfd, kind, option):
+def test_what_is_no_regular_file_is_refused(tmp_path, monkeypatch, capfd, kind, option):
+    monkeypatch.setattr(pipeline, "quantize", lambda *_, **__: pytest.fail("the work came first"))
     (tmp_path / "model.h5").write_bytes(b"stands for a model")
     np.save(tmp_path / "x.npy", np.zeros((2, 3)))
     name = "model.keras" if option == "model" else "odd.npz:x" if option == "--labels" else "odd.npy"
@@ -76,7 +77,10 @@ def test_what_unpacks_to_far_more_than_it_is_is_refused_unread(tmp_path, monkeyp
     monkeypatch.setattr(given_files, "SMALL", 1 << 16)
     path = member(tmp_path / "bomb.npz", (1000, 1000), data=bytes(8 * 10**6))
     monkeypatch.setattr(zipfile.ZipFile, "open", lambda *_: pytest.fail("it was opened"))
-    with pytest.raises(FileFormatError, match=r"unpacks from 7\.\d KiB to 7\.6 MiB; accepted: arrays of 64\.0 KiB"):
+    with pytest.raises(
+        FileFormatError,
+        match=r"^'\S+bomb\.npz': 'x\.npy' unpacks from 7\.\d KiB to 7\.6 MiB; accepted: arrays",
+    ):
         load_member(path, "x")
 
 
@@ -112,7 +116,7 @@ def test_a_large_array_is_refused_before_it_is_read(tmp_path):
 
 def test_names_and_other_files(tmp_path):
     np.savez(tmp_path / "many.npz", **{f"a{number}": np.zeros(1) for number in range(30)})
-    with pytest.raises(InputError, match=r"\['a0'.*and more; accepted: .*many.npz:NAME"):
+    with pytest.raises(InputError, match=r"^'\S+many\.npz' holds \['a0'.*and more; accepted: .*many.npz:NAME"):
         load_member(tmp_path / "many.npz", "b")
     (tmp_path / "text.npz").write_text("no archive")
     with pytest.raises(FileFormatError, match=r"no .npz file"):
