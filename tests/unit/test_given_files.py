@@ -13,6 +13,7 @@ from sound_qkeras.cli.options import load_samples
 from sound_qkeras.errors import FileFormatError, InputError
 from sound_qkeras.given_files import load_array, load_member
 
+OPTIONS = ("--data", "--samples", "--labels", "--box", "--train", "--freeze")
 POSIX = pytest.mark.skipif(os.name == "nt", reason="needs pipes and devices")
 
 
@@ -28,8 +29,11 @@ def endless(tmp_path, name, kind):
 
 
 @POSIX
-@pytest.mark.parametrize("kind", ["pipe", "device", "directory"])
-@pytest.mark.parametrize("option", ["--data", "--samples", "--labels", "--box", "model", "--train", "--freeze"])
+@pytest.mark.parametrize(
+    ("option", "kind"),
+    [(option, kind) for option in OPTIONS for kind in ("pipe", "device", "directory")]
+    + [("model", "pipe"), ("model", "device")],
+)
 def test_what_is_no_regular_file_is_refused(tmp_path, monkeypatch, capfd, kind, option):
     monkeypatch.setattr(pipeline, "quantize", lambda *_, **__: pytest.fail("the work came first"))
     (tmp_path / "model.h5").write_bytes(b"stands for a model")
@@ -46,8 +50,6 @@ def test_what_is_no_regular_file_is_refused(tmp_path, monkeypatch, capfd, kind, 
         arguments = [*arguments[:6], *([option, path] if option == "--data" else [option, path, path])]
     elif option != "model":
         arguments += [option, path]
-    if option == "model" and kind == "directory":
-        pytest.skip("may be a SavedModel")
     assert main(arguments) == BAD_INPUT
     assert "no regular file" in capfd.readouterr().err
 
