@@ -19,7 +19,8 @@ HALF = ("float16", "bfloat16")
 
 def half_precision(model: Any) -> dict[str, str]:
     """The layers of a model that compute in half precision, those of nested models included, and in which type."""
-    types = {layer.name: str(layer.compute_dtype) for layer in model._flatten_layers(include_self=False)}
+    layers = (layer for layer in model._flatten_layers(include_self=False) if not hasattr(layer, "layers"))
+    types = {layer.name: str(layer.compute_dtype) for layer in layers if type(layer).__name__ != "InputLayer"}
     return {name: kind for name, kind in types.items() if kind in HALF}
 
 
