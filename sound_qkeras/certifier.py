@@ -57,11 +57,12 @@ def certify(
     within its bound of the reference in exact arithmetic. `floating` bounds what Keras' own arithmetic adds to that.
 
     Args:
-        qmodel: a built QKeras model, or the path of one (.h5, .keras, SavedModel). Code in files is never run.
-        reference: the float model it stands for, of Keras 3 or tf_keras, a path to one, or a `Network`: the same layers in the
-            same order, normalisations folded or not, hidden units multiplied by powers of two or not. "latent" is the model
-            itself with its weights as stored and nothing rounded; rectifiers keep the upper end of their quantizers. None proves
-            ranges, saturation and exactness only.
+        qmodel: a built QKeras model, or the path of one (.h5, .keras, SavedModel), or a pair of paths of its json and its
+            weights, as for `quantize`. Code in files is never run.
+        reference: the float model it stands for, of Keras 3 or tf_keras, a path or a pair of paths to one, or a `Network`: the
+            same layers in the same order, normalisations folded or not, hidden units multiplied by powers of two or not.
+            "latent" is the model itself with its weights as stored and nothing rounded; rectifiers keep the upper end of their
+            quantizers. None proves ranges, saturation and exactness only.
         box: the inputs, as for `quantize`.
         tier: "sound": for the whole box. "local": around each of the `samples`. "statistical": on inputs drawn like them.
         samples: inputs in the box, shape `(n, *input_shape)`, for those tiers; also where saturation is looked for.
@@ -161,6 +162,7 @@ def _name(reference: Any) -> str:
         return ""
     if _is_latent(reference):
         return "itself with latent weights and nothing rounded"
+    reference = reference[0] if isinstance(reference, tuple) else reference
     return str(getattr(reference, "name", "the network" if isinstance(reference, Network) else reference))
 
 

@@ -40,6 +40,7 @@ class UnsupportedLayerError(ModelError):
         self.layer_name = layer_name
         self.received = received
         self.accepted = accepted
+        self.way_out = way_out
 
 
 class FileFormatError(InputError):

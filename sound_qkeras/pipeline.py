@@ -87,7 +87,8 @@ def quantize(
     the search.
 
     Args:
-        model: a model of Keras 3 or tf_keras, a path to one (.h5, .keras; of tf_keras also a SavedModel), or a `Network`.
+        model: a model of Keras 3 or tf_keras, a path to one (.h5, .keras; of tf_keras also a SavedModel), a pair of paths
+            ("model.json", "weights.h5") of what `to_json()` gives and `save_weights()` writes, or a `Network`.
         eps: tolerance in units of the output: a number, or one per output; for a classifier also "auto": the largest that
             keeps the class of the share `keep` of the samples.
         box: the inputs: `(lower, upper)` as numbers or arrays, or samples that span it.

@@ -18,11 +18,13 @@ from sound_qkeras.cli.options import (
     Radius,
     Samples,
     Tier,
+    Weights,
     check_numbers,
     load_samples,
     parse_box,
     parse_effort,
     parse_eps,
+    with_weights,
 )
 from sound_qkeras.errors import InputError
 
@@ -34,6 +36,10 @@ def certify(
     reference: Annotated[
         str | None,
         typer.Option(metavar="MODEL", help="Its float twin; or latent: itself with nothing rounded."),
+    ] = None,
+    weights: Weights = None,
+    reference_weights: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Where the float twin is a .json: its weights.")
     ] = None,
     box: Box = None,
     data: Data = None,
@@ -62,13 +68,16 @@ def certify(
         for path in (model, reference):
             if path not in (None, "latent") and not Path(path).exists():
                 raise InputError(f"'{path}' does not exist; accepted: a model saved as .h5, .keras or SavedModel")
+        saved, other = with_weights(model, weights), reference
+        if reference not in (None, "latent") and reference_weights is not None:
+            other = with_weights(Path(reference), reference_weights)
         from sound_qkeras.certifier import certify as prove
 
         options: dict[str, Any] = {"tier": tier, "samples": load_samples(samples), "radius": radius, "margin": margin}
         options |= {"confidence": confidence, "eps": tolerance, "input_bits": input_bits}
         options |= {"freeze": load_samples(freeze), "effort": parse_effort(effort), "box_source": source}
         with quiet_tensorflow():
-            found = prove(model, reference, box=region, **options)
+            found = prove(saved, other, box=region, **options)
         if json_file is not None:
             write(json_file, found.to_json())
         for note in found.notes:

@@ -45,6 +45,7 @@ from sound_qkeras.cli.options import (
     Solver,
     Task,
     Tier,
+    Weights,
     WordLengths,
     check_numbers,
     check_place,
@@ -52,6 +53,7 @@ from sound_qkeras.cli.options import (
     parse_box,
     parse_effort,
     parse_eps,
+    with_weights,
 )
 from sound_qkeras.deadline import INTERRUPT, handling_signals, put_in_place
 from sound_qkeras.errors import InputError, VerificationError
@@ -113,6 +115,7 @@ def quantize(
         Path, typer.Argument(metavar="MODEL", help="A model of Keras 3 or tf_keras: .h5, .keras or a SavedModel.")
     ],
     eps: Eps,
+    weights: Weights = None,
     box: Box = None,
     data: Data = None,
     margin: Margin = 0.0,
@@ -143,6 +146,7 @@ def quantize(
         check_numbers(tolerance, region, margin)
         if not model.exists():
             raise InputError(f"'{model}' does not exist; accepted: a saved model of Keras 3 or tf_keras")
+        saved = with_weights(model, weights)
         check_place(out, overwrite=overwrite)
         from sound_qkeras import pipeline
         from sound_qkeras.options import Options
@@ -171,7 +175,7 @@ def quantize(
         with progress_bars() as progress:
             progress("read", 0.0)
             with quiet_tensorflow():
-                network = pipeline.read(model, region, margin)
+                network = pipeline.read(saved, region, margin)
             result = pipeline.quantize(
                 network,
                 tolerance,

@@ -55,6 +55,10 @@ Samples = Annotated[
     str | None,
     typer.Option(metavar="FILE", help="Inputs for other tiers and classifiers: FILE.npy, or FILE.npz:NAME."),
 ]
+Weights = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Where MODEL is a .json of to_json(): its weights, .h5 of save_weights()."),
+]
 Labels = Annotated[
     str | None, typer.Option(metavar="FILE", help="The samples' classes, for accuracies: FILE.npy, or FILE.npz:NAME.")
 ]
@@ -173,3 +177,10 @@ def check_place(out: Path, *, overwrite: bool = False) -> None:
     from sound_qkeras.files import check_writable
 
     check_writable(out, names=FILES, overwrite=overwrite)
+
+
+def with_weights(model: Path, weights: Path | None) -> Path | tuple[Path, Path]:
+    """A model's path, or the pair of its configuration and its weights."""
+    if weights is not None and not weights.exists():
+        raise InputError(f"'{weights}' does not exist; accepted: the .h5 file of a model's save_weights()")
+    return model if weights is None else (model, weights)

@@ -9,7 +9,7 @@ import numpy as np
 
 from sound_qkeras.errors import ModelError, UnsupportedLayerError
 from sound_qkeras.keras_io.activation_names import activation_name
-from sound_qkeras.keras_io.editions import KERAS_2, as_array, edition
+from sound_qkeras.keras_io.editions import KERAS_2, as_array, edition, is_keras
 from sound_qkeras.keras_io.environment import import_keras, import_tensorflow
 from sound_qkeras.keras_io.pieces import Head, Piece, Shape
 from sound_qkeras.network.ops import Clip, Elementwise, Leaky, Op, Relu, Table
@@ -52,6 +52,8 @@ def read_leaky_relu(layer: Any, shape: Shape) -> Parts:
 
 def read_prelu(layer: Any, shape: Shape) -> Parts:
     """Trained slopes below zero, one for each element or shared along axes."""
+    if not layer.built:
+        raise ModelError(f"layer '{layer.name}' (PReLU) was never built; call the model on data")
     slopes = as_array(layer, layer.alpha).astype(np.float64)
     return (("", _made(layer, lambda: Leaky(slopes))),)
 
@@ -64,7 +66,7 @@ def read_elu(layer: Any, shape: Shape) -> Parts:
 
 def read_softmax(layer: Any, shape: Shape) -> Parts:
     """A softmax over the last axis, to be set aside."""
-    if layer.axis not in (-1, len(shape)):
+    if layer.axis not in (-1, len(shape) or -1):
         raise UnsupportedLayerError(
             layer.name,
             f"Softmax over axis {layer.axis}",
@@ -90,23 +92,39 @@ def function_parts(layer: Any, given: Any, separator: str) -> Parts:
     Raises:
         UnsupportedLayerError: the function is not supported.
     """
+    if type(given).__name__ in OBJECTS and is_keras(given):
+        return _object_parts(layer, given, separator)
     name = activation_name(layer, given)
-    suffix = f"{separator}{name}" if separator else ""
-    if name == "linear":
-        return ()
+    piece = named_piece(name)
+    if piece is None and name != "linear":
+        received = f"{type(layer).__name__} with activation {name}"
+        raise UnsupportedLayerError(layer.name, received, ACCEPTED, "retrain with one of these")
+    return () if piece is None else ((f"{separator}{name}" if separator else "", piece),)
+
+
+def _object_parts(layer: Any, given: Any, separator: str) -> Parts:
+    """What a layer becomes that is another's activation."""
+    kind = type(given).__name__
+    try:
+        ((_, piece),) = ACTIVATIONS[kind](given, ())
+    except UnsupportedLayerError as error:
+        received = f"{type(layer).__name__} with activation {error.received}"
+        raise UnsupportedLayerError(layer.name, received, error.accepted, error.way_out) from error
+    return ((f"{separator}{kind.lower()}" if separator else "", piece),)
+
+
+def named_piece(name: str) -> Piece | None:
+    """What a function becomes that `activation_name` knows; None for `linear` and for others."""
     if name in ("softmax", "sigmoid"):
-        return ((suffix, Head(name)),)
+        return Head(name)
     if name in (*NAMED, *NEWER):
-        return ((suffix, Table(name)),)
+        return Table(name)
     simple: dict[str, Callable[[], Op]] = {
         "relu": Relu,
         "relu6": lambda: Clip(6.0),
         "leaky_relu": lambda: _leaky(float(np.float32(0.2))),
     }
-    if name in simple:
-        return ((suffix, simple[name]()),)
-    received = f"{type(layer).__name__} with activation {name}"
-    raise UnsupportedLayerError(layer.name, received, ACCEPTED, "retrain with one of these")
+    return simple[name]() if name in simple else None
 
 
 def _leaky(slope: float) -> Relu | Leaky:
@@ -184,3 +202,5 @@ ACTIVATIONS = {
     "ReLU": read_relu,
     "Softmax": read_softmax,
 }
+# Layers that may be another's activation.
+OBJECTS = frozenset(ACTIVATIONS) - {"Activation"}

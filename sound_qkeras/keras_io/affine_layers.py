@@ -94,9 +94,10 @@ class Names:
 
 
 def layer_name(network: Network, node: Node) -> str:
-    """The Keras layer an affine node came from, or its own name where several came from one (separable convolutions)."""
+    """The Keras layer an affine node came from, or its own name where that is another's (as in separable convolutions)."""
     same = [other for other, _ in network.affine() if other.layer == node.layer]
-    return node.layer if len(same) == 1 else node.name
+    taken = node.layer in network.by_name and node.layer != node.name
+    return node.layer if len(same) == 1 and not taken else node.name
 
 
 def kernel_quantizer_name(op: Affine) -> str:

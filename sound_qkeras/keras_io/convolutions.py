@@ -13,8 +13,8 @@ from sound_qkeras.interval import Interval, Reals
 from sound_qkeras.keras_io.activations import Parts, activation
 from sound_qkeras.keras_io.editions import KERAS_2, edition
 from sound_qkeras.keras_io.layers import Reader, stored
-from sound_qkeras.keras_io.pieces import Linear, Shape
-from sound_qkeras.network.ops import AveragePool, Conv, Reshape
+from sound_qkeras.keras_io.pieces import Linear, Piece, Shape
+from sound_qkeras.network.ops import AveragePool, Conv, Crop, Pad, Reshape
 from sound_qkeras.network.ops.window import Padding, causal_padding, same_padding
 
 
@@ -24,6 +24,48 @@ def read_conv(layer: Any, shape: Shape) -> Parts:
     kernel = stored(layer, "kernel", layer.kernel)
     bias = stored_bias(layer, kernel.shape[-1])
     return (("", convolution(layer, shape, kernel, bias, layer.groups)), *activation(layer, "_"))
+
+
+def read_transposed(layer: Any, shape: Shape) -> Parts:
+    """Zeros between the values, and a convolution of these with the kernel turned round."""
+    check_channels_last(layer)
+    axes = len(shape) - 1
+    kernel = stored(layer, "kernel", layer.kernel)
+    kernel = np.swapaxes(np.flip(kernel, tuple(range(axes))), -1, -2)  # Keras has the outputs before the inputs
+    strides, dilation, ones = sizes_of(layer.strides), sizes_of(layer.dilation_rate), (1,) * axes
+    target = tuple(int(size) for size in layer.compute_output_shape((None, *shape))[1:-1])
+    parts, spread = _spread(shape, strides)
+    reach = tuple((size - 1) * step for size, step in zip(kernel.shape, dilation, strict=False))
+    cut, padding = [0] * axes, [(0, 0)] * axes
+    for axis, (size, wanted, stride) in enumerate(zip(spread, target, strides, strict=False)):
+        lost = 0
+        if layer.padding == "same":
+            lost = max((-(-wanted // stride) - 1) * stride + reach[axis] + 1 - wanted, 0) // 2
+        before = reach[axis] - lost
+        after = wanted + reach[axis] - size - before
+        cut[axis], padding[axis] = max(-after, 0), (before, max(after, 0))
+    if any(cut):
+        parts.append(("_cut", Crop((0,) * (axes + 1), (*cut, 0))))
+    source = (*(size - less for size, less in zip(spread, cut, strict=False)), shape[-1])
+    bias = stored_bias(layer, kernel.shape[-1])
+    parts.append(("", _conv(source, kernel, bias, ones, dilation, tuple(padding), 1)))
+    return (*parts, *activation(layer, "_"))
+
+
+def _spread(shape: Shape, strides: Shape) -> tuple[list[tuple[str, Piece]], Shape]:
+    """Every value followed by zeros along its axes, `stride - 1` of them, and the shape then."""
+    axes = len(shape) - 1
+    spread = (*(size * stride for size, stride in zip(shape, strides, strict=False)), shape[-1])
+    if spread == shape:
+        return [], shape
+    apart = (*(size for n in shape[:-1] for size in (n, 1)), shape[-1])
+    filled = (*(size for pair in zip(shape, strides, strict=False) for size in pair), shape[-1])
+    behind = (*(zeros for stride in strides for zeros in (0, stride - 1)), 0)
+    return [
+        ("_apart", Reshape(shape, apart)),
+        ("_zeros", Pad((0,) * (2 * axes + 1), behind)),
+        ("_spread", Reshape(filled, spread)),
+    ], spread
 
 
 def read_depthwise(layer: Any, shape: Shape) -> Parts:
@@ -125,6 +167,7 @@ def sizes_of(setting: Any) -> Shape:
 
 CONVOLUTIONS: dict[str, Reader] = {
     **dict.fromkeys(("Conv1D", "Conv2D"), read_conv),
+    **dict.fromkeys(("Conv1DTranspose", "Conv2DTranspose"), read_transposed),
     **dict.fromkeys(("DepthwiseConv1D", "DepthwiseConv2D"), read_depthwise),
     **dict.fromkeys(("SeparableConv1D", "SeparableConv2D"), read_separable),
     **dict.fromkeys(("AveragePooling1D", "AveragePooling2D"), read_average_pooling),

@@ -7,7 +7,8 @@ differs; nothing is imported that the model's own Keras has not imported.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator
+import inspect
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +18,9 @@ import numpy.typing as npt
 KERAS_2, KERAS_3 = "tf_keras", "keras"
 # Where Keras' own layers are, and the functions of Keras 3 that may stand in a graph as they are.
 LAYERS = (f"{KERAS_2}.", f"{KERAS_3}.src.layers.")
-OPERATIONS = f"{KERAS_3}.src.ops."
+OPERATIONS = (f"{KERAS_3}.src.ops.", f"{KERAS_3}.src.activations.")
+# The layers that tf_keras makes of TensorFlow's functions.
+FUNCTION_LAYERS = ("SlicingOpLambda", "TFOpLambda")
 
 
 @dataclass(frozen=True)
@@ -28,12 +31,15 @@ class Call:
         layer: what is called.
         inputs, outputs: tensors of the graph.
         settings: what else it is called with.
+        given, named: all it is called with, by place and by name.
     """
 
     layer: Any
     inputs: tuple[Any, ...]
     outputs: tuple[Any, ...]
     settings: tuple[Any, ...]
+    given: tuple[Any, ...]
+    named: Mapping[str, Any]
 
     @property
     def trains(self) -> bool:
@@ -63,6 +69,11 @@ def is_keras(layer: Any) -> bool:
 def is_operation(layer: Any) -> bool:
     """Whether it is a function of Keras 3 that stands in the graph without a layer, as `x + y` does."""
     return type(layer).__module__.startswith(OPERATIONS)
+
+
+def is_function(layer: Any) -> bool:
+    """Whether it is a function that is called on tensors, of Keras 3 or in a layer that tf_keras made for it."""
+    return is_operation(layer) or (type(layer).__name__ in FUNCTION_LAYERS and is_keras(layer))
 
 
 def is_graph(model: Any) -> bool:
@@ -110,6 +121,11 @@ def as_cast(layer: Any, setting: Any) -> npt.NDArray[Any]:
     return as_array(layer, cast(value, "float32") if "16" in layer.compute_dtype else value)
 
 
+def evaluated(layer: Any, x: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """What a built layer makes of a batch at inference."""
+    return as_array(layer, layer(x))
+
+
 def smallest_divisor(layer: Any) -> float:
     """What Keras calls its epsilon, and does not divide by less."""
     module = "tf_keras.backend" if edition(layer) == KERAS_2 else "keras.config"
@@ -125,11 +141,21 @@ def _graph(model: Any) -> Any:
 def _call_2(node: Any) -> Call:
     outputs = node.outputs if isinstance(node.outputs, list | tuple) else [node.outputs]
     forced = (True,) if node.call_kwargs.get("training") else ()
-    return Call(node.layer, tuple(node.keras_inputs), tuple(outputs), (*forced, *node.call_args[1:]))
+    settings = (*forced, *node.call_args[1:])
+    return Call(node.layer, tuple(node.keras_inputs), tuple(outputs), settings, node.call_args, node.call_kwargs)
 
 
 def _call_3(node: Any) -> Call:
     given = (*node.arguments.args, *node.arguments.kwargs.values())
+    # Layers that change images train unless they are told not to, which the model does.
+    forced = not _trains_by_default(node.operation)
+    given = given if forced else tuple(one for one in given if one is not True)
     flat = [one for many in given for one in (many if isinstance(many, list | tuple) else [many])]
     settings = [one for one in flat if one is not None and not any(one is tensor for tensor in node.input_tensors)]
-    return Call(node.operation, tuple(node.input_tensors), tuple(node.output_tensors), tuple(settings))
+    tensors = tuple(node.input_tensors), tuple(node.output_tensors)
+    return Call(node.operation, *tensors, tuple(settings), node.arguments.args, node.arguments.kwargs)
+
+
+def _trains_by_default(layer: Any) -> bool:
+    training = inspect.signature(layer.call).parameters.get("training")
+    return training is not None and training.default is True

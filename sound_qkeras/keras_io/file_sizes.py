@@ -12,6 +12,7 @@ import h5py
 
 from sound_qkeras.errors import FileFormatError
 from sound_qkeras.keras_io.config_sizes import LONGEST_CONFIGURATION
+from sound_qkeras.keras_io.rebuilding import INNER
 
 ACCEPTED = "accepted: files as Keras writes them; save the model again"
 # What a file may become in memory, as a multiple of its own size: Keras stores its numbers uncompressed.
@@ -62,9 +63,15 @@ class Allowance:
         for layer in model.layers:
             if hasattr(layer, "layers"):
                 self.release(layer, initializers)
-            for name, default in _initializers(type(layer)).items():
-                if getattr(layer, name, None) is self:
-                    setattr(layer, name, initializers.get(default))
+            self._release_layer(layer, initializers)
+
+    def _release_layer(self, layer: Any, initializers: Any) -> None:
+        for inner in (getattr(layer, name, None) for name in INNER):
+            if hasattr(inner, "get_config"):
+                self._release_layer(inner, initializers)
+        for name, default in _initializers(type(layer)).items():
+            if getattr(layer, name, None) is self:
+                setattr(layer, name, initializers.get(default))
 
 
 def _initializers(layer_class: Any) -> dict[str, Any]:
@@ -83,8 +90,17 @@ def check_archive(path: Path, archive: zipfile.ZipFile) -> None:
     if unpacked > GROWTH * path.stat().st_size:
         raise FileFormatError(f"'{path}' unpacks to {unpacked} bytes, more than {GROWTH} times its size; {ACCEPTED}")
     longest = max((entry.file_size for entry in archive.infolist() if entry.filename.endswith(".json")), default=0)
-    if longest > LONGEST_CONFIGURATION:
-        raise FileFormatError(f"'{path}' has a configuration of {longest} bytes; accepted: {LONGEST_CONFIGURATION}")
+    check_configuration(path, longest)
+
+
+def check_configuration(path: Path, length: int) -> None:
+    """Refuse a configuration that nobody has.
+
+    Raises:
+        FileFormatError: it is longer than `LONGEST_CONFIGURATION`.
+    """
+    if length > LONGEST_CONFIGURATION:
+        raise FileFormatError(f"'{path}' has a configuration of {length} bytes; accepted: {LONGEST_CONFIGURATION}")
 
 
 def check_arrays(path: Path) -> int:

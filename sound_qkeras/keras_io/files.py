@@ -10,21 +10,32 @@ from __future__ import annotations
 import json
 import os
 import zipfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from sound_qkeras.errors import FileFormatError, ModelError, UnsupportedLayerError
 from sound_qkeras.given_files import regular_size
+from sound_qkeras.keras_io.activations import OBJECTS
 from sound_qkeras.keras_io.config_sizes import CONTAINERS, check_calls, check_text
+from sound_qkeras.keras_io.editions import FUNCTION_LAYERS
+from sound_qkeras.keras_io.editions import OPERATIONS as OPERATION_MODULES
 from sound_qkeras.keras_io.environment import import_keras, import_keras_3
+from sound_qkeras.keras_io.operations import FUNCTIONS, OPERATIONS, unsupported_operation
 from sound_qkeras.keras_io.readers import KINDS
-from sound_qkeras.keras_io.rebuilding import rebuild_2, rebuild_3
+from sound_qkeras.keras_io.rebuilding import INNER, is_layer, rebuild_2, rebuild_3
 from sound_qkeras.keras_io.support import unsupported
 from sound_qkeras.keras_io.tensor_sizes import Tally, limited
 
-ACCEPTED = "a whole model of tf_keras or Keras 3 saved as .h5 or .keras, or of tf_keras as a SavedModel directory"
-# The only object in a graph of Keras 3, and where the shape of an input may be.
-TENSOR, SHAPES = "__keras_tensor__", ("batch_shape", "batch_input_shape", "build_input_shape")
+ACCEPTED = (
+    "a whole model of tf_keras or Keras 3 saved as .h5 or .keras, or of tf_keras as a SavedModel directory; or the .json of "
+    "to_json() and the .h5 of save_weights()"
+)
+# Tensors in a graph and what functions are called with, and where the shape of an input may be.
+ARGUMENTS = ("__keras_tensor__", "__ellipsis__", "__numpy__", "__slice__", "__tensor__")
+SHAPES = ("batch_shape", "batch_input_shape", "build_input_shape")
+# Names that TensorFlow has written for a layer, and Keras' own.
+ALIASES = {"BatchNormalizationV1": "BatchNormalization", "BatchNormalizationV2": "BatchNormalization"}
 TRAINING_SUFFIXES = ("_initializer", "_regularizer", "_constraint")
 # What only says where a class is imported from, or how the layer was built.
 DROPPED = ("module", "registered_name", "build_config", "compile_config", "shared_object_id")
@@ -41,7 +52,8 @@ class Vocabulary:
         """
         if kind != "InputLayer" and kind not in KINDS:
             raise unsupported(name, kind)
-        objects = [key for key, value in config.items() if isinstance(value, dict)]
+        found = {key: self.inner(name, kind, key, config[key]) for key in INNER if is_layer(config.get(key))}
+        objects = [key for key, value in config.items() if isinstance(value, dict) and key not in found]
         if objects:
             raise UnsupportedLayerError(
                 name,
@@ -49,18 +61,37 @@ class Vocabulary:
                 "names and numbers",
                 "replace it by one of Keras' own",
             )
-        return config
+        return config | found
+
+    def inner(self, name: str, kind: str, key: str, given: dict[str, Any]) -> dict[str, Any]:
+        """A setting that is a layer of its own: an activation, or what is applied to every time step."""
+        called = str(given["class_name"])
+        if key == "activation" and called not in OBJECTS:
+            raise UnsupportedLayerError(
+                name,
+                f"{kind} with {key} given as an object of class {called}",
+                f"names of functions, and {', '.join(sorted(OBJECTS))}",
+                "replace it by one of Keras' own",
+            )
+        return {**given, "config": self.check(name, called, given["config"])}
 
     def objects(self) -> dict[str, Any]:
         """Classes beyond Keras' own, by name."""
         return {}
 
 
-def load_keras_model(path: Path, vocabulary: Vocabulary | None = None) -> Any:
+def is_saved(model: Any) -> bool:
+    """Whether it is a path, or two: of a model's configuration as json, and of its weights."""
+    paths = model if isinstance(model, tuple) and len(model) == 2 else (model,)
+    return all(isinstance(path, str | os.PathLike) for path in paths)
+
+
+def load_keras_model(saved: Any, vocabulary: Vocabulary | None = None) -> Any:
     """The model a file holds, for inference.
 
     Args:
-        path: a `.h5` or `.keras` file or a SavedModel directory; told apart by content.
+        saved: the path of a `.h5` or `.keras` file or a SavedModel directory, told apart by content; or a pair of paths, of
+            the json that `to_json()` gives and of the HDF5 file that `save_weights()` writes.
         vocabulary: what may be in the file.
 
     Returns:
@@ -72,6 +103,9 @@ def load_keras_model(path: Path, vocabulary: Vocabulary | None = None) -> Any:
         UnsupportedLayerError: a layer is of a kind that is not supported.
         DependencyError: the Keras that saved it is missing.
     """
+    path, weights = (Path(one) for one in (saved if isinstance(saved, tuple) else (saved, saved)))
+    if is_json(path) or isinstance(saved, tuple):
+        _check_pair(path, weights)
     config, version = read_config(path)
     vocabulary, is_new = vocabulary or Vocabulary(), version.startswith("3.")
     from sound_qkeras.keras_io.file_sizes import Allowance, check_arrays
@@ -80,10 +114,10 @@ def load_keras_model(path: Path, vocabulary: Vocabulary | None = None) -> Any:
     try:
         check_calls(path, config)
         plain, shape = _plain_model(config, path, vocabulary), _build_shape(config)
-        allowance = Allowance(path, check_arrays(path), keras.initializers.Zeros())
+        allowance = Allowance(weights, check_arrays(weights), keras.initializers.Zeros())
         _limit(plain, path, allowance, keras.layers)
         with limited(keras):
-            model = rebuild_3(plain, shape, path) if is_new else rebuild_2(plain, shape, path, vocabulary.objects())
+            model = rebuild_3(plain, shape, weights) if is_new else rebuild_2(plain, shape, weights, vocabulary.objects())
         allowance.release(model, keras.initializers)
     except (FileFormatError, ModelError):
         raise
@@ -92,6 +126,39 @@ def load_keras_model(path: Path, vocabulary: Vocabulary | None = None) -> Any:
             f"'{path}': Keras cannot rebuild the model: {_first_line(error)}; accepted: {ACCEPTED}"
         ) from error
     return model
+
+
+def is_json(path: Path) -> bool:
+    """Whether a file holds a model's configuration alone."""
+    with suppress(OSError):
+        if path.is_file():  # a pipe would wait
+            with path.open("rb") as file:
+                return file.read(64).lstrip()[:1] == b"{"
+    return False
+
+
+def _check_pair(path: Path, weights: Path) -> None:
+    """Refuse a configuration without weights, and weights beside anything else.
+
+    Raises:
+        FileFormatError: the two do not go together.
+    """
+    import h5py
+
+    if not is_json(path):
+        raise FileFormatError(
+            f"'{path}' is no json file; accepted: the json of to_json() beside a file of weights, or a whole model alone"
+        )
+    if weights == path:
+        pair = f"('{path}', 'weights.h5')"
+        raise FileFormatError(
+            f"'{path}' holds a configuration without weights; accepted: the file of save_weights() beside it: {pair} in "
+            f"place of the path, or on the command line --weights"
+        )
+    if not weights.is_file() or not h5py.is_hdf5(weights):
+        raise FileFormatError(
+            f"'{weights}' is no HDF5 file of weights; accepted: the .weights.h5 or .h5 file of save_weights()"
+        )
 
 
 def read_config(path: Path) -> tuple[dict[str, Any], str]:
@@ -132,6 +199,13 @@ def _config_text(path: Path) -> tuple[str | bytes | None, str]:
     """Configuration and Keras version, from wherever the kind of file keeps them."""
     if path.is_dir():
         return _saved_model_config(path), ""
+    if is_json(path):
+        from sound_qkeras.keras_io.file_sizes import check_configuration
+
+        check_configuration(path, path.stat().st_size)
+        text = path.read_bytes()
+        found = json.loads(text)  # Keras 3 does not say its version here, but where classes are from
+        return text, str(found.get("keras_version", "3." if "registered_name" in found else ""))
     if zipfile.is_zipfile(path):
         from sound_qkeras.keras_io.file_sizes import check_archive
 
@@ -186,16 +260,32 @@ def _plain_model(config: dict[str, Any], path: Path, vocabulary: Vocabulary) -> 
 
 def _plain_layer(layer: dict[str, Any], path: Path, vocabulary: Vocabulary) -> dict[str, Any]:
     kind, config = str(layer["class_name"]), layer["config"]
+    layer = {**layer, "class_name": ALIASES.get(kind, kind)}
+    kind = str(layer["class_name"])
     name = str(layer.get("name") or (config.get("name") if isinstance(config, dict) else kind))
     _check_graph(name, layer.get("inbound_nodes"))
     if kind in CONTAINERS:
         return {**layer, **_plain_model(layer, path, vocabulary)}
+    if kind in FUNCTION_LAYERS or layer.get("operation"):
+        return {**layer, "config": _plain_function(name, layer)}
     return {**layer, "config": vocabulary.check(name, kind, config)}
+
+
+def _plain_function(name: str, layer: dict[str, Any]) -> dict[str, Any]:
+    """The configuration of a function that is called on tensors; Keras is asked for no other than can be read."""
+    config, called = layer["config"], str(layer["class_name"])
+    if not layer.get("operation"):
+        called = str(config.get("function"))
+    if called not in (OPERATIONS if layer.get("operation") else FUNCTIONS):
+        raise unsupported_operation(name, called)
+    if any(isinstance(value, dict) for value in config.values()):
+        raise UnsupportedLayerError(name, f"{called} with an object", "names and numbers", "leave it out")
+    return config
 
 
 def _check_graph(name: str, value: Any) -> None:
     """Refuse objects among the arguments a layer is called with."""
-    if isinstance(value, dict) and "class_name" in value and value["class_name"] != TENSOR:
+    if isinstance(value, dict) and "class_name" in value and value["class_name"] not in ARGUMENTS:
         raise UnsupportedLayerError(name, f"a call with {value['class_name']}", "calls with tensors", "leave it out")
     for item in value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ():
         _check_graph(name, item)
@@ -209,26 +299,50 @@ def _limit(plain: dict[str, Any], path: Path, allowance: Any, layers: Any) -> No
     for layer in plain["config"]["layers"]:
         if layer["class_name"] in CONTAINERS:
             _limit(layer, path, allowance, layers)
-        elif layer["class_name"] in KINDS:
-            layer["config"].update(allowance.settings(getattr(layers, layer["class_name"])))
+        else:
+            _limit_layer(layer, allowance, layers)
 
 
-def _plain(value: Any) -> Any:
-    """Json without imports, builders and training-only objects; tuples, arrays and float policies as plain values."""
+def _limit_layer(layer: dict[str, Any], allowance: Any, layers: Any) -> None:
+    for key in INNER:
+        if is_layer(layer["config"].get(key)):
+            _limit_layer(layer["config"][key], allowance, layers)
+    if layer["class_name"] in KINDS and not layer.get("operation"):
+        layer["config"].update(allowance.settings(getattr(layers, layer["class_name"])))
+
+
+def _plain(value: Any, *, call: bool = False) -> Any:
+    """Json without imports, builders and training-only objects; tuples and float policies as plain values.
+
+    Arrays are lists, but for those that a function is called with. What is an operation of Keras 3, says so.
+    """
     if isinstance(value, list):
-        return [_plain(item) for item in value]
+        return [_plain(item, call=call) for item in value]
     if not isinstance(value, dict):
         return value
     kind, inner = value.get("class_name"), value.get("config") or {}
     if kind == "__tuple__":
         return tuple(_plain(value["items"] if "items" in value else inner["value"]))
-    if kind == "__numpy__":
+    if kind == "__numpy__" and not call:
         return inner["value"]
+    if kind == "__ellipsis__" and "config" not in value:  # tf_keras, which calls with it as it is
+        return ...
     if kind in ("Policy", "DTypePolicy"):
         return inner["name"]
-    return {
-        key: _plain(item) for key, item in value.items() if key not in DROPPED and not key.endswith(TRAINING_SUFFIXES)
+    found = {
+        key: _plain(item, call=call or key == "inbound_nodes")
+        for key, item in value.items()
+        if key not in DROPPED and not key.endswith(TRAINING_SUFFIXES)
     }
+    return {**found, "operation": True} if _is_operation(value) else found
+
+
+def _is_operation(value: dict[str, Any]) -> bool:
+    """Whether an entry of a graph is a function of Keras 3: its module says so, or it has no settings that layers have (.h5)."""
+    kind, config = value.get("class_name"), value.get("config")
+    if "module" in value:
+        return kind is not None and str(value["module"]).startswith(OPERATION_MODULES)
+    return "inbound_nodes" in value and kind in OPERATIONS and isinstance(config, dict) and "trainable" not in config
 
 
 def _first_line(error: Exception) -> str:

@@ -14,11 +14,11 @@ import numpy as np
 
 from sound_qkeras.errors import UnsupportedLayerError
 from sound_qkeras.interval import Interval
-from sound_qkeras.keras_io.pieces import Diagonal, Shape, quotient
-from sound_qkeras.network.ops import Add, Concatenate, MaxPool, Multiply, Op, Reshape
+from sound_qkeras.keras_io.pieces import Diagonal, Piece, Shape, quotient
+from sound_qkeras.network.ops import Add, Concatenate, MaxPool, Multiply, Reshape
 
 Source = int | str
-Joined = list[tuple[str, "Op | Diagonal", tuple[Source, ...]]]
+Joined = list[tuple[str, Piece, tuple[Source, ...]]]
 MergeReader = Callable[[Any, Sequence[Shape]], Joined]
 
 
@@ -113,9 +113,6 @@ def _aligned(shapes: Sequence[Shape]) -> tuple[Joined, tuple[Source, ...]]:
             parts.append((f"_aligned{number}", Reshape(shape, (*(1,) * missing, *shape)), (number,)))
     return parts, tuple(sources)
 
-
-# Operations of Keras 3 on two tensors that are what the layer of that name is.
-OPERATORS = ("Add", "Maximum", "Minimum", "Multiply", "Subtract")
 
 MERGES: dict[str, MergeReader] = {
     "Add": read_add,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -27,22 +28,44 @@ def reachable(steps: Sequence[Step], outputs: Sequence[str]) -> list[Step]:
 def set_heads_aside(steps: list[Step], outputs: Sequence[str]) -> tuple[list[Step], list[str], list[str | None]]:
     """The steps without softmaxes and sigmoids at the outputs, what the outputs are then, and what was set aside at each.
 
-    A sigmoid elsewhere is an operation like any other.
+    A sigmoid elsewhere is an operation like any other. A softmax may be followed by reshapes that keep its last axis: they come
+    before it as well as after it.
 
     Raises:
         UnsupportedLayerError: there is a softmax elsewhere.
     """
     read = {name for step in steps for name in step.inputs}
     steps = [_inner(step) if step.name in read or step.name not in outputs else step for step in steps]
+    steps, outputs = _heads_last(steps, outputs)
+    read = {name for step in steps for name in step.inputs}
     heads = {step.name: step for step in steps if isinstance(step.op, Head)}
     for name, step in heads.items():
         if name in read or name not in outputs:
             activation = step.op.activation  # type: ignore[union-attr]
             received = f"{step.kind} with {activation} before the end of the model"
-            raise UnsupportedLayerError(step.layer, received, f"{activation} at the very end", "retrain with relu")
+            accepted = f"{activation} at the very end, or with reshapes behind it that keep its last axis"
+            raise UnsupportedLayerError(step.layer, received, accepted, "cut the model behind it, or retrain with relu")
     kept = [step for step in steps if step.name not in heads]
     ends = [heads[name].inputs[0] if name in heads else name for name in outputs]
     return kept, ends, [heads[name].op.activation if name in heads else None for name in outputs]  # type: ignore[union-attr]
+
+
+def _heads_last(steps: list[Step], outputs: Sequence[str]) -> tuple[list[Step], list[str]]:
+    """The steps, and what the outputs are, with every softmax behind the reshape that alone reads it."""
+    table: dict[str, Step] = {}
+    moved: dict[str, str] = {}
+    readers = Counter(name for step in steps for name in step.inputs) + Counter(outputs)
+    for step in steps:
+        source = step.inputs[0] if step.inputs else ""
+        head = table.get(moved.get(source, source))
+        alone = readers[source] == 1 and isinstance(step.op, Reshape) and step.op.input_shape[-1] == step.op.shape[-1]
+        table[step.name] = step
+        if head is not None and isinstance(head.op, Head) and alone:
+            del table[head.name]
+            moved[step.name] = f"{step.name}_{head.op.activation}"
+            table[step.name] = replace(step, inputs=head.inputs)
+            table[moved[step.name]] = replace(head, name=moved[step.name], inputs=(step.name,))
+    return list(table.values()), [moved.get(name, name) for name in outputs]
 
 
 def _inner(step: Step) -> Step:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,7 @@ from sound_qkeras.errors import ModelError, UnsupportedLayerError
 from sound_qkeras.keras_io.activations import Parts
 from sound_qkeras.keras_io.editions import KERAS_3, edition, output_names
 from sound_qkeras.keras_io.environment import float_type, import_qkeras
-from sound_qkeras.keras_io.files import Vocabulary, load_keras_model
+from sound_qkeras.keras_io.files import Vocabulary, is_saved, load_keras_model
 from sound_qkeras.keras_io.outputs import joined_outputs, reachable, set_heads_aside
 from sound_qkeras.keras_io.pieces import Head, Shape, Step
 from sound_qkeras.keras_io.precision import half_precision, precision_notes
@@ -82,7 +81,7 @@ def open_model(model: Any) -> Any:
         DependencyError: TensorFlow, tf_keras or QKeras is missing or of the wrong kind.
     """
     import_qkeras()
-    opened = load_keras_model(Path(model), QVocabulary()) if isinstance(model, str | Path) else model
+    opened = load_keras_model(model, QVocabulary()) if is_saved(model) else model
     if edition(opened) == KERAS_3:
         raise ModelError(
             f"model '{opened.name}' is a Keras 3 one; accepted: a QKeras or tf_keras model; use sq.quantize"
@@ -198,7 +197,7 @@ def read_float_steps(model: Any) -> Steps:
     Raises:
         FileFormatError, UnsupportedLayerError, ModelError, DependencyError: as `read_steps`.
     """
-    if isinstance(model, str | Path):
-        model = load_keras_model(Path(model))
+    if is_saved(model):
+        model = load_keras_model(model)
     check_model(model)
     return replace(_steps(model, Walk(model), "float32"), notes=tuple(precision_notes(model)))

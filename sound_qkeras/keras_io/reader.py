@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from sound_qkeras.errors import ModelError, UnsupportedLayerError
@@ -17,20 +15,23 @@ from sound_qkeras.keras_io.editions import (
     calls,
     edition,
     input_names,
+    is_function,
     is_graph,
     is_keras,
     is_model,
-    is_operation,
     output_names,
 )
-from sound_qkeras.keras_io.files import load_keras_model
+from sound_qkeras.keras_io.files import is_saved, load_keras_model
 from sound_qkeras.keras_io.folding import fold
 from sound_qkeras.keras_io.keras_names import name_notes
-from sound_qkeras.keras_io.merges import MERGES, OPERATORS
+from sound_qkeras.keras_io.layers import TRAINING_ONLY
+from sound_qkeras.keras_io.merges import MERGES, Joined
+from sound_qkeras.keras_io.operations import read_operation
 from sound_qkeras.keras_io.outputs import joined_outputs, output_ports, reachable, set_heads_aside
 from sound_qkeras.keras_io.pieces import Diagonal, Gain, Head, Linear, Rounded, Shape, Step
 from sound_qkeras.keras_io.precision import precision_notes
-from sound_qkeras.keras_io.readers import READERS
+from sound_qkeras.keras_io.readers import OVER_TIME, READERS
+from sound_qkeras.keras_io.structural import over_time
 from sound_qkeras.keras_io.support import unsupported
 from sound_qkeras.keras_io.tensor_sizes import Tally
 from sound_qkeras.network import Network, Node
@@ -48,7 +49,7 @@ def read_model(model: Any, box: Any = None, margin: float = 0.0) -> Network:
 
     Args:
         model: a built Sequential or Functional model of tf_keras or Keras 3, or the path of one saved as `.h5`, `.keras` or
-            SavedModel (tf_keras only).
+            SavedModel (tf_keras only), or a pair of paths, of the json of `to_json()` and the HDF5 file of `save_weights()`.
             Code in files is never run.
         box: the inputs, as for `sound_qkeras.quantize`, where they are known: for a model in half precision `notes` then says how
             far Keras' own results were seen to be on some of them.
@@ -64,8 +65,8 @@ def read_model(model: Any, box: Any = None, margin: float = 0.0) -> Network:
         ModelError: the model is not built or not finite.
         DependencyError: TensorFlow or tf_keras is missing or of the wrong kind.
     """
-    if isinstance(model, str | os.PathLike):
-        model = load_keras_model(Path(model))
+    if is_saved(model):
+        model = load_keras_model(model)
     check_model(model)
     walk = Walk(model)
     steps = reachable(list(walk.steps.values()), walk.outputs)
@@ -149,8 +150,11 @@ class Walk:
         shapes = [static_shape(tensor, layer.name) for tensor in call.inputs]
         for tensor in call.outputs:
             self.tally.add(layer.name, type(layer).__name__, tuple(tensor.shape)[1:])
-        if is_merge(call, shapes):
-            return [self._merge(layer, shapes, sources)]
+        if is_function(layer):
+            return [self._joined(layer, read_operation(call, shapes), sources)]
+        kind = type(layer).__name__
+        if kind in MERGES and is_keras(layer):
+            return [self._joined(layer, MERGES[kind](layer, shapes), sources)]
         return [self._chain(layer, self.parts(layer, shapes[0]), sources)]
 
     def parts(self, layer: Any, shape: Shape) -> Parts:
@@ -160,27 +164,25 @@ class Walk:
             UnsupportedLayerError: it is of a kind that is not supported, or used in such a way.
         """
         kind = type(layer).__name__
+        if kind == OVER_TIME and is_keras(layer) and not is_model(layer.layer):
+            return over_time(layer, shape, self.parts(layer.layer, shape[1:]))
         if kind not in READERS or not is_keras(layer):
-            raise unsupported(layer.name, kind, operation=is_operation(layer))
+            raise unsupported(layer.name, kind)
         _check_layer(layer)
         return READERS[kind](layer, shape)
 
-    def _merge(self, layer: Any, shapes: list[Shape], sources: tuple[str, ...]) -> str:
+    def _joined(self, layer: Any, parts: Joined, sources: tuple[str, ...]) -> str:
         names: dict[int | str, str] = dict(enumerate(sources))
-        kind, parts = type(layer).__name__, MERGES[type(layer).__name__](layer, shapes)
         for suffix, op, read in parts:
-            step = Step(layer.name + suffix, op, tuple(names[one] for one in read), layer.name, kind)
+            step = Step(layer.name + suffix, op, tuple(names[one] for one in read), layer.name, type(layer).__name__)
             names[suffix] = self._add(step)
         return names[parts[-1][0]]
 
     def _chain(self, layer: Any, parts: Parts, sources: tuple[str, ...]) -> str:
         kind = type(layer).__name__
-        if (
-            not parts
-            and kind not in ("Activation", "QActivation")
-            and f"'{layer.name}' ({kind})" not in self.training_only
-        ):
-            self.training_only.append(f"'{layer.name}' ({kind})")
+        left_out = f"'{layer.name}' ({kind})"
+        if not parts and kind in TRAINING_ONLY and left_out not in self.training_only:
+            self.training_only.append(left_out)
         if any(isinstance(op, Linear | Diagonal) for _, op in parts):
             self._use_once(layer)
         for suffix, op in parts:
@@ -188,6 +190,7 @@ class Walk:
         return sources[0]
 
     def _use_once(self, layer: Any) -> None:
+        layer = layer.layer if type(layer).__name__ == OVER_TIME else layer
         if id(layer) in self.with_weights:
             received, accepted = f"{type(layer).__name__} used more than once", "every layer with parameters used once"
             raise UnsupportedLayerError(layer.name, received, accepted, "give each place a layer of its own")
@@ -211,14 +214,6 @@ def static_shape(tensor: Any, layer_name: str) -> Shape:
     if any(size is None for size in shape):
         raise ModelError(f"layer '{layer_name}' has inputs of shape {shape}; accepted: known sizes; build it with them")
     return tuple(int(size) for size in shape)
-
-
-def is_merge(call: Call, shapes: Sequence[Shape]) -> bool:
-    """Whether a call joins tensors as a layer does; operations such as `x + y` do if both are tensors with as many axes."""
-    kind = type(call.layer).__name__
-    if is_operation(call.layer):
-        return kind in OPERATORS and not call.settings and len(shapes) == 2 and len(shapes[0]) == len(shapes[1])
-    return kind in MERGES and is_keras(call.layer)
 
 
 def _check_call(call: Call) -> None:

@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from sound_qkeras.keras_io.environment import import_keras, import_keras_3
-from sound_qkeras.keras_io.merges import OPERATORS
+from sound_qkeras.keras_io.operations import module_of
 
 Config = dict[str, Any]
+# Settings of a layer that may be layers of their own.
+INNER = ("activation", "layer")
 
 
 def rebuild_2(plain: Config, shape: Any, path: Path, objects: Config) -> Any:
@@ -22,7 +24,7 @@ def rebuild_2(plain: Config, shape: Any, path: Path, objects: Config) -> Any:
     Args:
         plain: the configuration.
         shape: of the input, where the configuration does not say.
-        path: the file or SavedModel directory.
+        path: the file with the weights, or the SavedModel directory.
         objects: classes beyond Keras' own, by name.
     """
     with warnings.catch_warnings():
@@ -44,8 +46,12 @@ def rebuild_3(plain: Config, shape: Any, path: Path) -> Any:
     model = kind.from_config(_with_modules(plain)["config"])
     if not model.built:
         model.build(shape)
-    suffix = ".keras" if zipfile.is_zipfile(path) else ".h5"
-    if path.name.endswith(suffix) and not path.name.endswith(".weights.h5"):
+    for layer in model._flatten_layers(include_self=False):  # Keras 3 builds an activation when it is called
+        inner = getattr(layer, "activation", None)
+        if hasattr(inner, "build") and not inner.built and layer._inbound_nodes:
+            inner.build(layer.output.shape)
+    suffix = ".keras" if zipfile.is_zipfile(path) else ".h5" if is_legacy(path) else ".weights.h5"
+    if path.name.endswith(suffix) and (suffix == ".weights.h5" or not path.name.endswith(".weights.h5")):
         model.load_weights(str(path))
         return model
     with tempfile.TemporaryDirectory() as folder:  # Keras 3 goes by the name
@@ -53,33 +59,48 @@ def rebuild_3(plain: Config, shape: Any, path: Path) -> Any:
     return model
 
 
+def is_layer(value: Any) -> bool:
+    """Whether a setting is a layer of its own, as Keras writes it."""
+    return isinstance(value, dict) and "class_name" in value and isinstance(value.get("config"), dict)
+
+
 def _load_weights_2(model: Any, path: Path) -> None:
     if path.is_dir():
         model.load_weights(str(path / "variables" / "variables")).assert_existing_objects_matched()
     elif zipfile.is_zipfile(path):
         importlib.import_module("tf_keras.src.saving.saving_lib").load_weights_only(model, str(path))
+    elif not is_legacy(path):
+        with tempfile.TemporaryDirectory() as folder:  # Keras goes by the name
+            copy = shutil.copyfile(path, Path(folder) / "model.weights.h5")
+            importlib.import_module("tf_keras.src.saving.saving_lib").load_weights_only(model, str(copy))
     else:
         import h5py
 
         legacy = importlib.import_module("tf_keras.src.saving.legacy.hdf5_format")
         with h5py.File(path, "r") as file:
-            legacy.load_weights_from_hdf5_group(file["model_weights"], model)
+            legacy.load_weights_from_hdf5_group(file.get("model_weights", file), model)
+
+
+def is_legacy(path: Path) -> bool:
+    """Whether an HDF5 file keeps weights by layers, as whole models and older files of weights do."""
+    import h5py
+
+    with h5py.File(path, "r") as file:
+        return "model_weights" in file or "layer_names" in file.attrs
 
 
 def _with_modules(plain: Config) -> Config:
     """A container whose layers say that they are Keras' own: Keras 3 looks nowhere else for them."""
-    layers = [
-        {**(_with_modules(layer) if "layers" in layer["config"] else layer), **_origin(layer)}
-        for layer in plain["config"]["layers"]
-    ]
+    layers = [_with_module(layer) for layer in plain["config"]["layers"]]
     return {**plain, "config": {**plain["config"], "layers": layers}}
 
 
-def _origin(layer: Config) -> Config:
-    kind, found = layer["class_name"], {"registered_name": None}
+def _with_module(layer: Config) -> Config:
+    kind, found = layer["class_name"], {**layer, "registered_name": None, "module": "keras.layers"}
     if "layers" in layer["config"]:
-        return {**found, "module": "keras", "class_name": "Sequential" if kind == "Sequential" else "Model"}
-    calls = layer.get("inbound_nodes") or []
-    # The layers of these names are called with one list.
-    is_operation = kind in OPERATORS and any(len(call["args"]) > 1 for call in calls)
-    return {**found, "module": "keras.src.ops.numpy" if is_operation else "keras.layers"}
+        name = "Sequential" if kind == "Sequential" else "Model"
+        return {**found, **_with_modules(layer), "module": "keras", "class_name": name}
+    if found.pop("operation", False):
+        return {**found, "module": module_of(kind)}
+    inner = {key: _with_module(value) for key, value in layer["config"].items() if key in INNER and is_layer(value)}
+    return {**found, "config": {**layer["config"], **inner}}

@@ -6,23 +6,20 @@ from sound_qkeras.errors import UnsupportedLayerError
 from sound_qkeras.keras_io.layers import TRAINING_ONLY
 from sound_qkeras.keras_io.readers import KINDS
 
-SUPPORTED = f"InputLayer, {', '.join(sorted(KINDS - set(TRAINING_ONLY)))}, and Dropout and noise layers"
+SUPPORTED = (
+    f"InputLayer, {', '.join(sorted(KINDS - set(TRAINING_ONLY)))}, and layers that only act in training: Dropout, noise, "
+    "RandomFlip and the like"
+)
 
 WAYS_OUT = {
     "Lambda": "write it with supported layers: code in files is never run",
     "PruneLowMagnitude": "call tensorflow_model_optimization's strip_pruning on the model first",
     "ThresholdedReLU": "retrain with ReLU: this one jumps, and no bound holds across a jump",
-    "TFOpLambda": "write the TensorFlow operation with a Keras layer (Rescaling for a factor or an offset)",
 }
 
 
-def unsupported(layer_name: str, kind: str, *, operation: bool = False) -> UnsupportedLayerError:
-    """The error for a layer of a kind that cannot be read, or for an operation of Keras 3 without a layer."""
-    if operation:
-        way_out = "write it with a layer (Rescaling for a factor or an offset, Activation for a function)"
-        return UnsupportedLayerError(
-            layer_name, f"an operation of kind {kind}", f"sums of tensors, or {SUPPORTED}", way_out
-        )
+def unsupported(layer_name: str, kind: str) -> UnsupportedLayerError:
+    """The error for a layer of a kind that cannot be read."""
     way_out = WAYS_OUT.get(kind, "replace it, or cut the model before it")
     if kind.startswith("Q"):
         way_out = "give the float model: this one is quantised already"

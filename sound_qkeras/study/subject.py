@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,7 @@ from sound_qkeras.errors import InputError, ModelError
 from sound_qkeras.interval import Interval, Reals
 from sound_qkeras.keras_io import read_model
 from sound_qkeras.keras_io.editions import KERAS_2, edition
-from sound_qkeras.keras_io.files import load_keras_model
+from sound_qkeras.keras_io.files import is_saved, load_keras_model
 from sound_qkeras.keras_io.training import Data, scores
 from sound_qkeras.network import Network
 from sound_qkeras.network.graph import size_of
@@ -114,7 +113,7 @@ def subject_of(
         InputError: there are too few samples, or not one label for each, or the model does not suit the metric.
         ModelError: the model cannot be read.
     """
-    loaded = load_keras_model(Path(model)) if isinstance(model, str | Path) else model
+    loaded = load_keras_model(model) if is_saved(model) else model
     network = read_model(loaded)
     if edition(loaded) != KERAS_2:
         raise ModelError(

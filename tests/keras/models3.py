@@ -132,13 +132,58 @@ def nested():
     return randomised(keras.Model(source, model(rectifier(both([outer(found), found])))))
 
 
+def functions():
+    """Functions on tensors without a layer, with numbers before and behind."""
+    ops, source = keras.ops, keras.Input((4, 3, 2))
+    x, numbers = LAYERS.Dense(2)(source), np.array([1.5, -2.0], np.float32)
+    ends = [ops.relu(x), ops.relu6(x), ops.leaky_relu(x, 0.1), keras.activations.relu(x, negative_slope=0.1)]
+    ends += [ops.silu(x), ops.gelu(x, approximate=False), ops.elu(x, 0.5), ops.tanh(x), ops.sigmoid(x), ops.abs(x)]
+    ends += [ops.maximum(x, 0.3), ops.minimum(0.2, x), ops.clip(x, -0.5, 4), x * 2.0 + 1.0, 3.0 - x, -x / numbers]
+    ends += [x * x, x[..., :1], x[:, 1], x[:, 1:3, ::2], x[:, -1], x[:, None, :, 1], ops.reshape(x, (-1, 6, 4))]
+    ends += [ops.mean(x, axis=(1, 2)), ops.max(x, axis=-1, keepdims=True), ops.transpose(x, (0, 3, 1, 2))]
+    ends += [ops.concatenate([x, ops.relu(x)], axis=2), ops.expand_dims(x, 1), ops.squeeze(x[..., :1], -1)]
+    return randomised(
+        keras.Model(source, LAYERS.Dense(2)(LAYERS.Concatenate()([LAYERS.Flatten()(one) for one in ends])))
+    )
+
+
+def sizes():
+    """Images made larger, smaller and turned about; what only acts in training."""
+    source = keras.Input((6, 5, 2))
+    x = LAYERS.RandomContrast(0.1)(LAYERS.RandomRotation(0.1)(LAYERS.RandomFlip()(source)))
+    transposed = LAYERS.Conv2DTranspose(2, 3, strides=2, padding="same", activation="relu")(x)
+    sequence = LAYERS.Conv1DTranspose(2, 2, strides=3)(LAYERS.Reshape((30, 2))(x))
+    ends = [transposed, sequence, LAYERS.CenterCrop(3, 4)(x), LAYERS.Identity()(x)]
+    ends += [LAYERS.Resizing(4, 10, interpolation="nearest")(x), LAYERS.Resizing(4, 7)(x)]
+    ends += [LAYERS.UpSampling2D(2, interpolation="bilinear")(x)]
+    return randomised(
+        keras.Model(source, LAYERS.Dense(2)(LAYERS.Concatenate()([LAYERS.Flatten()(one) for one in ends])))
+    )
+
+
+def objects():
+    """Layers as activations, and layers around layers."""
+    return sequential(
+        LAYERS.Dense(4, activation=LAYERS.LeakyReLU(0.1)),
+        LAYERS.Activation(LAYERS.ReLU(3.0)),
+        LAYERS.TimeDistributed(LAYERS.Dense(3, activation=LAYERS.ELU(0.5))),
+        LAYERS.TimeDistributed(LAYERS.BatchNormalization()),
+        LAYERS.Flatten(),
+        LAYERS.Dense(2, activation=LAYERS.Softmax()),
+        LAYERS.Reshape((1, 2)),
+        LAYERS.Flatten(),
+        shape=(3, 2),
+    )
+
+
 def built_late():
     model = keras.Sequential([LAYERS.Dense(3, "hard_silu"), LAYERS.Dense(2)])
     model.build((None, 4))
     return randomised(model)
 
 
-MODELS = {one.__name__: one for one in (activations, image, sequence, scalings, merges, nested, built_late)}
+BUILDERS = (activations, image, sequence, scalings, merges, nested, functions, sizes, objects, built_late)
+MODELS = {one.__name__: one for one in BUILDERS}
 
 
 def samples(model, count=30):
@@ -149,17 +194,17 @@ def samples(model, count=30):
     return (parts, flat) if len(parts) > 1 else (parts[0], parts[0])
 
 
-def outputs(model, given):
-    """What Keras computes, joined; the softmax at the end of `scalings` is undone but for a constant."""
+def outputs(model, given, head=None):
+    """What Keras computes, joined; a softmax at the end is undone but for a constant."""
     found = model.predict(given, verbose=0)
     found = np.concatenate(found, axis=1) if isinstance(found, list) else found
-    return np.log(found) if model.layers[-1].get_config().get("activation") == "softmax" else found
+    return np.log(found) if head == "softmax" else found
 
 
 def difference(model, network):
     """How far the network is from the model, in units of the largest output."""
     given, flat = samples(model)
-    expected, found = outputs(model, given), network.evaluate(flat)
+    expected, found = outputs(model, given, network.head), network.evaluate(flat)
     if network.head is not None:
         expected, found = (array - array[:, :1] for array in (expected, found))
     return float(np.max(np.abs(found - expected)) / max(1.0, np.max(np.abs(expected))))

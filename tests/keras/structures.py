@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from .models import LAYERS, keras, randomise
+from .models import LAYERS, keras, randomise, tf
 
 
 def residual() -> Any:
@@ -92,8 +92,56 @@ def nested() -> Any:
     return keras.Model(x, LAYERS.Dense(2)(LAYERS.Concatenate()([first, second])))
 
 
+def transposed() -> Any:
+    x = LAYERS.Input((3, 4, 2))
+    y = LAYERS.Conv2DTranspose(2, 3, strides=2, padding="same", activation="relu")(x)
+    y = LAYERS.BatchNormalization()(LAYERS.Conv2DTranspose(3, (2, 3), strides=(3, 1), output_padding=(1, 0))(y))
+    z = LAYERS.Reshape((12, 2))(x)
+    z = LAYERS.Conv1DTranspose(2, 2, strides=3)(LAYERS.Conv1DTranspose(2, 3, dilation_rate=2)(z))
+    ends = [LAYERS.Flatten()(LAYERS.MaxPooling2D(5)(y)), LAYERS.Flatten()(LAYERS.MaxPooling1D(8)(z))]
+    return keras.Model(x, LAYERS.Dense(2)(LAYERS.Concatenate()(ends)))
+
+
+def resized() -> Any:
+    x = LAYERS.Input((6, 5, 2))
+    ends = [
+        LAYERS.Resizing(3, 10, interpolation="nearest")(x),
+        LAYERS.Resizing(4, 3, interpolation="nearest")(x),
+        LAYERS.Resizing(4, 7)(LAYERS.CenterCrop(4, 4)(x)),
+        LAYERS.UpSampling2D((1, 2), interpolation="bilinear")(x),
+    ]
+    pooled = [LAYERS.Flatten()(LAYERS.MaxPooling2D(2)(one)) for one in ends]
+    return keras.Model(x, LAYERS.Dense(2)(LAYERS.Concatenate()(pooled)))
+
+
+def with_objects() -> Any:
+    """Layers as activations, layers around layers, and layers that do nothing."""
+    x = LAYERS.Input((4, 3, 2))
+    y = LAYERS.RandomZoom(0.1)(LAYERS.RandomRotation(0.1)(LAYERS.RandomFlip()(x)))
+    y = LAYERS.Conv2D(2, 2, activation=LAYERS.ReLU())(y)
+    y = LAYERS.Activation(LAYERS.ReLU(3.0))(LAYERS.Identity()(y))
+    y = LAYERS.TimeDistributed(LAYERS.BatchNormalization())(LAYERS.TimeDistributed(LAYERS.Dense(3, "relu"))(y))
+    y = LAYERS.TimeDistributed(LAYERS.Flatten())(LAYERS.TimeDistributed(LAYERS.Dropout(0.5))(y))
+    y = LAYERS.TimeDistributed(LAYERS.Dense(2, activation=LAYERS.ReLU(6.0)))(y)
+    y = LAYERS.Dense(2, activation=LAYERS.Softmax())(LAYERS.Flatten()(y))
+    return keras.Model(x, LAYERS.Flatten()(LAYERS.Reshape((1, 2))(y)))
+
+
+def functions() -> Any:
+    """TensorFlow's functions on tensors, with numbers before and behind."""
+    source = LAYERS.Input((4, 3, 2))
+    x = LAYERS.Dense(2)(source)
+    numbers = np.array([1.5, -2.0], np.float32)
+    ends = [tf.nn.relu(x), tf.maximum(x, 0.3), tf.minimum(0.2, x)]
+    ends += [x * 2.0 + 1.0, 3.0 - x, -x / numbers, x * x, tf.clip_by_value(x, -0.5, numbers + 4.0)]
+    ends += [x[:, 1], x[:, :, ::2, -1:], tf.reduce_mean(x, axis=[1, 2]), tf.reduce_max(x, axis=-1, keepdims=True)]
+    ends += [tf.transpose(x, [0, 3, 1, 2]), tf.concat([x, tf.nn.relu6(x)], axis=2), tf.expand_dims(x, 1)]
+    return keras.Model(source, LAYERS.Dense(2)(LAYERS.Concatenate()([LAYERS.Flatten()(one) for one in ends])))
+
+
 BUILDERS: tuple[Callable[[], Any], ...] = (
     residual, squeeze_and_excite, concatenated, image_moves, arithmetic, broadcast, several_ends, nested,
+    transposed, resized, with_objects, functions,
 )  # fmt: skip
 
 

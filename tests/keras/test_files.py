@@ -1,5 +1,6 @@
 """Saved models are read from every format, and nothing in a file is run or believed."""
 
+import importlib
 import json
 import shutil
 import zipfile
@@ -207,6 +208,59 @@ def test_classes_are_not_imported_from_where_a_file_says(tmp_path):
         read_model(path)
     path = edited(tmp_path, lambda layer: layer.update(module="os", registered_name="os>Dense"))
     assert len(read_model(path).nodes) == 3
+
+
+def in_two_files(tmp_path, model, weights):
+    """The paths of a model's configuration as json, and of its weights."""
+    (tmp_path / "model.json").write_text(model.to_json())
+    model.save_weights(tmp_path / weights)
+    return tmp_path / "model.json", tmp_path / weights
+
+
+@pytest.mark.parametrize("kind", ["tf_keras", "keras"])
+@pytest.mark.parametrize("weights", ["model.weights.h5", "model.h5"])
+def test_json_and_weights_are_the_model(tmp_path, kind, weights):
+    keras_of = importlib.import_module(kind)
+    layers = keras_of.layers
+    model = keras_of.Sequential(
+        [layers.Input((3,)), layers.Dense(4, "relu"), layers.BatchNormalization(), layers.Dense(2)]
+    )
+    if kind == "keras" and weights == "model.h5":
+        with pytest.raises(ValueError, match=r"must end in"):
+            model.save_weights(tmp_path / weights)
+        return
+    pair = in_two_files(tmp_path, model, weights)
+    assert read_model(tuple(map(str, pair))).weight_hash == read_model(model).weight_hash
+    pair[1].rename(tmp_path / "other")  # told apart by content
+    assert read_model((pair[0], tmp_path / "other")).weight_hash == read_model(model).weight_hash
+
+
+def test_json_and_weights_that_do_not_go_together_are_refused(tmp_path):
+    description, weights = in_two_files(tmp_path, sequential(LAYERS.Dense(2)), "model.weights.h5")
+    with pytest.raises(FileFormatError, match=r"without weights.*--weights"):
+        read_model(description)
+    with pytest.raises(FileFormatError, match=r"weights.h5' is no json file"):
+        read_model((weights, weights))
+    with pytest.raises(FileFormatError, match="is no HDF5 file of weights"):
+        read_model((description, tmp_path / "none.h5"))
+    wider = in_two_files(tmp_path, sequential(LAYERS.Dense(99)), "wide.weights.h5")
+    description.write_text(description.read_text().replace('"units": 99', '"units": 9999999'))
+    with pytest.raises(FileFormatError, match=r"wide.weights.h5' describes a model with more parameters"):
+        read_model(wider)
+    description.write_text(sequential(LAYERS.Lambda(abs), LAYERS.Dense(2)).to_json())
+    with pytest.raises(UnsupportedLayerError, match="kind Lambda"):
+        read_model((description, weights))
+
+
+@pytest.mark.parametrize("alias", ["BatchNormalizationV1", "BatchNormalizationV2"])
+def test_names_that_tensorflow_has_written_are_read(tmp_path, alias):
+    model = sequential(LAYERS.Dense(3), LAYERS.BatchNormalization())
+    model.save(tmp_path / "model.h5")
+    with h5py.File(tmp_path / "model.h5", "r+") as file:
+        config = str(file.attrs["model_config"])
+        file.attrs["model_config"] = config.replace('"class_name": "BatchNormalization"', f'"class_name": "{alias}"')
+    assert alias in h5py.File(tmp_path / "model.h5").attrs["model_config"]
+    assert read_model(tmp_path / "model.h5").weight_hash == read_model(model).weight_hash
 
 
 def test_an_activation_object_is_refused(tmp_path):

@@ -54,7 +54,10 @@ def test_both_kinds_of_keras_read_alike():
 
 
 def test_what_was_loaded_has_the_initializers_that_keras_gives(tmp_path):
-    model = sequential(LAYERS.Dense(3, "relu"), keras.Sequential([LAYERS.BatchNormalization(), LAYERS.Dense(2)]))
+    dense, rows = LAYERS.Dense(5, activation=LAYERS.PReLU()), LAYERS.TimeDistributed(LAYERS.Dense(3))
+    inner = keras.Sequential([LAYERS.BatchNormalization(), LAYERS.Dense(2)])
+    model = sequential(dense, LAYERS.Reshape((5, 1)), rows, inner)
+    model.predict(np.zeros((1, 5)), verbose=0)
     model.save(tmp_path / "model.keras")
     loaded = load_keras_model(tmp_path / "model.keras")
     assert keras.models.clone_model(loaded).get_config() == loaded.get_config()
@@ -91,9 +94,14 @@ def quantised_by_keras():
     return model
 
 
-def with_constant():
+def with_variable():
     source = keras.Input((3,))
-    return keras.Model(source, LAYERS.Dense(2)(source * 2.0))
+    return keras.Model(source, LAYERS.Dense(2)(source * keras.Variable([1.0, 2.0, 3.0])))
+
+
+def of_the_batch():
+    source = keras.Input((3,))
+    return keras.Model(source, LAYERS.Dense(2)(source[1:, :]))
 
 
 def with_operation():
@@ -127,9 +135,10 @@ class OwnDense(LAYERS.Dense):
 
 REFUSED = {
     "quantised": (quantised_by_keras, UnsupportedLayerError, "Keras quantised .'int8'."),
-    "constant": (with_constant, UnsupportedLayerError, "an operation of kind Multiply.*Rescaling"),
+    "variable": (with_variable, UnsupportedLayerError, "Multiply with Variable; accepted: tensors and numbers"),
+    "batch": (of_the_batch, UnsupportedLayerError, "GetItem with .*the batch axis"),
     "operation": (with_operation, UnsupportedLayerError, "an operation of kind Sin.*with a layer"),
-    "ranks": (of_two_ranks, UnsupportedLayerError, "an operation of kind Add"),
+    "ranks": (of_two_ranks, UnsupportedLayerError, r"Add of tensors \[\(3,\), \(2, 3\)\]"),
     "training": (training, UnsupportedLayerError, "training=True"),
     "renorm": (lambda: sequential(LAYERS.BatchNormalization(renorm=True)), UnsupportedLayerError, "renorm"),
     "activation": (lambda: sequential(LAYERS.Dense(2, "mish")), UnsupportedLayerError, r"activation 'keras.*mish'"),
