@@ -100,7 +100,14 @@ def qkeras_module(name: str) -> ModuleType:
     else:
         with keras_2():
             module = _import(full_name)
-    if not issubclass(sys.modules["qkeras"].QDense, keras.layers.Dense):
+    qkeras = sys.modules["qkeras"]
+    if not issubclass(qkeras.QDense, keras.layers.Dense):
+        version = str(getattr(qkeras, "__version__", ""))
+        if version and not version.startswith("0."):
+            raise DependencyError(
+                f"the installed 'qkeras' is version {version}, which is qkeras-v3, for Keras 3; accepted: QKeras 0.9.0; install "
+                "QKeras==0.9.0 in its place, or in an environment of its own"
+            )
         raise DependencyError(
             "QKeras was imported on top of Keras 3; it needs Keras 2 (tf_keras); import sound_qkeras before QKeras, or set "
             f"{SWITCH}=1 in the environment"

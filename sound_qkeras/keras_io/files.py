@@ -31,6 +31,10 @@ ACCEPTED = (
     "a whole model of tf_keras or Keras 3 saved as .h5 or .keras, or of tf_keras as a SavedModel directory; or the .json of "
     "to_json() and the .h5 of save_weights()"
 )
+QKERAS_3 = (
+    "is a qkeras-v3 model, made with Keras 3; accepted: models of QKeras 0.9.0, which are tf_keras models, and float models; "
+    "build the same layers with QKeras 0.9.0 and set_weights() to its get_weights()"
+)
 # Tensors in a graph and what functions are called with, and where the shape of an input may be.
 ARGUMENTS = ("__keras_tensor__", "__ellipsis__", "__numpy__", "__slice__", "__tensor__")
 SHAPES = ("batch_shape", "batch_input_shape", "build_input_shape")
@@ -108,6 +112,8 @@ def load_keras_model(saved: Any, vocabulary: Vocabulary | None = None) -> Any:
         _check_pair(path, weights)
     config, version = read_config(path)
     vocabulary, is_new = vocabulary or Vocabulary(), version.startswith("3.")
+    if is_new and _is_qkeras_3(config):
+        raise FileFormatError(f"'{path}' {QKERAS_3}")
     from sound_qkeras.keras_io.file_sizes import Allowance, check_arrays
 
     keras = import_keras_3() if is_new else import_keras()
@@ -126,6 +132,19 @@ def load_keras_model(saved: Any, vocabulary: Vocabulary | None = None) -> Any:
             f"'{path}': Keras cannot rebuild the model: {_first_line(error)}; accepted: {ACCEPTED}"
         ) from error
     return model
+
+
+def _is_qkeras_3(config: dict[str, Any]) -> bool:
+    """Whether layers of a model say that they are QKeras'."""
+    inner = config.get("config")
+    layers = inner.get("layers", []) if isinstance(inner, dict) else []
+    return any(
+        str(layer.get("module")).startswith("qkeras")
+        or str(layer.get("class_name")).startswith("qkeras>")
+        or _is_qkeras_3(layer)
+        for layer in layers
+        if isinstance(layer, dict)
+    )
 
 
 def is_json(path: Path) -> bool:

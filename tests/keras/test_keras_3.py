@@ -61,8 +61,8 @@ def test_what_was_loaded_has_the_initializers_that_keras_gives(tmp_path):
     model.save(tmp_path / "model.keras")
     loaded = load_keras_model(tmp_path / "model.keras")
     assert keras.models.clone_model(loaded).get_config() == loaded.get_config()
-    assert isinstance(loaded.layers[1].layers[1].kernel_initializer, keras.initializers.GlorotUniform)
-    assert isinstance(loaded.layers[1].layers[0].gamma_initializer, keras.initializers.Ones)
+    assert isinstance(loaded.layers[-1].layers[1].kernel_initializer, keras.initializers.GlorotUniform)
+    assert isinstance(loaded.layers[-1].layers[0].gamma_initializer, keras.initializers.Ones)
 
 
 @pytest.mark.solver
@@ -279,6 +279,14 @@ def test_where_a_class_is_from_is_not_believed(tmp_path):
         layer(config).update(module="antigravity", registered_name="antigravity>Dense")
 
     assert len(read_model(saved(tmp_path / "model.keras", change)).nodes) == 3
+
+
+@pytest.mark.parametrize("origin", [{"module": "qkeras.qlayers"}, {"class_name": "qkeras>QDense"}], ids=["keras", "h5"])
+def test_a_file_of_qkeras_3_is_named(tmp_path, origin):
+    path = saved(tmp_path / "model.keras", lambda c: layer(c).update({"class_name": "QDense"} | origin))
+    for read in (read_model, lambda path: sq.certify(path, box=(-1.0, 1.0))):
+        with pytest.raises(FileFormatError, match=r"is a qkeras-v3 model.*accepted: models of QKeras 0.9.0"):
+            read(path)
 
 
 def test_code_in_a_file_is_not_run(tmp_path):
