@@ -44,6 +44,19 @@ def read_relu(layer: Any, shape: Shape) -> Parts:
     return (("", Relu() if maximum is None else _made(layer, lambda: Clip(float(np.float32(maximum))))),)
 
 
+def read_thresholded(layer: Any, shape: Shape) -> Parts:
+    """A rectifier, if it does not jump."""
+    theta = float(layer.theta)
+    if theta:
+        raise UnsupportedLayerError(
+            layer.name,
+            f"ThresholdedReLU with theta={theta:g}",
+            "theta=0",
+            f"retrain with ReLU: this one jumps by {abs(theta):g}, and no smaller bound holds across the jump",
+        )
+    return (("", Relu()),)
+
+
 def read_leaky_relu(layer: Any, shape: Shape) -> Parts:
     """One slope below zero."""
     slope = float(np.float32(layer.alpha if edition(layer) == KERAS_2 else layer.negative_slope))
@@ -201,6 +214,7 @@ ACTIVATIONS = {
     "PReLU": read_prelu,
     "ReLU": read_relu,
     "Softmax": read_softmax,
+    "ThresholdedReLU": read_thresholded,
 }
 # Layers that may be another's activation.
 OBJECTS = frozenset(ACTIVATIONS) - {"Activation"}

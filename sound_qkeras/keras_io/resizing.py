@@ -23,6 +23,8 @@ from sound_qkeras.network.ops import Crop, Permute, Reshape, Upsample
 ACCEPTED = "interpolation='nearest' or 'bilinear'"
 # How far the matrices may be from what Keras computes in float32, for values up to one.
 NEAR = 1e-3
+# Most numbers of an image on the way.
+LARGEST = 1 << 24
 
 
 def read_upsampling(layer: Any, shape: Shape) -> Parts:
@@ -58,6 +60,15 @@ def read_center_crop(layer: Any, shape: Shape) -> Parts:
 
 def _resized(layer: Any, shape: Shape, sizes: Shape, interpolation: str) -> Parts:
     axes = [axis for axis, size in enumerate(sizes) if size != shape[axis]]
+    repeats = [2 * size // math.gcd(n, size) for n, size in zip(shape, sizes, strict=False)]
+    largest = math.prod(max(pair) for pair in zip(shape, (*sizes, shape[-1]), strict=True))
+    if largest * (max(repeats) if interpolation == "nearest" else 1) > LARGEST:
+        raise UnsupportedLayerError(
+            layer.name,
+            f"{type(layer).__name__} from {shape[:-1]} to {sizes}, interpolation='{interpolation}'",
+            f"up to {LARGEST} numbers on the way, which 'nearest' takes where the ratio of sizes is of large numbers",
+            "choose a size whose ratio to the input's is simpler, or 'bilinear', and retrain",
+        )
     if interpolation == "nearest":
         parts = _nearest(shape, sizes, axes)
     elif interpolation == "bilinear":

@@ -14,7 +14,6 @@ SUPPORTED = (
 WAYS_OUT = {
     "Lambda": "write it with supported layers: code in files is never run",
     "PruneLowMagnitude": "call tensorflow_model_optimization's strip_pruning on the model first",
-    "ThresholdedReLU": "retrain with ReLU: this one jumps, and no bound holds across a jump",
 }
 
 
