@@ -19,7 +19,10 @@ Parts = tuple[tuple[str, Piece], ...]
 NAMED = ("elu", "exponential", "gelu", "hard_sigmoid", "selu", "softplus", "softsign", "swish", "tanh")
 # Those that only Keras 3 has: `hard_silu`, and `hard_sigmoid` with other slopes.
 NEWER = ("hard_sigmoid_6", "hard_swish")
-ACCEPTED = f"linear, relu, relu6, leaky_relu, sigmoid, {', '.join(NAMED)}, hard_swish, and softmax at the very end"
+ACCEPTED = (
+    f"linear, relu, relu6, leaky_relu, sigmoid, {', '.join(NAMED)}, hard_swish, layers such as ReLU(6.0), and softmax at the "
+    "very end"
+)
 
 
 def read_activation(layer: Any, shape: Shape) -> Parts:

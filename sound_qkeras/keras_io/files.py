@@ -129,7 +129,8 @@ def load_keras_model(saved: Any, vocabulary: Vocabulary | None = None) -> Any:
         raise
     except Exception as error:
         raise FileFormatError(
-            f"'{path}': Keras cannot rebuild the model: {_first_line(error)}; accepted: {ACCEPTED}"
+            f"'{path}': Keras cannot rebuild the model from its names and numbers: {_first_line(error)}; accepted: {ACCEPTED}; "
+            "if Keras itself loads it, give the loaded model"
         ) from error
     return model
 

@@ -139,6 +139,8 @@ class QWalk(Walk):
                 "QActivation",
                 "replace it by a QActivation with the range it has learnt",
             )
+        if kind.startswith("Q"):
+            raise _unsupported(layer.name, kind)
         given = getattr(layer, "activation", None)
         if not is_quantizer(given):
             return super().parts(layer, shape)
@@ -155,6 +157,8 @@ class QVocabulary(Vocabulary):
 
     def check(self, name: str, kind: str, config: dict[str, Any]) -> dict[str, Any]:
         """The configuration with quantizers made."""
+        if kind not in QKERAS and kind.startswith("Q"):
+            raise _unsupported(name, kind)
         if kind not in QKERAS:
             return super().check(name, kind, config)
         found = dict(config)
@@ -184,6 +188,12 @@ class QVocabulary(Vocabulary):
         """QKeras' layers."""
         qkeras = import_qkeras()
         return {kind: getattr(qkeras, kind) for kind in QKERAS}
+
+
+def _unsupported(name: str, kind: str) -> UnsupportedLayerError:
+    """The error for a layer of QKeras that cannot be certified."""
+    accepted = f"{', '.join(sorted(QKERAS))}, and Keras' own layers"
+    return UnsupportedLayerError(name, f"a layer of kind {kind}", accepted, "replace it, or cut the model before it")
 
 
 def _plain_setting(value: Any) -> Any:

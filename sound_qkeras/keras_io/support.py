@@ -12,8 +12,9 @@ SUPPORTED = (
 )
 
 WAYS_OUT = {
-    "Lambda": "write it with supported layers: code in files is never run",
+    "Lambda": "write it with supported layers or as functions of tensors (2 * x, x[:, 1:]): code in files is never run",
     "PruneLowMagnitude": "call tensorflow_model_optimization's strip_pruning on the model first",
+    "TableActivation": "it is a table that sound_qkeras emitted: its bound is in the certificate of that result",
 }
 
 
@@ -21,5 +22,5 @@ def unsupported(layer_name: str, kind: str) -> UnsupportedLayerError:
     """The error for a layer of a kind that cannot be read."""
     way_out = WAYS_OUT.get(kind, "replace it, or cut the model before it")
     if kind.startswith("Q"):
-        way_out = "give the float model: this one is quantised already"
+        way_out = "give the float model: this one is quantised already, and can be certified"
     return UnsupportedLayerError(layer_name, f"a layer of kind {kind}", SUPPORTED, way_out)

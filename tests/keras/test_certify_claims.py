@@ -101,6 +101,17 @@ def test_other_tiers():
         sq.certify(model, reference, box=(-2, 2), tier="local", radius=0.1)
 
 
+def test_refusals_of_quantised_layers_name_those_that_can_be_certified(tmp_path):
+    class QOther(LAYERS.Dense):
+        """A layer that QKeras could have."""
+
+    model = sequential(QOther(2, name="other"))
+    model.save(tmp_path / "model.h5")
+    for given in (model, tmp_path / "model.h5"):
+        with pytest.raises(UnsupportedLayerError, match=r"'other'.*kind QOther; accepted: .*QConv2D, .*; replace it"):
+            sq.certify(given, box=(-1.0, 1.0))
+
+
 REFUSED = {
     "bernoulli": lambda: qk.QActivation(qk.bernoulli()),
     "stochastic": lambda: qk.QActivation(qk.stochastic_ternary()),

@@ -39,6 +39,24 @@ def test_the_whole_way(capfd, files):
     assert "30 of 30 samples" in capfd.readouterr().out
 
 
+def test_json_and_weights_are_taken_in_place_of_a_model(capfd, files):
+    from sound_qkeras.keras_io.files import load_keras_model
+    from sound_qkeras.keras_io.qkeras_reader import QVocabulary
+
+    for name in ("q", "f"):
+        model = load_keras_model(files / f"{name}.h5", QVocabulary())
+        (files / f"{name}.json").write_text(model.to_json())
+        model.save_weights(files / f"{name}.weights.h5")
+    arguments = ["--reference", files / "f.json", "--reference-weights", files / "f.weights.h5", "--box", -1, 1]
+    pair = [files / "q.json", "--weights", files / "q.weights.h5", *arguments, "--effort", "fast"]
+    assert main(["certify", *(str(one) for one in pair)]) == OK
+    assert "against f.json" in capfd.readouterr().out
+    assert main(["certify", str(files / "q.json"), "--weights", "none.h5", "--box", "-1", "1"]) == BAD_INPUT
+    assert "'none.h5' does not exist" in capfd.readouterr().err
+    assert main(["quantize", str(files / "f.json"), "--eps", "0.1", "--box", "-1", "1"]) == BAD_INPUT
+    assert "--weights" in capfd.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
