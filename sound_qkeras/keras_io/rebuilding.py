@@ -47,7 +47,7 @@ def rebuild_3(plain: Config, shape: Any, path: Path) -> Any:
     if not model.built:
         model.build(shape)
     for layer in model._flatten_layers(include_self=False):  # Keras 3 builds an activation when it is called
-        inner = getattr(layer, "activation", None)
+        inner: Any = getattr(layer, "activation", None)
         if hasattr(inner, "build") and not inner.built and layer._inbound_nodes:
             inner.build(layer.output.shape)
     suffix = ".keras" if zipfile.is_zipfile(path) else ".h5" if is_legacy(path) else ".weights.h5"
