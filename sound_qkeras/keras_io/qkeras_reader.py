@@ -19,6 +19,7 @@ from sound_qkeras.keras_io.precision import half_precision, precision_notes
 from sound_qkeras.keras_io.qkeras_layers import QKERAS
 from sound_qkeras.keras_io.qkeras_quantizers import RANDOM, is_quantizer, quantized_activation
 from sound_qkeras.keras_io.reader import Walk, check_model
+from sound_qkeras.keras_io.resizing import RESIZING
 from sound_qkeras.network.ports import Port
 
 # Names that may stand in a file where QKeras expects a quantizer.
@@ -141,6 +142,13 @@ class QWalk(Walk):
             )
         if kind.startswith("Q"):
             raise _unsupported(layer.name, kind)
+        if kind in RESIZING and getattr(layer, "interpolation", "") == "bilinear":
+            raise UnsupportedLayerError(
+                layer.name,
+                f"{kind} with interpolation='bilinear' in a quantised model",
+                "'nearest' there: what float32 adds to lines between values is not proved",
+                "resize by 'nearest', or quantise the float model with sq.quantize",
+            )
         given = getattr(layer, "activation", None)
         if not is_quantizer(given):
             return super().parts(layer, shape)

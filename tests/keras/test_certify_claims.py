@@ -112,6 +112,13 @@ def test_refusals_of_quantised_layers_name_those_that_can_be_certified(tmp_path)
             sq.certify(given, box=(-1.0, 1.0))
 
 
+def test_lines_between_values_are_refused_where_float32_computes_them():
+    layers = [LAYERS.UpSampling2D(2, interpolation="bilinear", name="up"), LAYERS.Conv2D(1, 2), LAYERS.Flatten()]
+    model = sequential(*layers, qk.QDense(2, kernel_quantizer=BITS), shape=(2, 2, 1))
+    with pytest.raises(UnsupportedLayerError, match=r"'up'.*bilinear.*in a quantised model.*'nearest'"):
+        sq.certify(model, box=(-1.0, 1.0))
+
+
 REFUSED = {
     "bernoulli": lambda: qk.QActivation(qk.bernoulli()),
     "stochastic": lambda: qk.QActivation(qk.stochastic_ternary()),
