@@ -105,7 +105,9 @@ def _number(call: Call, thing: Any, shape: Shape) -> Reals:
 
 def _two(call: Call, shapes: Sequence[Shape]) -> tuple[Any, Any]:
     """Both operands: None for a tensor, the numbers of a constant."""
-    found = [*call.given, *(call.named[name] for name in ("y", "x2") if name in call.named)][:2]
+    found = [*call.given, *(call.named[name] for name in ("x", "x1", "y", "x2") if name in call.named)][:2]
+    if len(shapes) != 1 or len(found) != 2:
+        raise _refused(call, f"of tensors {list(shapes)}", "two tensors, or a tensor and numbers")
     return tuple(None if _is_tensor(call, one) else _number(call, one, shapes[0]) for one in found)  # type: ignore[return-value]
 
 
@@ -157,6 +159,8 @@ def _bounded(kind: str, number: Reals, prefix: str, source: int | str) -> Joined
 
 def _clip(call: Call, shapes: Sequence[Shape]) -> Joined:
     """Between two numbers."""
+    if len(shapes) != 1:
+        raise _refused(call, "between tensors", "a tensor between numbers")
     given = [*call.given[1:], None, None]
     low = _setting(call, given[0], "clip_value_min", "x_min")
     high = _setting(call, given[1], "clip_value_max", "x_max")
@@ -173,7 +177,9 @@ def _clip(call: Call, shapes: Sequence[Shape]) -> Joined:
 
 def _function(name: str, call: Call, shapes: Sequence[Shape]) -> Joined:
     """A function of single elements, as it is without settings."""
-    if _setting(call, 1.0, "alpha", "beta") != 1.0 or (name == "gelu" and _setting(call, False, "approximate")):
+    others = [one for one in call.given[1:] if one is not None and not isinstance(one, str)]
+    changed = others or _setting(call, 1.0, "alpha", "beta") != 1.0
+    if changed or (name == "gelu" and _setting(call, False, "approximate")):
         raise _refused(
             call, "with a setting of its own", "alpha=1, beta=1 and approximate=False", "use these and retrain"
         )
@@ -226,7 +232,9 @@ def _transpose(call: Call, shapes: Sequence[Shape]) -> Joined:
 
 def _concatenate(call: Call, shapes: Sequence[Shape]) -> Joined:
     axis = _setting(call, call.given[1] if len(call.given) > 1 else None, "axis")
-    rank = len(shapes[0]) + 1
+    rank, given = len(shapes[0]) + 1, call.given[0] if call.given else call.named.get("values", ())
+    if not all(_is_tensor(call, one) for one in given):
+        raise _refused(call, "of tensors and numbers", "tensors alone")
     if axis is None or int(axis) % rank == 0 or any(len(shape) != rank - 1 for shape in shapes):
         raise _refused(call, f"along axis {axis}", "tensors, and an axis of one sample")
     return [("", Concatenate(int(axis) % rank - 1), tuple(range(len(shapes))))]
@@ -234,6 +242,8 @@ def _concatenate(call: Call, shapes: Sequence[Shape]) -> Joined:
 
 def _reduced(kind: str, call: Call, shapes: Sequence[Shape]) -> Joined:
     """The mean or the largest along axes: one window over all of them."""
+    if _setting(call, None, "initial") is not None:
+        raise _refused(call, "with initial=", "initial=None", "use maximum() for it")
     (shape,), axis = shapes, _setting(call, call.given[1] if len(call.given) > 1 else None, "axis")
     axes = sorted({int(one) % (len(shape) + 1) - 1 for one in np.atleast_1d([] if axis is None else axis)})
     if not axes or axes[0] < 0:
@@ -258,7 +268,7 @@ def _item(call: Call, shapes: Sequence[Shape]) -> Joined:
     keys = [_slice(one) for one in (given if isinstance(given, list | tuple) else [given])]
     shape = shapes[0]
     known = [one for one in keys if one is not Ellipsis and one is not None]
-    if any(one is not None and one is not Ellipsis and not isinstance(one, int | slice) for one in keys):
+    if not all(_is_fixed(one) for one in keys):
         raise _refused(call, f"with {given}", "slices and numbers", "cut the model before it")
     whole = [slice(None)] * (len(shape) + 1 - len(known))
     at = next((number for number, one in enumerate(keys) if one is Ellipsis), len(keys))
@@ -281,6 +291,13 @@ def _slice(key: Any) -> Any:
     if isinstance(key, Mapping):
         return Ellipsis if "class_name" in key else slice(key["start"], key["stop"], key["step"])  # pyright: ignore
     return int(key) if isinstance(key, np.integer) else key  # pyright: ignore[reportUnknownArgumentType]
+
+
+def _is_fixed(key: Any) -> bool:
+    parts = (key.start, key.stop, key.step) if isinstance(key, slice) else (key,)
+    return key is Ellipsis or all(
+        part is None or (isinstance(part, int) and not isinstance(part, bool)) for part in parts
+    )
 
 
 def _range(key: int | slice, size: int) -> tuple[int, int, int]:

@@ -95,11 +95,15 @@ def with_function(function):
 REFUSED = {
     "divided by a tensor": (lambda: with_function(lambda x: 1.0 / x), "math.truediv by a tensor or by zero"),
     "divided by zero": (lambda: with_function(lambda x: x / [1.0, 0.0]), "by a tensor or by zero"),
+    "tensors and numbers": (lambda: with_function(lambda x: tf.concat([x, tf.zeros((1, 3, 2))], 0)), "tensors alone"),
+    "bounds of tensors": (lambda: with_function(lambda x: tf.clip_by_value(x, x - 1.0, x)), "between numbers"),
+    "a tensor as an index": (lambda: with_function(lambda x: x[:, tf.constant(1)]), "slices and numbers"),
     "backwards": (lambda: with_function(lambda x: x[:, ::-1]), "steps forward"),
     "of the batch": (lambda: with_function(lambda x: x[1:]), "the batch axis"),
     "mean of the batch": (lambda: with_function(lambda x: x - tf.reduce_mean(x, keepdims=True)), "the batch axis"),
     "a variable": (lambda: with_function(lambda x: x * tf.Variable(2.0)), "math.multiply with .*Variable"),
     "gelu's approximation": (lambda: with_function(lambda x: tf.nn.gelu(x, approximate=True)), "approximate=False"),
+    "silu's slope": (lambda: with_function(lambda x: tf.nn.silu(x, 2.0)), "beta=1"),
     "cropped": (
         lambda: sequential(LAYERS.Resizing(2, 2, crop_to_aspect_ratio=True), shape=(4, 6, 1)),
         "crop_to_aspect_ratio",

@@ -99,6 +99,11 @@ def with_variable():
     return keras.Model(source, LAYERS.Dense(2)(source * keras.Variable([1.0, 2.0, 3.0])))
 
 
+def at_least():
+    source = keras.Input((3, 2))
+    return keras.Model(source, LAYERS.Dense(2)(keras.ops.max(source, axis=1, initial=0.5)))
+
+
 def of_the_batch():
     source = keras.Input((3,))
     return keras.Model(source, LAYERS.Dense(2)(source[1:, :]))
@@ -136,6 +141,7 @@ class OwnDense(LAYERS.Dense):
 REFUSED = {
     "quantised": (quantised_by_keras, UnsupportedLayerError, "Keras quantised .'int8'."),
     "variable": (with_variable, UnsupportedLayerError, "Multiply with Variable; accepted: tensors and numbers"),
+    "initial": (at_least, UnsupportedLayerError, "Max with initial"),
     "batch": (of_the_batch, UnsupportedLayerError, "GetItem with .*the batch axis"),
     "operation": (with_operation, UnsupportedLayerError, "an operation of kind Sin.*with a layer"),
     "ranks": (of_two_ranks, UnsupportedLayerError, r"Add of tensors \[\(3,\), \(2, 3\)\]"),
