@@ -1,10 +1,13 @@
-"""The route through hls4ml: its project of the QKeras model, with the settings that make it bit-exact, and checked."""
+"""The route through hls4ml: its project of the network, every type written down, and checked."""
 
 from __future__ import annotations
 
 import contextlib
 import importlib
 import io
+import re
+import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,8 +18,10 @@ import numpy.typing as npt
 from sound_qkeras.errors import DependencyError, InputError
 from sound_qkeras.files import check_place
 from sound_qkeras.fixed_point import from_codes
+from sound_qkeras.hls.hls4ml_layers import WAY_OUT, Hls4mlLayers, hls4ml_layers
 from sound_qkeras.hls.options import Options
 from sound_qkeras.hls.plan import make_plan
+from sound_qkeras.hls.tensors import Plan
 from sound_qkeras.hls.vectors import check_box, make_vectors
 from sound_qkeras.network import QuantizedNetwork
 
@@ -71,10 +76,10 @@ def to_hls4ml(
     samples: int = 2000,
     overwrite: bool = False,
 ) -> Hls4mlProject:
-    """Build an hls4ml project from the network's QKeras model and compare it with the simulator.
+    """Build an hls4ml project of the network and compare it with the simulator.
 
-    hls4ml takes its Keras 2 path and `bit_exact=True`: widths then follow from the weights, and types round as QKeras
-    does. Whether that held is found out, not assumed: hls4ml 1.3.0 truncates results that are rounded to whole numbers.
+    hls4ml gets its own layers with the exact integers and every type written down, so that nothing depends on what its
+    readers of Keras models guess. Whether the compiled project computes the same is found out, not assumed.
 
     Args:
         quantized: the network.
@@ -89,14 +94,13 @@ def to_hls4ml(
         overwrite: write into the directory of an earlier project.
 
     Returns:
-        The project; look at `bit_exact`.
+        The project; look at `bit_exact`. A model of several inputs takes a list of arrays in `project.model.predict`.
 
     Raises:
-        DependencyError: hls4ml, TensorFlow or a compiler is missing.
-        InputError: an option, the box or the directory is not usable, or QKeras cannot say a format.
+        UnsupportedLayerError: hls4ml has nothing for a layer.
+        DependencyError: hls4ml or a compiler is missing, or hls4ml fails.
+        InputError: an option, the box or the directory is not usable.
     """
-    from sound_qkeras.keras_io.environment import keras_2
-
     plan = make_plan(
         quantized, Options(style="loops", part=part, clock_ns=clock_ns, name=name, reuse_factor=reuse_factor)
     )
@@ -106,46 +110,92 @@ def to_hls4ml(
         raise InputError(f"'{folder}' is not empty and holds no project of hls4ml; name an empty or new directory")
     if folder.is_dir() and any(folder.iterdir()) and not overwrite:
         raise InputError(f"'{folder}' holds an earlier project; pass overwrite=True, or name another directory")
+    hls4ml = _import()
+    layers = hls4ml_layers(plan, hls4ml.__version__)
     settings = {"part": part, "clock_period": clock_ns, "project_name": name, "output_dir": str(folder)}
-    # hls4ml asks `keras` for its version, and takes its Keras 3 path and fails where that is not the model's.
-    with keras_2(), contextlib.redirect_stdout(io.StringIO()):
-        model = _convert(quantized, backend, reuse_factor, settings)
+    with _one_line(plan, layers, hls4ml.__version__):
+        model = _convert(layers, backend, reuse_factor, settings)
         model.compile()
-        inputs = np.ascontiguousarray(vectors.inputs.reshape(-1, *plan.input.shape))
-        found = np.asarray(model.predict(inputs), dtype=np.float64).reshape(len(vectors), -1)
+        inputs = _split(plan, vectors.inputs)
+        found = _joined(model.predict(inputs))
         expected = from_codes(vectors.output_codes, plan.output.format.fractional_bits)
         wrong = np.flatnonzero(np.any(found != expected, axis=1))
-        first = _first_difference(quantized, model, inputs[wrong[:TRACED]]) if wrong.size else None
+        first = _first_difference(plan, layers, model, vectors.inputs[wrong[:TRACED]]) if wrong.size else None
     return Hls4mlProject(model, folder, len(vectors), wrong.size, float(np.max(np.abs(found - expected))), first)
 
 
-def _convert(quantized: QuantizedNetwork, backend: str, reuse_factor: int, settings: dict[str, Any]) -> Any:
-    from sound_qkeras.keras_io import to_qkeras
-
+def _import() -> Any:
     try:
-        hls4ml = importlib.import_module("hls4ml")
+        return importlib.import_module("hls4ml")
     except ImportError as error:
         raise DependencyError("this route needs hls4ml: pip install 'sound-qkeras[hls]'") from error
-    model = to_qkeras(quantized)
-    config = hls4ml.utils.config_from_keras_model(
-        model, granularity="name", backend=backend, default_reuse_factor=reuse_factor
-    )
-    for layer in config["LayerName"].values():
-        layer["Trace"] = True
-    return hls4ml.converters.convert_from_keras_model(
-        model, hls_config=config, backend=backend, bit_exact=True, io_type="io_parallel", **settings
-    )
 
 
-def _first_difference(quantized: QuantizedNetwork, model: Any, inputs: npt.NDArray[np.float64]) -> str | None:
+def _convert(layers: Hls4mlLayers, backend: str, reuse_factor: int, settings: dict[str, Any]) -> Any:
+    """hls4ml's compiled graph of the layers."""
+    backends = importlib.import_module("hls4ml.backends").get_available_backends()
+    if backend.lower() not in backends:
+        raise InputError(f"backend '{backend}' is none of hls4ml's; accepted: {', '.join(sorted(backends))}")
+    config = importlib.import_module("hls4ml.utils.config").create_config(
+        backend=backend, io_type="io_parallel", **settings
+    )
+    types = {name: {"Precision": types, "Trace": True} for name, types in layers.types.items()}
+    whole = {"Precision": "fixed<16,6>", "ReuseFactor": reuse_factor, "Strategy": "Latency", "BitExact": False}
+    config["HLSConfig"] = {"Model": whole, "LayerName": types}
+    graph = importlib.import_module("hls4ml.model").ModelGraph
+    return graph.from_layer_list(config, layers.layers, layers.inputs, layers.outputs)
+
+
+@contextlib.contextmanager
+def _one_line(plan: Plan, layers: Hls4mlLayers, version: str) -> Iterator[None]:
+    """hls4ml's own errors as one of ours, with the layer where the message has its name; what it prints is dropped.
+
+    Raises:
+        DependencyError: hls4ml failed.
+    """
+    printed = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(printed), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except (InputError, DependencyError):
+        raise
+    except Exception as error:
+        text = f"{error}\n{printed.getvalue()}"
+        named = (node for node in plan.quantized.network.nodes if node.name in layers.names)
+        near = [node.layer for node in named if re.search(rf"\b{layers.names[node.name]}\b", text)]
+        where = f" at layer '{near[0]}'" if near else ""
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        raise DependencyError(f"hls4ml {version} fails{where} ({reason}); {WAY_OUT}") from error
+
+
+def _split(plan: Plan, rows: npt.NDArray[np.float64]) -> Any:
+    """Flat samples as hls4ml takes them: an array for each input."""
+    parts = [
+        np.ascontiguousarray(rows[:, one.first : one.last + 1].reshape(-1, *one.shape)) for one in plan.input_slices
+    ]
+    return parts if len(parts) > 1 else parts[0]
+
+
+def _joined(found: Any) -> npt.NDArray[np.float64]:
+    """What hls4ml returns, as flat rows."""
+    parts = found if isinstance(found, list) else [found]
+    return np.concatenate([np.asarray(part, np.float64).reshape(len(part), -1) for part in parts], axis=1)
+
+
+def _first_difference(
+    plan: Plan, layers: Hls4mlLayers, model: Any, samples: npt.NDArray[np.float64]
+) -> str | None:
     """The first layer, in graph order, in which hls4ml's values are not the simulator's."""
-    from sound_qkeras.keras_io.keras_names import keras_names
-
-    _, traced = model.trace(inputs)
-    codes, names = quantized.simulate_all(inputs), keras_names(quantized.trained, quantized.network)
+    quantized = plan.quantized
+    repeated = np.repeat(samples, 2, axis=0)  # hls4ml reads a single sample otherwise
+    _, traced = model.trace(_split(plan, repeated))
+    codes = quantized.simulate_all(repeated.reshape(-1, *plan.input.shape))
     for node in quantized.network.nodes:
-        found = traced.get(names[node.name])
+        found = traced.get(layers.names.get(node.name, ""))
+        if found is None:
+            continue
         expected = from_codes(codes[node.name], quantized.fractional_bits[node.name])
-        if found is not None and not np.array_equal(np.asarray(found).reshape(expected.shape), expected):
+        if not np.array_equal(np.asarray(found).reshape(expected.shape), expected):
             return node.name
     return None
