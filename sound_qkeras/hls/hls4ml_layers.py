@@ -47,6 +47,9 @@ WAY_OUT = "use export_hls, or export the part of the network before it"
 # Files and the namespace of every hls4ml project.
 RESERVED = ("defines", "myproject", "nnet", "parameters")
 ONE = Format(1, 1, False)
+_MOVES = frozenset(
+    ("Reshape", "Transpose", *(f"{kind}{n}D" for kind in ("Cropping", "UpSampling", "ZeroPadding") for n in (1, 2)))
+)
 # hls4ml looks a table up by all bits of what is read.
 TABLE_BITS = 16
 
@@ -165,6 +168,8 @@ class _Builder:
             entry["inputs"] = list(inputs)
         self.result.layers.append(entry)
         text = ap_type(output, rounds=rounds, saturates=saturates)
+        if kind in _MOVES:  # in place, or between arrays of one type
+            text = self.result.types[inputs[0]]["result"]
         self.result.types[name] = {"result": text, **(types or {})}
         self.shapes[name], self.formats[name], self.widths[name] = shape, output, output.word_length
         return name
@@ -258,10 +263,15 @@ class _Builder:
             return
         joined = self.network.output
         tensor = self.plan.tensors[joined.name]
+        seen: list[str] = []
         for port in self.network.outputs:
-            name = self.wide(self.result.names[port.node], tensor.format.fractional_bits)
+            name, output = self.wide(self.result.names[port.node], tensor.format.fractional_bits), tensor.format
+            if name in seen and not tensor.saturated:  # hls4ml drops a layer that changes no type, and needs two outputs
+                wider = seen.count(name)
+                output = Format(output.word_length + wider, output.integer_bits + wider, output.signed)
+            seen.append(name)
             rounded = self.layer(
-                "Activation", f"{name}_output", [name], self.shapes[name], tensor.format,
+                "Activation", f"{name}_output", [name], self.shapes[name], output,
                 rounds=tensor.rounded, saturates=tensor.saturated, activation="linear",
             )  # fmt: skip
             self.result.outputs.append(rounded)

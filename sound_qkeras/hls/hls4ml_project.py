@@ -6,16 +6,18 @@ import contextlib
 import importlib
 import io
 import re
+import sys
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 
-from sound_qkeras.errors import DependencyError, InputError
+from sound_qkeras.errors import DependencyError, InputError, SoundQKerasError
 from sound_qkeras.files import check_place
 from sound_qkeras.fixed_point import from_codes
 from sound_qkeras.hls.hls4ml_layers import WAY_OUT, Hls4mlLayers, hls4ml_layers
@@ -28,6 +30,8 @@ from sound_qkeras.network import QuantizedNetwork
 MARKER = "hls4ml_config.yml"
 # Samples on which layers are compared one by one when outputs differ.
 TRACED = 100
+# What compilers and shells say when they refuse.
+_COMPLAINT = re.compile(r"\berror\b|not found", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -60,7 +64,8 @@ class Hls4mlProject:
         if self.bit_exact:
             return f"hls4ml: bit-exact on {self.samples} samples"
         where = f", first in layer '{self.first_layer}'" if self.first_layer else ""
-        return f"hls4ml: {self.mismatches} of {self.samples} samples differ, by up to {self.worst_difference:g}{where}"
+        differ = f"{self.mismatches} of {self.samples} samples differ, by up to {self.worst_difference:g}{where}"
+        return f"hls4ml: {differ}; quantize with word_lengths=(2, 24) (--word-lengths 2 24), or use export_hls"
 
 
 def to_hls4ml(
@@ -155,18 +160,32 @@ def _one_line(plan: Plan, layers: Hls4mlLayers, version: str) -> Iterator[None]:
     """
     printed = io.StringIO()
     try:
-        with contextlib.redirect_stdout(printed), warnings.catch_warnings():
+        with contextlib.redirect_stdout(printed), warnings.catch_warnings(), _without_keras():
             warnings.simplefilter("ignore")
             yield
-    except (InputError, DependencyError):
+    except SoundQKerasError:
         raise
     except Exception as error:
         text = f"{error}\n{printed.getvalue()}"
+        complaint = next((line for line in printed.getvalue().splitlines() if _COMPLAINT.search(line)), "")
         named = (node for node in plan.quantized.network.nodes if node.name in layers.names)
         near = [node.layer for node in named if re.search(rf"\b{layers.names[node.name]}\b", text)]
         where = f" at layer '{near[0]}'" if near else ""
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        reason = " ".join(f"{type(error).__name__}: {error} {complaint}".split())[:300]
         raise DependencyError(f"hls4ml {version} fails{where} ({reason}); {WAY_OUT}") from error
+
+
+@contextlib.contextmanager
+def _without_keras() -> Iterator[None]:
+    """hls4ml imports `keras`, and with it TensorFlow, to write down a Keras model. There is none, and it can do without."""
+    absent = "keras" not in sys.modules
+    if absent:
+        sys.modules["keras"] = cast(ModuleType, None)
+    try:
+        yield
+    finally:
+        if absent:
+            sys.modules.pop("keras", None)
 
 
 def _split(plan: Plan, rows: npt.NDArray[np.float64]) -> Any:
