@@ -16,7 +16,7 @@ from sound_qkeras.hls.plan import make_plan
 from sound_qkeras.hls.render import environment, layer_text, parts
 from sound_qkeras.hls.report import report_text
 from sound_qkeras.hls.tensors import Layer, Plan
-from sound_qkeras.hls.toolchain import FLAGS
+from sound_qkeras.hls.toolchain import AP_TYPES, FLAGS, public_headers
 from sound_qkeras.hls.vectors import check_box, expected_table, inputs_table, make_vectors
 from sound_qkeras.hls.writers import writer_for
 from sound_qkeras.network import QuantizedNetwork
@@ -77,6 +77,8 @@ def export_hls(
     Guarantee: inside the box the code gives exactly the codes of `simulate_codes`, provided the network's accumulator
     and activation formats hold what they were proved to hold. Every vector written with it is checked for that.
 
+    C++ brings the public ap_types headers, with their licence, where they are installed: it then builds anywhere.
+
     Args:
         quantized: the network, with an accumulator format for every layer with weights.
         directory: where to write; made when missing.
@@ -127,6 +129,10 @@ def export_hls(
         for file, text in files.items():
             (folder / file).parent.mkdir(exist_ok=True)
             (folder / file).write_text(text, encoding="utf-8", newline="\n")
+        for file, content in (public_headers() if target == "hls" else {}).items():
+            header = folder / AP_TYPES / file
+            header.parent.mkdir(parents=True, exist_ok=True)
+            header.write_bytes(content)
     return target_folder
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
 import os
 import re
@@ -30,6 +31,8 @@ COMPILERS: dict[str, tuple[str, tuple[str, ...]]] = {
 }
 SOURCES = {"hls": ("src/net.cpp", "tb/tb.cpp"), "c": ("src/net.c", "tb/tb.c")}
 HEADER = "ap_fixed.h"
+# Where an export has the headers.
+AP_TYPES = "ap_types"
 _SUMMARY = re.compile(r"(\d+) vectors, (\d+) input mismatches, (\d+) output mismatches")
 
 
@@ -70,15 +73,45 @@ def find_ap_types() -> Path:
         if not (folder / HEADER).is_file():
             raise DependencyError(f"AP_TYPES is '{named}', which holds no {HEADER}; name the folder that does")
         return folder
+    folder = _inside_hls4ml()
+    if folder is not None:
+        return folder
+    raise DependencyError(
+        f"the ap_types headers ({HEADER}) are missing: pip install 'sound-qkeras[hls]', or set AP_TYPES to the include "
+        "folder of a Vitis HLS installation"
+    )
+
+
+def _inside_hls4ml() -> Path | None:
     found = importlib.util.find_spec("hls4ml")
     for location in (found.submodule_search_locations or ()) if found else ():
         folder = Path(location) / "templates" / "vivado" / "ap_types"
         if (folder / HEADER).is_file():
             return folder
-    raise DependencyError(
-        f"the ap_types headers ({HEADER}) are missing: pip install 'sound-qkeras[hls]', or set AP_TYPES to the include "
-        "folder of a Vitis HLS installation"
-    )
+    return None
+
+
+def public_headers() -> dict[str, bytes]:
+    """The ap_types headers that may travel with exported code: relative names and contents, with their licence.
+
+    Those inside the hls4ml package that say to be under the Apache licence, whose text comes with them. Empty where
+    the headers or the licence are not there; headers that `AP_TYPES` names are the vendor's and stay where they are.
+    """
+    folder = _inside_hls4ml()
+    if folder is None:
+        return {}
+    try:
+        listed = importlib.metadata.files("hls4ml") or []
+    except importlib.metadata.PackageNotFoundError:
+        return {}
+    licences = [Path(str(file.locate())) for file in listed if file.name == "LICENSE"]
+    texts = [file.read_bytes() for file in licences if file.is_file()]
+    licence = next((text for text in texts if b"Apache License" in text), None)
+    if licence is None:
+        return {}
+    headers = {str(file.relative_to(folder)): file.read_bytes() for file in sorted(folder.rglob("*.h"))}
+    free = {name: text for name, text in headers.items() if b"Licensed under the Apache License" in text[:2000]}
+    return {**free, "LICENSE": licence}
 
 
 def find_compiler(target: str) -> list[str]:
@@ -118,7 +151,7 @@ def compile_and_run(directory: str | Path, *, flags: Sequence[str] = (), timeout
     if not complete:
         raise FileFormatError(f"'{folder}' holds no exported network; expected {SOURCES['hls']} or {SOURCES['c']}")
     target = complete[0]
-    headers = ["-isystem", str(find_ap_types())] if target == "hls" else []
+    headers = ["-isystem", str(_headers_for(folder))] if target == "hls" else []
     command = [*find_compiler(target), *FLAGS[target], *flags, *headers, f"-I{folder / 'src'}"]
     with tempfile.TemporaryDirectory() as scratch:
         program = str(Path(scratch) / "tb")
@@ -137,6 +170,12 @@ def compile_and_run(directory: str | Path, *, flags: Sequence[str] = (), timeout
     return TestBenchResult(
         passed, vectors, input_mismatches, output_mismatches, done.stdout + done.stderr, compiled.stderr
     )
+
+
+def _headers_for(folder: Path) -> Path:
+    """What `AP_TYPES` names, else what came with the export, else what is installed."""
+    own = folder / AP_TYPES
+    return own if (own / HEADER).is_file() and not os.environ.get("AP_TYPES") else find_ap_types()
 
 
 def _run(command: list[str], timeout_s: float) -> subprocess.CompletedProcess[str]:

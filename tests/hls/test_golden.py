@@ -8,6 +8,7 @@ import pytest
 
 from sound_qkeras import __version__
 from sound_qkeras.hls import export_hls
+from sound_qkeras.hls.toolchain import AP_TYPES
 from sound_qkeras.manifest import MANIFEST
 
 from .networks import STYLES, steering
@@ -16,10 +17,9 @@ GOLDEN = Path(__file__).parent / "golden"
 
 
 def as_one_text(folder: Path) -> str:
-    """Every file but the vectors, whose random points are numpy's business, and their hashes; no versions."""
-    files = sorted(
-        path for path in folder.rglob("*") if path.is_file() and path.suffix != ".dat" and path.name != MANIFEST
-    )
+    """Every file but the vectors, whose random points are numpy's business, all hashes, and others' headers; no versions."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.suffix != ".dat")
+    files = [path for path in files if path.relative_to(folder).parts[0] not in {AP_TYPES, MANIFEST}]
     text = "".join(f"==== {path.relative_to(folder)}\n{path.read_text(encoding='utf-8')}" for path in files)
     text = text.replace(f"sound_qkeras {__version__}", "sound_qkeras VERSION")
     return re.sub(r'"versions": \{[^}]*\}', '"versions": {}', text)

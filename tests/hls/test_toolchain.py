@@ -1,6 +1,8 @@
 """Finding compilers and headers, and what happens when something is missing."""
 
 import importlib.util
+import os
+import re
 import subprocess
 import sys
 
@@ -55,6 +57,42 @@ def test_compilers(monkeypatch, tmp_path, target, variable):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(DependencyError, match=f"no compiler.*set {variable}"):
         find_compiler(target)
+
+
+def make(folder):
+    """`make` of an export in an empty environment."""
+    command = ["make", "-C", str(folder / "build")]
+    return subprocess.run(command, env={"PATH": os.defpath}, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.hls
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("hls4ml") is None, reason="needs hls4ml")
+def test_an_export_builds_where_nothing_is_activated(tmp_path, monkeypatch):
+    """It brings headers under the Apache licence alone, and the licence; without them `compile_and_run` finds its own."""
+    quantized, box = steering()
+    folder = export_hls(quantized, tmp_path / "a net", box=box)
+    brought = folder / "ap_types"
+    assert "Apache License" in (brought / "LICENSE").read_text(encoding="utf-8")
+    headers = list(brought.rglob("*.h"))
+    assert headers
+    assert all("under the Apache License" in header.read_text(encoding="utf-8") for header in headers)
+    done = make(folder)
+    assert done.returncode == 0, done.stderr
+    assert "0 input mismatches, 0 output mismatches" in done.stdout
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert compile_and_run(folder).passed
+
+
+@pytest.mark.slow
+def test_make_says_where_headers_come_from(tmp_path, monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    quantized, box = steering()
+    folder = export_hls(quantized, tmp_path / "net", box=box)
+    assert not (folder / "ap_types").exists()
+    done = make(folder)
+    assert done.returncode != 0
+    assert re.search(r"no ap_fixed\.h in '../ap_types': run make with AP_TYPES=DIR.*pip install", done.stderr)
 
 
 @pytest.mark.hls
