@@ -42,9 +42,9 @@ def twin(
     network: Network, bits: dict[str, int], weight_bits: int = 8, reach: float = 1.0
 ) -> tuple[QuantizedNetwork, Box]:
     """The fixed-point network on `[-reach, reach]`, `bits` for its rounding points, formats as narrow as proved."""
-    box = np.full(3, -reach), np.full(3, reach)
+    box = np.full(network.input_shape, -reach), np.full(network.input_shape, reach)
     codes: dict[str, AffineCodes] = {
-        node.name: nearest(op, weight_bits, weight_bits + 4) for node, op in network.affine() if isinstance(op, Dense)
+        node.name: nearest(op, weight_bits, weight_bits + 4) for node, op in network.affine()
     }
     chosen = {name: bits.get(name, 8) for name in network.rounding_points}
     wide = {name: Format(53, 52 - value, True) for name, value in chosen.items()}
