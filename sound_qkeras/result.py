@@ -182,7 +182,7 @@ class Result:
         )
 
     def to_hls4ml(self, directory: str | Path, **options: Any) -> Hls4mlProject:
-        """Build an hls4ml project from the QKeras model and compare it with `simulate`, code by code.
+        """Build an hls4ml project of the network and compare it with `simulate`, code by code; TensorFlow is not needed.
 
         Look at the project's `bit_exact`, `mismatches` and `first_layer`. Options are those of `sound_qkeras.hls.to_hls4ml`.
         """

@@ -20,7 +20,8 @@ import numpy.typing as npt
 from sound_qkeras.errors import DependencyError, InputError, SoundQKerasError
 from sound_qkeras.files import check_place
 from sound_qkeras.fixed_point import from_codes
-from sound_qkeras.hls.hls4ml_layers import WAY_OUT, Hls4mlLayers, hls4ml_layers
+from sound_qkeras.hls.hls4ml_graph import WAY_OUT, Hls4mlLayers
+from sound_qkeras.hls.hls4ml_layers import hls4ml_layers
 from sound_qkeras.hls.options import Options
 from sound_qkeras.hls.plan import make_plan
 from sound_qkeras.hls.tensors import Plan
@@ -202,9 +203,7 @@ def _joined(found: Any) -> npt.NDArray[np.float64]:
     return np.concatenate([np.asarray(part, np.float64).reshape(len(part), -1) for part in parts], axis=1)
 
 
-def _first_difference(
-    plan: Plan, layers: Hls4mlLayers, model: Any, samples: npt.NDArray[np.float64]
-) -> str | None:
+def _first_difference(plan: Plan, layers: Hls4mlLayers, model: Any, samples: npt.NDArray[np.float64]) -> str | None:
     """The first layer, in graph order, in which hls4ml's values are not the simulator's."""
     quantized = plan.quantized
     repeated = np.repeat(samples, 2, axis=0)  # hls4ml reads a single sample otherwise

@@ -162,11 +162,13 @@ def test_errors_of_hls4ml_are_one_line(tmp_path, monkeypatch):
     def failing(*arguments):
         raise KeyError("no template\nfor steer")
 
-    with pytest.raises(InputError, match="backend 'Vivid'.*vitis"):
+    with pytest.raises(InputError, match=r"backend 'Vivid'.*vitis"):
         to_hls4ml(network, tmp_path / "project", box=box, backend="Vivid")
     with monkeypatch.context() as patch:
         patch.setattr("hls4ml.model.ModelGraph.from_layer_list", failing)
-        with pytest.raises(DependencyError, match=r"hls4ml [0-9.]+ fails at layer 'steer' \(KeyError.*export_hls") as caught:
+        with pytest.raises(
+            DependencyError, match=r"hls4ml [0-9.]+ fails at layer 'steer' \(KeyError.*export_hls"
+        ) as caught:
             to_hls4ml(network, tmp_path / "project", box=box, samples=10)
     assert "\n" not in str(caught.value)
     assert isinstance(caught.value.__cause__, KeyError)
