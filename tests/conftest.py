@@ -1,4 +1,4 @@
-"""What every test shares: what TensorFlow needs set, Hypothesis profiles, and networks kept beside the checkout."""
+"""What every test shares: what TensorFlow needs set, Hypothesis profiles, which skips count, and networks beside the checkout."""
 
 import os
 from pathlib import Path
@@ -17,10 +17,53 @@ settings.register_profile("explore", max_examples=1000, deadline=None, print_blo
 settings.load_profile("repeatable")
 
 
+def pytest_addoption(parser):
+    parser.addoption(
+        "--listed-skips", action="store_true", help="fail what skips for a reason CONTRIBUTING.md does not list"
+    )
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item):
+    return _judged((yield), item.config)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(collector):
+    return _judged((yield), collector.config)
+
+
+def _judged(report, config):
+    """A skip is a failure where CONTRIBUTING.md has to list its reason and does not."""
+    if report.skipped and not hasattr(report, "wasxfail") and config.getoption("listed_skips"):
+        reason = report.longrepr[2].removeprefix("Skipped: ")
+        if f"- `{reason}`: " not in (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"):
+            report.outcome = "failed"
+            report.longrepr = f"skipped: {reason}; install what is missing, or list the reason in CONTRIBUTING.md"
+    return report
+
+
 @pytest.fixture(scope="session")
-def shared_nets() -> Path:
-    """Networks nobody here trained. They are no part of the repository; tests that read them skip without them."""
-    nets = ROOT.parent / "shared" / "nets"
-    if not nets.is_dir():
-        pytest.skip("needs the networks in ../shared/nets, which are not part of this repository")
-    return nets
+def shared() -> Path:
+    """Networks nobody here trained, and what others made of them. They are no part of the repository."""
+    folder = ROOT.parent / "shared"
+    if not (folder / "nets").is_dir():
+        pytest.skip("needs ../shared")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def shared_nets(shared: Path) -> Path:
+    """The networks themselves."""
+    return shared / "nets"
+
+
+@pytest.fixture
+def locked(tmp_path) -> Path:
+    """A directory in which nothing can be made: one without that right or, for root, who has it everywhere, /proc."""
+    if os.name == "nt":
+        pytest.skip("needs POSIX rights")
+    if os.geteuid() == 0:
+        return Path("/proc")
+    (tmp_path / "locked").mkdir(mode=0o500)
+    return tmp_path / "locked"

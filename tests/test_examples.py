@@ -226,10 +226,7 @@ def test_emitted_code_truncates_and_is_exact_on_fractions(study_files, reference
     assert np.array_equal(reference.nearest(np.array([-0.3, 0.375]), 2), [-0.25, 0.5])
 
 
-def test_reference_formats_agree_with_the_baseline(reference, monkeypatch):
-    shared = Path(__file__).resolve().parents[2] / "shared"
-    if not shared.is_dir():
-        pytest.skip(f"no published networks at {shared}")
+def test_reference_formats_agree_with_the_baseline(reference, monkeypatch, shared):
     pytest.importorskip("matplotlib")
     study = importlib.import_module("aster_study")
     baselines = json.loads((shared / "baselines" / "aster.json").read_text())

@@ -391,11 +391,9 @@ def test_a_place_that_cannot_be_written_is_found_out_before_the_work(tmp_path, m
         check_writable(tmp_path / "out")
 
 
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="needs a user whose rights are limited")
-def test_a_directory_without_write_permission(tmp_path):
-    (tmp_path / "locked").mkdir(mode=0o500)
+def test_a_directory_without_write_permission(locked):
     with pytest.raises(InputError, match="cannot be written"):
-        check_writable(tmp_path / "locked" / "out")
+        check_writable(locked / "out")
 
 
 def test_a_link_is_followed_and_kept(tmp_path):
