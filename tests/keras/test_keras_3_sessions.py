@@ -1,4 +1,7 @@
-"""Sessions with Keras 3 on every backend that is installed: fits, boxes, logs, and QKeras models in the same process."""
+"""Sessions with Keras 3 on every backend that is installed: fits, boxes, logs, and QKeras models in the same process.
+
+A backend may be in an environment of its own: `PYTHON_WITH_JAX` and `PYTHON_WITH_TORCH` name a Python that has it, and all else.
+"""
 
 import importlib.util
 import json
@@ -17,11 +20,12 @@ HERE = Path(__file__).resolve().parent
 
 @pytest.fixture(scope="module", params=["tensorflow", "jax", "torch"])
 def session(request):
-    if importlib.util.find_spec(request.param) is None:
-        pytest.skip(f"Keras 3 on {request.param} needs it")
+    elsewhere = f"PYTHON_WITH_{request.param.upper()}"
+    if elsewhere not in os.environ and importlib.util.find_spec(request.param) is None:
+        pytest.skip(f"needs {request.param}, or {elsewhere}")
     environment = {key: value for key, value in os.environ.items() if key != "TF_USE_LEGACY_KERAS"}
     environment |= {"KERAS_BACKEND": request.param, "PYTHONPATH": str(HERE)}
-    line = [sys.executable, "-W", "ignore", "-P", str(HERE / "session3.py")]
+    line = [os.environ.get(elsewhere, sys.executable), "-W", "ignore", "-P", str(HERE / "session3.py")]
     done = subprocess.run(line, capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     return request.param, json.loads(done.stdout.splitlines()[-1])
