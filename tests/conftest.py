@@ -17,6 +17,14 @@ settings.register_profile("explore", max_examples=1000, deadline=None, print_blo
 settings.load_profile("repeatable")
 
 
+@pytest.fixture(autouse=True, scope="session")
+def no_waiting_for_the_disk():
+    """No test ends with a power cut, so none has to wait until what it writes is on the disk."""
+    with pytest.MonkeyPatch.context() as context:
+        context.setattr(os, "fsync", lambda descriptor: None)
+        yield
+
+
 def pytest_addoption(parser):
     parser.addoption(
         "--listed-skips", action="store_true", help="fail what skips for a reason CONTRIBUTING.md does not list"

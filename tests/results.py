@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -72,8 +73,9 @@ def reseal(folder: Path) -> None:
     write_manifest(folder, RESULT)
 
 
+@cache
 def random_result(seed: int = 0, sizes: tuple[int, ...] = (3, 6, 2), tier: str = "sound") -> Result:
-    """The result of a random network."""
+    """The result of a random network; the same one whenever it is asked for, for nothing in it can be changed."""
     return make_result(networks.random_network(np.random.default_rng(seed), sizes), tier=tier)
 
 

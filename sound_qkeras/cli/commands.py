@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.main import get_command
 
 from sound_qkeras import __version__
 from sound_qkeras.cli.certifying import certify
@@ -76,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with handling_signals(for_good=arguments is None) as signals:
         try:
             with clear_errors():
-                code = app(
+                code = _command()(
                     args=None if arguments is None else list(arguments), prog_name="sound-qkeras", standalone_mode=False
                 )
         except typer.Exit as done:
@@ -88,6 +90,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if code == OK:
             typer.echo("interrupted; all that was asked for is done", err=True)
         return SIGNALLED + signals.received
+
+
+@cache
+def _command() -> Any:
+    """What `app` says, put together once for all calls of `main`."""
+    return get_command(app)
 
 
 def _print_version(wanted: bool) -> None:
