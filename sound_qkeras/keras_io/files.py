@@ -123,7 +123,9 @@ def load_keras_model(saved: Any, vocabulary: Vocabulary | None = None) -> Any:
         allowance = Allowance(weights, check_arrays(weights), keras.initializers.Zeros())
         _limit(plain, path, allowance, keras.layers)
         with limited(keras):
-            model = rebuild_3(plain, shape, weights) if is_new else rebuild_2(plain, shape, weights, vocabulary.objects())
+            model = (
+                rebuild_3(plain, shape, weights) if is_new else rebuild_2(plain, shape, weights, vocabulary.objects())
+            )
         allowance.release(model, keras.initializers)
     except (FileFormatError, ModelError):
         raise

@@ -311,7 +311,9 @@ def from_json(
     if tier == Local.tier:
         bounds = arrays["bounds"]
         if bounds.shape != (len(samples), outputs):
-            raise FileFormatError(f"the bounds of {len(samples)} samples and {outputs} outputs have shape {bounds.shape}")
+            raise FileFormatError(
+                f"the bounds of {len(samples)} samples and {outputs} outputs have shape {bounds.shape}"
+            )
         return Local(samples, float(data["radius"]), bounds)
     counts = int(data["failures"]), float(data["confidence"]), int(data["guides"])
     return Statistical(samples, *counts, str(data["reference"]))
