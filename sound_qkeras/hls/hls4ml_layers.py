@@ -252,17 +252,17 @@ def pad(build: Builder, node: Node) -> None:
 def _along_axes(build: Builder, node: Node, kind: str, what: str, ends: Padding) -> None:
     source = build.result.names[node.inputs[0]]
     shape, output = build.shapes[source], build.network.shapes[node.name]
-    if len(shape) == 1:  # a vector is a sequence of single numbers
+    axes = len(shape)
+    if axes == 1:  # a vector is a sequence of single numbers
         source = build.reshape(source, (*shape, 1))
         settings = {"n_chan": 1, "in_width": shape[0], "out_width": output[0], **ends_of(what, ends)}
         part = build.helper(node, "part", f"{kind}1D", [source], build.formats[source], shape=(*output, 1), **settings)
         build.moved(node, "Reshape", part, target_shape=list(output))
         return
-    if len(shape) > 3 or any(ends[-1]):
+    if axes > 3 or any(ends[-1]):
         build.refuse(node, f"{ends} along the axes of {shape}", "one or two axes, and none along the channels")
-    *sizes, channels = shape
-    settings = {"n_chan": channels, **sizes_of("in", tuple(sizes)), **sizes_of("out", output[:-1])}
-    build.moved(node, f"{kind}{len(sizes)}D", source, **settings, **ends_of(what, ends[:-1]))
+    settings = {"n_chan": shape[-1], **sizes_of("in", shape[:-1]), **sizes_of("out", output[:-1])}
+    build.moved(node, f"{kind}{axes - 1}D", source, **settings, **ends_of(what, ends[:-1]))
 
 
 def upsample(build: Builder, node: Node) -> None:
