@@ -12,7 +12,7 @@ from sound_qkeras import examination, keras_io, pipeline
 from sound_qkeras.cli import OK, main
 from sound_qkeras.errors import InputError, VerificationError
 from tests import networks
-from tests.results import content, random_result
+from tests.results import content, make_result, random_result
 
 BUGS = [
     ValueError("is not a valid scope\nname"),
@@ -66,7 +66,7 @@ def test_a_step_after_the_proof_that_fails_leaves_a_result(tmp_path, monkeypatch
     monkeypatch.setitem(sys.modules, "tf_keras", None)
     monkeypatch.setattr(examination, step, broken(RuntimeError("a bug")))
     with caplog.at_level(logging.WARNING, "sound_qkeras"):
-        result = random_result()
+        result = make_result(networks.random_network(np.random.default_rng(0)))
     assert "the proof stands: RuntimeError: a bug" in caplog.text
     assert not result.float32.exact or step == "observe"
     assert content(sq.load(result.save(tmp_path / "out"))) == content(result)
@@ -76,7 +76,7 @@ def test_a_step_after_the_proof_that_fails_leaves_a_result(tmp_path, monkeypatch
 def test_an_error_beyond_the_bound_is_never_passed_over(monkeypatch):
     monkeypatch.setattr(examination, "observe", broken(VerificationError("beyond")))
     with pytest.raises(VerificationError, match="beyond"):
-        random_result()
+        make_result(networks.random_network(np.random.default_rng(0)))
 
 
 def test_labels_are_looked_at_before_the_run(monkeypatch):

@@ -537,9 +537,9 @@ def with_signals(monkeypatch, *, during: tuple[int, ...] = (), after: tuple[int,
         for number in numbers:
             os.kill(os.getpid(), number)
 
-    def save(result, directory):
+    def save(result, directory, **options):
         send(during)
-        return archive.save(result, directory)
+        return archive.save(result, directory, **options)
 
     result = random_result()
     monkeypatch.setattr(type(result), "save", save)
