@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from sound_qkeras.deadline import Deadline
 from sound_qkeras.interval import Interval, Reals
 from sound_qkeras.network.graph import Node
 from sound_qkeras.network.ops import Conv, Dense, Relu, Rows
@@ -55,16 +56,23 @@ def spread_bits(search: Search[Any], base: Attempt[Any]) -> Attempt[Any]:
 
 
 def sensitivities(
-    quantized: QuantizedNetwork, leaves: Interval, eps: Reals, centers: Mapping[str, Reals]
+    quantized: QuantizedNetwork,
+    leaves: Interval,
+    eps: Reals,
+    centers: Mapping[str, Reals],
+    deadline: Deadline | None = None,
 ) -> dict[str, Reals]:
     """Per affine node and output channel, the most that rounding errors of its weights are multiplied with on any leaf.
 
     That is the coefficient with which the proof carries the channel's error to an output, over that output's tolerance, times
-    the norm of the inputs the weights multiply; without these inputs' centre, whose errors biases absorb.
+    the norm of the inputs the weights multiply; without these inputs' centre, whose errors biases absorb. When the deadline passes,
+    the first leaves have to do.
     """
     channels = sum(op.kernel.shape[-1] for _, op in quantized.network.affine())
     found: dict[str, Reals] = {}
     for part in batches(quantized.network, leaves):
+        if found and deadline is not None and deadline.passed:
+            break
         result = propagate(quantized.network, leaves[part], quantized)
         _, rows = output_sensitivities(result)
         for node, _ in quantized.network.affine():
@@ -175,7 +183,8 @@ class _Spread:
     def _places(self) -> dict[str, Reals]:
         """Offsets that would make the contributions of a layer's channels equal."""
         search, judge = self.search, self.search.judge
-        found = sensitivities(self.base.quantized, judge.boxes(self.base.evidence), search.eps, judge.centers)
+        boxes = judge.boxes(self.base.evidence)
+        found = sensitivities(self.base.quantized, boxes, search.eps, judge.centers, search.deadline)
         return {
             name: np.log2(np.maximum(found[name] / max(float(found[name].mean()), TINIEST), LEAST_SENSITIVITY))
             for name in self.groups

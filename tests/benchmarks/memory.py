@@ -3,9 +3,8 @@
     python tests/benchmarks/memory.py [--cases cnn-32-sound cnn-96-sound cnn-96-local mobilenet-224-statistical ...]
 
 A case is a network, the side of its RGB image in pixels, and a tier. `cnn`: two 3x3 convolutions of 8 filters, global average
-pooling, Dense 16, Dense 2. `mobilenet`: MobileNet with a quarter of its channels, Dense 32 and 10 classes. Parameters are
-random (He).
-24 samples, eps 0.1. Goal: the process stays within 2 GiB. Prints the peak after every stage, and says which goal is
+pooling, Dense 16, Dense 2. `mobilenet`: MobileNet with a quarter of its channels, Dense 32 and 10 classes. Parameters are random
+(He). 24 samples, eps 0.1. Goal: the process stays within 2 GiB. Prints the peak after every stage, and says which goal is
 missed (exit code 1).
 """
 
