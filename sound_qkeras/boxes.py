@@ -16,8 +16,8 @@ from sound_qkeras.network.ports import per_port
 
 Reals = npt.NDArray[np.float64]
 
-# No format has a step as small as this (see `MOST_FRACTIONAL_BITS` in network/quantized.py), and its square is a float64.
-LEAST_EPS = 1e-90
+# Formats have no steps beyond these (see `MOST_FRACTIONAL_BITS` in network/quantized.py), and squares of these are float64 numbers.
+LEAST_EPS, LARGEST_EPS = 1e-90, 1e90
 
 
 def network_box(network: Network, box: Any, margin: float = 0.0) -> Interval:
@@ -181,6 +181,8 @@ def make_tolerance(eps: Any, outputs: int) -> Reals:
         raise InputError(f"eps has {values.size} numbers; accepted: one, or one for each of the {outputs} outputs")
     if not np.all(np.isfinite(values)) or np.any(values <= 0.0):
         raise InputError(f"eps is {eps}; accepted: positive finite numbers, in units of the output")
-    if np.any(values < LEAST_EPS):
-        raise InputError(f"eps is {eps}; accepted: numbers of {LEAST_EPS:g} or more, in units of the output")
+    if np.any((values < LEAST_EPS) | (values > LARGEST_EPS)):
+        raise InputError(
+            f"eps is {eps}; accepted: numbers from {LEAST_EPS:g} to {LARGEST_EPS:g}, in units of the output"
+        )
     return np.array(np.broadcast_to(values, (outputs,)))

@@ -41,8 +41,9 @@ def quantize(network, **changes):
         ({"eps": 0}, "eps is 0"),
         ({"eps": -1e-3}, "eps is -0.001"),
         ({"eps": NAN}, "eps is nan"),
-        ({"eps": 1e-300}, "eps is 1e-300; accepted: numbers of 1e-90 or more"),
-        ({"eps": [1e-3, 5e-324]}, "1e-90 or more"),
+        ({"eps": 1e-300}, "eps is 1e-300; accepted: numbers from 1e-90"),
+        ({"eps": [1e-3, 5e-324]}, "from 1e-90"),
+        ({"eps": 1e308, "round_output": True}, r"to 1e\+90"),
         ({"eps": [1e-3] * 3}, "2 outputs"),
         ({"box": (1, -1)}, "empty"),
         ({"box": (NAN, 1)}, "NaN"),
@@ -66,6 +67,16 @@ def quantize(network, **changes):
 def test_arguments(network, changes, says):
     with pytest.raises(InputError, match=says):
         quantize(network, **changes)
+
+
+@pytest.mark.solver
+@pytest.mark.parametrize("length", [3, 52])
+def test_words_of_one_length(length):
+    layer = Dense(np.array([[-0.62, 0.04]]), np.array([0.3, -0.2]))  # no step gives this kernel three bits
+    result = quantize(
+        Network((Node("x", Input((1,))), Node("y", layer, ("x",), "y"))), eps=0.5, word_lengths=(length,) * 2
+    )
+    assert all(row.word_length <= length for row in result.formats if row.kind == "weight")
 
 
 @pytest.mark.parametrize("value", [NAN, INFINITY])

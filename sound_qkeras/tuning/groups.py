@@ -127,13 +127,18 @@ def _finest(network: Network, group: Group, ranges: Mapping[str, Interval]) -> i
 
 
 def candidate_bits(low: float, high: float, shortest: int, longest: int) -> list[int]:
-    """Fractional bits whose format for `[low, high]` has between `shortest` and `longest` bits, fewest first."""
+    """Fractional bits whose format for `[low, high]` has between `shortest` and `longest` bits, fewest first.
+
+    Where no format has so many, one bit more or less in the step being two in the word, the finest that is shorter.
+    """
     largest = max(abs(low), abs(high))
     if largest == 0.0:
         return [0]
     leading = math.frexp(largest)[1]
     near = range(shortest - leading - 3, longest - leading + 1)
-    return [bits for bits in near if shortest <= Format.for_range(low, high, bits).word_length <= longest]
+    lengths = {bits: Format.for_range(low, high, bits).word_length for bits in near}
+    found = [bits for bits, length in lengths.items() if shortest <= length <= longest]
+    return found or [bits for bits, length in lengths.items() if length <= longest][-1:]
 
 
 def candidates(
@@ -147,7 +152,7 @@ def candidates(
     shortest, longest = word_lengths
     if group.kind != "activation":
         longest = longest if group.kind == "weight" else min(LONGEST_BIAS, longest + LONGER_BIAS)
-        return candidate_bits(low, high, shortest, longest)
+        return candidate_bits(low, high, min(shortest, longest), longest)
     found = candidate_bits(low, high, 1, min(longest, _longest_word(network, group.node)))
     return [bits for bits in found if _tabulable(network, group.node, bits, ranges)] or found[:1]
 
