@@ -164,7 +164,10 @@ class Walk:
             UnsupportedLayerError: it is of a kind that is not supported, or used in such a way.
         """
         kind = type(layer).__name__
-        if kind == OVER_TIME and is_keras(layer) and not is_model(layer.layer):
+        if kind == OVER_TIME and is_keras(layer):
+            if is_model(layer.layer):
+                received, way_out = "TimeDistributed of a model", "give each of its layers a TimeDistributed of its own"
+                raise UnsupportedLayerError(layer.name, received, "TimeDistributed of layers", way_out)
             return over_time(layer, shape, self.parts(layer.layer, shape[1:]))
         if kind not in READERS or not is_keras(layer):
             raise unsupported(layer.name, kind)

@@ -119,6 +119,10 @@ REFUSED = {
         lambda: sequential(LAYERS.TimeDistributed(LAYERS.Conv1D(2, 2)), shape=(3, 4, 1)),
         "TimeDistributed of Conv1D",
     ),
+    "model over time": (
+        lambda: sequential(LAYERS.TimeDistributed(keras.Sequential([LAYERS.Dense(2)])), shape=(3, 4)),
+        "TimeDistributed of a model.*its own",
+    ),
     "softmax spread": (
         lambda: sequential(LAYERS.Dense(4, "softmax"), LAYERS.Reshape((2, 2))),
         "softmax before the end.*keep its last axis",
