@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import sound_qkeras as sq
+from sound_qkeras.hls import compile_and_run
 from sound_qkeras.network import Network, Node
 from sound_qkeras.network.ops import Add, Dense, Input, Multiply, Op, Relu
 from sound_qkeras.verify.checker import check
@@ -130,3 +131,27 @@ def test_what_is_next_to_zero_is_kept_where_it_matters():
     result = sq.quantize(network, 0.05, (-1.0, 1.0), effort="fast", keep_architecture=True, rescale_units=False)
     assert result.certificate.bound <= 0.05
     assert not np.all(result.simulate(np.ones((1, 3))) == result.simulate(-np.ones((1, 3))))
+
+
+@pytest.mark.keras
+@pytest.mark.hls
+def test_a_pruned_model_with_normalisations(tmp_path):
+    from tests.keras.models import LAYERS, keras, randomise
+
+    x = inputs = LAYERS.Input((4,))
+    for _ in range(2):
+        branch = LAYERS.ReLU()(LAYERS.BatchNormalization()(LAYERS.Dense(4, use_bias=False)(x)))
+        x = LAYERS.Add()([x, branch])
+    model = keras.Model(inputs, LAYERS.Dense(2)(x))
+    randomise(model)
+    for number, layer in enumerate(layer for layer in model.layers if isinstance(layer, LAYERS.BatchNormalization)):
+        layer.gamma.assign([0.0, number, 1e-30, 0.0])
+        layer.beta.assign([0.0, 0.1, 0.0, -9.0])
+    box = np.full(4, -1.0), np.ones(4)
+    x = samples(np.random.default_rng(0), box, 40)
+    result = sq.quantize(model, 0.05, box, effort="fast", keep_architecture=True)
+    check(result.quantized, result.certificate)
+    assert max(row.word_length - row.integer_bits - row.signed for row in result.formats) <= 24
+    with sq.float64():
+        assert np.array_equal(result.to_qkeras(dtype="float64")(x), result.simulate(x))
+    assert compile_and_run(result.export_hls(tmp_path / "c", target="c")).passed
