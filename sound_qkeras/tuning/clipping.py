@@ -7,13 +7,14 @@ from dataclasses import replace
 
 from sound_qkeras.fixed_point import Format
 from sound_qkeras.interval import Interval
+from sound_qkeras.network.ops import Relu, Table
 from sound_qkeras.network.quantized import QuantizedNetwork
 from sound_qkeras.verify.proof import ranges_of, ranges_over, with_margin
 
 
 def clipped(quantized: QuantizedNetwork, ranges: Mapping[str, tuple[float, float]]) -> QuantizedNetwork:
     """With formats that just hold the given ranges; all but the input's saturate."""
-    formats = {name: Format.for_range(*ranges[name], old.fractional_bits) for name, old in quantized.formats.items()}
+    formats = {name: _holding(quantized, name, ranges[name]) for name in quantized.formats}
     return replace(quantized, formats=formats, saturating=frozenset(formats) - {quantized.network.nodes[0].name})
 
 
@@ -38,8 +39,17 @@ def narrow_in_box(quantized: QuantizedNetwork, box: Interval) -> QuantizedNetwor
 def widened(quantized: QuantizedNetwork, boxes: Interval) -> QuantizedNetwork:
     """With formats that saturate as wide as inputs in some boxes need, `(n, *input_shape)`."""
     near = ranges_over(quantized, boxes)
-    formats = {
-        name: Format.for_range(*with_margin(*near[name]), quantized.formats[name].fractional_bits)
-        for name in quantized.saturating
-    }
+    formats = {name: _holding(quantized, name, with_margin(*near[name])) for name in quantized.saturating}
     return replace(quantized, formats={**quantized.formats, **formats})
+
+
+def _holding(quantized: QuantizedNetwork, name: str, ends: tuple[float, float]) -> Format:
+    """The narrowest format of a rounding point that holds a range and that QKeras can say.
+
+    QKeras gets a wider one in place of negative integer bits, and saturates elsewhere then. Where it does not matter, because
+    nothing saturates, the format may stay; a ReLU and a table are told their own ends.
+    """
+    found = Format.for_range(*ends, quantized.formats[name].fractional_bits)
+    if found.integer_bits >= 0 or isinstance(quantized.network.by_name[name].op, Relu | Table):
+        return found
+    return Format(found.word_length - found.integer_bits, 0, found.signed)

@@ -12,6 +12,7 @@ from sound_qkeras.keras_io.table_layer import TableActivation, real_function, ta
 from sound_qkeras.network.ops import TablePair
 from sound_qkeras.network.smooth import NAMES, smooth
 from sound_qkeras.simulate import simulate
+from sound_qkeras.tuning.clipping import clipped, narrow_in_box
 from sound_qkeras.verify.floating import float_reports
 from tests import units
 
@@ -162,3 +163,18 @@ def test_the_gradient_is_that_of_the_real_function():
         y = table_layer(pair, "table", "float32")(x)
     slope = smooth("swish").slope(x.numpy().astype(np.float64)).center
     np.testing.assert_allclose(tape.gradient(y, x), slope, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", [*units.UNITS, "relu"])
+def test_what_saturates_within_the_box_saturates_alike_in_qkeras(name):
+    """Also where QKeras has no words for the format, which has negative integer bits."""
+    network = units.relu_network() if name == "relu" else units.network(units.UNITS[name])
+    quantized, (low, high) = units.twin(network, FINE)
+    x = np.random.default_rng(3).uniform(low, high, (200, *network.input_shape))
+    values = network.evaluate_all(x)
+    ends = {node: (0.02 * float(values[node].min()), 0.02 * float(values[node].max())) for node in quantized.formats}
+    narrow = narrow_in_box(clipped(quantized, ends | {"x": (-1.0, 1.0)}), Interval(low, high))
+    assert narrow.saturating or name == "narrow"  # whose box then asks for nothing that QKeras cannot say
+    with float_type("float64"):
+        found = np.asarray(to_qkeras(narrow, dtype="float64")(x))
+    np.testing.assert_array_equal(found, simulate(narrow, x))
