@@ -127,7 +127,8 @@ def provisional(network: Network, bits: Bits, parameters: Mapping[str, Parameter
 
 def narrow(quantized: QuantizedNetwork, ranges: Mapping[str, tuple[float, float]]) -> QuantizedNetwork:
     """The same integers in the narrowest formats that hold the ranges as they are recorded; accumulators get theirs."""
-    quantized = replace(quantized, parameters={name: _no_finer(quantized, name) for name in quantized.parameters})
+    coarser = {name: _no_finer(quantized, name) for name in quantized.parameters}
+    quantized = replace(quantized, parameters=coarser, accumulators={})  # which are as fine as biases were
     recorded = {name: with_margin(*ends) for name, ends in ranges.items()}
     formats = {
         name: Format.for_range(*recorded[name], output.fractional_bits) for name, output in quantized.formats.items()
