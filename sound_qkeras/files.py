@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import logging
 import os
 import re
 import secrets
@@ -28,6 +29,11 @@ RESULT = "result"
 
 # Bytes at the beginning of a file in which its mark stands.
 MARK_WITHIN = 4096
+
+_LOG = logging.getLogger("sound_qkeras")
+
+# What file systems without locks answer.
+_NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EBADF, errno.EINVAL}
 
 _AT_FDCWD = -100
 _EXCHANGE = 2  # RENAME_EXCHANGE of Linux and RENAME_SWAP of macOS
@@ -72,9 +78,7 @@ def check_place(path: str | os.PathLike[str]) -> Path:
     try:
         _check_kind(target)
         recover(target)
-        place = target.parent
-        while not place.exists():
-            place = place.parent
+        place = _nearest(target.parent)
         probe = place / f".{target.name}.{secrets.token_hex(4)}.probe"
         probe.mkdir()
         probe.rmdir()
@@ -108,26 +112,30 @@ def atomic_directory(path: str | os.PathLike[str], *, kind: str = RESULT, overwr
     partial = target.parent / f".{target.name}.{secrets.token_hex(4)}.partial"
     with contextlib.ExitStack() as held:
         try:
-            partial.mkdir(parents=True)
-            made = partial.stat().st_ino
-            held.enter_context(_held(partial))
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with _turn(target):  # nobody takes it for one that was left behind before it is held
+                partial.mkdir()
+                held.enter_context(_held(partial))
         except OSError as error:
             raise _cannot_write(target, error) from error
+        made = partial.stat().st_ino
         try:
             yield partial
-            _check_kind(target)
             write_manifest(partial, kind)
-            _check_ours(target, kind, read_manifest(partial).all, overwrite=overwrite)
             _flush(partial)
-            old = _put_in_place(partial, target)
+            with _turn(target):
+                _check_kind(target)
+                _check_ours(target, kind, read_manifest(partial).all, overwrite=overwrite)
+                old = _put_in_place(partial, target)
+                _flush_names(target.parent)
+                if old is not None:
+                    _clear(old, target, overwrite=overwrite)
         except OSError as error:
             raise _cannot_write(target, error) from error
         finally:
             # What is there after an exchange is the old directory.
             if partial.is_dir() and partial.stat().st_ino == made:
                 shutil.rmtree(partial, ignore_errors=True)
-        if old is not None:
-            _clear(old, target, overwrite=overwrite)
 
 
 def check_writable_file(path: str | os.PathLike[str], mark: str) -> Path:
@@ -204,22 +212,27 @@ def recover(path: str | os.PathLike[str]) -> None:
         InputError: something is there and cannot be moved back.
     """
     target = Path(os.path.realpath(path))
-    previous = _previous(target)
-    if previous.is_dir() and not target.exists():
-        try:
-            previous.rename(target)
-        except OSError as error:
-            raise _cannot_write(target, error) from error
-    for left in _left_behind(target):
-        with contextlib.suppress(OSError), _held(left):
-            _clear(left, target, overwrite=False)
+    if not _left_behind(target):
+        return
+    with _turn(target):
+        previous = _previous(target)
+        if previous.is_dir() and not target.exists():
+            try:
+                previous.rename(target)
+            except OSError as error:
+                raise _cannot_write(target, error) from error
+        for left in _left_behind(target):
+            with contextlib.suppress(OSError), _held(left):
+                _clear(left, target, overwrite=False)
 
 
 def _left_behind(target: Path) -> list[Path]:
-    """Hidden directories beside the target that earlier runs made, where it can be told whether those are alive."""
-    pattern = re.compile(rf"\.{re.escape(target.name)}\.([0-9a-f]{{8}}\.partial|previous)")
-    if sys.platform == "win32":
-        return []
+    """Hidden directories beside the target that earlier runs made.
+
+    On Windows nothing tells whether a run that writes one is alive, so only what was moved aside is among them.
+    """
+    begun = "" if sys.platform == "win32" else r"[0-9a-f]{8}\.partial|"
+    pattern = re.compile(rf"\.{re.escape(target.name)}\.({begun}previous)")
     try:
         found = [place for place in target.parent.iterdir() if pattern.fullmatch(place.name)]
     except OSError:
@@ -227,22 +240,42 @@ def _left_behind(target: Path) -> list[Path]:
     return [place for place in found if place.is_dir() and not place.is_symlink()]
 
 
-@contextlib.contextmanager
-def _held(directory: Path) -> Iterator[None]:
+def _held(directory: Path) -> contextlib.AbstractContextManager[None]:
     """Keep a directory locked, wherever it is moved; the lock goes with the process.
 
     Raises:
         OSError: a living process holds it.
     """
+    return _locked(directory, wait=False)
+
+
+def _turn(target: Path) -> contextlib.AbstractContextManager[None]:
+    """Wait until nobody else looks after what is beside a directory: short work only."""
+    return _locked(_nearest(target.parent), wait=True)
+
+
+@contextlib.contextmanager
+def _locked(directory: Path, *, wait: bool) -> Iterator[None]:
     if sys.platform == "win32":
         yield
         return
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise
         yield
     finally:
         os.close(descriptor)
+
+
+def _nearest(place: Path) -> Path:
+    """The place, or the first directory above it that is there."""
+    while not place.exists():
+        place = place.parent
+    return place
 
 
 def _previous(target: Path) -> Path:
@@ -255,7 +288,7 @@ def _check_kind(target: Path) -> None:
     here = Path.cwd()
     if target == here or target in here.parents:
         raise InputError(f"'{target}' is the current directory or holds it; name a new directory inside it")
-    if target.is_mount():
+    if os.path.ismount(target):
         raise InputError(f"'{target}' is a mount point and cannot be replaced; name a new directory inside it")
 
 
@@ -304,6 +337,19 @@ def _flush(directory: Path) -> None:
         for name in files:
             with (Path(folder) / name).open("rb+") as file:
                 os.fsync(file.fileno())
+        _flush_names(Path(folder))
+
+
+def _flush_names(directory: Path) -> None:
+    """The same of what a directory holds by name, where the system can."""
+    if sys.platform == "win32":
+        return
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        with contextlib.suppress(OSError):
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _put_in_place(partial: Path, target: Path) -> Path | None:
@@ -369,14 +415,17 @@ def _clear(old: Path, target: Path, *, overwrite: bool) -> None:
     try:
         target.mkdir(exist_ok=True)
         _move_rest(old, target)
-        if {entry.name for entry in old.iterdir()} <= {MANIFEST}:
-            (old / MANIFEST).unlink(missing_ok=True)
-            old.rmdir()
     except OSError as error:
         raise InputError(
             f"'{target}' is written, but '{old}' still holds files that are not ours and could not be moved back "
             f"({error.strerror or error})"
         ) from error
+    if {entry.name for entry in old.iterdir()} <= {MANIFEST}:
+        with contextlib.suppress(OSError):
+            (old / MANIFEST).unlink(missing_ok=True)
+            old.rmdir()
+    else:
+        _LOG.warning("'%s' holds files that are not ours; others of their names are in '%s'", old, target)
 
 
 def _delete_ours(old: Path, manifest: Manifest, *, overwrite: bool) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -139,7 +140,7 @@ def _is(folder: Path, name: str, digest: str) -> bool:
 def _is_inside(name: str) -> bool:
     """Whether it names a file below the directory, the manifest apart."""
     parts = name.split("/")
-    plain = all(part not in {"", ".", ".."} and "\\" not in part and "\0" not in part for part in parts)
+    plain = all(part not in {"", ".", ".."} and not set(part) & set("\\:\0") for part in parts)  # Windows has drives
     return plain and name != MANIFEST and not PurePosixPath(name).is_absolute()
 
 
@@ -153,7 +154,7 @@ def _walk(folder: Path) -> Iterator[str]:
 
 def _write(folder: Path, manifest: Manifest) -> None:
     """In one step."""
-    partial = folder / f".{MANIFEST}.partial"
+    partial = folder / f".{MANIFEST}.{secrets.token_hex(4)}.partial"
     text = json.dumps(manifest.to_json(), indent=1, ensure_ascii=False) + "\n"
     try:
         partial.write_text(text, encoding="utf-8")

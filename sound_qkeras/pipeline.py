@@ -158,8 +158,8 @@ def quantize(
     if given is not None and labels is not None:
         labels_of(labels, len(given), size_of(trained.output_shape))
     with threadpool_limits(1 if trained.parameter_count < MANY_PARAMETERS else None, user_api="blas"):
-        tolerance = _tolerance(eps, trained, given, options)
         guides, untouched = _divide(given, options, seed)
+        tolerance = _tolerance(eps, trained, guides, options)
         deadline = Deadline.within(options.budget.seconds, firm=options.budget.firm)
         outcome, phase_tree = _tune(trained, region, tolerance, guides, options, report, deadline)
         report("prove", 0.0)
@@ -191,7 +191,7 @@ def quantize(
 
 
 def _tolerance(eps: Any, trained: Network, samples: Reals | None, options: Options) -> Reals:
-    """The tolerance per output; for "auto" what the samples' classes allow.
+    """The tolerance per output; for "auto" what the samples' classes allow, of those that may guide a choice.
 
     Raises:
         InputError: it is not usable, or "auto" for no classifier.

@@ -53,8 +53,14 @@ def show(result: Result, directory: Path) -> None:
         table.add_column(column, justify="right")
     for row in result.formats:
         ends = (f"{row.lower:.4g}", f"{row.upper:.4g}")
+        cut = row.kind == "activation" and row.node in result.quantized.saturating
         table.add_row(
-            row.node, row.kind, str(row.word_length), str(row.integer_bits), "yes" if row.signed else "no", *ends
+            row.node,
+            f"{row.kind}, saturates" if cut else row.kind,
+            str(row.word_length),
+            str(row.integer_bits),
+            "yes" if row.signed else "no",
+            *ends,
         )
     Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH, markup=False, highlight=False).print(table)
     if result.ended_by != SEARCH:
@@ -64,6 +70,11 @@ def show(result: Result, directory: Path) -> None:
     missing = _read_report(directory).get("no_qkeras_model_because")
     if missing:
         typer.echo(f"note: no QKeras model was saved: {' '.join(str(missing).split())}")
+    evidence = result.certificate.evidence
+    if getattr(evidence, "probability", 0.0) >= 1.0:
+        typer.echo(
+            "note: every held-out sample exceeds eps, so nothing is claimed about the error; give a larger --eps"
+        )
     typer.echo(f"box: {result.certificate.box_source}; float32 evaluation: {_float32(result)}; saved in {directory}")
     typer.echo(result.summary())
 

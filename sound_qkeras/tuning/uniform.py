@@ -130,7 +130,8 @@ class Trial:
             found, allowed = error_limits(whole, evidence.samples, evidence.reference), evidence.failures
         else:
             raise InputError(f"tier '{evidence.tier}' has no smallest uniform format")
-        worst = float(np.sort((found / eps).max(axis=1))[::-1][allowed])
+        relative = np.sort((found / eps).max(axis=1))[::-1]
+        worst = float(relative[allowed]) if allowed < len(relative) else 0.0  # nothing is claimed of any sample
         return worst, _uniform(whole, worst) if worst <= 1.0 else None
 
 

@@ -303,7 +303,7 @@ def test_a_manifest_that_names_files_elsewhere_is_none(out):
     thesis = out.parent / "thesis.txt"
     thesis.write_text("years", encoding="utf-8")
     found = manifest.read_manifest(out)
-    for name in ("../thesis.txt", str(thesis), "parts/../../thesis.txt", "manifest.json", ""):
+    for name in ("../thesis.txt", str(thesis), "parts/../../thesis.txt", "manifest.json", "", "C:/thesis.txt"):
         manifest._write(out, replace(found, files={**found.files, name: manifest.digest_of(thesis, 100)[1]}))
         with pytest.raises(InputError, match="was not written"):
             write_over(out)
@@ -341,6 +341,64 @@ def test_the_next_run_clears_what_killed_runs_left(out):
     assert (out / "thesis.txt").read_text(encoding="utf-8") == "years"
 
 
+def test_what_was_moved_aside_is_cleared_where_nothing_can_be_locked(out, monkeypatch):
+    monkeypatch.setattr(sys, "platform", "win32")
+    monkeypatch.setattr(files, "_exchange", lambda *_: False)
+    write(out, "new")
+    previous = out.parent / ".out.previous"
+    write(previous, "old")
+    (previous / "thesis.txt").write_text("years", encoding="utf-8")
+    recover(out)
+    write(out, "newer")
+    assert version_of(out) == "newer"
+    assert (out / "thesis.txt").exists()
+    assert entries(out.parent) == ["out"]
+
+
+TURNS = """
+import pathlib, sys
+from sound_qkeras import files
+out, way, name = sys.argv[1:]
+if way == "two renames": files._exchange = lambda *_: False
+for number in range(25):
+    with files.atomic_directory(out) as directory:
+        (directory / "network.json").write_text(f"{name} {number}")
+        (directory / "parts").mkdir()
+        (directory / "parts" / "numbers").write_text(f"{name} {number}")
+    files.recover(out)
+"""
+
+
+@POSIX
+@pytest.mark.slow
+@pytest.mark.parametrize("way", ["exchange", "two renames"])
+def test_two_runs_that_write_one_directory_take_turns(tmp_path, way):
+    out = tmp_path / "out"
+    out.mkdir()
+    write(out, "first")
+    (out / "thesis.txt").write_text("years", encoding="utf-8")
+    runs = [
+        subprocess.Popen(
+            [sys.executable, "-c", TURNS, str(out), way, name],
+            stderr=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2],
+        )
+        for name in ("one", "other")
+    ]  # fmt: skip
+    assert [run.communicate()[1] for run in runs] == ["", ""]
+    assert version_of(out).endswith(" 24")
+    assert (out / "thesis.txt").read_text(encoding="utf-8") == "years"
+    assert entries(tmp_path) == ["out"]
+
+
+@POSIX
+def test_names_and_contents_are_asked_onto_the_disk(out, monkeypatch):
+    asked = []
+    monkeypatch.setattr(os, "fsync", lambda descriptor: asked.append(Path(f"/proc/self/fd/{descriptor}").readlink()))
+    write(out, "one")
+    ends = {place.name for place in asked}
+    assert {"network.json", "numbers", "manifest.json", "parts", out.parent.name} <= ends
+
+
 @POSIX
 def test_what_a_living_run_writes_is_left_alone(out):
     with atomic_directory(out) as directory:
@@ -375,7 +433,7 @@ def test_the_current_directory_is_not_replaced(tmp_path, monkeypatch):
 
 
 def test_a_mount_point_is_refused_before_the_work(tmp_path, monkeypatch):
-    monkeypatch.setattr(Path, "is_mount", lambda self: self.name == "volume")
+    monkeypatch.setattr(os.path, "ismount", lambda path: path.name == "volume")
     (tmp_path / "volume").mkdir()
     with pytest.raises(InputError, match="mount point"):
         check_writable(tmp_path / "volume")

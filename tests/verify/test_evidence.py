@@ -334,3 +334,13 @@ def test_a_classifier_keeps_the_classes_it_was_asked_to_keep():
 def test_automatic_tolerance_is_for_classifiers():
     with pytest.raises(InputError, match="eps='auto'"):
         sq.quantize(network(3), "auto", (-1.0, 1.0))
+
+
+def test_automatic_tolerance_looks_at_calibration_samples_alone():
+    """What the held-out ones show must not decide what is counted on them."""
+    held = np.random.default_rng(0).permutation(len(SAMPLES))[len(SAMPLES) // 2 :]
+    others = SAMPLES.copy()
+    others[held] = 0.01 * SAMPLES[held]
+    options = {"tier": "statistical", "task": "classifier", "effort": "fast"}
+    found = [sq.quantize(network(0), "auto", (-4.0, 4.0), samples=x, **options) for x in (SAMPLES, others)]
+    np.testing.assert_array_equal(*(result.certificate.eps for result in found))
