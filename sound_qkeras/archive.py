@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from sound_qkeras import __version__
 from sound_qkeras.classification import Classification
 from sound_qkeras.errors import FileFormatError, InputError, SoundQKerasError, VerificationError
 from sound_qkeras.files import RESULT, atomic_directory, check_writable, recover
@@ -144,6 +145,8 @@ def _read_result(folder: Path, manifest: Manifest, quantized: QuantizedNetwork, 
         _check_report(report, certificate)
         result = _result(report, quantized, certificate)
         again = _report(result, report["no_qkeras_model_because"])
+        if certificate.versions.get("sound_qkeras") != __version__:
+            again["summary"] = report["summary"]  # in the words of the version that wrote it
     except FileFormatError as error:
         raise FileFormatError(f"'{path}': {error}") from error
     except (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError) as error:

@@ -230,12 +230,13 @@ class Result:
     def summary(self) -> str:
         """One line: tier and what it says about eps, observed error, bits, how good the MILP's answer was, seconds."""
         counted = isinstance(self.certificate.evidence, Statistical)
-        seen = "worst error seen on samples" if counted else "worst observed error"
+        seen = f"worst {'error seen on samples' if counted else 'observed error'} {self.observed_error:.4g}"
+        seen = seen if self.evaluations else "no search for the worst error"
         solved = "" if self.optimality is None else f"MILP within {self.optimality.gap:.2%} of its model's optimum, "
         interrupted = "search interrupted, " if self.ended_by == INTERRUPT else ""
         trained = "" if self.finetuning is None else f"{self.finetuning.summary}, "
         return (
-            f"{standing(self.certificate)}, {seen} {self.observed_error:.4g}, "
+            f"{standing(self.certificate)}, {seen}, "
             f"weights {self.cost.weight_bits:,} bits, total {self.cost.total_bits:,} bits, "
             f"{solved}{self._classes()}{trained}{interrupted}{self.seconds:.1f} s"
         )

@@ -68,7 +68,9 @@ def test_a_step_after_the_proof_that_fails_leaves_a_result(tmp_path, monkeypatch
     with caplog.at_level(logging.WARNING, "sound_qkeras"):
         result = make_result(networks.random_network(np.random.default_rng(0)))
     assert "the proof stands: RuntimeError: a bug" in caplog.text
-    assert not result.float32.exact or step == "observe"
+    assert (result.evaluations == 0) == (step == "observe")
+    assert ("no search for the worst error" in result.summary()) == (step == "observe")
+    assert result.float32.exact == (step == "observe")
     assert content(sq.load(result.save(tmp_path / "out"))) == content(result)
     result.report(tmp_path / "report.html")
 

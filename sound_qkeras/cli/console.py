@@ -54,14 +54,8 @@ def show(result: Result, directory: Path) -> None:
     for row in result.formats:
         ends = (f"{row.lower:.4g}", f"{row.upper:.4g}")
         cut = row.kind == "activation" and row.node in result.quantized.saturating
-        table.add_row(
-            row.node,
-            f"{row.kind}, saturates" if cut else row.kind,
-            str(row.word_length),
-            str(row.integer_bits),
-            "yes" if row.signed else "no",
-            *ends,
-        )
+        kind, signed = f"{row.kind}, saturates" if cut else row.kind, "yes" if row.signed else "no"
+        table.add_row(row.node, kind, str(row.word_length), str(row.integer_bits), signed, *ends)
     Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH, markup=False, highlight=False).print(table)
     if result.ended_by != SEARCH:
         typer.echo(f"note: {ENDED[result.ended_by]}")

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from sound_qkeras.errors import FileFormatError, VerificationError
 from sound_qkeras.keras_io.quantizers import activation_quantizer
-from sound_qkeras.network import Node, QuantizedNetwork
+from sound_qkeras.network import Network, Node, QuantizedNetwork
 from sound_qkeras.network.ops import AveragePool, Table
 from sound_qkeras.reading import open_regular
 
@@ -25,6 +25,13 @@ from sound_qkeras.reading import open_regular
 MAX_BYTES = 1 << 32
 CONFIG, WEIGHTS = "config.json", "model.weights.h5"
 KERNELS = ("kernel_quantizer", "depthwise_quantizer")
+# What is written: layers with quantizers, tables, and Keras' own that move values, join them, or cut them off.
+KINDS = {
+    *("InputLayer", "QActivation", "QConv1D", "QConv2D", "QDense", "QDepthwiseConv2D", "TableActivation"),
+    *("Add", "Average", "Concatenate", "Multiply", "Rescaling", "Subtract", "LeakyReLU", "PReLU", "ReLU"),
+    *("MaxPooling1D", "MaxPooling2D", "MaxPooling3D", "Permute", "Reshape", "Cropping1D", "Cropping2D"),
+    *("UpSampling1D", "UpSampling2D", "ZeroPadding1D", "ZeroPadding2D"),
+}
 
 Array = npt.NDArray[Any]
 
@@ -47,8 +54,9 @@ class StoredLayer:
 def check_stored_model(path: Path, quantized: QuantizedNetwork) -> None:
     """Confirm that a model that `save_model` wrote has the integers and formats of a fixed-point network.
 
-    Guarantee: its kernels, biases and tables are those of the network's layers, number by number, with the network's quantizers,
-    and it rounds to the network's formats and to no others. How its layers are connected is not compared.
+    Guarantee: its kernels, biases and tables are those of the network's layers, number by number, with the network's quantizers;
+    it rounds to the network's formats, as often and to no others; it computes in float32, and nothing in it but tables is a
+    function beside ReLUs. How its layers are connected, and what moves values, is not compared.
 
     Raises:
         FileFormatError: it is no such model.
@@ -58,6 +66,8 @@ def check_stored_model(path: Path, quantized: QuantizedNetwork) -> None:
         layers = list(_layers(path))
     except (OSError, KeyError, TypeError, ValueError, AttributeError, RuntimeError, zipfile.BadZipFile) as error:
         raise FileFormatError(f"'{path}' is no saved QKeras model ({type(error).__name__}: {error})") from error
+    for layer in layers:
+        _check_kind(path, layer)
     weighted = [layer for layer in layers if _quantizer(layer) is not None]
     for node, _ in quantized.network.affine():
         found = next((layer for layer in weighted if _is_layer_of(quantized, node, layer)), None)
@@ -72,6 +82,19 @@ def check_stored_model(path: Path, quantized: QuantizedNetwork) -> None:
             f"'{path}' has layer '{more[0].config.get('name')}', which the certificate knows nothing of"
         )
     _check_roundings(path, quantized, layers)
+
+
+def _check_kind(path: Path, layer: StoredLayer) -> None:
+    """Refuse what is written for no operation, or computes something else than is written."""
+    config, name = layer.config, layer.config.get("name")
+    if layer.kind not in KINDS:
+        raise VerificationError(f"'{path}': layer '{name}' is of kind {layer.kind}, which is written for nothing")
+    if config.get("dtype", "float32") != "float32":
+        raise VerificationError(f"'{path}': layer '{name}' computes in {config['dtype']}, not in float32")
+    if layer.kind != "QActivation" and config.get("activation", "linear") != "linear":
+        raise VerificationError(f"'{path}': layer '{name}' has an activation that the certificate knows nothing of")
+    if config.get("use_bias", True) != (len(layer.weights) != 1) and _quantizer(layer) is not None:
+        raise VerificationError(f"'{path}': layer '{name}' does not use the weights that it has")
 
 
 def _layers(path: Path) -> Iterator[StoredLayer]:
@@ -136,6 +159,7 @@ def _text(quantizer: Any) -> str:
         return str(quantizer)
     settings: dict[str, Any] = dict(quantizer.get("config", {}))
     plain = quantizer.get("class_name") == "quantized_bits" and not settings.get("symmetric")
+    plain = plain and not settings.get("use_stochastic_rounding") and settings.get("qnoise_factor", 1.0) == 1.0
     kept, alpha = settings.get("keep_negative"), settings.get("alpha")
     name = "quantized_bits" if plain else "another"
     return f"{name}({settings.get('bits')},{settings.get('integer')},keep_negative={int(bool(kept))},alpha={alpha})"
@@ -147,13 +171,22 @@ def _check_roundings(path: Path, quantized: QuantizedNetwork, layers: list[Store
     formats = {
         name: output for name, output in quantized.formats.items() if not isinstance(network.by_name[name].op, Table)
     }
-    wanted = {activation_quantizer(output, "float32") for output in formats.values()}
-    found = {str(layer.config.get("activation")) for layer in layers if layer.kind == "QActivation"}
+    wanted: Counter[str] = Counter()
+    for name, output in formats.items():
+        wanted[activation_quantizer(output, "float32")] += _times(network, name)
+    found = Counter(str(layer.config.get("activation")) for layer in layers if layer.kind == "QActivation")
     if found != wanted:
         raise VerificationError(
-            f"'{path}' rounds to {sorted(found ^ wanted)[:2]}, and the certificate does not, or the other way"
+            f"'{path}' rounds to {sorted((found - wanted) | (wanted - found))[:2]}, and the certificate does not, or the other way"
         )
     tables = Counter(np.asarray(pair.entries.codes).tobytes() for pair in quantized.tables.values())
     held = Counter(layer.weights[0].tobytes() for layer in layers if layer.kind == "TableActivation" and layer.weights)
     if held != tables:
         raise VerificationError(f"'{path}' does not hold the certificate's tables")
+
+
+def _times(network: Network, name: str) -> int:
+    """How often a result is rounded: once for each of several inputs or outputs."""
+    if name == network.nodes[0].name:
+        return max(1, len(network.inputs))
+    return max(1, len(network.outputs)) if name == network.output.name else 1

@@ -124,6 +124,8 @@ def _overflow(result: Result) -> str:
 
 def _searched(result: Result) -> str:
     found, bound = result.observed_error, result.certificate.bound
+    if not result.evaluations:
+        return "The worst error was not searched for"
     return (
         f"A search of {count(result.evaluations)} inputs found an error of {at_least(found, DIGITS)}, "
         f"{percent(found, bound)} of the bound"

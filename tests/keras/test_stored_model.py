@@ -75,6 +75,10 @@ ALTERED = {
     "bits of a kernel": {"change_config": lambda layers: quantizer(layers, "end", bits=2)},
     "a scale": {"change_config": lambda layers: quantizer(layers, "end", alpha="auto")},
     "symmetry": {"change_config": lambda layers: quantizer(layers, "end", symmetric=1)},
+    "noise": {"change_config": lambda layers: quantizer(layers, "end", qnoise_factor=0.0)},
+    "an activation": {"change_config": lambda layers: layers["end"].update(activation="tanh")},
+    "no bias": {"change_config": lambda layers: layers["conv"].update(use_bias=False)},
+    "half precision": {"change_config": lambda layers: [layer.update(dtype="float16") for layer in layers.values()]},
     "bits of an activation": {
         "change_config": lambda layers: layers["conv_relu"].update(activation="quantized_relu(3,1)")
     },

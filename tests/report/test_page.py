@@ -296,3 +296,9 @@ def test_small_parts():
         "text",
         "number range",
     ]
+
+
+def test_a_claim_that_every_sample_breaks_has_a_page(results):
+    result = results["statistical"]
+    evidence = replace(result.certificate.evidence, failures=len(SAMPLES))
+    assert smallest_uniform(result.quantized.trained, replace(result.certificate, evidence=evidence)) is not None
