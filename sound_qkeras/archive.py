@@ -20,7 +20,7 @@ import numpy as np
 from sound_qkeras import __version__
 from sound_qkeras.classification import Classification
 from sound_qkeras.errors import FileFormatError, InputError, SoundQKerasError, VerificationError
-from sound_qkeras.files import RESULT, atomic_directory, check_writable, recover
+from sound_qkeras.files import RESULT, atomic_directory, check_writable, moved_aside
 from sound_qkeras.finetuned import Finetuning
 from sound_qkeras.interval import Reals
 from sound_qkeras.manifest import MANIFEST, Manifest, check_manifest
@@ -34,7 +34,7 @@ from sound_qkeras.tuning.optimality import Optimality
 from sound_qkeras.verify.certificate import Certificate
 from sound_qkeras.verify.checker import check, check_identity
 from sound_qkeras.verify.falsify import errors
-from sound_qkeras.verify.floating import FloatLayer, FloatReport
+from sound_qkeras.verify.floating import FloatLayer, FloatReport, float_reports
 
 CERTIFICATE_FILE = "certificate.json"
 REPORT_FILE = "formats.json"
@@ -112,6 +112,7 @@ def verify(directory: str | os.PathLike[str]) -> tuple[Result, Reals]:
     bounds = check(quantized, certificate)
     result = _read_result(folder, manifest, quantized, certificate)
     _check_observed(result)
+    _check_floating(result)
     if MODEL_FILE in manifest.files:
         from sound_qkeras.keras_io.stored_model import check_stored_model
 
@@ -159,14 +160,15 @@ def _read_result(folder: Path, manifest: Manifest, quantized: QuantizedNetwork, 
 
 
 def _read_manifest(folder: Path) -> Manifest:
-    if not folder.exists():
-        recover(folder)
+    aside = moved_aside(folder)
+    if aside is not None and not folder.exists():
+        raise FileFormatError(f"'{folder}' is missing: a run that was interrupted left it as '{aside}'; rename that")
     if not folder.is_dir():
         raise FileFormatError(f"'{folder}' is no directory; accepted: a directory that a result was saved to")
-    if not os.path.lexists(folder / MANIFEST) and os.path.lexists(folder / CERTIFICATE_FILE):
+    if not os.path.lexists(folder / MANIFEST):
         raise FileFormatError(
-            f"'{folder}' has no {MANIFEST}: it was removed, or the result was saved by an earlier version of sound_qkeras; "
-            "quantise the model again"
+            f"'{folder}' has no {MANIFEST}: no result was saved there, or by an earlier version of sound_qkeras; accepted: a "
+            "directory that a result was saved to, so quantise the model again"
         )
     return check_manifest(folder, RESULT)
 
@@ -178,6 +180,21 @@ def _check_files(folder: Path, manifest: Manifest, result: Result, *, has_model:
     if set(manifest.files) != expected:
         odd = sorted(set(manifest.files) ^ expected)
         raise FileFormatError(f"'{folder / odd[0]}' does not belong to this result, or is missing")
+
+
+def _check_floating(result: Result) -> None:
+    """What is said to be proved of evaluations in floating point is proved again."""
+    certificate = result.certificate
+    thorough = certificate.evidence is None
+    proved = float_reports(result.quantized, certificate.box, certificate.bound, thorough=thorough)
+    for kind, said, found in zip(("float32", "float64"), (result.float32, result.float64), proved, strict=True):
+        if not said.layers and said.error == said.bound == math.inf:
+            continue  # nothing is said
+        rows = [(row.layer, row.exact) for row in said.layers] == [(row.layer, row.exact) for row in found.layers]
+        errors = [(row.error, other.error) for row, other in zip(said.layers, found.layers, strict=False)]
+        errors += [(said.error, found.error), (said.bound, found.bound)]
+        if not rows or not all(claimed >= again * (1.0 - SLACK) for claimed, again in errors):
+            raise VerificationError(f"what is said of the evaluation in {kind} is not what is proved of it")
 
 
 def _check_observed(result: Result) -> None:

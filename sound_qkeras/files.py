@@ -13,12 +13,14 @@ import os
 import re
 import secrets
 import shutil
+import stat
 import sys
+import tempfile
 from collections.abc import Collection, Iterator
 from pathlib import Path, PurePosixPath
 
 from sound_qkeras.errors import FileFormatError, InputError
-from sound_qkeras.manifest import MANIFEST, MAX_FILE_BYTES, Manifest, read_manifest, write_manifest
+from sound_qkeras.manifest import BEGUN, MANIFEST, MAX_FILE_BYTES, Manifest, mark_begun, read_manifest, write_manifest
 from sound_qkeras.reading import open_regular
 
 if sys.platform != "win32":
@@ -64,8 +66,8 @@ def check_writable(
 def check_place(path: str | os.PathLike[str]) -> Path:
     """Find out whether a directory can be made or replaced, whatever is in it.
 
-    Tried rather than asked for: a folder is made where the new directory will be made, and removed again. Also finishes
-    what a run that was killed left undone.
+    Tried rather than asked for: a file without a name is made where the new directory will be made. Also finishes what a
+    run that was killed left undone.
 
     Returns:
         The absolute path, symbolic links resolved.
@@ -79,9 +81,8 @@ def check_place(path: str | os.PathLike[str]) -> Path:
         _check_kind(target)
         recover(target)
         place = _nearest(target.parent)
-        probe = place / f".{target.name}.{secrets.token_hex(4)}.probe"
-        probe.mkdir()
-        probe.rmdir()
+        with tempfile.TemporaryFile(dir=place):
+            pass
         closed = target.is_dir() and not os.access(target, os.W_OK | os.X_OK)
     except OSError as error:
         raise _cannot_write(target, error) from error
@@ -116,6 +117,7 @@ def atomic_directory(path: str | os.PathLike[str], *, kind: str = RESULT, overwr
             with _turn(target):  # nobody takes it for one that was left behind before it is held
                 partial.mkdir()
                 held.enter_context(_held(partial))
+                mark_begun(partial)
         except OSError as error:
             raise _cannot_write(target, error) from error
         made = partial.stat().st_ino
@@ -126,6 +128,8 @@ def atomic_directory(path: str | os.PathLike[str], *, kind: str = RESULT, overwr
             with _turn(target):
                 _check_kind(target)
                 _check_ours(target, kind, read_manifest(partial).all, overwrite=overwrite)
+                if target.is_dir():
+                    partial.chmod(stat.S_IMODE(target.stat().st_mode))  # as private as it was
                 old = _put_in_place(partial, target)
                 _flush_names(target.parent)
                 if old is not None:
@@ -206,7 +210,8 @@ def recover(path: str | os.PathLike[str]) -> None:
     """Finish what killed runs left undone. Does nothing otherwise.
 
     Brings back a directory that had been moved aside and not yet replaced, moves files that are not ours from an old directory
-    into the new one, and deletes what is left of ours. Directories that a living process writes are not touched.
+    into the new one, and deletes what is left of ours. Directories that a living process writes are not touched, nor are
+    those without a manifest: a name proves nothing.
 
     Raises:
         InputError: something is there and cannot be moved back.
@@ -216,7 +221,7 @@ def recover(path: str | os.PathLike[str]) -> None:
         return
     with _turn(target):
         previous = _previous(target)
-        if previous.is_dir() and not target.exists():
+        if _has_manifest(previous) and not target.exists():
             try:
                 previous.rename(target)
             except OSError as error:
@@ -237,7 +242,15 @@ def _left_behind(target: Path) -> list[Path]:
         found = [place for place in target.parent.iterdir() if pattern.fullmatch(place.name)]
     except OSError:
         return []
-    return [place for place in found if place.is_dir() and not place.is_symlink()]
+    return [place for place in found if place.is_dir() and not place.is_symlink() and _has_manifest(place)]
+
+
+def _has_manifest(place: Path) -> bool:
+    try:
+        read_manifest(place)
+    except FileFormatError:
+        return False
+    return True
 
 
 def _held(directory: Path) -> contextlib.AbstractContextManager[None]:
@@ -276,6 +289,12 @@ def _nearest(place: Path) -> Path:
     while not place.exists():
         place = place.parent
     return place
+
+
+def moved_aside(path: str | os.PathLike[str]) -> Path | None:
+    """Where a directory is that a killed run had moved aside and not yet replaced; None where there is none."""
+    previous = _previous(Path(os.path.realpath(path)))
+    return previous if _has_manifest(previous) else None
 
 
 def _previous(target: Path) -> Path:
@@ -395,7 +414,7 @@ def _move_aside(partial: Path, target: Path) -> Path:
 def _clear(old: Path, target: Path, *, overwrite: bool) -> None:
     """Delete what is ours in an old directory, move the rest into the new one, and delete the directory.
 
-    The manifest goes last: without one, a directory is what a killed run had begun to write, all of it ours.
+    The manifest goes last. A directory that a killed run had begun to write says so, and goes as a whole.
 
     Args:
         old: the directory.
@@ -408,8 +427,9 @@ def _clear(old: Path, target: Path, *, overwrite: bool) -> None:
     try:
         manifest = read_manifest(old)
     except FileFormatError:
-        if not os.path.lexists(old / MANIFEST):
-            shutil.rmtree(old, ignore_errors=True)
+        return
+    if manifest.kind == BEGUN:
+        shutil.rmtree(old, ignore_errors=True)
         return
     _delete_ours(old, manifest, overwrite=overwrite)
     try:
@@ -422,8 +442,8 @@ def _clear(old: Path, target: Path, *, overwrite: bool) -> None:
         ) from error
     if {entry.name for entry in old.iterdir()} <= {MANIFEST}:
         with contextlib.suppress(OSError):
-            (old / MANIFEST).unlink(missing_ok=True)
-            old.rmdir()
+            mark_begun(old)
+        shutil.rmtree(old, ignore_errors=True)
     else:
         _LOG.warning("'%s' holds files that are not ours; others of their names are in '%s'", old, target)
 

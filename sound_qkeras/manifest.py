@@ -19,6 +19,8 @@ from sound_qkeras.reading import digest_of, digest_of_json, read_json, same_json
 
 MANIFEST = "manifest.json"
 FORMAT, VERSION = "sound_qkeras manifest", 1
+# The kind of a directory that is being written, or deleted: all of it is ours.
+BEGUN = "directory that is being written"
 # Of a single file.
 MAX_FILE_BYTES = 1 << 33
 
@@ -75,19 +77,33 @@ def write_manifest(folder: Path, kind: str) -> None:
     _write(folder, Manifest(kind, {name: digest_of(folder / name, MAX_FILE_BYTES)[1] for name in _walk(folder)}))
 
 
-def add_derived(folder: Path, kind: str, name: str) -> None:
-    """Enter a file that was made from the others, if the directory has a manifest of this kind.
+def mark_begun(folder: Path) -> None:
+    """Say that all of a directory is ours, whatever it holds, until its manifest is written.
 
     Raises:
         OSError: it cannot be written.
     """
+    _write(folder, Manifest(BEGUN, {}))
+
+
+def add_derived(folder: Path, name: str) -> None:
+    """Enter a file that was made from the others.
+
+    Raises:
+        FileFormatError: the directory has no manifest.
+        OSError: it cannot be written.
+    """
+    found = read_manifest(folder)
+    digest = digest_of(folder / name, MAX_FILE_BYTES)[1]
+    _write(folder, Manifest(found.kind, found.files, {**found.derived, name: digest}))
+
+
+def is_of_kind(folder: Path, kind: str) -> bool:
+    """Whether a directory has a manifest that says it is of this kind."""
     try:
-        found = read_manifest(folder)
+        return read_manifest(folder).kind == kind
     except FileFormatError:
-        return
-    if found.kind == kind and name not in found.files:
-        digest = digest_of(folder / name, MAX_FILE_BYTES)[1]
-        _write(folder, Manifest(kind, found.files, {**found.derived, name: digest}))
+        return False
 
 
 def read_manifest(folder: Path) -> Manifest:

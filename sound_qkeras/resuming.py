@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sound_qkeras.errors import FileFormatError, InputError
+from sound_qkeras.reading import read_json as parse
 
 
 def claim(directory: Path, file_name: str, settings: Mapping[str, Any]) -> None:
@@ -50,6 +51,6 @@ def read_json(file: Path) -> dict[str, Any]:
         FileFormatError: missing or damaged.
     """
     try:
-        return dict(json.loads(file.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
-        raise FileFormatError(f"'{file}' is damaged or missing; remove its directory and start again") from error
+        return parse(file)
+    except FileFormatError as error:
+        raise FileFormatError(f"{error}; it is no file of this work, or damaged: name another directory") from error

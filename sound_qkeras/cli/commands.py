@@ -247,7 +247,9 @@ def export(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="A directory that a result was saved to.")],
     hls: Annotated[Path, typer.Option(metavar="DIR", help="Directory to write the sources to.")],
     target: Annotated[str, typer.Option(help="hls (C++ for Vitis HLS), c (portable C99) or verilog.")] = "hls",
-    style: Annotated[str, typer.Option(help="unrolled, or loops for large networks.")] = "unrolled",
+    style: Annotated[
+        str | None, typer.Option(help="unrolled or loops; if not given, loops where there are many products.")
+    ] = None,
     input_guard: Annotated[str | None, typer.Option(help="saturate: clamp inputs outside the input's format.")] = None,
     reuse_factor: Annotated[int, typer.Option(help="How often each multiplier is used per input; loops only.")] = 1,
     part: Annotated[str, typer.Option(help="The FPGA, for the Vitis script.")] = "xc7z020clg484-1",

@@ -125,7 +125,8 @@ def parse_box(box: tuple[str, str] | None, data: Path | None) -> tuple[Any, str]
         FileFormatError: a file is missing or not a .npy file.
     """
     if (box is None) == (data is None):
-        raise InputError("the inputs are not known; accepted: either --box LO HI or --data FILE.npy")
+        given = "not given" if box is None else "given twice"
+        raise InputError(f"the box of inputs is {given}; accepted: either --box LO HI or --data FILE.npy")
     if data is not None:
         from sound_qkeras.given_files import load_array
 

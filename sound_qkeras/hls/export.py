@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,7 @@ def export_hls(
     directory: str | Path,
     *,
     box: tuple[npt.ArrayLike, npt.ArrayLike],
-    style: Style = "unrolled",
+    style: Style | None = None,
     target: Target = "hls",
     input_guard: InputGuard | None = None,
     reuse_factor: int = 1,
@@ -84,7 +85,8 @@ def export_hls(
         directory: where to write; made when missing.
         box: `(lower, upper)`, each of the input's shape: the inputs the formats were proved for.
         style: "unrolled" is straight code, one line per weight that is not zero, one input per clock cycle; "loops" is
-            loops over arrays, whose code does not grow with the number of weights.
+            loops over arrays, whose code does not grow with the number of weights. None is "unrolled" for up to 16,384
+            products, and "loops" beyond and where multipliers are shared.
         target: "hls" is C++ for Vitis HLS on ap_types, "c" is portable C99 on <stdint.h>,
             "verilog" one module of adders and registers.
         input_guard: "saturate" clamps inputs outside the input format to it; None lets them wrap. Neither says anything
@@ -108,11 +110,14 @@ def export_hls(
         VerificationError: a sample inside the box overflows a type.
         DependencyError: Jinja2 is missing.
     """
-    options = Options(style, target, input_guard, reuse_factor, part, clock_ns, name)
+    first = style or ("loops" if reuse_factor > 1 else "unrolled")
+    options = Options(first, target, input_guard, reuse_factor, part, clock_ns, name)
     if vectors is not None and vectors < 1:
         raise InputError(f"vectors {vectors} is not a number of samples of at least 1")
     target_folder = check_directory(directory, overwrite=overwrite)
     plan = make_plan(quantized, options, ranges)
+    if style is None and target != "verilog" and _products(plan) > UNROLLED_LIMIT:
+        plan = make_plan(quantized, replace(options, style="loops"), ranges)
     check_size(plan)
     lower, upper = check_box(plan, box)
     made = make_vectors(plan, lower, upper, vectors)
@@ -155,11 +160,11 @@ def check_size(plan: Plan) -> None:
         InputError: too many weights for straight code, or a tensor too wide for the target's integers.
     """
     if plan.options.style == "unrolled":
-        lines = sum(writer_for(layer.node).statements(layer) for layer in plan.layers)
+        lines = _products(plan)
         if lines > UNROLLED_LIMIT:
             raise InputError(
                 f"style 'unrolled' would write {lines} products as straight code, accepted: at most {UNROLLED_LIMIT}; "
-                "use style='loops'"
+                "use style='loops' (--style loops)"
             )
     if plan.options.target == "c":
         widest = max(plan.layers, key=needed_bits)
@@ -168,6 +173,11 @@ def check_size(plan: Plan) -> None:
                 f"target 'c' adds up in {C_BITS} bits; the widest tensor, '{widest.node.name}', needs "
                 f"{needed_bits(widest)}: use target='hls', a larger eps or a smaller box"
             )
+
+
+def _products(plan: Plan) -> int:
+    """Lines of straight code."""
+    return sum(writer_for(layer.node).statements(layer) for layer in plan.layers)
 
 
 def needed_bits(layer: Layer) -> int:

@@ -111,15 +111,19 @@ def _layers(path: Path) -> Iterator[StoredLayer]:
             group = f"layers/{stem}" + (f"_{used[stem]}" if used[stem] else "") + "/vars"
             used[stem] += 1
             variables: Any = held.get(group, {})
-            weights = tuple(np.asarray(variables[str(number)]) for number in range(len(variables)))
+            stored = [variables[str(number)] for number in range(len(variables))]
+            if any(array.nbytes > len(parts[WEIGHTS]) for array in stored):
+                raise ValueError("an array in it is larger than the file")
+            weights = tuple(np.asarray(array) for array in stored)
             yield StoredLayer(kind, dict(entry["config"]), weights)
 
 
 def _member(archive: zipfile.ZipFile, name: str) -> bytes:
-    if archive.getinfo(name).file_size > MAX_BYTES:
-        raise ValueError(f"its {name} is too large")
+    info = archive.getinfo(name)
+    if info.compress_type != zipfile.ZIP_STORED or info.file_size != info.compress_size:
+        raise ValueError(f"its {name} is compressed, as Keras does not write it")
     with archive.open(name) as member:
-        return member.read(MAX_BYTES)
+        return member.read(info.file_size)
 
 
 def _snake_case(name: str) -> str:

@@ -7,8 +7,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sound_qkeras.errors import InputError
 from sound_qkeras.files import RESULT, check_writable_file, write_file
-from sound_qkeras.manifest import add_derived
+from sound_qkeras.manifest import add_derived, is_of_kind
+from sound_qkeras.reading import read_json
 
 if TYPE_CHECKING:
     from sound_qkeras.result import Result
@@ -34,9 +36,14 @@ def write(result: Result, path: str | os.PathLike[str], *, sweep: Iterable[Resul
         VerificationError: the certificate does not hold.
         InputError: the file cannot be written or is something else, or the sweep is about another network or box.
     """
+    from sound_qkeras.archive import CERTIFICATE_FILE
     from sound_qkeras.report.page import MARK, page
 
-    check_writable_file(path, MARK)
+    place = check_writable_file(path, MARK).parent
+    inside = is_of_kind(place, RESULT)
+    if inside and read_json(place / CERTIFICATE_FILE).get("sha256") != result.certificate.digest:
+        raise InputError(f"'{place}' holds another result than the report is about; name a file elsewhere")
     written = write_file(path, page(result, sweep), MARK)
-    add_derived(written.parent, RESULT, written.name)
+    if inside and written.name == FILE:
+        add_derived(place, FILE)
     return written

@@ -160,7 +160,7 @@ def test_top_names_that_are_no_identifiers(tmp_path, name):
         ({"input_guard": "clip"}, "input_guard 'clip' is unknown; accepted: None, 'saturate'"),
         ({"reuse_factor": 0, "style": "loops"}, "reuse_factor 0 is not"),
         ({"reuse_factor": 1.5, "style": "loops"}, r"reuse_factor 1\.5 is not"),
-        ({"reuse_factor": 2}, "only with style='loops'"),
+        ({"reuse_factor": 2, "style": "unrolled"}, "only with style='loops'"),
         ({"reuse_factor": 2, "style": "loops", "target": "c"}, "only with style='loops', target='hls'"),
         ({"style": "loops", "target": "verilog"}, "accepted with style='unrolled'"),
         ({"input_guard": "saturate", "target": "verilog"}, "no input_guard is needed"),
@@ -212,8 +212,10 @@ def test_too_large_for_straight_code(tmp_path, monkeypatch):
     quantized, box = steering()
     monkeypatch.setattr(export, "UNROLLED_LIMIT", 12)
     with pytest.raises(InputError, match=r"13 products.*at most 12; use style='loops'"):
-        export_hls(quantized, tmp_path / "net", box=box)
-    export_hls(quantized, tmp_path / "net", box=box, style="loops")
+        export_hls(quantized, tmp_path / "net", box=box, style="unrolled")
+    chosen = export_hls(quantized, tmp_path / "net", box=box)
+    loops = export_hls(quantized, tmp_path / "loops", box=box, style="loops")
+    assert (chosen / "src" / "net.cpp").read_text() == (loops / "src" / "net.cpp").read_text()
 
 
 def test_too_wide_for_c(tmp_path):

@@ -121,3 +121,23 @@ def test_what_is_no_model_is_refused(saved, kind):
     finally:
         path.write_bytes(whole)
         write_manifest(folder, RESULT)
+
+
+def test_what_unpacks_to_more_than_the_file_is_refused_unread(saved, tmp_path):
+    quantized, folder = saved
+    with zipfile.ZipFile(folder / MODEL_FILE) as archive:
+        parts = {name: archive.read(name) for name in archive.namelist()}
+    huge = io.BytesIO(parts["model.weights.h5"])
+    with h5py.File(huge, "r+") as file:
+        del file["layers/q_dense/vars/0"]
+        file["layers/q_dense/vars"].create_dataset("0", shape=(2**45,), chunks=(2**10,), dtype="f4")
+    blanks = {**parts, "config.json": b" " * (1 << 24) + parts["config.json"]}
+    for name, changed, kind in (
+        ("huge.keras", {**parts, "model.weights.h5": huge.getvalue()}, zipfile.ZIP_STORED),
+        ("blanks.keras", blanks, zipfile.ZIP_DEFLATED),
+    ):
+        with zipfile.ZipFile(tmp_path / name, "w", kind) as archive:
+            for part, content in changed.items():
+                archive.writestr(part, content)
+        with pytest.raises(FileFormatError, match=r"larger than the file|compressed"):
+            check_stored_model(tmp_path / name, quantized)

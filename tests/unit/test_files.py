@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -173,9 +174,7 @@ def test_a_killed_process_leaves_the_old_or_the_new_directory(tmp_path, moment, 
 
 def test_recovering_keeps_a_directory_that_is_there(out):
     write(out, "new")
-    previous = out.parent / ".out.previous"
-    previous.mkdir()
-    fill(previous, "old")
+    write(out.parent / ".out.previous", "old")
     recover(out)
     assert version_of(out) == "new"
     assert entries(out.parent) == ["out"]
@@ -330,13 +329,13 @@ def test_the_next_run_clears_what_killed_runs_left(out):
     write(out, "one")
     begun = out.parent / ".out.0123abcd.partial"
     begun.mkdir()
+    manifest.mark_begun(begun)
     (begun / "network.json").write_text("half", encoding="utf-8")
     old = out.parent / ".out.89abcdef.partial"
     write(old, "old")
     (old / "thesis.txt").write_text("years", encoding="utf-8")
-    (out.parent / ".out.of order.partial").mkdir()
     recover(out)
-    assert entries(out.parent) == [".out.of order.partial", "out"]
+    assert entries(out.parent) == ["out"]
     assert version_of(out) == "one"
     assert (out / "thesis.txt").read_text(encoding="utf-8") == "years"
 
@@ -399,6 +398,23 @@ def test_names_and_contents_are_asked_onto_the_disk(out, monkeypatch):
     assert {"network.json", "numbers", "manifest.json", "parts", out.parent.name} <= ends
 
 
+def test_a_hidden_name_proves_nothing(out):
+    for name in (".out.previous", ".out.0123abcd.partial"):
+        (out.parent / name).mkdir(parents=True)
+        (out.parent / name / "thesis.txt").write_text("years", encoding="utf-8")
+    before = snapshot(out.parent)
+    check_writable(out)
+    recover(out)
+    assert snapshot(out.parent) == before
+
+
+def test_a_directory_stays_as_private_as_it_was(out):
+    write(out, "one")
+    out.chmod(0o700)
+    write(out, "two")
+    assert out.stat().st_mode & 0o777 == 0o700
+
+
 @POSIX
 def test_what_a_living_run_writes_is_left_alone(out):
     with atomic_directory(out) as directory:
@@ -441,10 +457,10 @@ def test_a_mount_point_is_refused_before_the_work(tmp_path, monkeypatch):
 
 
 def test_a_place_that_cannot_be_written_is_found_out_before_the_work(tmp_path, monkeypatch):
-    def refuse(self, *_args, **_kwargs):
-        raise PermissionError(13, "Permission denied", str(self))
+    def refuse(**_):
+        raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(Path, "mkdir", refuse)
+    monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
     with pytest.raises(InputError, match="Permission denied"):
         check_writable(tmp_path / "out")
 
