@@ -9,6 +9,12 @@ import numpy as np
 import pytest
 
 import sound_qkeras as sq
+from sound_qkeras.errors import InfeasibleError
+from sound_qkeras.tuning.judge import TARGET
+from sound_qkeras.tuning.proving import ProvingJudge
+from sound_qkeras.tuning.sampling import SamplingJudge
+from sound_qkeras.tuning.search import Attempt
+from sound_qkeras.tuning.surrounding import SurroundingJudge
 from tests import networks
 from tests.pressing import Pressing, ctrl_c_as_usual
 
@@ -50,6 +56,45 @@ def test_a_second_ctrl_c_ends_the_call():
 
     with pytest.raises(KeyboardInterrupt):
         sq.quantize(network(), EPS, BOX, effort="fast", progress=press_twice)
+
+
+@pytest.mark.parametrize(
+    ("judge", "options"),
+    [
+        (ProvingJudge, {}),
+        (SurroundingJudge, {"tier": "local", "radius": 0.01}),
+        (SamplingJudge, {"tier": "statistical"}),
+    ],
+    ids=["sound", "local", "statistical"],
+)
+def test_ctrl_c_while_another_choice_is_judged_leaves_what_was_accepted(monkeypatch, judge, options):
+    monkeypatch.setattr("sound_qkeras.verify.propagation.MOST_BOXES", 4)
+    if judge is SamplingJudge:
+        monkeypatch.setattr("sound_qkeras.network.graph.TILE_PARTS", 1 << 30)
+    pressing, real, worst = Pressing("judge"), judge.judge, list[float]()
+
+    def pressed(*arguments):
+        if worst and worst[-1] <= TARGET:
+            pressing("judge", 0.0)
+        found = real(*arguments)
+        worst.append(found.worst)
+        return found
+
+    monkeypatch.setattr(judge, "judge", pressed)
+    if options:
+        options = {**options, "samples": np.random.default_rng(0).uniform(-1, 1, (60, 3))}
+    result = sq.quantize(network(), EPS, BOX, effort="fast", **options)
+    assert result.ended_by == "interrupt"
+    assert pressing.left == 0
+    sq.check(result.quantized, result.certificate)
+
+
+def test_errors_without_a_limit_end_the_search_with_a_refusal(monkeypatch):
+    stages = list[str]()
+    monkeypatch.setattr(Attempt, "relative", property(lambda _: np.inf))
+    with pytest.raises(InfeasibleError, match="is inf; shrink the box"):
+        sq.quantize(network(), EPS, BOX, effort="fast", progress=lambda stage, _: stages.append(stage))
+    assert "error tables" not in stages
 
 
 @pytest.mark.slow

@@ -69,7 +69,7 @@ class Judge(ABC, Generic[E]):
 
         Args:
             quantized: integers in formats of provisional width.
-            deadline: when it passes, what is known so far has to do.
+            deadline: when it passes, what is known so far has to do; samples are left out by a firm one or an interrupt alone.
             start: what is known about a similar choice; with it more effort is allowed, and a hopeless choice given up.
         """
 

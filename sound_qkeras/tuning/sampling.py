@@ -79,7 +79,7 @@ class SamplingJudge(Judge[SampleErrors]):
         self.network, self.box, self.eps = network, box, eps
         self.guides = guides
         self.shaping, self.choosing, self.stopping = guides[::3], guides[1::3], guides[2::3]
-        self.coverage, self.saturate, self.answered = coverage, saturate, False
+        self.coverage, self.saturate = coverage, saturate
         outputs = eps.size
         self.directions: Reals = np.eye(outputs) / eps
         if outputs > MOST_OUTPUTS:
@@ -112,9 +112,7 @@ class SamplingJudge(Judge[SampleErrors]):
         found = self._errors(narrowed, self.choosing, self.references[0], deadline)
         if found.worst > TARGET:
             return found
-        found = replace(found, later=self._errors(narrowed, self.stopping, self.references[1], deadline))
-        self.answered = self.answered or found.worst <= TARGET
-        return found
+        return replace(found, later=self._errors(narrowed, self.stopping, self.references[1], deadline))
 
     def _errors(
         self, quantized: QuantizedNetwork, samples: Reals, reference: Reals, deadline: Deadline
@@ -122,7 +120,7 @@ class SamplingJudge(Judge[SampleErrors]):
         name = self.network.output.name
         parts: list[Reals] = []
         for tile in self.network.tiles(samples):
-            if parts and self.answered and deadline.if_firm.passed:
+            if parts and deadline.if_firm.passed:
                 break
             parts.append(quantized.simulate_all(tile, exact=False)[name])
         codes = np.concatenate([part.reshape(len(part), -1) for part in parts])

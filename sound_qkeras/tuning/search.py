@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Generic
 
 import numpy as np
@@ -122,7 +122,9 @@ class Search(Generic[E]):
         if self.deadline.interrupted and not self.accepted:
             raise KeyboardInterrupt("nothing was proved so far")
         quantized = self.build(bits)
-        evidence = self.judge.judge(quantized, self.deadline, None if start is None else start.evidence)
+        # A budget in seconds leaves no samples out before there is an answer.
+        limit = self.deadline if self.accepted else replace(self.deadline, firm=False)
+        evidence = self.judge.judge(quantized, limit, None if start is None else start.evidence)
         return Attempt(dict(bits), quantized, evidence, self.space.cost(bits), self._sum_bits(quantized), self.offsets)
 
     def accepts(self, found: Attempt[E]) -> bool:
@@ -175,14 +177,12 @@ class Search(Generic[E]):
             choice = self.space.uniform(bits)
             found = tried[bits] = self.attempt(choice)
             self.report("uniform formats", step / 8)
-            if self.late:
+            if self.late or self.deadline.interrupted or not np.isfinite(found.relative):
                 break
             move = int(np.ceil(np.log2(max(found.relative, 1e-12))))
             if found.relative <= TARGET and (move >= 0 or bits - 1 in tried):
                 return found
             bits += move if found.relative > 1.0 else max(move, -4) if bits + move not in tried else -1
-            if self.deadline.interrupted:
-                break
             if bits in tried:
                 return tried[bits] if tried[bits].relative <= TARGET else min(tried.values(), key=lambda t: t.relative)
             if all(value == max(self.space.candidates[group]) for group, value in choice.items()):
@@ -202,7 +202,7 @@ class Search(Generic[E]):
         for self.accumulator_bits in ACCUMULATOR_BITS:
             self.tolerance = self.judge.first_tolerance
             for number in range(self.effort.rounds):
-                if self.deadline.interrupted or self.late:
+                if self.deadline.interrupted or self.late or not np.isfinite(current.relative):
                     break
                 tables = tables if number == 0 and tables else self.tables(current)
                 found = self._sweep(tables, current, number) if tables else None
@@ -322,8 +322,11 @@ class Search(Generic[E]):
         if not alike:
             asked, reached = f"{eps.min():g} to {eps.max():g}", f"{self.closest:.3g} times that of an output"
             higher = f"multiply eps by {self.closest:.3g}"
-        needed = longest + max(1, int(np.ceil(np.log2(max(self.closest, 1.0 + 1e-9)))))
-        ways = f"{higher}, shrink the box, or use effort='max'"
+        beyond = float(np.clip(self.closest, 1.0 + 1e-9, 2.0**LONGEST_WORD))
+        needed = longest + max(1, int(np.ceil(np.log2(beyond))))
+        ways = "shrink the box, or use effort='max'"
+        if np.isfinite(bound):
+            ways = f"{higher}, {ways}"
         if needed <= LONGEST_WORD:
             ways = f"allow about {needed} bits with word_lengths=(2, {needed}), {ways}"
         return InfeasibleError(

@@ -62,7 +62,6 @@ class SurroundingJudge(Judge[SampleErrors]):
         self.near, self.saturate, self.coverage = samples, saturate, coverage
         self.around = around(box, samples, radius)
         self.order = np.arange(len(samples))
-        self.answered = False
         if saturate:
             parts = over_batches(_value_ranges, network, self.around)
             self.ranges = {name: _hull([part[name] for part in parts]) for name in parts[0]}
@@ -96,13 +95,12 @@ class SurroundingJudge(Judge[SampleErrors]):
         if rest.size and np.sum(relative[first] > TARGET) <= found.spare:
             relative[rest] = self._relative(quantized, rest, deadline)
             self.order = np.argsort(-relative, kind="stable")
-        self.answered = self.answered or found.worst <= TARGET
         return found
 
     def _relative(self, quantized: QuantizedNetwork, chosen: np.ndarray, deadline: Deadline) -> Reals:
-        """Infinity for what a firm deadline leaves out, which it may once a choice was found that meets the tolerance."""
+        """Infinity for what a firm deadline leaves out."""
         relative = np.full(len(chosen), np.inf)
-        bounds = bound_boxes(quantized, self.around[chosen], deadline.if_firm if self.answered else None)
+        bounds = np.concatenate(over_batches(bound_boxes, quantized, self.around[chosen], deadline.if_firm))
         relative[: len(bounds)] = (bounds / self.eps).max(axis=1)
         return relative
 

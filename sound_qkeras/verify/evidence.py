@@ -118,6 +118,8 @@ class Local(Evidence):
         if not np.any(self.certified(eps)):
             raise VerificationError("no sample is certified, so nothing is claimed")
         found = bound_boxes(quantized, around(box, self.samples, self.radius))
+        if found.shape != self.bounds.shape:
+            raise VerificationError(f"bounds of {len(found)} of {len(self.samples)} boxes were proved again")
         beyond = np.argwhere(~(found <= self.bounds))
         if beyond.size:
             n, k = map(int, beyond[0])

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sound_qkeras.deadline import Deadline
 from sound_qkeras.errors import VerificationError
 from sound_qkeras.interval import Interval, Reals
 from sound_qkeras.network.quantized import QuantizedNetwork
@@ -85,12 +84,9 @@ def _hull(parts: list[dict[str, tuple[float, float]]]) -> dict[str, tuple[float,
     }
 
 
-def bound_boxes(quantized: Pairing, boxes: Interval, deadline: Deadline | None = None) -> Reals:
-    """Bounds on every output's error on each of some boxes, shape `(boxes, outputs)`, if nothing overflows.
-
-    When the deadline passes, those of the first boxes only.
-    """
-    return np.concatenate([bounds for bounds, _ in over_batches(_bound_batch, quantized, boxes, deadline)])
+def bound_boxes(quantized: Pairing, boxes: Interval) -> Reals:
+    """Bounds on every output's error on each of some boxes, shape `(boxes, outputs)`, if nothing overflows."""
+    return np.concatenate([bounds for bounds, _ in over_batches(_bound_batch, quantized, boxes)])
 
 
 def bound_leaves(quantized: Pairing, box: Interval, tree: SplitTree | None = None) -> Proof:

@@ -11,10 +11,15 @@ from sound_qkeras.analysis.splitting import refine
 from sound_qkeras.boxes import network_box
 from sound_qkeras.deadline import GRACE_SECONDS, Deadline
 from sound_qkeras.interval import Interval
-from sound_qkeras.network.ops import Affine
+from sound_qkeras.network import Network, Node
+from sound_qkeras.network.ops import Affine, Dense, Input
+from sound_qkeras.tuning.effort import EFFORTS
 from sound_qkeras.tuning.reductions import reductions_of
 from sound_qkeras.tuning.rounding import linearise, sample_box
+from sound_qkeras.tuning.sampling import SamplingJudge
+from sound_qkeras.tuning.surrounding import SurroundingJudge
 from sound_qkeras.verify import exact_ops
+from sound_qkeras.verify.batching import over_batches
 from sound_qkeras.verify.exact import exact_error
 from sound_qkeras.verify.falsify import falsify
 from sound_qkeras.verify.proof import bound_boxes
@@ -70,7 +75,10 @@ def test_work_on_many_boxes_ends_after_the_batch_in_which_the_deadline_passes(pa
     monkeypatch.setattr("sound_qkeras.verify.propagation.MOST_BOXES", 4)
     quantized, (low, high) = pair
     boxes = Interval(np.stack([low] * 10), np.stack([high] * 10))
-    assert [len(bound_boxes(quantized, boxes, limit)) for limit in (None, Deadline(), PASSED)] == [10, 10, 4]
+    found = [
+        len(np.concatenate(over_batches(bound_boxes, quantized, boxes, limit))) for limit in (None, Deadline(), PASSED)
+    ]
+    assert found == [10, 10, 4]
 
 
 def test_leaves_that_were_not_measured_in_time_are_never_taken_for_proved(pair, monkeypatch):
@@ -84,6 +92,51 @@ def test_leaves_that_were_not_measured_in_time_are_never_taken_for_proved(pair, 
     boxes, worst = start.boxes.copy(), start.leaves[:2]
     new = boxes.cut(worst)
     assert np.array_equal(boxes.score[new], np.repeat(start.boxes.score[worst], 2))
+
+
+@pytest.fixture(params=["local", "statistical"])
+def tier(request, monkeypatch):
+    """A tier with samples, of which it looks at few at a time."""
+    monkeypatch.setattr("sound_qkeras.verify.propagation.MOST_BOXES", 4)
+    if request.param == "statistical":
+        monkeypatch.setattr("sound_qkeras.network.graph.TILE_PARTS", 1 << 30)
+    return request.param
+
+
+def test_samples_that_were_not_measured_in_time_never_meet_the_tolerance(pair, tier):
+    quantized, (low, high) = pair
+    box, eps, samples = Interval(low, high), np.full(2, 1e12), np.linspace(low, high, 30)
+    judge = (
+        SurroundingJudge(quantized.network, box, eps, EFFORTS["fast"], samples, 0.01, coverage=0.9, saturate=False)
+        if tier == "local"
+        else SamplingJudge(quantized.network, box, eps, samples, coverage=0.9, saturate=False)
+    )
+    late, unhurried, interrupted = (Deadline(-np.inf, firm=firm) for firm in (True, False, False))
+    interrupted.interrupt.set()
+    assert judge.judge(quantized, unhurried).worst <= 1.0
+    for limit in (late, interrupted):
+        found = judge.judge(quantized, limit)
+        assert found.worst == np.inf
+        assert np.any(np.isfinite(found.relative))
+
+
+def test_only_a_firm_deadline_or_an_interrupt_breaks_off_what_is_worth_seeing_through():
+    usual, firm = Deadline(-np.inf), Deadline(-np.inf, firm=True)
+    assert (usual.if_firm.passed, firm.if_firm.passed) == (False, True)
+    usual.interrupt.set()
+    assert usual.if_firm.passed
+
+
+@pytest.mark.solver
+def test_what_is_tried_before_formats_are_accepted_is_no_answer(tier):
+    """A choice without faint values meets the tolerance, and is none that the search may end with."""
+    options = {"radius": 0.01} if tier == "local" else {}
+    op = Dense(np.random.default_rng(0).uniform(-1, 1, (3, 3)), np.full(3, 2.0**-40))
+    network = Network((Node("x", Input((3,)), (), "x"), Node("d", op, ("x",), "d")))
+    samples = np.random.default_rng(0).uniform(-1, 1, (60, 3))
+    found = sq.quantize(network, 0.05, (-1.0, 1.0), effort=1e-3, tier=tier, samples=samples, **options)
+    assert found.ended_by == "time"
+    sq.check(found.quantized, found.certificate)
 
 
 def test_the_search_for_the_worst_error_ends_when_the_deadline_passes(pair):

@@ -17,6 +17,7 @@ from sound_qkeras.errors import FileFormatError, InfeasibleError, InputError, Ve
 from sound_qkeras.interval import Interval
 from sound_qkeras.network import Network, Node
 from sound_qkeras.network.ops import Dense, Input, Relu
+from sound_qkeras.verify import evidence
 from sound_qkeras.verify.binomial import upper_limit
 from sound_qkeras.verify.checker import check
 from sound_qkeras.verify.evidence import Local, Statistical, around, error_limits, reference_for
@@ -70,6 +71,14 @@ def test_no_error_near_a_sample_exceeds_its_bound(local):
             errors = exact_error(local.quantized, x)
             for error, bound in zip(errors, evidence.bounds[number], strict=True):
                 assert abs(error) <= Fraction(float(bound))
+
+
+def test_bounds_on_fewer_boxes_than_claimed_prove_nothing(local, monkeypatch):
+    """One row would be compared with every claimed one."""
+    monkeypatch.setattr(evidence, "bound_boxes", lambda *_: np.zeros((1, 2)))
+    certificate = local.certificate
+    with pytest.raises(VerificationError, match="bounds of 1 of 60 boxes"):
+        certificate.evidence.check(local.quantized, certificate.box, certificate.eps)
 
 
 def test_boxes_around_samples_reach_as_far_as_they_say():
