@@ -155,19 +155,22 @@ class Search(Generic[E]):
     def _drop_faint(self) -> None:
         """Round faint groups to zero, all but the largest of them that it would do harm to.
 
-        Their words would have as many fractional bits as the values are small, and so would every sum.
+        Their words would have as many fractional bits as the values are small, and so would every sum. When the deadline
+        passes, more of them are left as they are.
         """
         bits = {group: max(found) for group, found in self.space.candidates.items()}
         if self.space.output is not None:
             bits[self.space.output] += FINE
         faint = self.space.faint
-        finest = {group: bits[group] for group in faint}
-        bits.update(dict.fromkeys(faint, 0))
-        for number, group in enumerate(faint):
-            if self.try_out(bits).relative <= FAINT_SHARE:
-                self.space.drop(faint[number:])
-                return
-            bits[group] = finest[group]
+        low, first, high = 0, 0, len(faint)
+        while low < high and (first == 0 or not self.deadline.passed):
+            zeros = dict.fromkeys(faint[first:], 0)
+            if self.try_out({**bits, **zeros}).relative <= FAINT_SHARE:
+                high = first
+            else:
+                low = first + 1
+            first = (low + high) // 2
+        self.space.drop(faint[high:])
 
     def start(self) -> Attempt[E]:
         """The coarsest uniform number of fractional bits that is accepted, found by the error's own slope."""

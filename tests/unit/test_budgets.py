@@ -17,6 +17,7 @@ from sound_qkeras.tuning.effort import EFFORTS
 from sound_qkeras.tuning.reductions import reductions_of
 from sound_qkeras.tuning.rounding import linearise, sample_box
 from sound_qkeras.tuning.sampling import SamplingJudge
+from sound_qkeras.tuning.search import Search
 from sound_qkeras.tuning.surrounding import SurroundingJudge
 from sound_qkeras.verify import exact_ops
 from sound_qkeras.verify.batching import over_batches
@@ -137,6 +138,24 @@ def test_what_is_tried_before_formats_are_accepted_is_no_answer(tier):
     found = sq.quantize(network, 0.05, (-1.0, 1.0), effort=1e-3, tier=tier, samples=samples, **options)
     assert found.ended_by == "time"
     sq.check(found.quantized, found.certificate)
+
+
+def test_few_proofs_find_the_faint_values_that_matter_and_one_when_time_is_up():
+    """Of 16 groups the first three matter."""
+    faint = list(range(16))
+    for limit, proofs, first in ((Deadline(), 5, 3), (PASSED, 1, 16)):
+        tried, dropped = list[dict[int, int]](), list[int]()
+
+        def try_out(bits, tried=tried):
+            tried.append(dict(bits))
+            return SimpleNamespace(relative=float(0 in list(bits.values())[:3]))
+
+        space = SimpleNamespace(
+            candidates={group: [40] for group in faint}, output=None, faint=faint, drop=dropped.extend
+        )
+        Search._drop_faint(SimpleNamespace(space=space, deadline=limit, try_out=try_out))
+        assert len(tried) == proofs
+        assert dropped == faint[first:]
 
 
 def test_the_search_for_the_worst_error_ends_when_the_deadline_passes(pair):
