@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
-import stat
+import os
+import sys
 import zipfile
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 from numpy.lib import format as npy
 
 from sound_qkeras.errors import FileFormatError, InputError
+from sound_qkeras.reading import ARCHIVE_ERRORS, COMPRESSIONS, open_regular
 
 # Most bytes of an array of samples, as the float64 numbers it becomes.
 MOST_BYTES = 1 << 34
@@ -29,15 +31,8 @@ def regular_size(path: Path, accepted: str) -> int:
     Raises:
         FileFormatError: it is missing, or no regular file: pipes and devices wait for ever, or never end.
     """
-    try:
-        found = path.stat()
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise FileFormatError(f"'{path}' cannot be read ({reason}); accepted: {accepted}") from error
-    if not stat.S_ISREG(found.st_mode):
-        kind = "a directory" if stat.S_ISDIR(found.st_mode) else "a pipe, a socket or a device"
-        raise FileFormatError(f"'{path}' is {kind}, no regular file; accepted: {accepted}")
-    return found.st_size
+    with _open(path, accepted) as file:
+        return os.fstat(file.fileno()).st_size
 
 
 def load_array(path: Path) -> npt.NDArray[Any]:
@@ -46,17 +41,14 @@ def load_array(path: Path) -> npt.NDArray[Any]:
     Raises:
         FileFormatError: missing, no regular file, empty, corrupt, too large, or no array of numbers.
     """
-    regular_size(path, "a .npy file")
-    try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except OSError as error:
-        raise FileFormatError(f"'{path}' cannot be read ({error.strerror or error}); accepted: a .npy file") from error
-    except (ValueError, EOFError, SyntaxError, OverflowError, zipfile.BadZipFile) as error:
-        raise FileFormatError(f"'{path}' is not a .npy file of numbers, or it is cut short") from error
-    if not isinstance(array, np.ndarray):
-        raise FileFormatError(f"'{path}' holds no array of real numbers; accepted: a .npy file that numpy.save wrote")
-    _check_array(str(path), array.shape, array.dtype)
-    return array
+    with _open(path, "a .npy file") as file:
+        try:
+            shape, order, dtype = _header(str(path), file)
+            return np.memmap(file, dtype, "r", file.tell(), shape, order)
+        except InputError:
+            raise
+        except ARCHIVE_ERRORS as error:
+            raise FileFormatError(f"'{path}' is not a .npy file of numbers, or it is cut short") from error
 
 
 def load_member(path: Path, name: str) -> npt.NDArray[Any]:
@@ -66,17 +58,20 @@ def load_member(path: Path, name: str) -> npt.NDArray[Any]:
         InputError: the file holds no array of this name.
         FileFormatError: missing, no regular file, corrupt, far larger than the file, or no array of numbers.
     """
-    regular_size(path, "an .npz file")
     try:
-        with zipfile.ZipFile(path) as archive:
+        with _open(path, "an .npz file") as opened, zipfile.ZipFile(opened) as archive:
             members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
             _check_member(path, members, name)
             with archive.open(members[name]) as file:
                 return _read(f"{path}:{name}", file, members[name].file_size)
     except InputError:
         raise
-    except (OSError, ValueError, EOFError, SyntaxError, NotImplementedError, RuntimeError, zipfile.BadZipFile) as error:
+    except ARCHIVE_ERRORS as error:
         raise FileFormatError(f"'{path}' is no .npz file of numbers ({error})") from error
+
+
+def _open(path: Path, accepted: str) -> IO[bytes]:
+    return open_regular(path, sys.maxsize, links=True, accepted=accepted)
 
 
 def _check_member(path: Path, members: dict[str, zipfile.ZipInfo], name: str) -> None:
@@ -84,6 +79,11 @@ def _check_member(path: Path, members: dict[str, zipfile.ZipInfo], name: str) ->
         held = f"{sorted(members)[:SHOWN]}{' and more' * (len(members) > SHOWN)}"
         raise InputError(f"'{path}' holds {held}; accepted: {path}:NAME with one of these names")
     info = members[name]
+    if info.compress_type not in COMPRESSIONS:
+        raise FileFormatError(
+            f"'{path}': '{info.filename}' is compressed by method {info.compress_type}; accepted: arrays as numpy.savez and "
+            "numpy.savez_compressed write them"
+        )
     if info.file_size > max(SMALL, MOST_GROWTH * info.compress_size):
         raise FileFormatError(
             f"'{path}': '{info.filename}' unpacks from {_in_words(info.compress_size)} to {_in_words(info.file_size)}; "
@@ -93,17 +93,22 @@ def _check_member(path: Path, members: dict[str, zipfile.ZipInfo], name: str) ->
 
 
 def _read(what: str, file: IO[bytes], size: int) -> npt.NDArray[Any]:
+    shape, order, dtype = _header(what, file)
+    if math.prod(shape) * dtype.itemsize != size - file.tell():
+        raise FileFormatError(f"'{what}' has other numbers than its header says; it may be cut short")
+    return np.frombuffer(bytearray(file.read()), dtype=dtype).reshape(shape, order=order)
+
+
+def _header(what: str, file: IO[bytes]) -> tuple[tuple[int, ...], Literal["C", "F"], np.dtype[Any]]:
+    """Shape, order and type of an array of numbers."""
     version = npy.read_magic(file)
     if version not in _HEADERS:
         raise FileFormatError(
-            f"'{what}' is of .npy version {version}; accepted: arrays of numbers as numpy.savez writes them"
+            f"'{what}' is of .npy version {version}; accepted: arrays of numbers as numpy.save and numpy.savez write them"
         )
     shape, fortran, dtype = _HEADERS[version](file)
     _check_array(what, shape, dtype)
-    if math.prod(shape) * dtype.itemsize != size - file.tell():
-        raise FileFormatError(f"'{what}' has other numbers than its header says; it may be cut short")
-    order = "F" if fortran else "C"
-    return np.frombuffer(bytearray(file.read()), dtype=dtype).reshape(shape, order=order)
+    return shape, "F" if fortran else "C", dtype
 
 
 def _check_array(what: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:

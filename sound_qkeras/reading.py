@@ -6,22 +6,41 @@ import hashlib
 import json
 import os
 import stat
+import tokenize
+import zipfile
+import zlib
 from pathlib import Path
 from typing import IO, Any, NoReturn, cast
 
 from sound_qkeras.errors import FileFormatError
 
 MAX_JSON_BYTES = 1 << 26
+# What archives are written with, and what zipfile, zlib and numpy raise for those that are damaged, and for headers.
+COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+ARCHIVE_ERRORS = (
+    OSError,
+    EOFError,
+    ValueError,
+    TypeError,
+    LookupError,
+    ArithmeticError,
+    SyntaxError,
+    RuntimeError,
+    zipfile.BadZipFile,
+    zlib.error,
+    tokenize.TokenError,
+)
 _BLOCK = 1 << 20
 
 
-def open_regular(path: Path, limit: int, *, links: bool = False) -> IO[bytes]:
+def open_regular(path: Path, limit: int, *, links: bool = False, accepted: str = "a regular file") -> IO[bytes]:
     """Open a file for reading. Never waits for anybody, and nothing that is read from it is longer than the limit.
 
     Args:
         path: the file.
         limit: its most bytes.
         links: whether the path may be a symbolic link.
+        accepted: what messages say is accepted.
 
     Raises:
         FileFormatError: it is missing, a directory, a pipe, a device or a link, or larger than the limit.
@@ -32,18 +51,18 @@ def open_regular(path: Path, limit: int, *, links: bool = False) -> IO[bytes]:
     try:
         descriptor = os.open(path, flags)
     except (OSError, ValueError) as error:
-        raise _cannot_read(path, error) from error
+        raise _cannot_read(path, error, accepted) from error
     try:
-        _check_regular(path, os.fstat(descriptor), limit)
+        _check_regular(path, os.fstat(descriptor), limit, accepted)
         return os.fdopen(descriptor, "rb")
     except BaseException:
         os.close(descriptor)
         raise
 
 
-def _check_regular(path: Path, found: os.stat_result, limit: int) -> None:
+def _check_regular(path: Path, found: os.stat_result, limit: int, accepted: str) -> None:
     if not stat.S_ISREG(found.st_mode):
-        raise FileFormatError(f"'{path}' is a {_kind(found.st_mode)}; accepted: a regular file")
+        raise FileFormatError(f"'{path}' is a {_kind(found.st_mode)}; accepted: {accepted}")
     if found.st_size > limit:
         raise FileFormatError(f"'{path}' has {found.st_size:,} bytes; the limit is {limit:,}")
 
@@ -113,6 +132,6 @@ def _kind(mode: int) -> str:
     return next((name for test, name in kinds if test(mode)), "device")
 
 
-def _cannot_read(path: Path, error: OSError | ValueError) -> FileFormatError:
+def _cannot_read(path: Path, error: OSError | ValueError, accepted: str) -> FileFormatError:
     reason = error.strerror if isinstance(error, OSError) else None
-    return FileFormatError(f"'{path}' cannot be read ({reason or error})")
+    return FileFormatError(f"'{path}' cannot be read ({reason or error}); accepted: {accepted}")

@@ -19,7 +19,7 @@ from sound_qkeras.errors import FileFormatError, VerificationError
 from sound_qkeras.keras_io.quantizers import activation_quantizer
 from sound_qkeras.network import Network, Node, QuantizedNetwork
 from sound_qkeras.network.ops import AveragePool, Table
-from sound_qkeras.reading import open_regular
+from sound_qkeras.reading import ARCHIVE_ERRORS, open_regular
 
 # Of the file and of each part of it.
 MAX_BYTES = 1 << 32
@@ -64,7 +64,7 @@ def check_stored_model(path: Path, quantized: QuantizedNetwork) -> None:
     """
     try:
         layers = list(_layers(path))
-    except (OSError, KeyError, TypeError, ValueError, AttributeError, RuntimeError, zipfile.BadZipFile) as error:
+    except (*ARCHIVE_ERRORS, AttributeError) as error:
         raise FileFormatError(f"'{path}' is no saved QKeras model ({type(error).__name__}: {error})") from error
     for layer in layers:
         _check_kind(path, layer)

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from numpy.lib import format as npy
 
 from sound_qkeras.errors import FileFormatError
-from sound_qkeras.reading import open_regular
+from sound_qkeras.reading import ARCHIVE_ERRORS, open_regular
 
 Array = npt.NDArray[Any]
 
@@ -47,7 +47,7 @@ def read_arrays(path: Path, names: Collection[str]) -> dict[str, Array]:
             return {name: _read_member(archive, members[f"{name}.npy"]) for name in names}
     except FileFormatError:
         raise
-    except (OSError, EOFError, ValueError, SyntaxError, NotImplementedError, RuntimeError, zipfile.BadZipFile) as error:
+    except ARCHIVE_ERRORS as error:
         raise FileFormatError(
             f"'{path}' is not readable ({type(error).__name__}: {error}); it may be cut short"
         ) from error

@@ -103,14 +103,25 @@ def test_a_model_with_other_numbers_is_refused(saved, fault):
         write_manifest(folder, RESULT)
 
 
-@pytest.mark.parametrize("kind", ["missing", "empty", "cut short", "text", "a zip of something else"])
+@pytest.mark.parametrize("kind", ["missing", "empty", "cut short", "text", "a zip of something else", "damaged"])
 def test_what_is_no_model_is_refused(saved, kind):
     _, folder = saved
     path, whole = folder / MODEL_FILE, (folder / MODEL_FILE).read_bytes()
     other = io.BytesIO()
     with zipfile.ZipFile(other, "w") as archive:
         archive.writestr("config.json", "{}")
-    contents = {"empty": b"", "cut short": whole[:-100], "text": b"model", "a zip of something else": other.getvalue()}
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("config.json", whole)
+    damaged = bytearray(packed.getvalue())
+    damaged[100:200] = bytes(100)
+    contents = {
+        "damaged": bytes(damaged),
+        "empty": b"",
+        "cut short": whole[:-100],
+        "text": b"model",
+        "a zip of something else": other.getvalue(),
+    }
     try:
         path.unlink()
         if kind != "missing":

@@ -17,6 +17,16 @@ OPTIONS = ("--data", "--samples", "--labels", "--box", "--train", "--freeze")
 POSIX = pytest.mark.skipif(os.name == "nt", reason="needs pipes and devices")
 
 
+def saved(save, **settings):
+    file = io.BytesIO()
+    save(file, **settings)
+    return file.getvalue()
+
+
+# The same numbers in a .npy file, and compressed in an .npz file.
+FILES = saved(np.save, arr=np.arange(6.0)), saved(np.savez_compressed, x=np.arange(6.0))
+
+
 def endless(tmp_path, name, kind):
     path = tmp_path / name
     if kind == "pipe":
@@ -51,7 +61,26 @@ def test_what_is_no_regular_file_is_refused(tmp_path, monkeypatch, capfd, kind, 
     elif option != "model":
         arguments += [option, path]
     assert main(arguments) == BAD_INPUT
-    assert "no regular file" in capfd.readouterr().err
+    accepted = "a whole model" if option == "model" else "an .npz file" if option == "--labels" else "a .npy file"
+    assert f"is a {kind}; accepted: {accepted}" in capfd.readouterr().err
+
+
+@POSIX
+def test_the_file_that_was_checked_is_the_one_that_is_read(tmp_path, monkeypatch):
+    paths = tmp_path / "x.npy", tmp_path / "x.npz"
+    for path, content in zip(paths, FILES, strict=True):
+        path.write_bytes(content)
+    unhooked = given_files.open_regular
+
+    def swapped(path, *given, **settings):
+        """Somebody puts another file in its place as soon as it is open."""
+        file = unhooked(path, *given, **settings)
+        path.unlink()
+        path.write_bytes(b"another file")
+        return file
+
+    monkeypatch.setattr(given_files, "open_regular", swapped)
+    assert np.array_equal(load_array(paths[0]), load_member(paths[1], "x"))
 
 
 def member(path, shape, *, data=None, dtype="<f8", compression=zipfile.ZIP_DEFLATED):
@@ -120,6 +149,9 @@ def test_names_and_other_files(tmp_path):
     np.savez(tmp_path / "many.npz", **{f"a{number}": np.zeros(1) for number in range(30)})
     with pytest.raises(InputError, match=r"^'\S+many\.npz' holds \['a0'.*and more; accepted: .*many.npz:NAME"):
         load_member(tmp_path / "many.npz", "b")
+    member(tmp_path / "lzma.npz", (1,), data=bytes(8), compression=zipfile.ZIP_LZMA)
+    with pytest.raises(FileFormatError, match=r"'x.npy' is compressed by method 14; accepted: .*numpy"):
+        load_member(tmp_path / "lzma.npz", "x")
     (tmp_path / "text.npz").write_text("no archive")
     with pytest.raises(FileFormatError, match=r"no .npz file"):
         load_member(tmp_path / "text.npz", "x")
@@ -127,3 +159,16 @@ def test_names_and_other_files(tmp_path):
         load_array(tmp_path / "missing.npy")
     with pytest.raises(FileFormatError, match="cannot be read"):
         load_array(tmp_path / "nul\0.npy")
+
+
+@pytest.mark.parametrize("content", FILES, ids=["npy", "npz"])
+@pytest.mark.parametrize("byte", b"(\xff")
+def test_whatever_byte_is_damaged_an_error_says_so(tmp_path, content, byte):
+    path, refused = tmp_path / "x", 0
+    for place in range(len(content)):
+        path.write_bytes(content[:place] + bytes([byte]) + content[place + 1 :])
+        try:
+            load_array(path) if content is FILES[0] else load_member(path, "x")
+        except InputError:
+            refused += 1
+    assert refused > 10
