@@ -9,9 +9,7 @@ import numpy as np
 from sound_qkeras.boxes import network_box
 from sound_qkeras.keras_io.editions import as_array
 from sound_qkeras.network import Network
-from sound_qkeras.network.graph import TILE_PARTS, size_of
 from sound_qkeras.network.ports import split_rows
-from sound_qkeras.scratch import at_once
 
 # Inputs of the box at which Keras' own results are looked at: at most, and at least where networks are large.
 MOST_INPUTS, FEWEST_INPUTS = 256, 4
@@ -52,8 +50,7 @@ def precision_notes(model: Any, network: Network | None = None, box: Any = None,
 def _seen(model: Any, network: Network, box: Any, margin: float) -> str:
     """How far Keras' own evaluation was from the network on some inputs."""
     region, rng = network_box(network, box, margin), np.random.default_rng(0)
-    values = sum(size_of(shape) for shape in network.shapes.values())
-    count = int(np.clip(at_once(values, TILE_PARTS), FEWEST_INPUTS, MOST_INPUTS))
+    count = int(np.clip(network.tile_size, FEWEST_INPUTS, MOST_INPUTS))
     at = rng.random((count, *region.shape))
     at[: count // 4] = np.rint(at[: count // 4])  # corners
     samples = region.lower + (region.upper - region.lower) * at

@@ -231,6 +231,11 @@ class Network(Rebuilt):
         return sum(map(size_of, self.shapes.values()))
 
     @property
+    def tile_size(self) -> int:
+        """Samples of which every node's values fit into memory at once."""
+        return at_once(self.value_count, TILE_PARTS)
+
+    @property
     def parameter_count(self) -> int:
         """Weights and biases together."""
         return sum(op.kernel.size + op.bias.size for _, op in self.affine())
@@ -242,7 +247,7 @@ class Network(Rebuilt):
 
     def tiles(self, samples: Reals) -> Iterator[Reals]:
         """The samples in parts small enough to keep every node's values of one part in memory; one at least."""
-        count = at_once(self.value_count, TILE_PARTS)
+        count = self.tile_size
         return (samples[start : start + count] for start in range(0, max(1, len(samples)), count))
 
     def evaluate_all(self, x: Any) -> dict[str, Reals]:
