@@ -21,8 +21,10 @@ from sound_qkeras.keras_io.pieces import Linear, Shape, quotient
 from sound_qkeras.network.ops import Crop, Permute, Reshape, Upsample
 
 ACCEPTED = "interpolation='nearest' or 'bilinear'"
-# How far the matrices may be from what Keras computes in float32, for values up to one.
-NEAR = 1e-3
+# How far the matrices may be from what Keras computes, for values up to one: in float32, and in units of shorter types.
+NEAR, UNITS = 1e-3, 4
+# Bits of numbers in the types that layers compute in; float64 is given float32.
+PRECISIONS = {"float16": 11, "bfloat16": 8}
 # Most numbers of an image on the way.
 LARGEST = 1 << 24
 
@@ -83,8 +85,10 @@ def _resized(layer: Any, shape: Shape, sizes: Shape, interpolation: str) -> Part
 
 def _check(layer: Any, shape: Shape, sizes: Shape, interpolation: str) -> None:
     """Refuse a layer that computes something else than is read: not every backend rounds places alike."""
-    x = np.random.default_rng(0).uniform(-1.0, 1.0, (1, *shape)).astype(np.float32)
-    expected = x[0].astype(np.float64)
+    unit = 2.0 ** (1 - PRECISIONS.get(layer.compute_dtype, 24))
+    near = max(NEAR, UNITS * unit) if interpolation == "bilinear" else 0.0
+    x = np.rint(np.random.default_rng(0).uniform(-1.0, 1.0, (1, *shape)) / unit) * unit  # exact in that type
+    expected = x[0]
     for axis, size in enumerate(sizes):
         rows = (
             _matrix(shape[axis], size)
@@ -92,7 +96,7 @@ def _check(layer: Any, shape: Shape, sizes: Shape, interpolation: str) -> None:
             else np.eye(shape[axis])[_places(shape[axis], size)]
         )
         expected = np.moveaxis(np.tensordot(rows, expected, (1, axis)), 0, axis)
-    if np.any(np.abs(evaluated(layer, x)[0] - expected) > (NEAR if interpolation == "bilinear" else 0.0)):
+    if np.any(np.abs(evaluated(layer, x.astype(np.float32))[0] - expected) > near):
         received = f"{type(layer).__name__} from {shape[:-1]} to {sizes}, which this Keras takes from other places"
         raise UnsupportedLayerError(layer.name, received, "places counted from centres", "resize by a whole factor")
 

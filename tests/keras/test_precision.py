@@ -7,7 +7,7 @@ import pytest
 
 import sound_qkeras as sq
 from sound_qkeras.errors import UnsupportedLayerError
-from sound_qkeras.keras_io import read_model
+from sound_qkeras.keras_io import read_model, resizing
 
 from . import models
 from .models3 import keras, randomised
@@ -25,6 +25,29 @@ def model(kind, policy, head=None):
     rng = np.random.default_rng(0)
     made.set_weights([rng.normal(size=value.shape) for value in made.get_weights()])
     return made
+
+
+@pytest.mark.parametrize("policy", HALF)
+@pytest.mark.parametrize("kind", [keras, models.keras], ids=["keras", "tf_keras"])
+@pytest.mark.parametrize("interpolation", ["nearest", "bilinear"])
+def test_images_of_another_size_are_read(kind, policy, interpolation):
+    source = kind.layers.Input((4, 6, 2))
+    y = kind.layers.UpSampling2D(2, interpolation=interpolation, dtype=policy)(kind.layers.Rescaling(0.5)(source))
+    made = kind.Model(source, kind.layers.Resizing(5, 9, interpolation=interpolation, dtype=policy)(y))
+    x = np.random.default_rng(0).uniform(-1, 1, (2, 4, 6, 2)).astype(np.float32)
+    theirs = np.asarray(made(x)).astype(np.float32)
+    np.testing.assert_allclose(read_model(made).evaluate(x).reshape(theirs.shape), theirs, atol=0.03)
+
+
+@pytest.mark.parametrize("policy", ["float32", *HALF])
+def test_images_that_keras_takes_from_other_places_are_refused(monkeypatch, policy):
+    made = models.keras.Sequential([models.LAYERS.Input((4, 6, 2)), models.LAYERS.UpSampling2D(2, dtype=policy)])
+    monkeypatch.setattr(resizing, "evaluated", lambda layer, x: np.roll(np.asarray(layer(x)).astype(np.float32), 1, 1))
+    with pytest.raises(UnsupportedLayerError, match="from other places"):
+        read_model(made)
+    made.layers[0].interpolation = "bilinear"
+    with pytest.raises(UnsupportedLayerError, match="from other places"):
+        read_model(made)
 
 
 def in_words(network):
