@@ -69,9 +69,8 @@ def _setting(call: Call, default: Any, *names: str) -> Any:
     for name in names:
         if name in call.named:
             return call.named[name]
-        found = getattr(call.layer, name, None) if is_operation(call.layer) else None
-        if found is not None:
-            return found
+        if is_operation(call.layer) and hasattr(call.layer, name):
+            return getattr(call.layer, name)
     return default
 
 
@@ -209,7 +208,8 @@ def _rectifier(call: Call, shapes: Sequence[Shape]) -> Joined:
 
 def _softmax(call: Call, shapes: Sequence[Shape]) -> Joined:
     axis = _setting(call, call.given[1] if len(call.given) > 1 else -1, "axis")
-    if axis not in (-1, len(shapes[0]), None):
+    unset = () if is_operation(call.layer) else (None,)  # TensorFlow's default, the last one; all axes in Keras 3
+    if axis not in (-1, len(shapes[0]), *unset):
         raise _refused(call, f"over axis {axis}", "the last axis, at the end of the model", "use axis=-1")
     return _function("softmax", call, shapes)
 

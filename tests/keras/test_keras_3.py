@@ -104,6 +104,11 @@ def at_least():
     return keras.Model(source, LAYERS.Dense(2)(keras.ops.max(source, axis=1, initial=0.5)))
 
 
+def softmax_over_all():
+    source = keras.Input((3,))
+    return keras.Model(source, keras.ops.softmax(LAYERS.Dense(2)(source), axis=None))
+
+
 def of_the_batch():
     source = keras.Input((3,))
     return keras.Model(source, LAYERS.Dense(2)(source[1:, :]))
@@ -142,6 +147,7 @@ REFUSED = {
     "quantised": (quantised_by_keras, UnsupportedLayerError, "Keras quantised .'int8'."),
     "variable": (with_variable, UnsupportedLayerError, "Multiply with Variable; accepted: tensors and numbers"),
     "initial": (at_least, UnsupportedLayerError, "Max with initial"),
+    "all axes": (softmax_over_all, UnsupportedLayerError, "Softmax over axis None.*use axis=-1"),
     "batch": (of_the_batch, UnsupportedLayerError, "GetItem with .*the batch axis"),
     "operation": (with_operation, UnsupportedLayerError, "an operation of kind Sin.*with a layer"),
     "ranks": (of_two_ranks, UnsupportedLayerError, r"Add of tensors \[\(3,\), \(2, 3\)\]"),
