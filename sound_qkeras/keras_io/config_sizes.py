@@ -18,6 +18,16 @@ DEEPEST, MOST_CALLS = 32, 4096
 NESTING = f"accepted: at most {DEEPEST}; build the model from layers"
 
 
+def check_length(path: Path, length: int) -> None:
+    """Refuse a configuration that nobody has.
+
+    Raises:
+        FileFormatError: it has more than `LONGEST_CONFIGURATION` bytes.
+    """
+    if length > LONGEST_CONFIGURATION:
+        raise FileFormatError(f"'{path}' has a configuration of {length} bytes; accepted: {LONGEST_CONFIGURATION}")
+
+
 def check_text(path: Path, text: str | bytes) -> None:
     """Refuse a configuration that is long or deep before it is parsed.
 
@@ -25,10 +35,7 @@ def check_text(path: Path, text: str | bytes) -> None:
         FileFormatError: it is.
     """
     content = text.encode() if isinstance(text, str) else text
-    if len(content) > LONGEST_CONFIGURATION:
-        raise FileFormatError(
-            f"'{path}' has a configuration of {len(content)} bytes; accepted: {LONGEST_CONFIGURATION}"
-        )
+    check_length(path, len(content))
     brackets = np.frombuffer(re.sub(rb'"(?:[^"\\]|\\.)*"|[^][{}"]+', b"", content, flags=re.DOTALL), dtype=np.uint8)
     depth = np.cumsum(np.where((brackets == ord("[")) | (brackets == ord("{")), 1, -1), dtype=np.int64)
     if depth.max(initial=0) > DEEPEST_CONFIGURATION:

@@ -11,7 +11,7 @@ from typing import Any
 import h5py
 
 from sound_qkeras.errors import FileFormatError
-from sound_qkeras.keras_io.config_sizes import LONGEST_CONFIGURATION
+from sound_qkeras.keras_io.config_sizes import check_length
 from sound_qkeras.keras_io.rebuilding import INNER
 
 ACCEPTED = "accepted: files as Keras writes them; save the model again"
@@ -90,17 +90,7 @@ def check_archive(path: Path, archive: zipfile.ZipFile) -> None:
     if unpacked > GROWTH * path.stat().st_size:
         raise FileFormatError(f"'{path}' unpacks to {unpacked} bytes, more than {GROWTH} times its size; {ACCEPTED}")
     longest = max((entry.file_size for entry in archive.infolist() if entry.filename.endswith(".json")), default=0)
-    check_configuration(path, longest)
-
-
-def check_configuration(path: Path, length: int) -> None:
-    """Refuse a configuration that nobody has.
-
-    Raises:
-        FileFormatError: it is longer than `LONGEST_CONFIGURATION`.
-    """
-    if length > LONGEST_CONFIGURATION:
-        raise FileFormatError(f"'{path}' has a configuration of {length} bytes; accepted: {LONGEST_CONFIGURATION}")
+    check_length(path, longest)
 
 
 def check_arrays(path: Path) -> int:

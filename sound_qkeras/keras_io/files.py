@@ -17,7 +17,7 @@ from typing import Any
 from sound_qkeras.errors import FileFormatError, ModelError, UnsupportedLayerError
 from sound_qkeras.given_files import regular_size
 from sound_qkeras.keras_io.activations import OBJECTS
-from sound_qkeras.keras_io.config_sizes import CONTAINERS, check_calls, check_text
+from sound_qkeras.keras_io.config_sizes import CONTAINERS, check_calls, check_length, check_text
 from sound_qkeras.keras_io.editions import FUNCTION_LAYERS
 from sound_qkeras.keras_io.editions import OPERATIONS as OPERATION_MODULES
 from sound_qkeras.keras_io.environment import import_keras, import_keras_3
@@ -195,10 +195,7 @@ def read_config(path: Path) -> tuple[dict[str, Any], str]:
     if not path.is_dir() and sizes == [0]:
         raise FileFormatError(f"'{path}' is empty; accepted: {ACCEPTED}")
     try:
-        text, version = _config_text(path)
-        if text is not None:
-            check_text(path, text)
-        config = json.loads(text) if text is not None else None
+        config, version = _read(path)
     except FileFormatError:
         raise
     except Exception as error:
@@ -217,27 +214,33 @@ def _files(path: Path) -> list[Path]:
     return [file for file in (path / "keras_metadata.pb", *(path / "variables").glob("*")) if os.path.lexists(file)]
 
 
-def _config_text(path: Path) -> tuple[str | bytes | None, str]:
+def _parsed(path: Path, text: str | bytes | None) -> Any:
+    """Json that is neither long nor deep; None where there is none."""
+    if text is None:
+        return None
+    check_text(path, text)
+    return json.loads(text)
+
+
+def _read(path: Path) -> tuple[Any, str]:
     """Configuration and Keras version, from wherever the kind of file keeps them."""
     if path.is_dir():
-        return _saved_model_config(path), ""
+        return _parsed(path, _saved_model_config(path)), ""
     if is_json(path):
-        from sound_qkeras.keras_io.file_sizes import check_configuration
-
-        check_configuration(path, path.stat().st_size)
-        text = path.read_bytes()
-        found = json.loads(text)  # Keras 3 does not say its version here, but where classes are from
-        return text, str(found.get("keras_version", "3." if "registered_name" in found else ""))
+        check_length(path, path.stat().st_size)
+        found = _parsed(path, path.read_bytes())  # Keras 3 does not say its version here, but where classes are from
+        return found, str(found.get("keras_version", "3." if "registered_name" in found else ""))
     if zipfile.is_zipfile(path):
         from sound_qkeras.keras_io.file_sizes import check_archive
 
         with zipfile.ZipFile(path) as archive:
             check_archive(path, archive)
             names = archive.namelist()
-            metadata = json.loads(archive.read("metadata.json")) if "metadata.json" in names else {}
-            return archive.read("config.json") if "config.json" in names else None, str(
-                metadata.get("keras_version", "")
+            metadata, config = (
+                _parsed(path, archive.read(name) if name in names else None)
+                for name in ("metadata.json", "config.json")
             )
+            return config, str((metadata or {}).get("keras_version", ""))
     import h5py
 
     if not h5py.is_hdf5(path):
@@ -245,7 +248,7 @@ def _config_text(path: Path) -> tuple[str | bytes | None, str]:
             f"'{path}' is neither HDF5 nor a .keras archive, or it is truncated; accepted: {ACCEPTED}"
         )
     with h5py.File(path, "r") as file:
-        return file.attrs.get("model_config"), str(file.attrs.get("keras_version", ""))
+        return _parsed(path, file.attrs.get("model_config")), str(file.attrs.get("keras_version", ""))
 
 
 def _saved_model_config(path: Path) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import math
 import shutil
 import tempfile
 import warnings
@@ -10,12 +11,15 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+from sound_qkeras.errors import FileFormatError
 from sound_qkeras.keras_io.environment import import_keras, import_keras_3
 from sound_qkeras.keras_io.operations import module_of
 
 Config = dict[str, Any]
 # Settings of a layer that may be layers of their own.
 INNER = ("activation", "layer")
+# Where a file of weights keeps those of layers.
+LAYER_GROUPS = ("layers", "_layer_checkpoint_dependencies")
 
 
 def rebuild_2(plain: Config, shape: Any, path: Path, objects: Config) -> Any:
@@ -50,6 +54,7 @@ def rebuild_3(plain: Config, shape: Any, path: Path) -> Any:
         inner: Any = getattr(layer, "activation", None)
         if hasattr(inner, "build") and not inner.built and layer._inbound_nodes:
             inner.build(layer.output.shape)
+    _check_same(model, path)
     suffix = ".keras" if zipfile.is_zipfile(path) else ".h5" if is_legacy(path) else ".weights.h5"
     if path.name.endswith(suffix) and (suffix == ".weights.h5" or not path.name.endswith(".weights.h5")):
         model.load_weights(str(path))
@@ -70,6 +75,7 @@ def _load_weights_2(model: Any, path: Path) -> None:
     elif zipfile.is_zipfile(path):
         importlib.import_module("tf_keras.src.saving.saving_lib").load_weights_only(model, str(path))
     elif not is_legacy(path):
+        _check_same(model, path)
         with tempfile.TemporaryDirectory() as folder:  # Keras goes by the name
             copy = shutil.copyfile(path, Path(folder) / "model.weights.h5")
             importlib.import_module("tf_keras.src.saving.saving_lib").load_weights_only(model, str(copy))
@@ -87,6 +93,35 @@ def is_legacy(path: Path) -> bool:
 
     with h5py.File(path, "r") as file:
         return "model_weights" in file or "layer_names" in file.attrs
+
+
+def _check_same(model: Any, path: Path) -> None:
+    """Refuse a file of weights with more or other variables than a model has: Keras leaves what it does not need.
+
+    What the optimizer, the metrics and generators of random numbers keep is not counted.
+
+    Raises:
+        FileFormatError: it is another model's.
+    """
+    if zipfile.is_zipfile(path) or is_legacy(path):  # of a whole model, or compared by Keras
+        return
+    import h5py
+
+    sizes = list[int]()
+
+    def count(name: str, item: Any) -> None:
+        first, *inner = name.split("/")
+        if isinstance(item, h5py.Dataset) and first in LAYER_GROUPS and not any("generator" in one for one in inner):
+            sizes.append(int(item.size or 0))
+
+    with h5py.File(path, "r") as file:
+        file.visititems(count)
+    wanted = [math.prod(int(size) for size in variable.shape) for variable in model.weights]
+    if sorted(sizes) != sorted(wanted):
+        raise FileFormatError(
+            f"'{path}' holds the weights of another model, {len(sizes)} variables of {sum(sizes)} numbers, and the configuration "
+            f"has {len(wanted)} of {sum(wanted)}; accepted: the file of the same model's save_weights()"
+        )
 
 
 def _with_modules(plain: Config) -> Config:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from sound_qkeras.errors import ModelError
 
+# Whoever limits a Keras: the next one waits, so that everyone puts back what was there.
+_LIMITING = threading.RLock()
 # Most values of one sample in a tensor, and in all tensors of a model together.
 LARGEST, MOST_VALUES = 1 << 26, 1 << 28
 
@@ -40,23 +43,27 @@ class Tally:
 def limited(keras: Any) -> Iterator[None]:
     """While it lasts, a Keras asks no layer for a result that is too large: its shape is looked at first.
 
+    Calls of other threads are left alone.
+
     Args:
         keras: the module.
     """
-    base, tally = keras.layers.Layer, Tally()
-    before = base.__call__
+    base, tally, thread = keras.layers.Layer, Tally(), threading.get_ident()
 
     def call(layer: Any, *args: Any, **settings: Any) -> Any:
-        if type(layer).compute_output_shape is not base.compute_output_shape:
+        mine = threading.get_ident() == thread
+        if mine and type(layer).compute_output_shape is not base.compute_output_shape:
             for shape in _result_shapes(layer, args[0] if args else None):
                 tally.add(layer.name, type(layer).__name__, shape)
         return before(layer, *args, **settings)
 
-    base.__call__ = call
-    try:
-        yield
-    finally:
-        base.__call__ = before
+    with _LIMITING:
+        before = base.__call__
+        base.__call__ = call
+        try:
+            yield
+        finally:
+            base.__call__ = before
 
 
 def _result_shapes(layer: Any, inputs: Any) -> list[tuple[Any, ...]]:

@@ -3,6 +3,7 @@
 import importlib
 import json
 import shutil
+import threading
 import zipfile
 from pathlib import Path
 
@@ -12,7 +13,8 @@ import pytest
 
 from sound_qkeras.errors import FileFormatError, UnsupportedLayerError
 from sound_qkeras.keras_io import float64, read_model
-from sound_qkeras.keras_io.files import load_keras_model
+from sound_qkeras.keras_io.files import load_keras_model, read_config
+from sound_qkeras.keras_io.tensor_sizes import limited
 
 from .models import LAYERS, keras, randomise, sequential
 
@@ -250,6 +252,63 @@ def test_json_and_weights_that_do_not_go_together_are_refused(tmp_path):
     description.write_text(sequential(LAYERS.Lambda(abs), LAYERS.Dense(2)).to_json())
     with pytest.raises(UnsupportedLayerError, match="kind Lambda"):
         read_model((description, weights))
+
+
+@pytest.mark.parametrize("kind", ["tf_keras", "keras"])
+def test_weights_of_a_larger_model_are_refused(tmp_path, kind):
+    keras_of = importlib.import_module(kind)
+    layers = keras_of.layers
+
+    def model(count):
+        inner = keras_of.Sequential([layers.Input((3,)), layers.Dense(3), layers.Dropout(0.5), layers.Dense(3)])
+        made = keras_of.Sequential([layers.Input((3,)), inner, *(layers.Dense(3) for _ in range(count))])
+        made.compile("adam", "mse", metrics=["mae"])
+        made.fit(np.ones((4, 3)), np.ones((4, 3)), verbose=0)
+        return made
+
+    description, weights = in_two_files(tmp_path, model(1), "model.weights.h5")
+    read_model((description, weights))  # with what the optimizer and the metrics keep
+    model(2).save_weights(weights)
+    with pytest.raises(
+        FileFormatError, match=r"weights.h5' holds the weights of another model, 8 variables of 48 numbers"
+    ):
+        read_model((description, weights))
+
+
+@pytest.mark.parametrize("name", ["metadata.json", "config.json", "model.json"])
+def test_json_that_is_deep_is_refused_before_it_is_parsed(tmp_path, monkeypatch, name):
+    path, deep = tmp_path / "model.keras", '{"a":' + "[" * 500 + "]" * 500 + "}"
+    sequential(LAYERS.Dense(2)).save(path)
+    with zipfile.ZipFile(path) as archive:
+        parts = {one: archive.read(one) for one in archive.namelist()} | {name: deep.encode()}
+    with zipfile.ZipFile(path, "w") as archive:
+        for one, content in parts.items():
+            archive.writestr(one, content)
+    if name == "model.json":
+        path = tmp_path / name
+        path.write_text(deep)
+    monkeypatch.setattr(json, "loads", lambda text, loads=json.loads: loads(text) if deep not in str(text) else None)
+    with pytest.raises(FileFormatError, match="models inside one another, too deep"):
+        read_config(path)
+
+
+def test_a_limit_is_on_the_own_thread_and_leaves_nothing_behind():
+    call, inside, done = LAYERS.Layer.__call__, threading.Event(), threading.Event()
+
+    def other():
+        LAYERS.RepeatVector(10**9)(keras.Input((1,)))
+        with limited(keras):
+            inside.set()
+            done.wait(10)
+
+    thread = threading.Thread(target=other)
+    with limited(keras):
+        thread.start()
+        inside.wait(0.5)
+    done.set()
+    thread.join()
+    assert inside.is_set()
+    assert LAYERS.Layer.__call__ is call
 
 
 @pytest.mark.parametrize("alias", ["BatchNormalizationV1", "BatchNormalizationV2"])
