@@ -108,7 +108,6 @@ REFUSED = {
         lambda: sequential(LAYERS.Resizing(2, 2, crop_to_aspect_ratio=True), shape=(4, 6, 1)),
         "crop_to_aspect_ratio",
     ),
-    "huge": (lambda: sequential(LAYERS.Resizing(10**6, 10**6), shape=(4, 6, 1)), "numbers on the way"),
     "of odd ratio": (
         lambda: sequential(LAYERS.Resizing(251, 257, "nearest"), shape=(256, 256, 1)),
         "numbers on the way",
