@@ -115,6 +115,7 @@ def load_keras_model(saved: Any, vocabulary: Vocabulary | None = None) -> Any:
     if is_new and _is_qkeras_3(config):
         raise FileFormatError(f"'{path}' {QKERAS_3}")
     from sound_qkeras.keras_io.file_sizes import Allowance, check_arrays
+    from sound_qkeras.keras_io.weight_names import with_names_of_today
 
     keras = import_keras_3() if is_new else import_keras()
     try:
@@ -122,10 +123,8 @@ def load_keras_model(saved: Any, vocabulary: Vocabulary | None = None) -> Any:
         plain, shape = _plain_model(config, path, vocabulary), _build_shape(config)
         allowance = Allowance(weights, check_arrays(weights), keras.initializers.Zeros())
         _limit(plain, path, allowance, keras.layers)
-        with limited(keras):
-            model = (
-                rebuild_3(plain, shape, weights) if is_new else rebuild_2(plain, shape, weights, vocabulary.objects())
-            )
+        with limited(keras), with_names_of_today(weights) as named:
+            model = rebuild_3(plain, shape, named) if is_new else rebuild_2(plain, shape, named, vocabulary.objects())
         allowance.release(model, keras.initializers)
     except (FileFormatError, ModelError):
         raise

@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import re
 import shutil
 import threading
 import zipfile
@@ -210,6 +211,42 @@ def test_classes_are_not_imported_from_where_a_file_says(tmp_path):
         read_model(path)
     path = edited(tmp_path, lambda layer: layer.update(module="os", registered_name="os>Dense"))
     assert len(read_model(path).nodes) == 3
+
+
+def of_2_13(place):
+    """Where Keras 2.13 kept an array: layers with weights were counted twice."""
+
+    def numbered(found):
+        return f"_layer_checkpoint_dependencies/{found[1]}" + (f"_{2 * int(found[2])}" if found[2] else "")
+
+    return re.sub(r"layers/([a-z_]*[a-z])(?:_(\d+))?(?=/)", numbered, place)
+
+
+def of_windows(place):
+    """Where Keras 2.15 kept an array on Windows."""
+    group, vars_, number = place.partition("/vars/")
+    return group.replace("/", "\\") + vars_ + number
+
+
+@pytest.mark.parametrize("place_of", [of_2_13, of_windows, lambda place: of_windows(of_2_13(place))])
+def test_weights_under_older_names_are_read(tmp_path, place_of):
+    many = [LAYERS.Dense(5) for _ in range(11)]
+    inner = keras.Sequential([LAYERS.Dense(5, "relu"), LAYERS.Dense(5)])
+    model = sequential(*many, inner, LAYERS.BatchNormalization(), LAYERS.Dense(1))
+    model.save_weights(tmp_path / "new.weights.h5")
+    with h5py.File(tmp_path / "new.weights.h5", "r") as new, h5py.File(tmp_path / "old.weights.h5", "w") as old:
+        places = []
+        new.visit(places.append)
+        for place in places:
+            if isinstance(new[place], h5py.Dataset):
+                old[place_of(place)] = new[place][()]
+    model.save(tmp_path / "model.keras")
+    with zipfile.ZipFile(tmp_path / "model.keras") as saved, zipfile.ZipFile(tmp_path / "old.keras", "w") as archive:
+        archive.writestr("config.json", saved.read("config.json"))
+        archive.write(tmp_path / "old.weights.h5", "model.weights.h5")
+    (tmp_path / "model.json").write_text(model.to_json())
+    for saved in (tmp_path / "old.keras", (tmp_path / "model.json", tmp_path / "old.weights.h5")):
+        assert read_model(saved).weight_hash == read_model(model).weight_hash
 
 
 def in_two_files(tmp_path, model, weights):
