@@ -253,7 +253,9 @@ def _read(path: Path) -> tuple[Any, str]:
 def _saved_model_config(path: Path) -> str | None:
     metadata = path / "keras_metadata.pb"
     if not metadata.is_file():
-        raise FileFormatError(f"directory '{path}' has no keras_metadata.pb, so no Keras 2 model; accepted: {ACCEPTED}")
+        old = "of TensorFlow before 2.5, or not of Keras: give what tf_keras.models.load_model() loads from it, or save that as .h5"
+        kind = old if (path / "saved_model.pb").is_file() else "so no Keras 2 model"
+        raise FileFormatError(f"directory '{path}' has no keras_metadata.pb, {kind}; accepted: {ACCEPTED}")
     import_keras()
     from tf_keras.protobuf import saved_metadata_pb2
 

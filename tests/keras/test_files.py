@@ -151,6 +151,13 @@ def other_directory(tmp_path, name):
     return path
 
 
+def older_directory(tmp_path, name):
+    path = tmp_path / name
+    path.mkdir()
+    (path / "saved_model.pb").touch()
+    return path
+
+
 def subclassed(tmp_path, name):
     path = tmp_path / name
     with h5py.File(path, "w") as file:
@@ -171,6 +178,7 @@ BAD_FILES = [
     (without_values, "saved_model", "more parameters than the file holds"),
     (other_archive, "model.keras", "no model configuration"),
     (other_directory, "saved_model", "no keras_metadata.pb"),
+    (older_directory, "saved_model", r"before 2\.5.*load_model\(\)"),
     (subclassed, "model.h5", "class Own"),
 ]
 
