@@ -18,7 +18,7 @@ from sound_qkeras.interval import Interval, Reals
 from sound_qkeras.keras_io.activations import named_piece, read_relu
 from sound_qkeras.keras_io.editions import Call, as_array, is_operation
 from sound_qkeras.keras_io.merges import MERGES, Joined
-from sound_qkeras.keras_io.pieces import Diagonal, Piece, Shape, quotient
+from sound_qkeras.keras_io.pieces import Diagonal, Linear, Piece, Shape, quotient
 from sound_qkeras.network.ops import (
     AveragePool,
     Clip,
@@ -26,6 +26,7 @@ from sound_qkeras.network.ops import (
     Crop,
     Leaky,
     MaxPool,
+    Multiply,
     Pad,
     Permute,
     Relu,
@@ -135,6 +136,25 @@ def _arithmetic(kind: str, call: Call, shapes: Sequence[Shape]) -> Joined:
     return [("", found, (0,))]
 
 
+def _same(call: Call, shapes: Sequence[Shape]) -> Joined:
+    """Nothing: the numbers are the same."""
+    kind = str(getattr(call.outputs[0].dtype, "name", call.outputs[0].dtype))
+    if kind not in ("float32", "float64"):
+        raise _refused(call, f"to {kind}", "float32 or float64", "leave it out, or retrain without it")
+    return []
+
+
+def _square(call: Call, shapes: Sequence[Shape]) -> Joined:
+    return [("", Multiply(), (0, 0))]
+
+
+def _power(call: Call, shapes: Sequence[Shape]) -> Joined:
+    first, exponent = _two(call, shapes)
+    if first is not None or np.any(exponent != 2.0):
+        raise _refused(call, "with another exponent or of numbers", "the exponent 2")
+    return _square(call, shapes)
+
+
 def _negative(call: Call, shapes: Sequence[Shape]) -> Joined:
     return [("", _affine(-np.ones(shapes[0]), np.zeros(shapes[0])), (0,))]
 
@@ -241,7 +261,7 @@ def _concatenate(call: Call, shapes: Sequence[Shape]) -> Joined:
 
 
 def _reduced(kind: str, call: Call, shapes: Sequence[Shape]) -> Joined:
-    """The mean or the largest along axes: one window over all of them."""
+    """The mean or the largest along axes: one window over all of them; the sum: a kernel of ones."""
     if _setting(call, None, "initial") is not None:
         raise _refused(call, "with initial=", "initial=None", "use maximum() for it")
     (shape,), axis = shapes, _setting(call, call.given[1] if len(call.given) > 1 else None, "axis")
@@ -249,15 +269,19 @@ def _reduced(kind: str, call: Call, shapes: Sequence[Shape]) -> Joined:
     if not axes or axes[0] < 0:
         raise _refused(call, f"over axis {axis}", "axes of one sample", "leave the batch axis alone")
     kept = [one for one in range(len(shape)) if one not in axes]
-    rows = (math.prod(shape[one] for one in axes), math.prod(shape[one] for one in kept))
-    turned = tuple(shape[one] for one in (*axes, *kept))
-    pool = AveragePool.of(rows, rows[:1], (1,), ((0, 0),)) if kind == "Mean" else MaxPool(rows[:1], rows[:1])
+    count, many = (math.prod(shape[one] for one in some) for some in (axes, kept))
+    order, rows = ((*kept, *axes), (many, count)) if kind == "Sum" else ((*axes, *kept), (count, many))
     target = tuple(int(size) for size in tuple(call.outputs[0].shape)[1:])
+    if kind == "Sum":
+        ones, zero = Interval.point(np.ones((count, 1))), Interval.point(np.zeros(1))
+        pool: Piece = Linear(ones, zero, rows, (many, 1))
+    else:
+        pool = AveragePool.of(rows, (count,), (1,), ((0, 0),)) if kind == "Mean" else MaxPool((count,), (count,))
     parts: list[tuple[str, Piece]] = [
-        ("_turned", Permute((*axes, *kept))),
-        ("_rows", Reshape(turned, rows)),
+        ("_turned", Permute(order)),
+        ("_rows", Reshape(tuple(shape[one] for one in order), rows)),
         ("_pool", pool),
-        ("", Reshape((1, rows[1]), target)),
+        ("", Reshape((many, 1) if kind == "Sum" else (1, many), target)),
     ]
     return _chain(parts)
 
@@ -350,7 +374,7 @@ def _is_idle(piece: Piece) -> bool:
 OPERATIONS: dict[str, OperationReader] = {
     **{kind: partial(_arithmetic, kind) for kind in ("Add", "Divide", "Multiply", "Subtract", "TrueDivide")},
     **{kind: partial(_extreme, kind) for kind in ("Maximum", "Minimum")},
-    **{kind: partial(_reduced, kind) for kind in ("Max", "Mean")},
+    **{kind: partial(_reduced, kind) for kind in ("Max", "Mean", "Sum")},
     **{
         kind: partial(_function, name)
         for kind, name in {
@@ -370,6 +394,7 @@ OPERATIONS: dict[str, OperationReader] = {
         }.items()
     },
     "Absolute": _absolute,
+    "Cast": _same,
     "Clip": _clip,
     "Concatenate": _concatenate,
     "Elu": _elu,
@@ -377,21 +402,26 @@ OPERATIONS: dict[str, OperationReader] = {
     "GetItem": _item,
     "LeakyRelu": _leaky,
     "Negative": _negative,
+    "Power": _power,
     "ReLU": _rectifier,
     "Reshape": _reshape,
     "Softmax": _softmax,
+    "Square": _square,
     "Squeeze": _reshape,
+    "StopGradient": _same,
     "Transpose": _transpose,
 }
 # TensorFlow's functions that tf_keras keeps in a graph, and the operations they are.
 FUNCTIONS = {
     "__operators__.add": "Add",
     "__operators__.getitem": "GetItem",
+    "cast": "Cast",
     "clip_by_value": "Clip",
     "compat.v1.squeeze": "Squeeze",
     "compat.v1.transpose": "Transpose",
     "concat": "Concatenate",
     "expand_dims": "ExpandDims",
+    "identity": "StopGradient",
     "math.abs": "Absolute",
     "math.add": "Add",
     "math.divide": "TrueDivide",
@@ -400,10 +430,13 @@ FUNCTIONS = {
     "math.minimum": "Minimum",
     "math.multiply": "Multiply",
     "math.negative": "Negative",
+    "math.pow": "Power",
     "math.reduce_max": "Max",
     "math.reduce_mean": "Mean",
+    "math.reduce_sum": "Sum",
     "math.sigmoid": "Sigmoid",
     "math.softplus": "Softplus",
+    "math.square": "Square",
     "math.subtract": "Subtract",
     "math.tanh": "Tanh",
     "math.truediv": "TrueDivide",
@@ -421,6 +454,7 @@ FUNCTIONS = {
     "nn.tanh": "Tanh",
     "reshape": "Reshape",
     "squeeze": "Squeeze",
+    "stop_gradient": "StopGradient",
     "transpose": "Transpose",
 }
 ACCEPTED = f"{', '.join(sorted(OPERATIONS))}, of tensors and of numbers (in tf_keras: {', '.join(sorted(FUNCTIONS))}), or layers"
@@ -435,4 +469,6 @@ def module_of(kind: str) -> str:
     """The module of Keras 3 that has an operation."""
     if kind == "ReLU":
         return "keras.src.activations.activations"
+    if kind in ("Cast", "StopGradient"):
+        return "keras.src.ops.core"
     return "keras.src.ops.nn" if kind in NEURAL else "keras.src.ops.numpy"

@@ -35,7 +35,7 @@ from sound_qkeras.keras_io.structural import over_time
 from sound_qkeras.keras_io.support import unsupported
 from sound_qkeras.keras_io.tensor_sizes import Tally
 from sound_qkeras.network import Network, Node
-from sound_qkeras.network.ops import Crop, Input, Reshape
+from sound_qkeras.network.ops import Add, Affine, Crop, Input, Multiply, Reshape
 from sound_qkeras.network.ports import Port
 
 
@@ -149,13 +149,16 @@ class Walk:
             return self._model(layer, sources)
         shapes = [static_shape(tensor, layer.name) for tensor in call.inputs]
         for tensor in call.outputs:
+            _check_axes(tensor, layer.name)
             self.tally.add(layer.name, type(layer).__name__, tuple(tensor.shape)[1:])
         if is_function(layer):
-            return [self._joined(layer, read_operation(call, shapes), sources)]
+            return [self._joined(call, read_operation(call, shapes), sources)]
         kind = type(layer).__name__
         if kind in MERGES and is_keras(layer):
-            return [self._joined(layer, MERGES[kind](layer, shapes), sources)]
-        return [self._chain(layer, self.parts(layer, shapes[0]), sources)]
+            return [self._joined(call, MERGES[kind](layer, shapes), sources)]
+        parts = self.parts(layer, shapes[0])
+        _check_type(call, parts)
+        return [self._chain(layer, parts, sources)]
 
     def parts(self, layer: Any, shape: Shape) -> Parts:
         """What a layer with one input becomes.
@@ -174,12 +177,14 @@ class Walk:
         _check_layer(layer)
         return READERS[kind](layer, shape)
 
-    def _joined(self, layer: Any, parts: Joined, sources: tuple[str, ...]) -> str:
+    def _joined(self, call: Call, parts: Joined, sources: tuple[str, ...]) -> str:
+        layer = call.layer
+        _check_type(call, parts)
         names: dict[int | str, str] = dict(enumerate(sources))
         for suffix, op, read in parts:
             step = Step(layer.name + suffix, op, tuple(names[one] for one in read), layer.name, type(layer).__name__)
             names[suffix] = self._add(step)
-        return names[parts[-1][0]]
+        return names[parts[-1][0]] if parts else sources[0]
 
     def _chain(self, layer: Any, parts: Parts, sources: tuple[str, ...]) -> str:
         kind = type(layer).__name__
@@ -211,12 +216,22 @@ def static_shape(tensor: Any, layer_name: str) -> Shape:
     """A Keras tensor's shape without the batch axis.
 
     Raises:
-        ModelError: a size is unknown.
+        ModelError: a size is unknown, or there is none.
     """
+    _check_axes(tensor, layer_name)
     shape = tuple(tensor.shape)[1:]
     if any(size is None for size in shape):
         raise ModelError(f"layer '{layer_name}' has inputs of shape {shape}; accepted: known sizes; build it with them")
     return tuple(int(size) for size in shape)
+
+
+def _check_axes(tensor: Any, layer_name: str) -> None:
+    """Refuse single numbers: every tensor of a network has an axis."""
+    if len(tensor.shape) == 1:
+        raise ModelError(
+            f"layer '{layer_name}' has numbers of shape (); accepted: at least one axis beside the batch's; give them the shape "
+            "(1,), with Input((1,)), x[:, :1] or keepdims=True"
+        )
 
 
 def _check_call(call: Call) -> None:
@@ -225,6 +240,14 @@ def _check_call(call: Call) -> None:
         raise UnsupportedLayerError(
             call.layer.name, "a call with training=True", "layers in inference mode", "call it without training="
         )
+
+
+def _check_type(call: Call, parts: Sequence[tuple[Any, ...]]) -> None:
+    """Refuse to compute in whole numbers, which wrap around and are divided without a rest."""
+    kind = str(getattr(call.outputs[0].dtype, "name", call.outputs[0].dtype))
+    if "int" in kind and any(isinstance(part[1], Linear | Diagonal | Affine | Add | Multiply) for part in parts):
+        received = f"{type(call.layer).__name__} of numbers of type {kind}"
+        raise UnsupportedLayerError(call.layer.name, received, "float types", "cast the input to float32 before it")
 
 
 def _check_layer(layer: Any) -> None:

@@ -87,9 +87,38 @@ def test_every_size_is_keras_own(interpolation, size):
     np.testing.assert_allclose(read_model(model).evaluate(x), model.predict(x, verbose=0), rtol=1e-5, atol=1e-5)
 
 
-def with_function(function):
-    source = LAYERS.Input((3, 2))
-    return keras.Model(source, LAYERS.Dense(1)(function(source)))
+def with_function(function, kind=keras, dtype="float32"):
+    source = kind.Input((3, 2), dtype=dtype)
+    return kind.Model(source, kind.layers.Dense(1)(kind.layers.Flatten()(function(source))))
+
+
+SAME = {
+    "tf.cast": (lambda x: tf.cast(x, tf.float32), keras, "uint8"),
+    "tf.cast to float64": (lambda x: tf.cast(x, tf.float64), keras, "float32"),
+    "tf.identity": (tf.identity, keras, "float32"),
+    "tf.stop_gradient": (tf.stop_gradient, keras, "float32"),
+    "tf.reduce_sum": (lambda x: tf.reduce_sum(x, axis=1), keras, "float32"),
+    "tf.reduce_sum of all": (lambda x: tf.reduce_sum(x, axis=[1, 2], keepdims=True), keras, "float32"),
+    "tf.square": (tf.square, keras, "float32"),
+    "tf.pow": (lambda x: x**2, keras, "float32"),
+    "ops.cast": (lambda x: models3.keras.ops.cast(x, "float32"), models3.keras, "uint8"),
+    "ops.stop_gradient": (models3.keras.ops.stop_gradient, models3.keras, "float32"),
+    "ops.sum": (lambda x: models3.keras.ops.sum(x, axis=-1), models3.keras, "float32"),
+    "ops.square": (models3.keras.ops.square, models3.keras, "float32"),
+    "ops.power": (lambda x: x**2, models3.keras, "float32"),
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*HDF5:UserWarning")
+@pytest.mark.parametrize(("function", "kind", "dtype"), SAME.values(), ids=SAME)
+def test_simple_functions_are_keras_own(tmp_path, function, kind, dtype):
+    model = with_function(function, kind, dtype)
+    x = np.random.default_rng(0).uniform(-5, 5, (4, 3, 2)) if dtype == "float32" else np.arange(24).reshape(4, 3, 2)
+    x = x.astype(dtype)
+    np.testing.assert_allclose(read_model(model).evaluate(x.astype(float)), np.asarray(model(x)), rtol=1e-4, atol=1e-5)
+    for name in ("model.keras", "model.h5"):
+        model.save(tmp_path / name)
+        assert read_model(tmp_path / name).weight_hash == read_model(model).weight_hash
 
 
 REFUSED = {
@@ -102,6 +131,13 @@ REFUSED = {
     "of the batch": (lambda: with_function(lambda x: x[1:]), "the batch axis"),
     "mean of the batch": (lambda: with_function(lambda x: x - tf.reduce_mean(x, keepdims=True)), "the batch axis"),
     "a variable": (lambda: with_function(lambda x: x * tf.Variable(2.0)), "math.multiply with .*Variable"),
+    "half a float": (lambda: with_function(lambda x: tf.cast(x, "float16")), "cast to float16; accepted: float32"),
+    "whole numbers": (lambda: with_function(lambda x: tf.cast(x, "int32")), "cast to int32"),
+    "numbers that wrap": (
+        lambda: with_function(lambda x: tf.cast(LAYERS.Add()([x, x]), "float32"), dtype="uint8"),
+        "Add of numbers of type uint8.*cast",
+    ),
+    "a cube": (lambda: with_function(lambda x: x**3), "math.pow with .*the exponent 2"),
     "gelu's approximation": (lambda: with_function(lambda x: tf.nn.gelu(x, approximate=True)), "approximate=False"),
     "silu's slope": (lambda: with_function(lambda x: tf.nn.silu(x, 2.0)), "beta=1"),
     "cropped": (
@@ -132,6 +168,19 @@ REFUSED = {
 @pytest.mark.parametrize(("make", "match"), REFUSED.values(), ids=REFUSED)
 def test_refusals(make, match):
     with pytest.raises(UnsupportedLayerError, match=match):
+        read_model(make())
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: sequential(LAYERS.Reshape((1,)), LAYERS.Dense(1), shape=()),
+        lambda: models3.sequential(models3.LAYERS.Reshape((1,)), models3.LAYERS.Dense(1), shape=()),
+        lambda: with_function(lambda x: x[:, 0, 0]),
+    ],
+)
+def test_tensors_without_axes_are_refused(make):
+    with pytest.raises(ModelError, match=r"layer '\w.*' has numbers of shape \(\).*give them the shape \(1,\)"):
         read_model(make())
 
 
