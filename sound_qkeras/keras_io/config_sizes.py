@@ -43,7 +43,7 @@ def check_text(path: Path, text: str | bytes) -> None:
 
 
 def check_calls(path: Path, model: Any, depth: int = 1) -> int:
-    """Refuse models that are deep, or that Keras would call very often because those inside are called several times.
+    """Refuse models that are in code only, or deep, or call layers very often because those inside are called several times.
 
     Args:
         path: the file.
@@ -54,11 +54,16 @@ def check_calls(path: Path, model: Any, depth: int = 1) -> int:
         How many calls of layers it makes.
 
     Raises:
-        FileFormatError: too many, or containers are too deep.
+        FileFormatError: too many, containers are too deep, or layers are not in the file.
     """
     if depth > DEEPEST:
         raise FileFormatError(f"'{path}' has models inside one another, more than {DEEPEST} deep; {NESTING}")
     inner = model["config"]
+    if isinstance(inner, dict) and "layers" not in inner:
+        raise FileFormatError(
+            f"'{path}' holds a subclassed model, of class {model.get('class_name')}: its layers are in code only; accepted: "
+            f"{', '.join(CONTAINERS)}; build it as a Functional model"
+        )
     total = 0
     for layer in inner if isinstance(inner, list) else inner["layers"]:
         calls = max(1, len(layer.get("inbound_nodes") or ()))

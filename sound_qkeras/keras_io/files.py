@@ -108,9 +108,13 @@ def load_keras_model(saved: Any, vocabulary: Vocabulary | None = None) -> Any:
         DependencyError: the Keras that saved it is missing.
     """
     path, weights = (Path(one) for one in (saved if isinstance(saved, tuple) else (saved, saved)))
-    if is_json(path) or isinstance(saved, tuple):
-        _check_pair(path, weights)
+    if isinstance(saved, tuple) and not is_json(path):
+        raise FileFormatError(
+            f"'{path}' is no json file; accepted: the json of to_json() beside a file of weights, or a whole model alone"
+        )
     config, version = read_config(path)
+    if is_json(path):
+        _check_pair(path, weights)
     vocabulary, is_new = vocabulary or Vocabulary(), version.startswith("3.")
     if is_new and _is_qkeras_3(config):
         raise FileFormatError(f"'{path}' {QKERAS_3}")
@@ -159,17 +163,13 @@ def is_json(path: Path) -> bool:
 
 
 def _check_pair(path: Path, weights: Path) -> None:
-    """Refuse a configuration without weights, and weights beside anything else.
+    """Refuse a configuration without weights.
 
     Raises:
-        FileFormatError: the two do not go together.
+        FileFormatError: the weights are no file of them.
     """
     import h5py
 
-    if not is_json(path):
-        raise FileFormatError(
-            f"'{path}' is no json file; accepted: the json of to_json() beside a file of weights, or a whole model alone"
-        )
     if weights == path:
         pair = f"('{path}', 'weights.h5')"
         raise FileFormatError(
@@ -201,9 +201,23 @@ def read_config(path: Path) -> tuple[dict[str, Any], str]:
         raise FileFormatError(
             f"'{path}' is corrupt or truncated: {_first_line(error)}; accepted: {ACCEPTED}"
         ) from error
+    if isinstance(config, dict) and "modelTopology" in config:
+        raise FileFormatError(
+            f"'{path}' is a model of TensorFlow.js; accepted: {ACCEPTED}; give the Keras model that it was made of, or make one "
+            "with tensorflowjs_converter --input_format=tfjs_layers_model --output_format=keras"
+        )
     if not isinstance(config, dict) or "config" not in config:
         raise FileFormatError(f"'{path}' holds no model configuration, perhaps only weights; accepted: {ACCEPTED}")
-    return config, version
+    return config, version if version.startswith("3.") or not _is_of_keras_3(config) else "3."
+
+
+def _is_of_keras_3(config: dict[str, Any]) -> bool:
+    """Whether an input has its shape where only Keras 3 writes it: some files carry the version of another Keras."""
+    inner = config["config"]
+    with suppress(AttributeError, KeyError, TypeError):  # what else may be there is refused later
+        layers = inner.get("layers", []) if isinstance(inner, dict) else inner
+        return any("batch_shape" in layer["config"] for layer in layers if layer.get("class_name") == "InputLayer")
+    return False
 
 
 def _files(path: Path) -> list[Path]:
@@ -253,9 +267,13 @@ def _read(path: Path) -> tuple[Any, str]:
 def _saved_model_config(path: Path) -> str | None:
     metadata = path / "keras_metadata.pb"
     if not metadata.is_file():
-        old = "of TensorFlow before 2.5, or not of Keras: give what tf_keras.models.load_model() loads from it, or save that as .h5"
-        kind = old if (path / "saved_model.pb").is_file() else "so no Keras 2 model"
-        raise FileFormatError(f"directory '{path}' has no keras_metadata.pb, {kind}; accepted: {ACCEPTED}")
+        kind = ": it is no Keras 2 model"
+        if (path / "saved_model.pb").is_file():
+            kind = (
+                ": it is of TensorFlow before 2.5 or not of Keras; give the model that tf_keras.models.load_model() loads, "
+                "or save that as .h5"
+            )
+        raise FileFormatError(f"directory '{path}' has no keras_metadata.pb{kind}; accepted: {ACCEPTED}")
     import_keras()
     from tf_keras.protobuf import saved_metadata_pb2
 

@@ -17,6 +17,7 @@ from sound_qkeras.keras_io import float64, read_model
 from sound_qkeras.keras_io.files import load_keras_model, read_config
 from sound_qkeras.keras_io.tensor_sizes import limited
 
+from . import models3
 from .models import LAYERS, keras, randomise, sequential
 
 pytestmark = [pytest.mark.keras, pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5:UserWarning")]
@@ -165,6 +166,21 @@ def subclassed(tmp_path, name):
     return path
 
 
+def in_code_only(tmp_path, name):
+    """As Keras writes a subclassed model."""
+    path = tmp_path / name
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("config.json", json.dumps({"class_name": "detector", "config": {"trainable": True}}))
+        archive.writestr("model.weights.h5", weights_only(tmp_path, "of.weights.h5").read_bytes())
+    return path
+
+
+def for_browsers(tmp_path, name):
+    path = tmp_path / name
+    path.write_text(json.dumps({"format": "layers-model", "modelTopology": {}, "weightsManifest": []}))
+    return path
+
+
 BAD_FILES = [
     (lambda tmp_path, name: tmp_path / name, "missing.h5", "does not exist"),
     (empty, "model.h5", "is empty"),
@@ -180,6 +196,8 @@ BAD_FILES = [
     (other_directory, "saved_model", "no keras_metadata.pb"),
     (older_directory, "saved_model", r"before 2\.5.*load_model\(\)"),
     (subclassed, "model.h5", "class Own"),
+    (in_code_only, "model.keras", "of class detector: its layers are in code only.*Functional model"),
+    (for_browsers, "model.json", "TensorFlow.js.*tensorflowjs_converter"),
 ]
 
 
@@ -255,6 +273,16 @@ def test_weights_under_older_names_are_read(tmp_path, place_of):
     (tmp_path / "model.json").write_text(model.to_json())
     for saved in (tmp_path / "old.keras", (tmp_path / "model.json", tmp_path / "old.weights.h5")):
         assert read_model(saved).weight_hash == read_model(model).weight_hash
+
+
+def test_whose_model_it_is_is_seen_in_the_configuration(tmp_path):
+    """Files of Keras 3 that say they are of Keras 2: tools write such."""
+    layers = models3.LAYERS
+    model = models3.keras.Sequential([layers.Input((3,)), layers.Dense(4, "relu"), layers.Dense(2)])
+    model.save(tmp_path / "model.h5")
+    with h5py.File(tmp_path / "model.h5", "r+") as file:
+        file.attrs["keras_version"] = "2.13.0"
+    assert read_model(tmp_path / "model.h5").weight_hash == read_model(model).weight_hash
 
 
 def in_two_files(tmp_path, model, weights):
