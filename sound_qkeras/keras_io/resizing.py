@@ -25,7 +25,7 @@ ACCEPTED = "interpolation='nearest' or 'bilinear'"
 NEAR, UNITS = 1e-3, 4
 # Bits of numbers in the types that layers compute in; float64 is given float32.
 PRECISIONS = {"float16": 11, "bfloat16": 8}
-# Most numbers of an image on the way.
+# Most numbers on the way, unless the image itself has more.
 LARGEST = 1 << 24
 
 
@@ -62,14 +62,13 @@ def read_center_crop(layer: Any, shape: Shape) -> Parts:
 
 def _resized(layer: Any, shape: Shape, sizes: Shape, interpolation: str) -> Parts:
     axes = [axis for axis, size in enumerate(sizes) if size != shape[axis]]
-    repeats = [2 * size // math.gcd(n, size) for n, size in zip(shape, sizes, strict=False)]
-    largest = math.prod(max(pair) for pair in zip(shape, (*sizes, shape[-1]), strict=True))
-    if largest * (max(repeats) if interpolation == "nearest" else 1) > LARGEST:
+    most = _most(shape, sizes, axes, interpolation)
+    if most > max(LARGEST, math.prod(shape), math.prod((*sizes, shape[-1]))):
         raise UnsupportedLayerError(
             layer.name,
-            f"{type(layer).__name__} from {shape[:-1]} to {sizes}, interpolation='{interpolation}'",
-            f"up to {LARGEST} numbers on the way, which 'nearest' takes where the ratio of sizes is of large numbers",
-            "choose a size whose ratio to the input's is simpler, or 'bilinear', and retrain",
+            f"{type(layer).__name__} from {shape[:-1]} to {sizes}, interpolation='{interpolation}', with {most} numbers on the way",
+            f"up to {LARGEST}: 'nearest' takes copies by the ratio of sizes, 'bilinear' a matrix for each axis",
+            "choose a smaller image, or 'nearest' by whole factors, and retrain",
         )
     if interpolation == "nearest":
         parts = _nearest(shape, sizes, axes)
@@ -90,12 +89,10 @@ def _check(layer: Any, shape: Shape, sizes: Shape, interpolation: str) -> None:
     x = np.rint(np.random.default_rng(0).uniform(-1.0, 1.0, (1, *shape)) / unit) * unit  # exact in that type
     expected = x[0]
     for axis, size in enumerate(sizes):
-        rows = (
-            _matrix(shape[axis], size)
-            if interpolation == "bilinear"
-            else np.eye(shape[axis])[_places(shape[axis], size)]
-        )
-        expected = np.moveaxis(np.tensordot(rows, expected, (1, axis)), 0, axis)
+        if interpolation == "bilinear":
+            expected = np.moveaxis(np.tensordot(_matrix(shape[axis], size), expected, (1, axis)), 0, axis)
+        else:
+            expected = np.take(expected, _places(shape[axis], size), axis)
     if np.any(np.abs(evaluated(layer, x.astype(np.float32))[0] - expected) > near):
         received = f"{type(layer).__name__} from {shape[:-1]} to {sizes}, which this Keras takes from other places"
         raise UnsupportedLayerError(layer.name, received, "places counted from centres", "resize by a whole factor")
@@ -106,14 +103,29 @@ def _places(n: int, size: int) -> npt.NDArray[np.int64]:
     return (2 * np.arange(size) + 1) * n // (2 * size)
 
 
+def _copies(n: int, size: int) -> tuple[int, int, int]:
+    """Copies of each value, and which of how many is kept."""
+    p, q = n // math.gcd(n, size), size // math.gcd(n, size)
+    return (q, 0, 1) if p == 1 else (1, p // 2, p) if q == 1 else (2 * q, p, 2 * p)
+
+
+def _most(shape: Shape, sizes: Shape, axes: list[int], interpolation: str) -> int:
+    """The most numbers on the way: of an image, or of a matrix."""
+    found = [0]
+    for axis in axes:
+        n, size = shape[axis], sizes[axis]
+        found += [math.prod(shape) // n * (n * _copies(n, size)[0] if interpolation == "nearest" else size)]
+        found += [n * size] if interpolation == "bilinear" else []
+        shape = (*shape[:axis], size, *shape[axis + 1 :])
+    return max(found)
+
+
 def _nearest(shape: Shape, sizes: Shape, axes: list[int]) -> list[tuple[str, Any]]:
     """Each axis repeated, and one of so many kept: `floor((2 i + 1) p / (2 q))` for a ratio of `p / q`."""
     found: list[tuple[str, Any]] = []
     for axis in axes:
         n, size = shape[axis], sizes[axis]
-        p, q = n // math.gcd(n, size), size // math.gcd(n, size)
-        # Copies of each value, and which of how many is kept.
-        copies, kept, every = (q, 0, 1) if p == 1 else (1, p // 2, p) if q == 1 else (2 * q, p, 2 * p)
+        copies, kept, every = _copies(n, size)
         rank = len(shape)
         if copies > 1:
             found.append((f"copies{axis}", Upsample(tuple(copies if one == axis else 1 for one in range(rank)))))

@@ -87,6 +87,11 @@ def test_every_size_is_keras_own(interpolation, size):
     np.testing.assert_allclose(read_model(model).evaluate(x), model.predict(x, verbose=0), rtol=1e-5, atol=1e-5)
 
 
+def test_whole_factors_are_repetitions_of_any_size():
+    network = read_model(sequential(LAYERS.UpSampling2D(2), LAYERS.Dense(1), shape=(1024, 2048, 1)))
+    assert [node.op.kind for node in network.nodes] == ["input", "upsample", "upsample", "dense"]
+
+
 def with_function(function, kind=keras, dtype="float32"):
     source = kind.Input((3, 2), dtype=dtype)
     return kind.Model(source, kind.layers.Dense(1)(kind.layers.Flatten()(function(source))))
@@ -144,9 +149,10 @@ REFUSED = {
         lambda: sequential(LAYERS.Resizing(2, 2, crop_to_aspect_ratio=True), shape=(4, 6, 1)),
         "crop_to_aspect_ratio",
     ),
+    "a huge matrix": (lambda: sequential(LAYERS.Resizing(6000, 1), shape=(5000, 1, 1)), "30000000 numbers on the way"),
     "of odd ratio": (
         lambda: sequential(LAYERS.Resizing(251, 257, "nearest"), shape=(256, 256, 1)),
-        "numbers on the way",
+        "numbers on the way.*ratio of sizes",
     ),
     "bicubic": (lambda: sequential(LAYERS.Resizing(2, 2, "bicubic"), shape=(4, 6, 1)), "'nearest' or 'bilinear'"),
     "enlarged": (lambda: sequential(LAYERS.CenterCrop(9, 2), shape=(4, 6, 1)), "use Resizing"),
