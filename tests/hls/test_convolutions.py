@@ -70,7 +70,7 @@ def large_convolution():
 def test_a_large_convolution_needs_loops(tmp_path):
     quantized, box = large_convolution()
     with pytest.raises(InputError, match="style='loops'"):
-        export_hls(quantized, tmp_path / "straight", box=box)
+        export_hls(quantized, tmp_path / "straight", box=box, style="unrolled")
     folder = export_hls(quantized, tmp_path / "loops", box=box, style="loops", vectors=32)
     assert compile_and_run(folder).passed
 
