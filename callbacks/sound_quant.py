@@ -21,6 +21,7 @@ from sound_qkeras.options import Options
 from sound_qkeras.pipeline import Progress, describe_box, quantize, read
 from sound_qkeras.result import Result
 from sound_qkeras.tuning.costs import GroupCost
+from sound_qkeras.verify.evidence import outside_of
 
 from .callback import Callback
 from .choosing import observer_of
@@ -326,7 +327,7 @@ class SoundQuant(Callback):
             labels_of(labels, len(given), size_of(network.output_shape))
         if box is None:
             return
-        outside = ~np.all(((box.lower <= given) & (given <= box.upper)).reshape(len(given), -1), axis=1)
+        outside = outside_of(given, box)
         if np.any(outside):
             margin = margin_for(network_box(network, self._ends()[0]), given)
             way = "give a box=" if margin is None else f"margin={margin:g} would hold them, or give a box="

@@ -202,10 +202,8 @@ def _check_observed(result: Result) -> None:
     if not result.evaluations:
         return
     quantized, sample = result.quantized, result.observed_input[None]
-    found, scale = (
-        float(np.abs(errors(quantized, sample)).max()),
-        float(np.abs(quantized.trained.evaluate(sample)).max()),
-    )
+    found = float(np.abs(errors(quantized, sample)).max())
+    scale = float(np.abs(quantized.trained.evaluate(sample)).max())
     if not abs(found - result.observed_error) <= SLACK * max(scale, found, result.observed_error):
         raise VerificationError(
             f"the worst error found is said to be {result.observed_error:.9g}; at the input beside it, it is {found:.9g}"

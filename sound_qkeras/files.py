@@ -20,7 +20,16 @@ from collections.abc import Collection, Iterator
 from pathlib import Path, PurePosixPath
 
 from sound_qkeras.errors import FileFormatError, InputError
-from sound_qkeras.manifest import BEGUN, MANIFEST, MAX_FILE_BYTES, Manifest, mark_begun, read_manifest, write_manifest
+from sound_qkeras.manifest import (
+    BEGUN,
+    MANIFEST,
+    MAX_FILE_BYTES,
+    Manifest,
+    kind_of,
+    mark_begun,
+    read_manifest,
+    write_manifest,
+)
 from sound_qkeras.reading import open_regular
 
 if sys.platform != "win32":
@@ -221,7 +230,7 @@ def recover(path: str | os.PathLike[str]) -> None:
         return
     with _turn(target):
         previous = _previous(target)
-        if _has_manifest(previous) and not target.exists():
+        if kind_of(previous) is not None and not target.exists():
             try:
                 previous.rename(target)
             except OSError as error:
@@ -242,15 +251,7 @@ def _left_behind(target: Path) -> list[Path]:
         found = [place for place in target.parent.iterdir() if pattern.fullmatch(place.name)]
     except OSError:
         return []
-    return [place for place in found if place.is_dir() and not place.is_symlink() and _has_manifest(place)]
-
-
-def _has_manifest(place: Path) -> bool:
-    try:
-        read_manifest(place)
-    except FileFormatError:
-        return False
-    return True
+    return [place for place in found if place.is_dir() and not place.is_symlink() and kind_of(place) is not None]
 
 
 def _held(directory: Path) -> contextlib.AbstractContextManager[None]:
@@ -294,7 +295,7 @@ def _nearest(place: Path) -> Path:
 def moved_aside(path: str | os.PathLike[str]) -> Path | None:
     """Where a directory is that a killed run had moved aside and not yet replaced; None where there is none."""
     previous = _previous(Path(os.path.realpath(path)))
-    return previous if _has_manifest(previous) else None
+    return previous if kind_of(previous) is not None else None
 
 
 def _previous(target: Path) -> Path:

@@ -98,12 +98,12 @@ def add_derived(folder: Path, name: str) -> None:
     _write(folder, Manifest(found.kind, found.files, {**found.derived, name: digest}))
 
 
-def is_of_kind(folder: Path, kind: str) -> bool:
-    """Whether a directory has a manifest that says it is of this kind."""
+def kind_of(folder: Path) -> str | None:
+    """What a directory is, by its manifest; None where it has none, or a damaged one."""
     try:
-        return read_manifest(folder).kind == kind
+        return read_manifest(folder).kind
     except FileFormatError:
-        return False
+        return None
 
 
 def read_manifest(folder: Path) -> Manifest:

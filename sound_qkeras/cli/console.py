@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 import sys
 from collections.abc import Iterator
@@ -48,6 +47,10 @@ def show(result: Result, directory: Path) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from sound_qkeras.archive import REPORT_FILE
+    from sound_qkeras.reading import read_json
+    from sound_qkeras.verify.evidence import Statistical
+
     table = Table("layer", "kind", box=SIMPLE_HEAD, padding=(0, 1))
     for column in ("word\nlength", "integer\nbits", "\nsigned", "\nfrom", "\nto"):
         table.add_column(column, justify="right")
@@ -61,23 +64,16 @@ def show(result: Result, directory: Path) -> None:
         typer.echo(f"note: {ENDED[result.ended_by]}")
     for note in result.quantized.network.notes:
         typer.echo(f"note: {note}")
-    missing = _read_report(directory).get("no_qkeras_model_because")
+    missing = read_json(directory / REPORT_FILE).get("no_qkeras_model_because")
     if missing:
         typer.echo(f"note: no QKeras model was saved: {' '.join(str(missing).split())}")
     evidence = result.certificate.evidence
-    if getattr(evidence, "probability", 0.0) >= 1.0:
+    if isinstance(evidence, Statistical) and evidence.probability >= 1.0:
         typer.echo(
             "note: every held-out sample exceeds eps, so nothing is claimed about the error; give a larger --eps"
         )
     typer.echo(f"box: {result.certificate.box_source}; float32 evaluation: {_float32(result)}; saved in {directory}")
     typer.echo(result.summary())
-
-
-def _read_report(directory: Path) -> dict[str, Any]:
-    """What was saved beside the certificate."""
-    from sound_qkeras.archive import REPORT_FILE
-
-    return json.loads((directory / REPORT_FILE).read_text(encoding="utf-8"))
 
 
 def _float32(result: Result) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from sound_qkeras.errors import InputError
 from sound_qkeras.files import RESULT, check_writable_file, write_file
-from sound_qkeras.manifest import add_derived, is_of_kind
+from sound_qkeras.manifest import add_derived, kind_of
 from sound_qkeras.reading import read_json
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def write(result: Result, path: str | os.PathLike[str], *, sweep: Iterable[Resul
     from sound_qkeras.report.page import MARK, page
 
     place = check_writable_file(path, MARK).parent
-    inside = is_of_kind(place, RESULT)
+    inside = kind_of(place) == RESULT
     if inside and read_json(place / CERTIFICATE_FILE).get("sha256") != result.certificate.digest:
         raise InputError(f"'{place}' holds another result than the report is about; name a file elsewhere")
     written = write_file(path, page(result, sweep), MARK)

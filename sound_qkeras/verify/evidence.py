@@ -272,6 +272,11 @@ def hash_of(arrays: Mapping[str, npt.NDArray[Any]]) -> str:
     return digest.hexdigest()
 
 
+def outside_of(samples: Reals, box: Interval) -> npt.NDArray[np.bool_]:
+    """Which samples `(n, *input_shape)` are not in the box."""
+    return ~np.all(((box.lower <= samples) & (samples <= box.upper)).reshape(len(samples), -1), axis=1)
+
+
 def check_samples(samples: Any, box: Interval) -> Reals:
     """Samples as an array that lies in the box.
 
@@ -284,7 +289,7 @@ def check_samples(samples: Any, box: Interval) -> Reals:
         raise InputError(f"the samples are not made of numbers: received {type(samples).__name__}") from error
     if array.shape[1:] != box.shape or len(array) == 0:
         raise InputError(f"the samples have shape {array.shape}; accepted: (n, {', '.join(map(str, box.shape))})")
-    outside = ~np.all(((box.lower <= array) & (array <= box.upper)).reshape(len(array), -1), axis=1)
+    outside = outside_of(array, box)
     if np.any(outside):
         raise InputError(
             f"{np.sum(outside)} of {len(array)} samples are not in the box, number {np.argmax(outside)} first; widen the box"
