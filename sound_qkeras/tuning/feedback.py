@@ -114,11 +114,9 @@ def _suited(network: Network) -> list[tuple[Node, Affine]]:
     for node, op in network.affine():
         if isinstance(op, Dense | Conv) and 1 < op.fan_in <= MOST_INPUTS:
             own = (op.groups if isinstance(op, Conv) else 1) * op.fan_in**2
-            numbers += own
-            if numbers <= SCRATCH_NUMBERS // COVARIANCE_PARTS:
+            if numbers + own <= SCRATCH_NUMBERS // COVARIANCE_PARTS:
                 found.append((node, op))
-            else:
-                numbers -= own
+                numbers += own
     return found
 
 
