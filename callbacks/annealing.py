@@ -9,14 +9,14 @@ from typing import Any
 
 from threadpoolctl import threadpool_limits
 
-from sound_qkeras.finetuning import renewed
 from sound_qkeras.interval import Interval
-from sound_qkeras.keras_io.held import HeldModel, rounded
+from sound_qkeras.jobs.finetune import renewed
+from sound_qkeras.jobs.options import effort_of
+from sound_qkeras.jobs.quantize import MANY_PARAMETERS, read
+from sound_qkeras.jobs.recertify import recertify
+from sound_qkeras.keras_io.train.held import HeldModel, rounded
 from sound_qkeras.network import Network
-from sound_qkeras.options import effort_of
-from sound_qkeras.pipeline import MANY_PARAMETERS, read
-from sound_qkeras.recertification import recertify
-from sound_qkeras.result import Result
+from sound_qkeras.results.result import Result
 
 from .graph_steps import Step, StepExtension
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-from sound_qkeras.keras_io.editions import KERAS_3, edition
+from sound_qkeras.keras_io.session.editions import KERAS_3, edition
 
 from .observer import InputObserver
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from sound_qkeras.errors import InputError
 from sound_qkeras.interval import Interval
-from sound_qkeras.keras_io.bit_estimate import bit_estimate, check_estimable
-from sound_qkeras.keras_io.environment import import_tensorflow
+from sound_qkeras.keras_io.autoqkeras.bit_estimate import bit_estimate, check_estimable
+from sound_qkeras.keras_io.session.environment import import_tensorflow
 
 from .graph_observer import GraphObserver
 from .graph_steps import Step, StepExtension

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sound_qkeras.errors import InputError
-from sound_qkeras.keras_io.editions import KERAS_3, edition
+from sound_qkeras.keras_io.session.editions import KERAS_3, edition
 
 from .steps import Extension
 

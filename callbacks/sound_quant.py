@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sound_qkeras.boxes import check_box, make_tolerance, margin_for, network_box
-from sound_qkeras.classification import labels_of
-from sound_qkeras.deadline import INTERRUPT
 from sound_qkeras.errors import InfeasibleError, InputError, ModelError, VerificationError
-from sound_qkeras.files import check_writable
 from sound_qkeras.interval import Interval
-from sound_qkeras.keras_io.editions import KERAS_2, edition
+from sound_qkeras.jobs.options import Options
+from sound_qkeras.jobs.quantize import Progress, describe_box, quantize, read
+from sound_qkeras.keras_io.session.editions import KERAS_2, edition
 from sound_qkeras.network import Network
+from sound_qkeras.network.boxes import check_box, make_tolerance, margin_for, network_box
+from sound_qkeras.network.classes import labels_of
 from sound_qkeras.network.graph import size_of
-from sound_qkeras.options import Options
-from sound_qkeras.pipeline import Progress, describe_box, quantize, read
-from sound_qkeras.result import Result
+from sound_qkeras.results.result import Result
+from sound_qkeras.support.deadline import INTERRUPT
+from sound_qkeras.support.files import check_writable
 from sound_qkeras.tuning.costs import GroupCost
 from sound_qkeras.verify.evidence import outside_of
 

@@ -31,8 +31,8 @@ import numpy as np
 import pyomo.environ as pyo
 
 from sound_qkeras.network import Network
-from sound_qkeras.verify.falsify import search
-from sound_qkeras.verify.terrain import Terrain
+from sound_qkeras.search.breakpoints import Terrain
+from sound_qkeras.search.falsify import search
 
 Array = np.ndarray
 Box = tuple[Array, Array]

@@ -23,10 +23,10 @@ from aster_plots import draw
 from aster_reference import agrees, layers_of, solve, violation
 
 import sound_qkeras as sq
+from sound_qkeras.exact.proof import exact_error
 from sound_qkeras.network import Network, Node
 from sound_qkeras.network.ops import Dense, Input, Relu, Table
-from sound_qkeras.verify.exact import exact_error
-from sound_qkeras.verify.falsify import falsify
+from sound_qkeras.search.falsify import falsify
 
 CURVE = ("1e-1", "1e-2", "1e-3", "1e-4", "1e-5", "1e-6")
 

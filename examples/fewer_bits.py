@@ -25,7 +25,7 @@ from sklearn.datasets import load_diabetes
 from sklearn.model_selection import train_test_split
 
 from sound_qkeras.callbacks import SoundQuant
-from sound_qkeras.demo import STATES, expert
+from sound_qkeras.cli.demo import STATES, expert
 
 STRENGTHS = (0.0, 0.05, 0.1, 0.2, 0.3)
 MOST_LOSS = 1.02

@@ -20,7 +20,7 @@ import numpy as np
 import tf_keras as keras
 
 from sound_qkeras.callbacks import SoundQuant
-from sound_qkeras.demo import STATES, expert, simulate, starts
+from sound_qkeras.cli.demo import STATES, expert, simulate, starts
 from sound_qkeras.keras_io import import_keras_tuner
 
 keras_tuner: Any = import_keras_tuner()  # not `import keras_tuner`: that would tune Keras 3 wherever it is installed

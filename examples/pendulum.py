@@ -14,7 +14,7 @@ import numpy as np
 import tf_keras as keras
 
 from sound_qkeras.callbacks import SoundQuant
-from sound_qkeras.demo import STATES, expert, simulate, starts
+from sound_qkeras.cli.demo import STATES, expert, simulate, starts
 
 
 def build() -> keras.Model:

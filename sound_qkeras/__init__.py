@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 from sound_qkeras.errors import InfeasibleError, InputError, SoundQKerasError, VerificationError
 
 if TYPE_CHECKING:
-    from sound_qkeras.archive import load as load
-    from sound_qkeras.certification import Certification as Certification
-    from sound_qkeras.certifier import certify as certify
-    from sound_qkeras.finetuning import finetune as finetune
+    from sound_qkeras.jobs.certify import certify as certify
+    from sound_qkeras.jobs.finetune import finetune as finetune
+    from sound_qkeras.jobs.quantize import quantize as quantize
     from sound_qkeras.keras_io import float64 as float64
-    from sound_qkeras.pipeline import quantize as quantize
-    from sound_qkeras.result import Result as Result
+    from sound_qkeras.results.archive import load as load
+    from sound_qkeras.results.certification import Certification as Certification
+    from sound_qkeras.results.result import Result as Result
     from sound_qkeras.study import Study as Study
     from sound_qkeras.study import compare as compare
     from sound_qkeras.verify.certificate import Certificate as Certificate
@@ -32,16 +32,16 @@ __version__ = "0.1.0"
 # Public name -> module. Imported on first use, so that `import sound_qkeras` takes no time and no TensorFlow.
 _PUBLIC = {
     "Certificate": "sound_qkeras.verify.certificate",
-    "Certification": "sound_qkeras.certification",
-    "Result": "sound_qkeras.result",
+    "Certification": "sound_qkeras.results.certification",
+    "Result": "sound_qkeras.results.result",
     "Study": "sound_qkeras.study",
-    "certify": "sound_qkeras.certifier",
+    "certify": "sound_qkeras.jobs.certify",
     "check": "sound_qkeras.verify.checker",
     "compare": "sound_qkeras.study",
-    "finetune": "sound_qkeras.finetuning",
+    "finetune": "sound_qkeras.jobs.finetune",
     "float64": "sound_qkeras.keras_io",
-    "load": "sound_qkeras.archive",
-    "quantize": "sound_qkeras.pipeline",
+    "load": "sound_qkeras.results.archive",
+    "quantize": "sound_qkeras.jobs.quantize",
     "softmax_bound": "sound_qkeras.verify.softmax",
 }
 __all__ = [

@@ -8,15 +8,15 @@ from pathlib import Path
 
 import numpy as np
 
-from sound_qkeras.examination import examine
-from sound_qkeras.files import RESULT
 from sound_qkeras.interval import Interval
-from sound_qkeras.manifest import write_manifest
+from sound_qkeras.jobs.examine import examine
 from sound_qkeras.network import Network
 from sound_qkeras.network.files import _checksum
 from sound_qkeras.network.graph import size_of
-from sound_qkeras.reading import digest_of_json
-from sound_qkeras.result import Result, tool_versions
+from sound_qkeras.results.result import Result, tool_versions
+from sound_qkeras.support.files import RESULT
+from sound_qkeras.support.manifest import write_manifest
+from sound_qkeras.support.reading import digest_of_json
 from sound_qkeras.tuning.optimality import Optimality
 from sound_qkeras.verify.certificate import BudgetRow, certify
 from sound_qkeras.verify.evidence import Local, Statistical

@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 
 import sound_qkeras as sq
-from sound_qkeras import examination, keras_io, pipeline
+from sound_qkeras import keras_io
 from sound_qkeras.cli import OK, main
 from sound_qkeras.errors import InputError, VerificationError
+from sound_qkeras.jobs import examine as examination
+from sound_qkeras.jobs import quantize as pipeline
 from tests import networks
 from tests.results import content, make_result, random_result
 

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 import sound_qkeras as sq
-from sound_qkeras import archive
 from sound_qkeras.errors import FileFormatError, InputError
+from sound_qkeras.floating.fixed import FloatReport
+from sound_qkeras.results import archive
 from sound_qkeras.tuning.optimality import Optimality
-from sound_qkeras.verify.floating import FloatReport
 from tests.results import content, random_result
 
 FILES = ["certificate.json", "formats.json", "manifest.json", "network.json", "parameters.npz"]

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 import sound_qkeras as sq
-from sound_qkeras import pipeline
 from sound_qkeras.errors import (
     DependencyError,
     FileFormatError,
@@ -16,6 +15,7 @@ from sound_qkeras.errors import (
     SolverError,
     VerificationError,
 )
+from sound_qkeras.jobs import quantize as pipeline
 from sound_qkeras.network import Network, Node
 from sound_qkeras.network.ops import Dense, Input
 from sound_qkeras.tuning import milp

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sound_qkeras.boxes import check_box, make_box, make_tolerance, margin_for, network_box
 from sound_qkeras.errors import InputError
 from sound_qkeras.interval import Interval
+from sound_qkeras.network.boxes import check_box, make_box, make_tolerance, margin_for, network_box
 from sound_qkeras.network.ports import Port
 
 FINITE = st.floats(-1e30, 1e30)

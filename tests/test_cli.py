@@ -12,9 +12,11 @@ import numpy as np
 import pytest
 
 import sound_qkeras as sq
-from sound_qkeras import __version__, archive, cli, pipeline
+from sound_qkeras import __version__, cli
 from sound_qkeras.cli import BAD_INPUT, FAILED, INFEASIBLE, INTERRUPTED, OK, commands, main
 from sound_qkeras.errors import SolverError
+from sound_qkeras.jobs import quantize as pipeline
+from sound_qkeras.results import archive
 from tests import networks
 from tests.pressing import Pressing, ctrl_c_as_usual
 from tests.results import content, edit, random_result, reseal

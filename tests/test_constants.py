@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import sound_qkeras as sq
-from sound_qkeras.hls import compile_and_run
+from sound_qkeras.backends import compile_and_run
 from sound_qkeras.network import Network, Node
 from sound_qkeras.network.ops import Add, Dense, Input, Multiply, Op, Relu
 from sound_qkeras.verify.checker import check

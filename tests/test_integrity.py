@@ -9,14 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sound_qkeras import manifest
-from sound_qkeras.archive import load, verify
 from sound_qkeras.errors import FileFormatError, VerificationError
-from sound_qkeras.manifest import read_manifest
 from sound_qkeras.network import Network, Node
 from sound_qkeras.network.ops import Concatenate, Crop, Dense, Input
 from sound_qkeras.network.ports import Port
-from sound_qkeras.reading import digest_of_json
+from sound_qkeras.results.archive import load, verify
+from sound_qkeras.support import manifest
+from sound_qkeras.support.manifest import read_manifest
+from sound_qkeras.support.reading import digest_of_json
 from sound_qkeras.verify.certificate import Certificate
 from tests.results import edit, make_result, random_result, reseal
 

@@ -12,13 +12,13 @@ import pytest
 
 import sound_qkeras as sq
 from sound_qkeras.errors import InfeasibleError, SolverError, SoundQKerasError
+from sound_qkeras.exact.proof import exact_bound, exact_error
 from sound_qkeras.network import Network, Node
 from sound_qkeras.network.ops import Dense, Input
+from sound_qkeras.search import observe
 from sound_qkeras.tuning import milp, proving
 from sound_qkeras.tuning.groups import Group
-from sound_qkeras.verify import observe
 from sound_qkeras.verify.checker import check
-from sound_qkeras.verify.exact import exact_bound, exact_error
 from tests.networks import random_network, samples
 
 pytestmark = [pytest.mark.solver, pytest.mark.slow]

@@ -7,13 +7,13 @@ import pytest
 
 import sound_qkeras as sq
 from sound_qkeras.errors import InfeasibleError
-from sound_qkeras.finetuned import Finetuning
-from sound_qkeras.finetuning import Prover
 from sound_qkeras.fixed_point import Format
-from sound_qkeras.keras_io.latent import Grid, Latent
+from sound_qkeras.jobs.finetune import Prover
+from sound_qkeras.jobs.recertify import ACCEPTED, KEPT, recertify
+from sound_qkeras.keras_io.train.latent import Grid, Latent
 from sound_qkeras.network import QuantizedNetwork
 from sound_qkeras.network.ops import AffineCodes
-from sound_qkeras.recertification import ACCEPTED, KEPT, recertify
+from sound_qkeras.results.finetuned import Finetuning
 from sound_qkeras.tuning.effort import EFFORTS
 from sound_qkeras.verify.certificate import certify
 from sound_qkeras.verify.evidence import Local, Statistical

@@ -13,7 +13,7 @@ from sound_qkeras.interval import Reals
 from sound_qkeras.network import Network, Node, QuantizedNetwork
 from sound_qkeras.network.graph import size_of
 from sound_qkeras.network.ops import Affine
-from sound_qkeras.simulate import simulate
+from sound_qkeras.network.simulate import simulate
 from sound_qkeras.tuning.costs import Cost
 from sound_qkeras.tuning.groups import groups_of, sources_of
 

@@ -18,9 +18,9 @@ import numpy as np
 import numpy.typing as npt
 
 from sound_qkeras.baselines.candidate import Candidate
-from sound_qkeras.classification import Classes, classes_of, labels_of
 from sound_qkeras.errors import FileFormatError, InputError
 from sound_qkeras.interval import Reals
+from sound_qkeras.network.classes import Classes, classes_of, labels_of
 
 
 @dataclass(frozen=True)

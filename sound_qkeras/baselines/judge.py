@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sound_qkeras.analysis.splitting import refine
 from sound_qkeras.baselines.candidate import Candidate
-from sound_qkeras.deadline import Deadline
 from sound_qkeras.interval import Interval, Reals
+from sound_qkeras.splitting.refine import refine
+from sound_qkeras.support.deadline import Deadline
 from sound_qkeras.verify.proof import MARGIN, prove
 from sound_qkeras.verify.split_tree import SplitTree
 

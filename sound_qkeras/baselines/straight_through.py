@@ -20,8 +20,8 @@ from sound_qkeras.baselines.candidate import FLOAT_BITS, count_bits, weight_node
 from sound_qkeras.baselines.fixed import check_word_length, round_tensor
 from sound_qkeras.fixed_point import Format, to_grid
 from sound_qkeras.interval import Reals
-from sound_qkeras.keras_io.quantizers import model_quantize
-from sound_qkeras.keras_io.training import Data, Training, train
+from sound_qkeras.keras_io.autoqkeras.training import Data, Training, train
+from sound_qkeras.keras_io.write.quantizers import model_quantize
 from sound_qkeras.network import Network
 from sound_qkeras.tuning.costs import Cost
 

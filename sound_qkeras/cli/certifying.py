@@ -71,7 +71,7 @@ def certify(
         saved, other = with_weights(model, weights), reference
         if reference not in (None, "latent") and reference_weights is not None:
             other = with_weights(Path(reference), reference_weights)
-        from sound_qkeras.certifier import certify as prove
+        from sound_qkeras.jobs.certify import certify as prove
 
         options: dict[str, Any] = {"tier": tier, "samples": load_samples(samples), "radius": radius, "margin": margin}
         options |= {"confidence": confidence, "eps": tolerance, "input_bits": input_bits}

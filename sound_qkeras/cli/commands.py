@@ -57,8 +57,8 @@ from sound_qkeras.cli.options import (
     parse_eps,
     with_weights,
 )
-from sound_qkeras.deadline import INTERRUPT, handling_signals, put_in_place
 from sound_qkeras.errors import InputError, VerificationError
+from sound_qkeras.support.deadline import INTERRUPT, handling_signals, put_in_place
 
 app = typer.Typer(
     help="Fixed-point QKeras models with a proved error bound for every input in a box.",
@@ -156,8 +156,8 @@ def quantize(
             raise InputError(f"'{model}' does not exist; accepted: a saved model of Keras 3 or tf_keras")
         saved = with_weights(model, weights)
         check_place(out, overwrite=overwrite)
-        from sound_qkeras import pipeline
-        from sound_qkeras.options import Options
+        from sound_qkeras.jobs import quantize as pipeline
+        from sound_qkeras.jobs.options import Options
 
         parsed_effort = parse_effort(effort)
         options: dict[str, Any] = {
@@ -214,7 +214,7 @@ def demo(out: Out = Path("out")) -> None:
         with progress_bars() as progress:
             progress("load TensorFlow", 0.0)
             with quiet_tensorflow():
-                from sound_qkeras.demo import run
+                from sound_qkeras.cli.demo import run
 
                 outcome = run(out, progress)
         show(outcome.result, out.resolve())
@@ -229,8 +229,8 @@ def verify(
     with clear_errors():
         from threadpoolctl import threadpool_limits
 
-        from sound_qkeras import archive
-        from sound_qkeras.result import standing
+        from sound_qkeras.results import archive
+        from sound_qkeras.results.result import standing
 
         started = time.monotonic()
         with threadpool_limits(1, user_api="blas"):
@@ -260,14 +260,14 @@ def export(
 ) -> None:
     """Export a saved result as source code with a test bench, and run the test bench."""
     with clear_errors():
-        from sound_qkeras.archive import load
+        from sound_qkeras.results.archive import load
 
         options: dict[str, Any] = {"target": target, "style": style, "input_guard": input_guard, "name": name}
         options |= {"reuse_factor": reuse_factor, "part": part, "clock_ns": clock_ns, "overwrite": overwrite}
         written = load(directory).export_hls(hls, **options)
         typer.echo(f"written to {written}")
         if test and target != "verilog":
-            from sound_qkeras.hls import compile_and_run
+            from sound_qkeras.backends import compile_and_run
 
             bench = compile_and_run(written)
             if not bench.passed:
@@ -294,8 +294,8 @@ def report(
     with clear_errors():
         from threadpoolctl import threadpool_limits
 
-        from sound_qkeras.archive import load
         from sound_qkeras.report import FILE
+        from sound_qkeras.results.archive import load
 
         with threadpool_limits(1, user_api="blas"):
             others = [load(other) for other in sweep or ()]
@@ -311,8 +311,8 @@ def cost(
 ) -> None:
     """Estimate what a saved result costs in hardware; with --measure, synthesise its Verilog and count."""
     with clear_errors():
-        from sound_qkeras import hls
-        from sound_qkeras.archive import load
+        from sound_qkeras import backends as hls
+        from sound_qkeras.results.archive import load
 
         result = load(directory)
         estimate = result.estimate_hardware(reuse_factor=reuse_factor)

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
 
-from sound_qkeras.deadline import INTERRUPT, SEARCH, TIME
 from sound_qkeras.errors import DependencyError, InfeasibleError, InputError, VerificationError
+from sound_qkeras.support.deadline import INTERRUPT, SEARCH, TIME
 
 if TYPE_CHECKING:
-    from sound_qkeras.result import Result
+    from sound_qkeras.results.result import Result
 
 OK, FAILED, BAD_INPUT, INFEASIBLE = 0, 1, 2, 3
 # What a command that a signal ends gives: this and the signal's number, as shells do; for Ctrl-C the second.
@@ -47,8 +47,8 @@ def show(result: Result, directory: Path) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from sound_qkeras.archive import REPORT_FILE
-    from sound_qkeras.reading import read_json
+    from sound_qkeras.results.archive import REPORT_FILE
+    from sound_qkeras.support.reading import read_json
     from sound_qkeras.verify.evidence import Statistical
 
     table = Table("layer", "kind", box=SIMPLE_HEAD, padding=(0, 1))

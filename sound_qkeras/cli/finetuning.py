@@ -9,7 +9,7 @@ import typer
 
 from sound_qkeras.cli.console import clear_errors, progress_bars, quiet_tensorflow, show
 from sound_qkeras.cli.options import Effort, Out, Overwrite, check_place, load_pair, parse_effort, parse_eps
-from sound_qkeras.deadline import put_in_place
+from sound_qkeras.support.deadline import put_in_place
 
 Pair = Annotated[tuple[str, str], typer.Option(metavar="X Y", help="Samples and targets: FILE.npy, or FILE.npz:NAME.")]
 MaybePair = Annotated[
@@ -38,8 +38,8 @@ def finetune(
     """Train a saved result on with its formats fixed, and certify what comes out against the same float network."""
     with clear_errors(f"; '{out}' is as it was"):
         check_place(out, overwrite=overwrite)
-        from sound_qkeras.archive import load
-        from sound_qkeras.finetuning import finetune as run
+        from sound_qkeras.jobs.finetune import finetune as run
+        from sound_qkeras.results.archive import load
 
         result = load(directory)
         with progress_bars() as progress:

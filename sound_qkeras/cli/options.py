@@ -102,7 +102,7 @@ def check_numbers(tolerance: float | list[float] | str, region: Any, margin: flo
     Raises:
         InputError: as `sound_qkeras.quantize`.
     """
-    from sound_qkeras.boxes import check_box, make_tolerance
+    from sound_qkeras.network.boxes import check_box, make_tolerance
 
     if not isinstance(tolerance, str):
         make_tolerance(tolerance, len(tolerance) if isinstance(tolerance, list) else 1)
@@ -128,7 +128,7 @@ def parse_box(box: tuple[str, str] | None, data: Path | None) -> tuple[Any, str]
         given = "not given" if box is None else "given twice"
         raise InputError(f"the box of inputs is {given}; accepted: either --box LO HI or --data FILE.npy")
     if data is not None:
-        from sound_qkeras.given_files import load_array
+        from sound_qkeras.support.given_files import load_array
 
         samples = load_array(data)
         return samples, f"smallest and largest values of {len(samples)} samples in {data.name}"
@@ -138,7 +138,7 @@ def parse_box(box: tuple[str, str] | None, data: Path | None) -> tuple[Any, str]
 
 def _end(text: str) -> Any:
     if text.endswith(".npy"):
-        from sound_qkeras.given_files import load_array
+        from sound_qkeras.support.given_files import load_array
 
         return load_array(Path(text))
     numbers = parse_numbers(text, "--box")
@@ -154,7 +154,7 @@ def load_samples(text: str | None) -> Any:
     """
     if text is None:
         return None
-    from sound_qkeras.given_files import load_array, load_member
+    from sound_qkeras.support.given_files import load_array, load_member
 
     name, _, key = text.partition(".npz:")
     if not key and not text.endswith(".npz"):
@@ -174,8 +174,8 @@ def check_place(out: Path, *, overwrite: bool = False) -> None:
     Raises:
         InputError: it cannot.
     """
-    from sound_qkeras.archive import FILES
-    from sound_qkeras.files import check_writable
+    from sound_qkeras.results.archive import FILES
+    from sound_qkeras.support.files import check_writable
 
     check_writable(out, names=FILES, overwrite=overwrite)
 

@@ -21,12 +21,12 @@ import numpy.typing as npt
 from sound_qkeras.errors import FileFormatError, InputError
 from sound_qkeras.fixed_point import Format
 from sound_qkeras.network.graph import Network, Node
-from sound_qkeras.network.npz import MAX_BYTES, read_arrays, write_arrays
 from sound_qkeras.network.ops import OPS, AffineCodes, Op
 from sound_qkeras.network.ports import Port
 from sound_qkeras.network.quantized import QuantizedNetwork
-from sound_qkeras.network.rewrite import Rewrite
-from sound_qkeras.reading import open_regular, read_json, same_json
+from sound_qkeras.network.rewrite.rewrite import Rewrite
+from sound_qkeras.support.npz import MAX_BYTES, read_arrays, write_arrays
+from sound_qkeras.support.reading import open_regular, read_json, same_json
 
 Array = npt.NDArray[Any]
 T = TypeVar("T")

@@ -16,7 +16,7 @@ from sound_qkeras.errors import InputError, ModelError
 from sound_qkeras.network.ops import Affine, Concatenate, Crop, Input, Op, Reshape
 from sound_qkeras.network.pickling import Rebuilt
 from sound_qkeras.network.ports import Port, join_samples, split_rows
-from sound_qkeras.scratch import at_once
+from sound_qkeras.support.scratch import at_once
 
 Reals = npt.NDArray[np.float64]
 Shape = tuple[int, ...]

@@ -19,7 +19,7 @@ from sound_qkeras.interval import Interval, up
 from sound_qkeras.network.graph import Network, Node
 from sound_qkeras.network.ops import Affine, AffineCodes, AffinePair, Input, TablePair
 from sound_qkeras.network.pickling import Rebuilt
-from sound_qkeras.network.rewrite import Rewrite
+from sound_qkeras.network.rewrite.rewrite import Rewrite
 
 Reals = npt.NDArray[np.float64]
 

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sound_qkeras.errors import InputError
-from sound_qkeras.files import RESULT, check_writable_file, write_file
-from sound_qkeras.manifest import add_derived, kind_of
-from sound_qkeras.reading import read_json
+from sound_qkeras.support.files import RESULT, check_writable_file, write_file
+from sound_qkeras.support.manifest import add_derived, kind_of
+from sound_qkeras.support.reading import read_json
 
 if TYPE_CHECKING:
-    from sound_qkeras.result import Result
+    from sound_qkeras.results.result import Result
 
 FILE = "report.html"
 
@@ -36,8 +36,8 @@ def write(result: Result, path: str | os.PathLike[str], *, sweep: Iterable[Resul
         VerificationError: the certificate does not hold.
         InputError: the file cannot be written or is something else, or the sweep is about another network or box.
     """
-    from sound_qkeras.archive import CERTIFICATE_FILE
     from sound_qkeras.report.page import MARK, page
+    from sound_qkeras.results.archive import CERTIFICATE_FILE
 
     place = check_writable_file(path, MARK).parent
     inside = kind_of(place) == RESULT

@@ -6,17 +6,17 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from sound_qkeras.decimals import at_least, at_most, rounded_up, tolerance
+from sound_qkeras.exact.proof import exact_error
 from sound_qkeras.interval import Reals, down
 from sound_qkeras.report.claim import DIGITS
 from sound_qkeras.report.coverage import MOST_ROWS
 from sound_qkeras.report.tables import FRAME, Bar, Mark, Segment, Table, filled, percent, share, table
-from sound_qkeras.result import Result
+from sound_qkeras.results.result import Result
+from sound_qkeras.search.falsify import errors
+from sound_qkeras.search.observe import MOST_EXACT_PRODUCTS
+from sound_qkeras.support.decimals import at_least, at_most, rounded_up, tolerance
 from sound_qkeras.verify.certificate import BudgetRow
 from sound_qkeras.verify.evidence import Statistical
-from sound_qkeras.verify.exact import exact_error
-from sound_qkeras.verify.falsify import errors
-from sound_qkeras.verify.observe import MOST_EXACT_PRODUCTS
 
 MOST_OUTPUTS = 16
 # Rows of a budget that are seen at a glance; of a longer one the largest are shown first.

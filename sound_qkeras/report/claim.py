@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sound_qkeras.decimals import at_least, percent_at_most, rounded_up, tolerance
 from sound_qkeras.report.tables import count, percent
-from sound_qkeras.result import Result
+from sound_qkeras.results.result import Result
+from sound_qkeras.support.decimals import at_least, percent_at_most, rounded_up, tolerance
 from sound_qkeras.verify.certificate import Certificate
 from sound_qkeras.verify.evidence import FLOAT64, Local, Statistical
 

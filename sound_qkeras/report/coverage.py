@@ -6,11 +6,11 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from sound_qkeras.decimals import at_most
 from sound_qkeras.interval import Interval
 from sound_qkeras.report.claim import DIGITS
 from sound_qkeras.report.tables import Table, count, table
-from sound_qkeras.result import Result
+from sound_qkeras.results.result import Result
+from sound_qkeras.support.decimals import at_most
 from sound_qkeras.verify.evidence import FLOAT64, Evidence, Local, Statistical
 
 # Rows of a box that are written out; a longer one is summarised.

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from sound_qkeras.backends.render import ap_fixed
 from sound_qkeras.fixed_point import Format
-from sound_qkeras.hls.render import ap_fixed
 from sound_qkeras.network.graph import size_of
 from sound_qkeras.report.tables import Bar, Cell, Mark, Segment, Table, count, percent, share, table
-from sound_qkeras.result import FormatRow, Result
+from sound_qkeras.results.result import FormatRow, Result
 from sound_qkeras.tuning.uniform import Uniform, smallest_uniform
 from sound_qkeras.verify.evidence import Statistical
 

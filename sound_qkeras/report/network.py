@@ -6,14 +6,14 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from sound_qkeras.decimals import at_most
+from sound_qkeras.floating.fixed import FloatReport
 from sound_qkeras.network.graph import Network
 from sound_qkeras.network.quantized import QuantizedNetwork
-from sound_qkeras.network.reduce import Reduction
+from sound_qkeras.network.rewrite.reduce import Reduction
 from sound_qkeras.report.claim import DIGITS
 from sound_qkeras.report.tables import Table, count, shape, table
-from sound_qkeras.result import Result
-from sound_qkeras.verify.floating import FloatReport
+from sound_qkeras.results.result import Result
+from sound_qkeras.support.decimals import at_most
 
 # Layers that are named in a sentence.
 MOST_NAMES = 24

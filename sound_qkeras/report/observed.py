@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from sound_qkeras.decimals import at_least, at_most, interval
 from sound_qkeras.errors import VerificationError
 from sound_qkeras.fixed_point import Format, from_codes
 from sound_qkeras.interval import Reals
@@ -16,8 +15,9 @@ from sound_qkeras.network.graph import Node, size_of
 from sound_qkeras.network.ops import Input
 from sound_qkeras.network.quantized import QuantizedNetwork
 from sound_qkeras.report.tables import FRAME, Bar, Segment, Table, count, filled, percent, table
-from sound_qkeras.result import Result
-from sound_qkeras.verify.falsify import errors
+from sound_qkeras.results.result import Result
+from sound_qkeras.search.falsify import errors
+from sound_qkeras.support.decimals import at_least, at_most, interval
 
 DIGITS = 5
 # Values simulated at once, and samples within that; sums of Python integers are a hundred times slower.

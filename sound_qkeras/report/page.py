@@ -9,8 +9,6 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from sound_qkeras import __version__
-from sound_qkeras.archive import CERTIFICATE_FILE, SAMPLES_FILE
-from sound_qkeras.decimals import at_most
 from sound_qkeras.report.accuracy import budget_table, errors_at_worst, errors_table, largest_table, worst_input_table
 from sound_qkeras.report.claim import claim_of
 from sound_qkeras.report.coverage import box_table, not_covered
@@ -20,7 +18,9 @@ from sound_qkeras.report.observed import observe, ranges_table, saturation_table
 from sound_qkeras.report.samples import classification_table, evidence_table
 from sound_qkeras.report.sweep import mean_bits, sweep_of
 from sound_qkeras.report.tables import Table, count, percent, shape, table
-from sound_qkeras.result import Result
+from sound_qkeras.results.archive import CERTIFICATE_FILE, SAMPLES_FILE
+from sound_qkeras.results.result import Result
+from sound_qkeras.support.decimals import at_most
 from sound_qkeras.tuning.uniform import Uniform
 from sound_qkeras.verify.checker import check
 

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from sound_qkeras.decimals import at_most
 from sound_qkeras.report.claim import DIGITS
 from sound_qkeras.report.tables import FRAME, Bar, Cell, Mark, Segment, Table, count, filled, percent, share, table
-from sound_qkeras.result import Result
+from sound_qkeras.results.result import Result
+from sound_qkeras.support.decimals import at_most
 from sound_qkeras.verify.evidence import Local, Statistical
 
 LEVELS = (("Half of the samples", 0.5), ("90% of the samples", 0.9), ("All samples", 1.0))

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sound_qkeras.decimals import at_least, at_most, percent_at_most
 from sound_qkeras.errors import InputError
 from sound_qkeras.report.claim import DIGITS
 from sound_qkeras.report.tables import Table, count, table
-from sound_qkeras.result import Result
+from sound_qkeras.results.result import Result
+from sound_qkeras.support.decimals import at_least, at_most, percent_at_most
 from sound_qkeras.verify.evidence import Statistical
 
 

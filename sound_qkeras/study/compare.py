@@ -10,9 +10,8 @@ from typing import Any
 import numpy.typing as npt
 
 from sound_qkeras.baselines import Row
-from sound_qkeras.keras_io.autoqkeras_setup import import_autoqkeras
-from sound_qkeras.result import tool_versions
-from sound_qkeras.resuming import claim
+from sound_qkeras.keras_io.autoqkeras.setup import import_autoqkeras
+from sound_qkeras.results.result import tool_versions
 from sound_qkeras.study.both_ways import both_ways
 from sound_qkeras.study.drawing import figure_class
 from sound_qkeras.study.fixed_rows import add_rounding, add_rule, add_uniform
@@ -22,6 +21,7 @@ from sound_qkeras.study.plan import Plan
 from sound_qkeras.study.subject import Subject, subject_of
 from sound_qkeras.study.trained_rows import add_autoqkeras, add_straight_through
 from sound_qkeras.study.writing import write
+from sound_qkeras.support.resuming import claim
 
 SETTINGS = "settings.json"
 ADDERS: dict[str, Callable[[Ledger, Subject, Plan], None]] = {

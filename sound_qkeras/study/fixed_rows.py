@@ -17,11 +17,11 @@ from sound_qkeras.baselines.uniform import SCALES
 from sound_qkeras.errors import InfeasibleError
 from sound_qkeras.interval import Reals
 from sound_qkeras.network.graph import size_of
+from sound_qkeras.search.falsify import errors
 from sound_qkeras.study.ledger import Ledger
 from sound_qkeras.study.plan import Plan
 from sound_qkeras.study.subject import Subject
 from sound_qkeras.study.verdict import row_of
-from sound_qkeras.verify.falsify import errors
 
 # Share of weights that pruning sets to zero, and samples that multipoint quantisation measures errors on.
 SPARSITY, SAMPLES = 0.5, 256

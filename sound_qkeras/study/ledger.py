@@ -8,7 +8,7 @@ from pathlib import Path
 
 from sound_qkeras.baselines import Row
 from sound_qkeras.errors import DependencyError, FileFormatError, SoundQKerasError
-from sound_qkeras.resuming import read_json, write_json
+from sound_qkeras.support.resuming import read_json, write_json
 
 FOLDER = "rows"
 

@@ -11,11 +11,11 @@ import numpy as np
 
 from sound_qkeras.baselines import Candidate, Row
 from sound_qkeras.baselines.candidate import from_quantized
-from sound_qkeras.finetuning import finetune
-from sound_qkeras.keras_io.training import Data, fine_tuning
+from sound_qkeras.jobs.finetune import finetune
+from sound_qkeras.jobs.quantize import quantize
+from sound_qkeras.keras_io.autoqkeras.training import Data, fine_tuning
 from sound_qkeras.network.graph import size_of
-from sound_qkeras.pipeline import quantize
-from sound_qkeras.result import Result
+from sound_qkeras.results.result import Result
 from sound_qkeras.study.ledger import Ledger
 from sound_qkeras.study.plan import Plan
 from sound_qkeras.study.subject import Subject

@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from sound_qkeras.errors import InputError
-from sound_qkeras.keras_io.autoqkeras import MODES, SPACES
-from sound_qkeras.keras_io.training import METRICS, Training
-from sound_qkeras.options import check_whole
+from sound_qkeras.jobs.options import check_whole
+from sound_qkeras.keras_io.autoqkeras.search import MODES, SPACES
+from sound_qkeras.keras_io.autoqkeras.training import METRICS, Training
 from sound_qkeras.tuning.costs import COSTS
 
 METHODS = ("ours", "uniform", "rule", "rounding", "straight_through", "autoqkeras")

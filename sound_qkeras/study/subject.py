@@ -11,15 +11,15 @@ import numpy as np
 import numpy.typing as npt
 
 from sound_qkeras.baselines import accuracy, agreement, mean_error
-from sound_qkeras.boxes import network_box
-from sound_qkeras.classification import labels_of, outputs_of
 from sound_qkeras.errors import InputError, ModelError
 from sound_qkeras.interval import Interval, Reals
 from sound_qkeras.keras_io import read_model
-from sound_qkeras.keras_io.editions import KERAS_2, edition
-from sound_qkeras.keras_io.files import is_saved, load_keras_model
-from sound_qkeras.keras_io.training import Data, scores
+from sound_qkeras.keras_io.autoqkeras.training import Data, scores
+from sound_qkeras.keras_io.files.files import is_saved, load_keras_model
+from sound_qkeras.keras_io.session.editions import KERAS_2, edition
 from sound_qkeras.network import Network
+from sound_qkeras.network.boxes import network_box
+from sound_qkeras.network.classes import labels_of, outputs_of
 from sound_qkeras.network.graph import size_of
 from sound_qkeras.network.ports import join_samples, split_rows
 

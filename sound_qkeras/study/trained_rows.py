@@ -7,9 +7,9 @@ from functools import partial
 from typing import Any
 
 from sound_qkeras.baselines import Row, straight_through
-from sound_qkeras.keras_io.autoqkeras import Found, Retrained, Settings, search
-from sound_qkeras.keras_io.sizes import bit_operations
-from sound_qkeras.keras_io.training import compile_for, copy_of
+from sound_qkeras.keras_io.autoqkeras.search import Found, Retrained, Settings, search
+from sound_qkeras.keras_io.autoqkeras.sizes import bit_operations
+from sound_qkeras.keras_io.autoqkeras.training import compile_for, copy_of
 from sound_qkeras.study.ledger import Ledger
 from sound_qkeras.study.plan import Plan
 from sound_qkeras.study.subject import Subject

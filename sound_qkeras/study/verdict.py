@@ -7,16 +7,16 @@ from typing import Any
 import numpy as np
 
 from sound_qkeras.baselines import Candidate, Row, judge
-from sound_qkeras.certifier import certify
 from sound_qkeras.errors import SoundQKerasError
 from sound_qkeras.interval import Reals
+from sound_qkeras.jobs.certify import certify
 from sound_qkeras.keras_io import to_qkeras
-from sound_qkeras.keras_io.sizes import energy, model_bits
+from sound_qkeras.keras_io.autoqkeras.sizes import energy, model_bits
 from sound_qkeras.network import Network, QuantizedNetwork
+from sound_qkeras.search.falsify import errors, falsify
 from sound_qkeras.study.plan import Plan
 from sound_qkeras.study.subject import Subject
 from sound_qkeras.verify.evidence import FLOAT64, error_limits
-from sound_qkeras.verify.falsify import errors, falsify
 
 # Inputs tried in the search for the worst error of a candidate.
 EVALUATIONS = 10_000

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from sound_qkeras.baselines import Row, pareto_front, to_csv
-from sound_qkeras.keras_io.autoqkeras import DEFECTS
-from sound_qkeras.resuming import write_json
+from sound_qkeras.keras_io.autoqkeras.search import DEFECTS
 from sound_qkeras.study.both_ways import both_ways
 from sound_qkeras.study.drawing import draw
+from sound_qkeras.support.resuming import write_json
 
 CSV, JSON, TEXT = "study.csv", "study.json", "study.md"
 COLUMNS = {

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from sound_qkeras.deadline import Deadline
 from sound_qkeras.interval import Reals
 from sound_qkeras.network.quantized import QuantizedNetwork
+from sound_qkeras.support.deadline import Deadline
 from sound_qkeras.tuning.build import provisional, round_parameters
 from sound_qkeras.tuning.groups import Group, groups_of, much_finer
 from sound_qkeras.tuning.judge import Alone, E, Judge

@@ -14,7 +14,7 @@ from sound_qkeras.interval import Reals
 from sound_qkeras.network.graph import Network
 from sound_qkeras.network.ops import Affine, AffineCodes
 from sound_qkeras.network.quantized import QuantizedNetwork
-from sound_qkeras.network.rescale import Indices
+from sound_qkeras.network.rewrite.rescale import Indices
 from sound_qkeras.tuning.groups import Bits
 from sound_qkeras.verify.proof import with_margin
 

@@ -19,12 +19,12 @@ from typing import Any
 
 import numpy as np
 
-from sound_qkeras.deadline import Deadline
 from sound_qkeras.interval import Interval, Reals
 from sound_qkeras.network.graph import Node
 from sound_qkeras.network.ops import Conv, Dense, Relu, Rows
 from sound_qkeras.network.quantized import QuantizedNetwork
-from sound_qkeras.network.rescale import Indices
+from sound_qkeras.network.rewrite.rescale import Indices
+from sound_qkeras.support.deadline import Deadline
 from sound_qkeras.tuning.costs import cost_of
 from sound_qkeras.tuning.groups import candidate_bits
 from sound_qkeras.tuning.search import Attempt, Search

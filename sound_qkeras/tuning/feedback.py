@@ -15,13 +15,13 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from sound_qkeras.deadline import Deadline
 from sound_qkeras.fixed_point import Codes
 from sound_qkeras.interval import Reals
 from sound_qkeras.network.graph import Network, Node
 from sound_qkeras.network.ops import Affine, Conv, Dense
-from sound_qkeras.network.rescale import Indices
-from sound_qkeras.scratch import SCRATCH_NUMBERS
+from sound_qkeras.network.rewrite.rescale import Indices
+from sound_qkeras.support.deadline import Deadline
+from sound_qkeras.support.scratch import SCRATCH_NUMBERS
 from sound_qkeras.tuning.build import Parameters, compensated, nearest
 from sound_qkeras.tuning.groups import Bits
 

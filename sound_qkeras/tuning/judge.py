@@ -6,10 +6,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from typing import ClassVar, Generic, Protocol, TypeVar
 
-from sound_qkeras.deadline import Deadline
 from sound_qkeras.interval import Interval, Reals
 from sound_qkeras.network.quantized import QuantizedNetwork
-from sound_qkeras.network.rescale import Indices
+from sound_qkeras.network.rewrite.rescale import Indices
+from sound_qkeras.support.deadline import Deadline
 from sound_qkeras.tuning.build import Parameters
 from sound_qkeras.tuning.effort import Effort
 from sound_qkeras.tuning.groups import Bits, Group

@@ -6,11 +6,11 @@ import time
 from collections.abc import Iterable
 from typing import ClassVar
 
-from sound_qkeras.analysis.splitting import Splitting, refine, settle
-from sound_qkeras.deadline import Deadline
 from sound_qkeras.interval import Interval, Reals
 from sound_qkeras.network.graph import Network
 from sound_qkeras.network.quantized import QuantizedNetwork
+from sound_qkeras.splitting.refine import Splitting, refine, settle
+from sound_qkeras.support.deadline import Deadline
 from sound_qkeras.tuning.build import narrow
 from sound_qkeras.tuning.effort import Effort
 from sound_qkeras.tuning.groups import Group

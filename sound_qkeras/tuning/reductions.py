@@ -7,14 +7,14 @@ from dataclasses import replace
 
 import numpy as np
 
-from sound_qkeras.analysis.phases import MOST_INPUTS_TO_SPLIT, Phases, find_phases
-from sound_qkeras.deadline import Deadline
 from sound_qkeras.interval import Interval, Reals, up
 from sound_qkeras.network.graph import Network
-from sound_qkeras.network.reduce import Path, Reduction, kept_units, reduce_units, reducible
+from sound_qkeras.network.rewrite.reduce import Path, Reduction, kept_units, reduce_units, reducible
+from sound_qkeras.splitting.stability import MOST_INPUTS_TO_SPLIT, Phases, find_phases
+from sound_qkeras.support.deadline import Deadline
 from sound_qkeras.tuning.rounding import sample_box
-from sound_qkeras.verify.phases import value_ranges
 from sound_qkeras.verify.split_tree import SplitTree
+from sound_qkeras.verify.stability import value_ranges
 
 # Samples that refute candidates. Where the box has too many inputs to be cut, so few will do that they take at most so many
 # multiplications, for what they leave is settled by one propagation.

@@ -16,13 +16,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sound_qkeras.deadline import Deadline
 from sound_qkeras.fixed_point import from_codes
 from sound_qkeras.interval import Interval, Reals
 from sound_qkeras.network.graph import Network, size_of
 from sound_qkeras.network.ops import Dense
-from sound_qkeras.network.rescale import Indices
-from sound_qkeras.scratch import at_once
+from sound_qkeras.network.rewrite.rescale import Indices
+from sound_qkeras.support.deadline import Deadline
+from sound_qkeras.support.scratch import at_once
 from sound_qkeras.tuning.build import Parameters, round_parameters
 from sound_qkeras.tuning.groups import Bits
 

@@ -16,14 +16,14 @@ from typing import ClassVar
 
 import numpy as np
 
-from sound_qkeras.classification import outputs_of
-from sound_qkeras.deadline import Deadline
 from sound_qkeras.fixed_point import from_codes, to_grid
 from sound_qkeras.interval import Interval, Reals
+from sound_qkeras.network.classes import outputs_of
 from sound_qkeras.network.graph import Network, Node, size_of
 from sound_qkeras.network.ops import Affine
 from sound_qkeras.network.quantized import QuantizedNetwork
-from sound_qkeras.scratch import at_once
+from sound_qkeras.support.deadline import Deadline
+from sound_qkeras.support.scratch import at_once
 from sound_qkeras.tuning.clipping import clipped, narrow_in_box
 from sound_qkeras.tuning.effort import Effort
 from sound_qkeras.tuning.feedback import FeedbackRounding

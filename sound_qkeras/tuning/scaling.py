@@ -14,11 +14,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from sound_qkeras.deadline import Deadline
 from sound_qkeras.interval import Reals
 from sound_qkeras.network.graph import Network
 from sound_qkeras.network.ops import Affine
-from sound_qkeras.network.rescale import Indices, input_axis, rescalable
+from sound_qkeras.network.rewrite.rescale import Indices, input_axis, rescalable
+from sound_qkeras.support.deadline import Deadline
 from sound_qkeras.tuning.rounding import mean_squares
 
 SWEEPS = 6

@@ -13,12 +13,12 @@ from typing import Generic
 
 import numpy as np
 
-from sound_qkeras.deadline import Deadline
 from sound_qkeras.errors import InfeasibleError, SolverError
 from sound_qkeras.fixed_point import Format
 from sound_qkeras.interval import Reals
 from sound_qkeras.network.quantized import QuantizedNetwork
-from sound_qkeras.network.rescale import Indices
+from sound_qkeras.network.rewrite.rescale import Indices
+from sound_qkeras.support.deadline import Deadline
 from sound_qkeras.tuning.build import nearest, provisional
 from sound_qkeras.tuning.effort import Effort
 from sound_qkeras.tuning.gap import Solved

@@ -7,10 +7,10 @@ from typing import ClassVar
 
 import numpy as np
 
-from sound_qkeras.deadline import Deadline
 from sound_qkeras.interval import Interval, Reals
 from sound_qkeras.network.graph import Network
 from sound_qkeras.network.quantized import QuantizedNetwork
+from sound_qkeras.support.deadline import Deadline
 from sound_qkeras.tuning.clipping import clipped, narrow_in_box
 from sound_qkeras.tuning.effort import Effort
 from sound_qkeras.tuning.groups import Group

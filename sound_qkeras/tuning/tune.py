@@ -12,7 +12,7 @@ from sound_qkeras.tuning.judge import E
 from sound_qkeras.tuning.optimality import Optimality
 from sound_qkeras.tuning.output import coarsen_output
 from sound_qkeras.tuning.search import Attempt, Search
-from sound_qkeras.tuning.shaving import shave
+from sound_qkeras.tuning.trimming import shave
 from sound_qkeras.verify.certificate import BudgetRow
 from sound_qkeras.verify.split_tree import SplitTree
 

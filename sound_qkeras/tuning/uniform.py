@@ -8,13 +8,13 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from sound_qkeras.analysis.splitting import refine
 from sound_qkeras.errors import InputError
 from sound_qkeras.fixed_point import MAX_WORD_LENGTH, Format
 from sound_qkeras.interval import Interval
 from sound_qkeras.network.graph import Network
 from sound_qkeras.network.ops import AffineCodes
 from sound_qkeras.network.quantized import QuantizedNetwork
+from sound_qkeras.splitting.refine import refine
 from sound_qkeras.tuning.build import Parameters, nearest, provisional
 from sound_qkeras.tuning.costs import Cost, cost_of
 from sound_qkeras.tuning.groups import groups_of

@@ -14,11 +14,11 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 from uuid import uuid4
 
-from sound_qkeras.deadline import Deadline
 from sound_qkeras.interval import Interval
 from sound_qkeras.network.graph import Network
 from sound_qkeras.network.twin import Pairing
-from sound_qkeras.scratch import at_once
+from sound_qkeras.support.deadline import Deadline
+from sound_qkeras.support.scratch import at_once
 from sound_qkeras.verify.propagation import FACT_NUMBERS, batches, numbers_per_box
 
 Found = TypeVar("Found")

@@ -11,11 +11,11 @@ import numpy as np
 from sound_qkeras.errors import FileFormatError
 from sound_qkeras.interval import Interval, Reals
 from sound_qkeras.network.quantized import QuantizedNetwork
-from sound_qkeras.reading import digest_of_json, same_json
+from sound_qkeras.support.reading import digest_of_json, same_json
 from sound_qkeras.verify.evidence import Evidence, from_json
-from sound_qkeras.verify.phases import check_rewrite
 from sound_qkeras.verify.proof import MARGIN, prove, prove_ranges, with_margin
 from sound_qkeras.verify.split_tree import SplitTree
+from sound_qkeras.verify.stability import check_rewrite
 
 TIERS = ("sound", "local", "statistical")
 FORMAT, VERSION = "sound_qkeras certificate", 2

@@ -10,9 +10,9 @@ from sound_qkeras.network.graph import size_of
 from sound_qkeras.network.quantized import QuantizedNetwork
 from sound_qkeras.verify.certificate import TIERS, Certificate
 from sound_qkeras.verify.evidence import check_samples
-from sound_qkeras.verify.phases import check_rewrite
 from sound_qkeras.verify.proof import check_overflow, prove, prove_ranges
 from sound_qkeras.verify.split_tree import SplitTree
+from sound_qkeras.verify.stability import check_rewrite
 
 
 def check(quantized: QuantizedNetwork, certificate: Certificate) -> Reals:

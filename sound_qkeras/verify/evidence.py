@@ -14,12 +14,12 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from sound_qkeras.decimals import at_most
 from sound_qkeras.errors import FileFormatError, InputError, VerificationError
 from sound_qkeras.fixed_point import from_codes
 from sound_qkeras.interval import Interval, Reals, down, up
 from sound_qkeras.network.graph import Network
 from sound_qkeras.network.quantized import QuantizedNetwork
+from sound_qkeras.support.decimals import at_most
 from sound_qkeras.verify.batching import over_batches
 from sound_qkeras.verify.binomial import upper_limit
 from sound_qkeras.verify.proof import MARGIN, bound_boxes

@@ -25,7 +25,7 @@ from sound_qkeras.network.graph import Network, Node, size_of
 from sound_qkeras.network.ops import Elementwise, Facts, Input, Remainder, Rows
 from sound_qkeras.network.ops.base import contract
 from sound_qkeras.network.twin import Pairing
-from sound_qkeras.scratch import at_once
+from sound_qkeras.support.scratch import at_once
 
 # Back-substituting a layer of n neurons costs n**2 per earlier layer and box; wider layers keep the forward enclosures.
 WIDEST_SUBSTITUTION = 1024

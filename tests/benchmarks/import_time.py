@@ -13,8 +13,8 @@ LIMIT = 0.5
 MODULES = {
     "sound_qkeras": LIMIT,
     "sound_qkeras.cli": LIMIT,
-    "sound_qkeras.archive": None,
-    "sound_qkeras.pipeline": None,
+    "sound_qkeras.results.archive": None,
+    "sound_qkeras.jobs.quantize": None,
     "sound_qkeras.callbacks": None,
 }
 CODE = (

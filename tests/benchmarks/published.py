@@ -22,12 +22,12 @@ from typing import Any
 import numpy as np
 
 import sound_qkeras as sq
+from sound_qkeras.backends import compile_and_run
 from sound_qkeras.baselines.fixed import fitting_bits, round_affine
-from sound_qkeras.classification import margins_of, outputs_of
 from sound_qkeras.fixed_point import Format
-from sound_qkeras.hls import compile_and_run
+from sound_qkeras.jobs.quantize import read
 from sound_qkeras.network import Network, QuantizedNetwork
-from sound_qkeras.pipeline import read
+from sound_qkeras.network.classes import margins_of, outputs_of
 from sound_qkeras.tuning.costs import cost_of
 from sound_qkeras.tuning.survey import Survey
 

@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from sound_qkeras.hls.toolchain import FLAGS, find_ap_types, find_compiler
+from sound_qkeras.backends.toolchain import FLAGS, find_ap_types, find_compiler
 
 FILES = ("src/types.h", "src/weights.h", "src/net.h", "src/net.cpp", "tb/tb.cpp")
 

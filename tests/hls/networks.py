@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
+from sound_qkeras.backends.options import Style, Target
 from sound_qkeras.fixed_point import Format
-from sound_qkeras.hls.options import Style, Target
 from sound_qkeras.network import Network, Node, QuantizedNetwork
 from sound_qkeras.network.ops import AffineCodes, Dense, Input, Relu
 from tests import networks

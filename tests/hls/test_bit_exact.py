@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 
+from sound_qkeras.backends import compile_and_run, export_hls, find_ap_types
+from sound_qkeras.backends.export import needed_bits
+from sound_qkeras.backends.options import InputGuard, Options
+from sound_qkeras.backends.plan import make_plan
 from sound_qkeras.fixed_point import Format
-from sound_qkeras.hls import compile_and_run, export_hls, find_ap_types
-from sound_qkeras.hls.export import needed_bits
-from sound_qkeras.hls.options import InputGuard, Options
-from sound_qkeras.hls.plan import make_plan
 from sound_qkeras.network import Network, Node, QuantizedNetwork
 from sound_qkeras.network.ops import AffineCodes, Dense, Input
-from sound_qkeras.simulate import simulate_codes
+from sound_qkeras.network.simulate import simulate_codes
 
 from .batch import run_together
 from .drawing import Claimed, networks

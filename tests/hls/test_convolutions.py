@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from sound_qkeras.backends import compile_and_run, estimate, export_hls
 from sound_qkeras.errors import InputError
-from sound_qkeras.hls import compile_and_run, estimate, export_hls
 from sound_qkeras.network import Network, Node
 from sound_qkeras.network.ops import AveragePool, Conv, Input, Scale
 from tests.geometries import network_of, random_twin

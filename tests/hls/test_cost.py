@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sound_qkeras.backends.cost import bram_blocks, csd_digits, dsp_slices, estimate
 from sound_qkeras.errors import InputError
-from sound_qkeras.hls.cost import bram_blocks, csd_digits, dsp_slices, estimate
 from sound_qkeras.network import Network, Node
 from sound_qkeras.network.ops import Add, Input, MaxPool, Multiply, Relu, Scale, Upsample
 from sound_qkeras.tuning.costs import cost_of

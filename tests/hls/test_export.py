@@ -8,16 +8,16 @@ from typing import ClassVar
 import numpy as np
 import pytest
 
+from sound_qkeras.backends import export, export_hls
+from sound_qkeras.backends.names import RESERVED, check_name, identifiers
+from sound_qkeras.backends.render import interval
+from sound_qkeras.backends.writers import WRITERS
+from sound_qkeras.backends.writers.affine import Factors
 from sound_qkeras.errors import InputError, UnsupportedLayerError, VerificationError
 from sound_qkeras.fixed_point import Format
-from sound_qkeras.hls import export, export_hls
-from sound_qkeras.hls.names import RESERVED, check_name, identifiers
-from sound_qkeras.hls.render import interval
-from sound_qkeras.hls.writers import WRITERS
-from sound_qkeras.hls.writers.affine import Factors
 from sound_qkeras.network import Network
 from sound_qkeras.network.ops import Relu
-from sound_qkeras.simulate import simulate_codes
+from sound_qkeras.network.simulate import simulate_codes
 
 from .networks import STYLES, channelled, dense, steering
 

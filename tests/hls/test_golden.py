@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from sound_qkeras import __version__
-from sound_qkeras.hls import export_hls
-from sound_qkeras.hls.toolchain import AP_TYPES
-from sound_qkeras.manifest import MANIFEST
+from sound_qkeras.backends import export_hls
+from sound_qkeras.backends.toolchain import AP_TYPES
+from sound_qkeras.support.manifest import MANIFEST
 
 from .networks import STYLES, steering
 

@@ -7,12 +7,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from sound_qkeras.backends import hls4ml_project, to_hls4ml
+from sound_qkeras.backends.hls4ml_layers import RESERVED, hls4ml_layers
+from sound_qkeras.backends.options import Options
+from sound_qkeras.backends.plan import make_plan
 from sound_qkeras.errors import DependencyError, InputError, UnsupportedLayerError
 from sound_qkeras.fixed_point import Format
-from sound_qkeras.hls import hls4ml_project, to_hls4ml
-from sound_qkeras.hls.hls4ml_layers import RESERVED, hls4ml_layers
-from sound_qkeras.hls.options import Options
-from sound_qkeras.hls.plan import make_plan
 from sound_qkeras.network import Network, Node, QuantizedNetwork
 from sound_qkeras.network.ops import AffineCodes, Dense, Input, Multiply, Op, Pad, Relu, Reshape, Table, Upsample
 from tests.networks import box as networks_box

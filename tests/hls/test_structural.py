@@ -8,15 +8,15 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from sound_qkeras.backends import compile_and_run, export_hls
+from sound_qkeras.backends.export import needed_bits
+from sound_qkeras.backends.options import Options
+from sound_qkeras.backends.plan import make_plan
+from sound_qkeras.backends.writers import WRITERS
+from sound_qkeras.backends.writers.merges import MergeWriter
+from sound_qkeras.backends.writers.moves import MoveWriter
+from sound_qkeras.backends.writers.walks import Index, Walk, broadcast
 from sound_qkeras.errors import InputError, UnsupportedLayerError
-from sound_qkeras.hls import compile_and_run, export_hls
-from sound_qkeras.hls.export import needed_bits
-from sound_qkeras.hls.options import Options
-from sound_qkeras.hls.plan import make_plan
-from sound_qkeras.hls.writers import WRITERS
-from sound_qkeras.hls.writers.merges import MergeWriter
-from sound_qkeras.hls.writers.moves import MoveWriter
-from sound_qkeras.hls.writers.walks import Index, Walk, broadcast
 from sound_qkeras.network import Network
 from sound_qkeras.network.ops import Add, Concatenate, Crop, Dense, MaxPool, Multiply, Pad, Permute, Reshape, Upsample
 from sound_qkeras.network.ports import Port

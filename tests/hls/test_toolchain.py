@@ -8,9 +8,9 @@ import sys
 
 import pytest
 
+from sound_qkeras.backends import compile_and_run, export_hls, find_ap_types
+from sound_qkeras.backends.toolchain import find_compiler
 from sound_qkeras.errors import DependencyError, FileFormatError, VerificationError
-from sound_qkeras.hls import compile_and_run, export_hls, find_ap_types
-from sound_qkeras.hls.toolchain import find_compiler
 
 from .networks import steering
 
@@ -25,7 +25,7 @@ def exported(tmp_path):
 def test_headers_come_from_hls4ml_without_importing_it(monkeypatch):
     monkeypatch.delenv("AP_TYPES", raising=False)
     code = (
-        "import sys; from sound_qkeras.hls import find_ap_types; header = find_ap_types() / 'ap_fixed.h'\n"
+        "import sys; from sound_qkeras.backends import find_ap_types; header = find_ap_types() / 'ap_fixed.h'\n"
         "sys.exit(0 if header.is_file() and 'hls4ml' not in sys.modules else 1)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
+from sound_qkeras.backends import compile_and_run, estimate, export_hls
 from sound_qkeras.errors import UnsupportedLayerError
 from sound_qkeras.fixed_point import Format
-from sound_qkeras.hls import compile_and_run, estimate, export_hls
 from sound_qkeras.network import Network, Node, QuantizedNetwork
 from sound_qkeras.network.ops import AffineCodes, Clip, Dense, Input, Table
 from tests import units

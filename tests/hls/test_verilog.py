@@ -12,15 +12,15 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 
+from sound_qkeras.backends import estimate, export, hardware, measure
+from sound_qkeras.backends.adders import AdderGraph, Term, Wire, constant, signed_digits, wire_of
+from sound_qkeras.backends.options import Options
+from sound_qkeras.backends.plan import make_plan
+from sound_qkeras.backends.render import parts
+from sound_qkeras.backends.toolchain import find_compiler
+from sound_qkeras.backends.vectors import check_box, make_vectors
 from sound_qkeras.errors import DependencyError, InputError, VerificationError
 from sound_qkeras.fixed_point import Format
-from sound_qkeras.hls import estimate, export, hardware, measure
-from sound_qkeras.hls.adders import AdderGraph, Term, Wire, constant, signed_digits, wire_of
-from sound_qkeras.hls.options import Options
-from sound_qkeras.hls.plan import make_plan
-from sound_qkeras.hls.render import parts
-from sound_qkeras.hls.toolchain import find_compiler
-from sound_qkeras.hls.vectors import check_box, make_vectors
 
 from .drawing import Claimed, networks
 from .networks import steering

@@ -4,11 +4,11 @@ import dataclasses
 
 import numpy as np
 
+from sound_qkeras.floating.pair import Arithmetic, twin_float_report
 from sound_qkeras.interval import Interval
 from sound_qkeras.keras_io import read_model
-from sound_qkeras.keras_io.matching import match
-from sound_qkeras.keras_io.qkeras_reader import read_steps
-from sound_qkeras.verify.twin_floating import Arithmetic, twin_float_report
+from sound_qkeras.keras_io.qkeras.matching import match
+from sound_qkeras.keras_io.qkeras.reader import read_steps
 
 from .models import LAYERS, qk
 

@@ -5,15 +5,15 @@ import pytest
 
 from sound_qkeras.errors import ModelError, UnsupportedLayerError
 from sound_qkeras.fixed_point import Format
+from sound_qkeras.floating.fixed import float_reports
 from sound_qkeras.interval import Interval
 from sound_qkeras.keras_io import load_model, read_model, save_model, to_keras, to_qkeras
-from sound_qkeras.keras_io.environment import float_type, import_tensorflow
-from sound_qkeras.keras_io.table_layer import TableActivation, real_function, table_layer
+from sound_qkeras.keras_io.session.environment import float_type, import_tensorflow
+from sound_qkeras.keras_io.write.table_layer import TableActivation, real_function, table_layer
 from sound_qkeras.network.ops import TablePair
+from sound_qkeras.network.simulate import simulate
 from sound_qkeras.network.smooth import NAMES, smooth
-from sound_qkeras.simulate import simulate
 from sound_qkeras.tuning.clipping import clipped, narrow_in_box
-from sound_qkeras.verify.floating import float_reports
 from tests import units
 
 from .models import LAYERS, inputs, keras, qk, sequential

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import sound_qkeras as sq
-from sound_qkeras.keras_io.qkeras_reader import read_steps
+from sound_qkeras.keras_io.qkeras.reader import read_steps
 
 from .models import LAYERS, qk, sequential
 from .quantised import BITS, IN, check, dense, float_network, points, twin_of

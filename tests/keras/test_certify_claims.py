@@ -5,9 +5,9 @@ import pytest
 
 import sound_qkeras as sq
 from sound_qkeras.errors import InputError, ModelError, UnsupportedLayerError
-from sound_qkeras.keras_io.environment import float_type
-from sound_qkeras.keras_io.matching import match
-from sound_qkeras.keras_io.qkeras_reader import read_steps
+from sound_qkeras.keras_io.qkeras.matching import match
+from sound_qkeras.keras_io.qkeras.reader import read_steps
+from sound_qkeras.keras_io.session.environment import float_type
 from sound_qkeras.network.roundings import Uniform
 from sound_qkeras.verify.proof import bound_leaves
 

@@ -40,8 +40,8 @@ def test_the_whole_way(capfd, files):
 
 
 def test_json_and_weights_are_taken_in_place_of_a_model(capfd, files):
-    from sound_qkeras.keras_io.files import load_keras_model
-    from sound_qkeras.keras_io.qkeras_reader import QVocabulary
+    from sound_qkeras.keras_io.files.files import load_keras_model
+    from sound_qkeras.keras_io.qkeras.reader import QVocabulary
 
     for name in ("q", "f"):
         model = load_keras_model(files / f"{name}.h5", QVocabulary())

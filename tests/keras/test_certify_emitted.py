@@ -5,7 +5,7 @@ import pytest
 
 import sound_qkeras as sq
 from sound_qkeras.errors import ModelError
-from sound_qkeras.keras_io.qkeras_reader import read_steps
+from sound_qkeras.keras_io.qkeras.reader import read_steps
 
 from .models import LAYERS, qk, sequential
 from .quantised import BITS, IN, check, points, twin_of

@@ -5,8 +5,8 @@ import pytest
 import qkeras.utils
 
 import sound_qkeras as sq
-from sound_qkeras.keras_io.matching import match
-from sound_qkeras.keras_io.qkeras_reader import open_model, read_steps
+from sound_qkeras.keras_io.qkeras.matching import match
+from sound_qkeras.keras_io.qkeras.reader import open_model, read_steps
 
 from .models import keras
 

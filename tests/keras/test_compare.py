@@ -11,9 +11,9 @@ import sound_qkeras as sq
 from sound_qkeras.baselines.straight_through import kernel_formats, straight_through, with_rounded_weights
 from sound_qkeras.errors import InputError, ModelError
 from sound_qkeras.keras_io import read_model
-from sound_qkeras.keras_io import training as trainer
-from sound_qkeras.keras_io.sizes import ASSUMED_BITS, bit_operations, energy, model_bits
-from sound_qkeras.keras_io.training import Training
+from sound_qkeras.keras_io.autoqkeras import training as trainer
+from sound_qkeras.keras_io.autoqkeras.sizes import ASSUMED_BITS, bit_operations, energy, model_bits
+from sound_qkeras.keras_io.autoqkeras.training import Training
 from sound_qkeras.study.plan import Plan
 from sound_qkeras.study.subject import subject_of
 from sound_qkeras.study.verdict import model_verdict
@@ -53,8 +53,8 @@ def model():
 
 
 def search(model, directory, **changes):
-    from sound_qkeras.keras_io.autoqkeras import Settings
-    from sound_qkeras.keras_io.autoqkeras import search as run
+    from sound_qkeras.keras_io.autoqkeras.search import Settings
+    from sound_qkeras.keras_io.autoqkeras.search import search as run
 
     copy = trainer.copy_of(model)
     trainer.compile_for(copy, "softmax", Training())
@@ -81,7 +81,7 @@ def test_the_search_runs_and_its_sizes_are_those_of_the_models(model, tmp_path, 
 
 
 def test_an_interrupted_search_finds_what_an_uninterrupted_one_does(model, tmp_path, monkeypatch):
-    from sound_qkeras.keras_io import autoqkeras
+    from sound_qkeras.keras_io.autoqkeras import search as autoqkeras
 
     whole = search(model, tmp_path / "whole")
     counter, record = itertools.count(1), autoqkeras.record

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from sound_qkeras.keras_io import float64, read_model, to_keras, to_qkeras
-from sound_qkeras.simulate import simulate
+from sound_qkeras.network.simulate import simulate
 from tests.geometries import random_twin
 from tests.networks import samples
 

@@ -27,7 +27,7 @@ def test_importing_keras_io_imports_no_tensorflow():
 
 ATTEMPT = """
 from sound_qkeras.errors import DependencyError
-from sound_qkeras.keras_io.environment import import_qkeras
+from sound_qkeras.keras_io.session.environment import import_qkeras
 try:
     print(import_qkeras().QDense.__mro__[1].__module__)
 except DependencyError as error:
@@ -55,7 +55,7 @@ KEPT = """
 import os, sys
 import tensorflow as tf
 from tensorflow.keras.layers import Dense
-from sound_qkeras.keras_io.environment import keras_2, qkeras_module
+from sound_qkeras.keras_io.session.environment import keras_2, qkeras_module
 modules = [qkeras_module(name) for name in ("utils", "estimate", "qtools.run_qtools")]
 with keras_2():
     import keras

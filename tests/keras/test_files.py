@@ -14,8 +14,8 @@ import pytest
 
 from sound_qkeras.errors import FileFormatError, UnsupportedLayerError
 from sound_qkeras.keras_io import float64, read_model
-from sound_qkeras.keras_io.files import load_keras_model, read_config
-from sound_qkeras.keras_io.tensor_sizes import limited
+from sound_qkeras.keras_io.files.files import load_keras_model, read_config
+from sound_qkeras.keras_io.read.tensor_sizes import limited
 
 from . import models3
 from .models import LAYERS, keras, randomise, sequential

@@ -10,9 +10,9 @@ import pytest
 import sound_qkeras as sq
 from sound_qkeras.cli import OK, main
 from sound_qkeras.errors import InfeasibleError, InputError
-from sound_qkeras.keras_io.finetuning_data import Task
-from sound_qkeras.keras_io.latent import Latent, latents_of, with_values
-from sound_qkeras.keras_io.writer import to_qkeras
+from sound_qkeras.keras_io.train.data import Task
+from sound_qkeras.keras_io.train.latent import Latent, latents_of, with_values
+from sound_qkeras.keras_io.write.writer import to_qkeras
 from sound_qkeras.network.ops import AveragePool
 from tests.networks import by_channel
 from tests.results import content, make_result, random_result

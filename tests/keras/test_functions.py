@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 import sound_qkeras as sq
+from sound_qkeras.backends import compile_and_run
 from sound_qkeras.errors import ModelError, UnsupportedLayerError
-from sound_qkeras.hls import compile_and_run
 from sound_qkeras.keras_io import read_model
 
 from . import models3

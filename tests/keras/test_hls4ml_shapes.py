@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from sound_qkeras.hls import to_hls4ml
+from sound_qkeras.backends import to_hls4ml
 from sound_qkeras.keras_io import read_model
 from tests import units
 

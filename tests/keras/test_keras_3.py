@@ -12,7 +12,7 @@ import pytest
 import sound_qkeras as sq
 from sound_qkeras.errors import FileFormatError, ModelError, UnsupportedLayerError
 from sound_qkeras.keras_io import read_model, to_keras
-from sound_qkeras.keras_io.files import load_keras_model
+from sound_qkeras.keras_io.files.files import load_keras_model
 
 from . import models
 from .models3 import LAYERS, MODELS, difference, keras, randomised, sequential

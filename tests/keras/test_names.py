@@ -5,7 +5,7 @@ import pytest
 
 import sound_qkeras as sq
 from sound_qkeras.keras_io import float64, load_model, read_model, save_model
-from sound_qkeras.keras_io.keras_names import LONGEST, keras_names
+from sound_qkeras.keras_io.write.keras_names import LONGEST, keras_names
 from tests import networks
 from tests.results import make_result
 

@@ -7,7 +7,8 @@ import pytest
 
 import sound_qkeras as sq
 from sound_qkeras.errors import UnsupportedLayerError
-from sound_qkeras.keras_io import read_model, resizing
+from sound_qkeras.keras_io import read_model
+from sound_qkeras.keras_io.read import resizing
 
 from . import models
 from .models3 import keras, randomised

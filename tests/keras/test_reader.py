@@ -7,7 +7,7 @@ import pytest
 
 from sound_qkeras.errors import ModelError, UnsupportedLayerError
 from sound_qkeras.keras_io import float64, read_model
-from sound_qkeras.keras_io.environment import import_tensorflow
+from sound_qkeras.keras_io.session.environment import import_tensorflow
 
 from .models import LAYERS, inputs, keras, randomise, root, sequential
 

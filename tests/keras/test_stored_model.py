@@ -8,11 +8,11 @@ import h5py
 import pytest
 
 import sound_qkeras as sq
-from sound_qkeras.archive import MODEL_FILE, verify
 from sound_qkeras.errors import FileFormatError, SoundQKerasError, VerificationError
-from sound_qkeras.files import RESULT
-from sound_qkeras.keras_io.stored_model import check_stored_model
-from sound_qkeras.manifest import write_manifest
+from sound_qkeras.keras_io.files.stored_model import check_stored_model
+from sound_qkeras.results.archive import MODEL_FILE, verify
+from sound_qkeras.support.files import RESULT
+from sound_qkeras.support.manifest import write_manifest
 
 pytestmark = pytest.mark.keras
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from sound_qkeras import quantize
+from sound_qkeras.backends import compile_and_run, estimate, export_hls
 from sound_qkeras.cli import BAD_INPUT, OK, main
-from sound_qkeras.hls import compile_and_run, estimate, export_hls
 from sound_qkeras.keras_io import read_model
 from tests.hls.batch import run_together
 from tests.networks import quantized

@@ -5,10 +5,10 @@ import pytest
 
 from sound_qkeras.errors import ModelError, UnsupportedLayerError
 from sound_qkeras.keras_io import float64, load_model, read_model, save_model, to_keras, to_qkeras
-from sound_qkeras.keras_io.stored_model import check_stored_model
+from sound_qkeras.keras_io.files.stored_model import check_stored_model
 from sound_qkeras.network import Network, QuantizedNetwork
 from sound_qkeras.network.files import load_network, save_network
-from sound_qkeras.simulate import simulate
+from sound_qkeras.network.simulate import simulate
 from tests.networks import Box, nearest, with_parameters
 
 from .models import LAYERS, keras

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 import sound_qkeras as sq
+from sound_qkeras.backends import compile_and_run
 from sound_qkeras.cli import main
-from sound_qkeras.hls import compile_and_run
 
 pytestmark = [pytest.mark.keras, pytest.mark.slow]
 keras = pytest.importorskip("tf_keras")

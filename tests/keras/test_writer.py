@@ -9,6 +9,7 @@ import pytest
 
 from sound_qkeras.errors import FileFormatError, InputError
 from sound_qkeras.fixed_point import Format, from_codes
+from sound_qkeras.floating.fixed import float_reports
 from sound_qkeras.interval import Interval
 from sound_qkeras.keras_io import (
     float64,
@@ -19,12 +20,11 @@ from sound_qkeras.keras_io import (
     save_model,
     to_qkeras,
 )
-from sound_qkeras.keras_io.environment import float_type
-from sound_qkeras.keras_io.quantizers import activation_quantizer
+from sound_qkeras.keras_io.session.environment import float_type
+from sound_qkeras.keras_io.write.quantizers import activation_quantizer
 from sound_qkeras.network import Network, Node, QuantizedNetwork
 from sound_qkeras.network.ops import AffineCodes, Dense, Input, Relu, Reshape
-from sound_qkeras.simulate import simulate
-from sound_qkeras.verify.floating import float_reports
+from sound_qkeras.network.simulate import simulate
 from tests.networks import (
     Box,
     box,

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 
+from sound_qkeras.exact.matrices import coefficients
 from sound_qkeras.fixed_point import Format
 from sound_qkeras.network import Node
 from sound_qkeras.network.ops import AffinePair, AveragePool, Facts, Remainder, Rows
-from sound_qkeras.verify.exact_matrices import coefficients
 from tests.geometries import KINDS, exact_apply, random_affine
 
 from .rationals import (

@@ -5,9 +5,9 @@ from fractions import Fraction
 import numpy as np
 from hypothesis import given
 
-from sound_qkeras.verify.dyadic import Dyadic, Range
-from sound_qkeras.verify.exact_ops import Lines
-from sound_qkeras.verify.exact_tensors import ExactFacts
+from sound_qkeras.exact.dyadic import Dyadic, Range
+from sound_qkeras.exact.ops import Lines
+from sound_qkeras.exact.tensors import ExactFacts
 
 from .rationals import relu
 from .test_relu_reshape_input import pairs

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 
 from sound_qkeras.errors import ModelError, VerificationError
+from sound_qkeras.exact.functions import Span, exact_function
 from sound_qkeras.interval import Interval
 from sound_qkeras.network.elementary import erf, exp, log1p
 from sound_qkeras.network.smooth import NAMES, SELU_ALPHA, SELU_SCALE, smooth
-from sound_qkeras.verify.exact_functions import Span, exact_function
 
 ALPHA = 0.7
 mp = mpmath.mp.clone()

@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given
 
 from sound_qkeras.errors import InputError, ModelError
+from sound_qkeras.exact.functions import exact_function
 from sound_qkeras.fixed_point import Format
 from sound_qkeras.interval import Interval
 from sound_qkeras.network.ops import Clip, Facts, Leaky, LeakyPair, Remainder, Rows, Table, TablePair
 from sound_qkeras.network.ops import table_pair as tables
 from sound_qkeras.network.smooth import NAMES
-from sound_qkeras.verify.exact_functions import exact_function
 
 from .rationals import around, arrays, choices, encloses, intervals, member, reals, to_fractions
 from .test_affine import form

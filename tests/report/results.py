@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from sound_qkeras.classification import classify
-from sound_qkeras.examination import examine
 from sound_qkeras.interval import Interval
-from sound_qkeras.result import Result
+from sound_qkeras.jobs.examine import examine
+from sound_qkeras.results.classification import classify
+from sound_qkeras.results.result import Result
 from sound_qkeras.tuning.clipping import clipped, narrow_in_box
 from sound_qkeras.verify.certificate import certify
 from sound_qkeras.verify.evidence import Evidence, Local, Statistical

@@ -8,8 +8,8 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from sound_qkeras.decimals import tolerance
 from sound_qkeras.errors import InputError, VerificationError
+from sound_qkeras.exact.proof import exact_error
 from sound_qkeras.network import Network
 from sound_qkeras.report.accuracy import errors_at_worst
 from sound_qkeras.report.claim import claim_of
@@ -18,8 +18,8 @@ from sound_qkeras.report.formats import comparison_table, uniform_of
 from sound_qkeras.report.page import page
 from sound_qkeras.report.sweep import sweep_of
 from sound_qkeras.report.tables import filled, table
+from sound_qkeras.support.decimals import tolerance
 from sound_qkeras.tuning.uniform import Trial, smallest_uniform
-from sound_qkeras.verify.exact import exact_error
 from tests.report.results import SAMPLES, TIERS, result_of
 from tests.results import random_result
 

@@ -12,12 +12,12 @@ import pytest
 from sound_qkeras.baselines import Row, to_csv
 from sound_qkeras.cli import BAD_INPUT, main
 from sound_qkeras.errors import DependencyError, FileFormatError, InfeasibleError, InputError
-from sound_qkeras.keras_io.autoqkeras import DEFECTS
-from sound_qkeras.resuming import claim
+from sound_qkeras.keras_io.autoqkeras.search import DEFECTS
 from sound_qkeras.study.both_ways import both_ways
 from sound_qkeras.study.ledger import FOLDER, Ledger
 from sound_qkeras.study.plan import METHODS, Plan
 from sound_qkeras.study.writing import page
+from sound_qkeras.support.resuming import claim
 
 ROW = Row("ours", 10, 2, 3, metric=0.9, bound=0.1, tier="sound", notes=("Said.",))
 SAMPLED = Row("ours, statistical", 9, 2, 3, metric=0.9, bound=0.123456, observed_error=0.1234, tier="statistical")

@@ -6,23 +6,24 @@ import numpy as np
 import pytest
 
 import sound_qkeras as sq
-from sound_qkeras.analysis import phases, splitting
-from sound_qkeras.analysis.splitting import refine
-from sound_qkeras.boxes import network_box
-from sound_qkeras.deadline import GRACE_SECONDS, Deadline
+from sound_qkeras.exact import ops as exact_ops
+from sound_qkeras.exact.proof import exact_error
 from sound_qkeras.interval import Interval
 from sound_qkeras.network import Network, Node
+from sound_qkeras.network.boxes import network_box
 from sound_qkeras.network.ops import Affine, Dense, Input
+from sound_qkeras.search.falsify import falsify
+from sound_qkeras.splitting import refine as splitting
+from sound_qkeras.splitting import stability as phases
+from sound_qkeras.splitting.refine import refine
+from sound_qkeras.support.deadline import GRACE_SECONDS, Deadline
 from sound_qkeras.tuning.effort import EFFORTS
 from sound_qkeras.tuning.reductions import reductions_of
 from sound_qkeras.tuning.rounding import linearise, sample_box
 from sound_qkeras.tuning.sampling import SamplingJudge
 from sound_qkeras.tuning.search import Search
 from sound_qkeras.tuning.surrounding import SurroundingJudge
-from sound_qkeras.verify import exact_ops
 from sound_qkeras.verify.batching import over_batches
-from sound_qkeras.verify.exact import exact_error
-from sound_qkeras.verify.falsify import falsify
 from sound_qkeras.verify.proof import bound_boxes
 from sound_qkeras.verify.propagation import batches, output_difference, propagate
 from tests import networks
@@ -208,7 +209,7 @@ def test_outputs_and_boxes_in_parts_give_the_same_numbers(monkeypatch):
     whole = output_difference(result)
     many = Interval(np.repeat(low[None], 64, 0), np.repeat(high[None], 64, 0))
     count = len(batches(quantized.network, many))
-    monkeypatch.setattr("sound_qkeras.scratch.SCRATCH_NUMBERS", 1 << 13)
+    monkeypatch.setattr("sound_qkeras.support.scratch.SCRATCH_NUMBERS", 1 << 13)
     parts = output_difference(result)
     assert np.array_equal(whole.lower, parts.lower)
     assert np.array_equal(whole.upper, parts.upper)

@@ -16,7 +16,7 @@ from sound_qkeras.fixed_point import Format
 from sound_qkeras.interval import Interval
 from sound_qkeras.network import QuantizedNetwork
 from sound_qkeras.network.files import load_network, save_network
-from sound_qkeras.simulate import simulate_codes
+from sound_qkeras.network.simulate import simulate_codes
 from sound_qkeras.tuning.build import Parameters, nearest, round_parameters
 from sound_qkeras.tuning.channels import sensitivities
 from sound_qkeras.tuning.costs import cost_of

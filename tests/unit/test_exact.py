@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from sound_qkeras.errors import InputError, VerificationError
+from sound_qkeras.exact.dyadic import Dyadic, Range
+from sound_qkeras.exact.proof import _Proof, exact_bound, exact_error, exact_error_range
 from sound_qkeras.fixed_point import Format
 from sound_qkeras.interval import Interval
 from sound_qkeras.network import Network, Node, QuantizedNetwork
 from sound_qkeras.network.ops import AffineCodes, Dense, Input, Op, Relu, Reshape
-from sound_qkeras.simulate import simulate
-from sound_qkeras.verify.dyadic import Dyadic, Range
-from sound_qkeras.verify.exact import _Proof, exact_bound, exact_error, exact_error_range
+from sound_qkeras.network.simulate import simulate
 from sound_qkeras.verify.proof import prove
 
 from ..networks import box, quantized, random_network, random_quantized, samples, with_parameters

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from sound_qkeras import files, manifest
 from sound_qkeras.errors import InputError
-from sound_qkeras.files import RESULT, atomic_directory, check_writable, recover
-from sound_qkeras.manifest import check_manifest
+from sound_qkeras.support import files, manifest
+from sound_qkeras.support.files import RESULT, atomic_directory, check_writable, recover
+from sound_qkeras.support.manifest import check_manifest
 
 POSIX = pytest.mark.skipif(os.name == "nt", reason="kills a process with a POSIX signal")
 
@@ -120,7 +120,7 @@ def test_a_rename_that_fails_changes_nothing(out, monkeypatch):
 
 CHILD = """
 import os, pathlib, shutil, signal, sys
-from sound_qkeras import files
+from sound_qkeras.support import files
 out, moment, way = sys.argv[1:]
 def die(*_args, **_kwargs): os.kill(os.getpid(), signal.SIGKILL)
 def dying(function, before):
@@ -356,7 +356,7 @@ def test_what_was_moved_aside_is_cleared_where_nothing_can_be_locked(out, monkey
 
 TURNS = """
 import pathlib, sys
-from sound_qkeras import files
+from sound_qkeras.support import files
 out, way, name = sys.argv[1:]
 if way == "two renames": files._exchange = lambda *_: False
 for number in range(25):

@@ -7,11 +7,12 @@ import zipfile
 import numpy as np
 import pytest
 
-from sound_qkeras import given_files, pipeline
 from sound_qkeras.cli import BAD_INPUT, main
 from sound_qkeras.cli.options import load_samples
 from sound_qkeras.errors import FileFormatError, InputError
-from sound_qkeras.given_files import load_array, load_member
+from sound_qkeras.jobs import quantize as pipeline
+from sound_qkeras.support import given_files
+from sound_qkeras.support.given_files import load_array, load_member
 
 OPTIONS = ("--data", "--samples", "--labels", "--box", "--train", "--freeze")
 POSIX = pytest.mark.skipif(os.name == "nt", reason="needs pipes and devices")

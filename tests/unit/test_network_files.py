@@ -14,9 +14,9 @@ from hypothesis import HealthCheck, given, settings
 from sound_qkeras.errors import FileFormatError, InputError
 from sound_qkeras.network import Network, Node, QuantizedNetwork
 from sound_qkeras.network.files import _checksum, load_network, save_network
-from sound_qkeras.network.npz import read_arrays
 from sound_qkeras.network.ops import Dense, Input
-from sound_qkeras.reading import MAX_JSON_BYTES
+from sound_qkeras.support.npz import read_arrays
+from sound_qkeras.support.reading import MAX_JSON_BYTES
 
 from ..networks import box, quantized, random_network, random_quantized, samples
 

@@ -10,19 +10,19 @@ import pytest
 
 import sound_qkeras as sq
 from sound_qkeras.baselines.fixed import round_affine
-from sound_qkeras.deadline import Deadline
 from sound_qkeras.fixed_point import Format
 from sound_qkeras.interval import Interval
 from sound_qkeras.network import Network, Node, QuantizedNetwork
 from sound_qkeras.network.ops import Conv, Dense, Input, Relu, Reshape
-from sound_qkeras.network.rescale import rescalable, rescale, scaled_like
-from sound_qkeras.tuning import shaving
+from sound_qkeras.network.rewrite.rescale import rescalable, rescale, scaled_like
+from sound_qkeras.search.falsify import errors
+from sound_qkeras.support.deadline import Deadline
+from sound_qkeras.tuning import trimming as shaving
 from sound_qkeras.tuning.rounding import mean_squares
 from sound_qkeras.tuning.sample_errors import SampleErrors, tolerance_factor
 from sound_qkeras.tuning.sampling import SamplingJudge
 from sound_qkeras.tuning.scaling import choose_exponents
 from sound_qkeras.tuning.search import Search
-from sound_qkeras.verify.falsify import errors
 
 
 def identity(size: int) -> Network:

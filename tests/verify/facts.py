@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from sound_qkeras.exact.dyadic import Dyadic, Range
+from sound_qkeras.exact.proof import _Proof
 from sound_qkeras.interval import Interval
 from sound_qkeras.network import QuantizedNetwork
-from sound_qkeras.verify.dyadic import Dyadic, Range
-from sound_qkeras.verify.exact import _Proof
 from sound_qkeras.verify.propagation import propagate
 from tests.networks import samples
 

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from sound_qkeras.analysis.splitting import refine
 from sound_qkeras.errors import InfeasibleError, SolverError, UnsupportedLayerError, VerificationError
 from sound_qkeras.interval import Interval
 from sound_qkeras.network import QuantizedNetwork
+from sound_qkeras.splitting.refine import refine
 from sound_qkeras.verify import batching
 from sound_qkeras.verify.batching import over_batches
 from sound_qkeras.verify.proof import prove

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from sound_qkeras.errors import ModelError, VerificationError
+from sound_qkeras.exact.proof import exact_bound, exact_error
 from sound_qkeras.fixed_point import Format
 from sound_qkeras.interval import Interval
 from sound_qkeras.network import Network, Node, QuantizedNetwork
 from sound_qkeras.network.ops import AffineCodes, Dense, Input, Relu
-from sound_qkeras.verify.exact import exact_bound, exact_error
 from sound_qkeras.verify.proof import Proof, bound_leaves, prove
 from sound_qkeras.verify.propagation import batches, propagate
 from sound_qkeras.verify.split_tree import SplitTree

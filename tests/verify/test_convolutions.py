@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 
 from sound_qkeras.errors import ModelError, VerificationError
+from sound_qkeras.exact.proof import exact_bound, exact_error_range
 from sound_qkeras.fixed_point import Format
+from sound_qkeras.floating.fixed import float_reports
 from sound_qkeras.interval import Interval
 from sound_qkeras.network import QuantizedNetwork
 from sound_qkeras.network.files import load_network, save_network
-from sound_qkeras.simulate import simulate
+from sound_qkeras.network.simulate import simulate
 from sound_qkeras.verify.certificate import certify
 from sound_qkeras.verify.checker import check
-from sound_qkeras.verify.exact import exact_bound, exact_error_range
-from sound_qkeras.verify.floating import float_reports
 from sound_qkeras.verify.proof import prove
 from sound_qkeras.verify.split_tree import SplitTree
 from tests.geometries import exact_trace, network_of, random_twin

@@ -11,17 +11,18 @@ import numpy as np
 import pytest
 
 import sound_qkeras as sq
-from sound_qkeras import cli, pipeline
-from sound_qkeras.classification import Classification
+from sound_qkeras import cli
 from sound_qkeras.errors import FileFormatError, InfeasibleError, InputError, VerificationError
+from sound_qkeras.exact.proof import exact_error
 from sound_qkeras.interval import Interval
+from sound_qkeras.jobs import quantize as pipeline
 from sound_qkeras.network import Network, Node
 from sound_qkeras.network.ops import Dense, Input, Relu
+from sound_qkeras.results.classification import Classification
 from sound_qkeras.verify import evidence
 from sound_qkeras.verify.binomial import upper_limit
 from sound_qkeras.verify.checker import check
 from sound_qkeras.verify.evidence import Local, Statistical, around, error_limits, reference_for
-from sound_qkeras.verify.exact import exact_error
 from tests.results import edit, reseal
 
 EPS, RADIUS = 0.05, 0.05

@@ -6,10 +6,10 @@ import pytest
 from sound_qkeras.interval import Interval
 from sound_qkeras.network import Network, Node
 from sound_qkeras.network.ops import Dense, Input, Relu
-from sound_qkeras.verify import falsify as module
-from sound_qkeras.verify.falsify import errors, falsify
-from sound_qkeras.verify.moves import propose, spread
-from sound_qkeras.verify.terrain import Terrain, kinks, slopes
+from sound_qkeras.search import falsify as module
+from sound_qkeras.search.breakpoints import Terrain, kinks, slopes
+from sound_qkeras.search.falsify import errors, falsify
+from sound_qkeras.search.moves import propose, spread
 from tests import networks
 
 UNIT = (-1.0, 1.0)

@@ -17,13 +17,13 @@ import numpy as np
 import pytest
 
 from sound_qkeras.errors import FileFormatError, InputError, ModelError, SoundQKerasError, VerificationError
+from sound_qkeras.exact.proof import exact_error
 from sound_qkeras.fixed_point import Format
 from sound_qkeras.interval import Interval
 from sound_qkeras.network import Network, QuantizedNetwork
 from sound_qkeras.network.ops import AffineCodes
 from sound_qkeras.verify.certificate import Certificate, certify
 from sound_qkeras.verify.checker import check
-from sound_qkeras.verify.exact import exact_error
 from sound_qkeras.verify.proof import prove
 from sound_qkeras.verify.split_tree import SplitTree
 

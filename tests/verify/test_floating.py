@@ -12,11 +12,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from sound_qkeras.fixed_point import Format
+from sound_qkeras.floating.fixed import MANTISSA, float_reports
 from sound_qkeras.interval import Interval
 from sound_qkeras.network import Network, Node, QuantizedNetwork
 from sound_qkeras.network.ops import AffineCodes, Dense, Input, Relu, Reshape
-from sound_qkeras.simulate import simulate
-from sound_qkeras.verify.floating import MANTISSA, float_reports
+from sound_qkeras.network.simulate import simulate
 from sound_qkeras.verify.split_tree import SplitTree
 
 from ..networks import random_quantized, samples

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from sound_qkeras.errors import VerificationError
+from sound_qkeras.exact.dyadic import Dyadic, Range
+from sound_qkeras.exact.proof import _Proof, exact_error
 from sound_qkeras.fixed_point import Format
 from sound_qkeras.interval import Interval
 from sound_qkeras.network import QuantizedNetwork
-from sound_qkeras.verify.dyadic import Dyadic, Range
-from sound_qkeras.verify.exact import _Proof, exact_error
 from sound_qkeras.verify.proof import bound_leaves, prove
 from tests.graphs import random_graph, random_twin, trace
 

@@ -13,17 +13,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sound_qkeras.errors import ModelError, VerificationError
+from sound_qkeras.exact.proof import exact_error_range
 from sound_qkeras.interval import Interval
 from sound_qkeras.network import Network, QuantizedNetwork
-from sound_qkeras.network.reduce import Reduction, reducible
-from sound_qkeras.network.rescale import rescale
-from sound_qkeras.network.rewrite import Rewrite
+from sound_qkeras.network.rewrite.reduce import Reduction, reducible
+from sound_qkeras.network.rewrite.rescale import rescale
+from sound_qkeras.network.rewrite.rewrite import Rewrite
 from sound_qkeras.tuning.reductions import reductions_of
 from sound_qkeras.verify.certificate import Certificate, certify
 from sound_qkeras.verify.checker import check
-from sound_qkeras.verify.exact import exact_error_range
-from sound_qkeras.verify.phases import check_rewrite
 from sound_qkeras.verify.split_tree import SplitTree
+from sound_qkeras.verify.stability import check_rewrite
 from tests.networks import float32, random_network
 from tests.networks import quantized as nearest_twin
 from tests.verify.twins import round_to_codes, twin

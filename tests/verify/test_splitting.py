@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from sound_qkeras.analysis.splitting import refine, settle
 from sound_qkeras.interval import Interval
+from sound_qkeras.splitting.refine import refine, settle
 from sound_qkeras.verify.proof import bound_leaves
 from tests.networks import box, quantized, random_network
 

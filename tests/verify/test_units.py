@@ -8,16 +8,16 @@ import pytest
 
 import sound_qkeras as sq
 from sound_qkeras.errors import InputError, VerificationError
+from sound_qkeras.exact.proof import exact_bound, exact_error
 from sound_qkeras.fixed_point import Format
+from sound_qkeras.floating.fixed import float_reports
 from sound_qkeras.interval import Interval
 from sound_qkeras.network.files import load_network, save_network
 from sound_qkeras.network.ops import Table, table_pair
 from sound_qkeras.network.quantized import QuantizedNetwork
+from sound_qkeras.search.falsify import errors
 from sound_qkeras.verify.certificate import certify
 from sound_qkeras.verify.checker import check
-from sound_qkeras.verify.exact import exact_bound, exact_error
-from sound_qkeras.verify.falsify import errors
-from sound_qkeras.verify.floating import float_reports
 from sound_qkeras.verify.proof import bound_leaves, prove
 from sound_qkeras.verify.split_tree import SplitTree
 from tests import units

@@ -1,0 +1,81 @@
+"""Names, types and the order of the layers, decided before a character of code is written."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from sound_qkeras.backends.names import identifiers
+from sound_qkeras.backends.options import Options
+from sound_qkeras.backends.tensors import Layer, Plan, Tensor
+from sound_qkeras.backends.writers import WRITERS, writer_for
+from sound_qkeras.errors import InputError, UnsupportedLayerError
+from sound_qkeras.network import QuantizedNetwork
+from sound_qkeras.network.graph import size_of
+
+
+def make_plan(quantized: QuantizedNetwork, options: Options, ranges: Mapping[str, Any] | None = None) -> Plan:
+    """Choose a name and a type for every tensor.
+
+    Args:
+        quantized: the network; every affine node has its accumulator's format.
+        options: the user's choices.
+        ranges: proved `(lower, upper)` by node name, numbers or arrays.
+
+    Raises:
+        InputError: an accumulator is missing, or a range is about no node.
+        UnsupportedLayerError: there is no code for a kind of operation.
+    """
+    network = quantized.network
+    if options.target == "verilog" and quantized.saturating:
+        raise InputError(
+            f"{sorted(quantized.saturating)} saturate, for which there is no Verilog; accepted: target='hls' or 'c', or a "
+            "network whose overflow is proved impossible"
+        )
+    proved = _proved(quantized, ranges or {})
+    names = identifiers({node.name: size_of(network.shapes[node.name]) for node in network.nodes[1:]}, options.name)
+    first = network.nodes[0]
+    entry = quantized.formats[first.name]
+    guarded = options.input_guard is not None or first.name in quantized.saturating
+    tensors = {
+        first.name: Tensor(first, "input", network.input_shape, entry, entry, True, guarded, proved.get(first.name))
+    }
+    layers: list[Layer] = []
+    for node in network.nodes[1:]:
+        inputs = tuple(tensors[name] for name in node.inputs)
+        writer = writer_for(node)
+        if options.target == "verilog" and not writer.verilog:
+            raise UnsupportedLayerError(
+                node.layer or node.name,
+                f"operation '{node.op.kind}' for target 'verilog'",
+                ", ".join(sorted(kind for kind, other in WRITERS.items() if other.verilog)),
+                "export with target='hls' or target='c'",
+            )
+        exact = writer.exact_format(quantized, node, *inputs)
+        output = quantized.formats.get(node.name)
+        if writer.alias and output is None:
+            tensors[node.name] = inputs[0]
+            continue
+        rounded = output is not None and output != exact
+        shape, name = network.shapes[node.name], names[node.name]
+        saturated = rounded and node.name in quantized.saturating
+        tensors[node.name] = Tensor(
+            node, name, shape, exact, output or exact, rounded, saturated, proved.get(node.name)
+        )
+        layers.append(Layer(node, inputs, tensors[node.name], quantized))
+    return Plan(options, quantized, tensors, tuple(layers))
+
+
+def _proved(quantized: QuantizedNetwork, ranges: Mapping[str, Any]) -> dict[str, tuple[float, float]]:
+    known = quantized.network.by_name
+    unknown = sorted(set(ranges) - set(known))
+    if unknown:
+        raise InputError(f"ranges are given for {unknown}, which are no nodes; accepted: {list(known)}")
+    proved = {name: (float(np.min(lower)), float(np.max(upper))) for name, (lower, upper) in ranges.items()}
+    for name, (lower, upper) in proved.items():
+        if not (math.isfinite(lower) and math.isfinite(upper) and lower <= upper):
+            raise InputError(f"the range of '{name}' is [{lower}, {upper}], expected two finite numbers in order")
+    return proved

@@ -1,0 +1,1 @@
+"""The second proof, in exact rational arithmetic, that shares no arithmetic with the first."""

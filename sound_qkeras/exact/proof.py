@@ -1,0 +1,330 @@
+"""A second proof, in exact rational arithmetic, that shares no arithmetic with the first.
+
+For networks small enough, the bound is derived again from the graph, the parameters, the integers and the formats
+alone, in Python integers: no float64 operation, none of the operations' own interval or adjoint code. What both proofs
+share is the mathematics: with `d = x_q - x` an affine layer obeys `y_q - y = W_q d + (W_q - W) x + (b_q - b)`, and a
+ReLU is replaced by a line and what the line leaves over (see `_Lines`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from sound_qkeras.errors import InputError, VerificationError
+from sound_qkeras.exact.dyadic import Dyadic, Integers, Range
+from sound_qkeras.exact.matrices import Indices, entries
+from sound_qkeras.exact.merges import ExactAdd, ExactConcatenate, ExactMultiply
+from sound_qkeras.exact.moves import ExactMaxPool, ExactMove
+from sound_qkeras.exact.ops import ExactAffine, ExactRelu, Meaning, affine_at
+from sound_qkeras.exact.tensors import ExactFacts, ExactRows
+from sound_qkeras.exact.units import ExactClip, ExactLeaky, ExactTable
+from sound_qkeras.fixed_point import Format
+from sound_qkeras.network.graph import Network, Node, size_of
+from sound_qkeras.network.ops import (
+    Add,
+    Affine,
+    AffineCodes,
+    AveragePool,
+    Clip,
+    Concatenate,
+    Conv,
+    Crop,
+    Dense,
+    Input,
+    Leaky,
+    MaxPool,
+    Multiply,
+    Op,
+    Pad,
+    Permute,
+    Relu,
+    Reshape,
+    Scale,
+    Table,
+    Upsample,
+)
+from sound_qkeras.network.quantized import QuantizedNetwork
+
+
+def exact_bound(
+    quantized: QuantizedNetwork, lower: npt.ArrayLike, upper: npt.ArrayLike, *, max_parameters: int = 1000
+) -> list[Fraction]:
+    """Prove a bound on `|f_q(x)_k - f(x)_k|` for every real input `x` of a box, and that nothing overflows on it.
+
+    Guarantee: against exact real arithmetic over the stored parameters (all that the radii of folded ones allow); every
+    number in the proof is an exact rational.
+
+    Args:
+        quantized: the network and its fixed-point twin.
+        lower: lower ends of the box, shape `input_shape`, taken as the exact values of the float64 numbers.
+        upper: upper ends of the box.
+        max_parameters: refuse larger networks, which would take long; a weight counts once per position it is used at.
+
+    Returns:
+        A bound for each output, flattened.
+
+    Raises:
+        InputError: the box is not finite, is empty or has another shape; or the network is too large.
+        VerificationError: a rounding point or an accumulator may overflow its format, or an operation is unknown here.
+    """
+    count = _matrix_entries(quantized.network)
+    if count > max_parameters:
+        raise InputError(
+            f"the exact proof is for networks of up to {max_parameters} parameters, this one has {count}; "
+            "raise max_parameters and allow for the time, or rely on the float64 proof"
+        )
+    proof = _Proof(quantized, _box(quantized, lower, upper))
+    return proof.facts[quantized.network.output.name].difference.magnitude().fractions()
+
+
+def _matrix_entries(network: Network) -> int:
+    """Parameters, each as often as it is used."""
+    return sum(size_of(network.shapes[node.name]) * op.fan_in + op.bias.size for node, op in network.affine())
+
+
+def exact_error(quantized: QuantizedNetwork, x: npt.ArrayLike) -> list[Fraction]:
+    """`f_q(x) - f(x)` for one sample, exactly.
+
+    Where folded parameters are only enclosed, so is the error; then the result is the part of it that is certain, the
+    member of the enclosure nearest to zero. A proved bound is never below its magnitude.
+
+    Args:
+        quantized: the network and its fixed-point twin.
+        x: one sample of float64 numbers, shape `input_shape`.
+    """
+    return [min(max(low, Fraction(0)), high) for low, high in exact_error_range(quantized, x)]
+
+
+def exact_error_range(quantized: QuantizedNetwork, x: npt.ArrayLike) -> list[tuple[Fraction, Fraction]]:
+    """An enclosure of each output's `f_q(x) - f(x)` for one sample; both ends are equal unless parameters were folded.
+
+    Args:
+        quantized: the network and its fixed-point twin; values that overflow their format saturate.
+        x: one sample of float64 numbers, shape `input_shape`.
+    """
+    sample, read = _box(quantized, x, x).lower, Entries()
+    error = Range.point(_fixed_output(quantized, sample, read)) - _trained_output(quantized, sample, read)
+    return list(zip(error.lower.fractions(), error.upper.fractions(), strict=True))
+
+
+def _trained_output(quantized: QuantizedNetwork, sample: Dyadic, read: Entries) -> Range:
+    """The trained network's, as it was before its rewrite."""
+    trained = quantized.trained
+    beside = _with_any_integers(trained) if quantized.rewrite else quantized
+    values: dict[str, Range] = {}
+    for node in trained.nodes:
+        inputs = [values[name] for name in node.inputs]
+        if type(node.op) is Input:
+            values[node.name] = Range.point(sample)
+        elif isinstance(node.op, Affine):
+            arrays = {name: Dyadic.of(array) for name, array in node.op.arrays().items()}
+            values[node.name] = affine_at(size_of(trained.shapes[node.name]), read.of(node, trained), inputs[0], arrays)
+        else:
+            values[node.name] = meaning_of(node, beside).real(*inputs)
+    return values[trained.output.name]
+
+
+def _fixed_output(quantized: QuantizedNetwork, sample: Dyadic, read: Entries) -> Dyadic:
+    values: dict[str, Dyadic] = {}
+    for node in quantized.network.nodes:
+        value = sample
+        inputs = [Range.point(values[name]) for name in node.inputs]
+        if isinstance(node.op, Affine):
+            codes, outputs = quantized.parameters[node.name], size_of(quantized.network.shapes[node.name])
+            arrays = {
+                "kernel": Dyadic.codes(codes.kernel, codes.kernel_format.fractional_bits),
+                "bias": Dyadic.codes(codes.bias, codes.bias_format.fractional_bits),
+            }
+            value = affine_at(outputs, read.of(node, quantized.network), inputs[0], arrays).lower
+        elif type(node.op) is not Input:
+            value = meaning_of(node, quantized).fixed(*inputs).lower
+        output = quantized.formats.get(node.name)
+        values[node.name] = value if output is None else _saturated(value, output)
+    return values[quantized.network.output.name]
+
+
+def _with_any_integers(trained: Network) -> QuantizedNetwork:
+    """A twin whose integers nobody looks at: what operations mean in exact numbers is defined for pairs."""
+    word = Format(2, 1, True)
+
+    def zero(shape: tuple[int, ...]) -> Integers:
+        return np.zeros(shape, np.int64)
+
+    codes = {n.name: AffineCodes(zero(op.kernel.shape), word, zero(op.bias.shape), word) for n, op in trained.affine()}
+    return QuantizedNetwork(trained, codes, dict.fromkeys(trained.rounding_points, word), {})
+
+
+@dataclass(frozen=True)
+class Entries:
+    """What layers multiply with what, the same for both networks where a layer is the same in both."""
+
+    known: dict[str, tuple[Indices, Indices, Indices]] = field(default_factory=dict[str, Any])
+
+    def of(self, node: Node, network: Network) -> tuple[Indices, Indices, Indices]:
+        """Of one node; see `entries`."""
+        inputs, outputs = network.shapes[node.inputs[0]], network.shapes[node.name]
+        key = repr((type(node.op), node.op.settings(), node.op.arrays()["kernel"].shape, inputs, outputs))
+        if key not in self.known:
+            self.known[key] = entries(node, inputs, outputs)
+        return self.known[key]
+
+
+def _saturated(x: Dyadic, output: Format) -> Dyadic:
+    codes = x.rounded(output.fractional_bits)
+    return _values(np.minimum(np.maximum(codes, output.min_code), output.max_code), output)
+
+
+def _values(codes: Integers, output: Format) -> Dyadic:
+    return Dyadic.codes(codes, output.fractional_bits)
+
+
+def _box(quantized: QuantizedNetwork, lower: npt.ArrayLike, upper: npt.ArrayLike) -> Range:
+    """The box as exact numbers, flattened."""
+    ends = [np.asarray(end, dtype=np.float64) for end in (lower, upper)]
+    shape = quantized.network.input_shape
+    if any(end.shape != shape for end in ends):
+        raise InputError(f"the box has shapes {[end.shape for end in ends]}, expected {shape} twice")
+    if not all(np.all(np.isfinite(end)) for end in ends) or np.any(ends[0] > ends[1]):
+        raise InputError("the box holds NaN or infinity, or a lower end above its upper end")
+    return Range(*(Dyadic.of(end.reshape(-1)) for end in ends))
+
+
+# Exact types: a kind derived from a known one would not have its meaning.
+MEANINGS: dict[type[Op], type[Meaning]] = {
+    **dict.fromkeys((AveragePool, Conv, Dense, Scale), ExactAffine),
+    **dict.fromkeys((Reshape, Permute, Crop, Pad, Upsample), ExactMove),
+    Add: ExactAdd,
+    Clip: ExactClip,
+    Concatenate: ExactConcatenate,
+    Leaky: ExactLeaky,
+    MaxPool: ExactMaxPool,
+    Multiply: ExactMultiply,
+    Relu: ExactRelu,
+    Table: ExactTable,
+}
+
+
+def meaning_of(node: Node, quantized: QuantizedNetwork) -> Meaning:
+    """What a node computes, in exact numbers.
+
+    Raises:
+        VerificationError: its operation is unknown here.
+    """
+    known = MEANINGS.get(type(node.op))
+    if known is None:
+        raise VerificationError(
+            f"layer '{node.layer or node.name}': the exact proof does not know operations of kind '{node.op.kind}'; "
+            f"it knows {', '.join(sorted(op.kind for op in MEANINGS))}; rely on the float64 proof",
+            layer_name=node.layer,
+        )
+    return known(node, quantized)
+
+
+class _Proof:
+    """Facts of every node, in order; each sum is also bounded by pulling its rows back to the input."""
+
+    def __init__(self, quantized: QuantizedNetwork, box: Range) -> None:
+        self.quantized, self.box = quantized, box
+        self.meanings: dict[str, Meaning] = {}
+        self.facts: dict[str, ExactFacts] = {}
+        self.roundoff: dict[str, Range] = {}
+        for node in quantized.network.nodes:
+            self.facts[node.name] = self._rounded(node, self._before_rounding(node))
+
+    def _before_rounding(self, node: Node) -> ExactFacts:
+        if type(node.op) is Input:
+            return ExactFacts(self.box, self.box, Range.point(self.box.lower - self.box.lower), None)
+        meaning = self.meanings[node.name] = meaning_of(node, self.quantized)
+        facts = meaning.facts(*(self.facts[name] for name in node.inputs))
+        if node.op.accumulates:
+            facts = self._substituted(node, facts)
+        facts = facts.consistent()
+        if node.name in self.quantized.accumulators:
+            _check(node, "accumulator", facts.fixed, self.quantized.accumulators[node.name])
+        return facts
+
+    def _substituted(self, node: Node, facts: ExactFacts) -> ExactFacts:
+        """The facts of a sum, cut down by what pulling it back to every earlier node gives."""
+        size = facts.value.lower.shape[0]
+        unit, none = Dyadic.identity(size), Dyadic.zeros(size, size)
+        value = self._pulled_back(node, ExactRows(unit, none), 0).intersect(facts.value)
+        difference = self._pulled_back(node, ExactRows(none, unit), 0).intersect(facts.difference)
+        difference = difference.intersect(self._pulled_back(node, ExactRows(none, unit), 1))
+        return replace(facts, value=value, difference=difference)
+
+    def _rounded(self, node: Node, before: ExactFacts) -> ExactFacts:
+        output = self.quantized.formats.get(node.name)
+        if output is None:
+            return before
+        saturates = node.name in self.quantized.saturating
+        codes = _clipped(before.fixed, output) if saturates else _check(node, "output", before.fixed, output)
+        bits = output.fractional_bits
+        fixed = Range(*(_values(end, output) for end in codes))
+        exact = before.grid is not None and before.grid <= bits
+        largest = Dyadic.zeros(*fixed.lower.shape) + (Dyadic.zeros() if exact else Dyadic.power(-bits - 1))
+        if saturates:
+            largest = largest + _excess(before.fixed, output)
+        roundoff = self.roundoff[node.name] = Range.symmetric(largest).intersect(fixed - before.fixed)
+        difference = before.difference + roundoff
+        return ExactFacts(before.value, fixed, difference.intersect(fixed - before.value), bits)
+
+    def _pulled_back(self, target: Node, rows: ExactRows, policy: int) -> Range:
+        """The range of linear forms in a node's result before rounding: the best of stopping at every earlier node."""
+        rest = Range.point(Dyadic.zeros(rows.value.shape[0]))
+        live, best = {target.name: rows}, None
+        for node in reversed(self.quantized.network.nodes):
+            rows_here = live.pop(node.name, None)
+            if rows_here is None:
+                continue
+            if type(node.op) is Input:
+                found = rest + rows_here.at(self.facts[node.name])
+            else:
+                if node.name in self.roundoff:  # not so yet for the target, whose rows are before its rounding
+                    rest += self.roundoff[node.name].under(rows_here.difference)
+                inputs = (self.facts[name] for name in node.inputs)
+                pulled, left = self.meanings[node.name].pull(rows_here, policy, *inputs)
+                for source, part in zip(node.inputs, pulled, strict=True):
+                    live[source] = live[source] + part if source in live else part
+                rest += left
+                found = rest + _total([row.at(self.facts[name]) for name, row in live.items()])
+            best = found if best is None else best.intersect(found)
+        if best is None:
+            raise VerificationError(f"node '{target.name}' is not in its network")
+        return best
+
+
+def _total(ranges: list[Range]) -> Range:
+    total = ranges[0]
+    for other in ranges[1:]:
+        total = total + other
+    return total
+
+
+def _clipped(fixed: Range, output: Format) -> tuple[Integers, Integers]:
+    """The codes of both ends, saturated."""
+    low, high = (end.rounded(output.fractional_bits) for end in (fixed.lower, fixed.upper))
+    return tuple(np.minimum(np.maximum(end, output.min_code), output.max_code) for end in (low, high))  # type: ignore[return-value]
+
+
+def _excess(fixed: Range, output: Format) -> Dyadic:
+    """How far values may lie beyond the ends of the format."""
+    ends = np.array([output.min_code], dtype=object), np.array([output.max_code], dtype=object)
+    low, high = (_values(end, output) for end in ends)
+    return (fixed.upper - high).maximum(low - fixed.lower).positive()
+
+
+def _check(node: Node, kind: str, fixed: Range, output: Format) -> tuple[Integers, Integers]:
+    """The codes of both ends, which must be codes of the format."""
+    low, high = fixed.lower.rounded(output.fractional_bits), fixed.upper.rounded(output.fractional_bits)
+    if min(low) < output.min_code or max(high) > output.max_code:
+        raise VerificationError(
+            f"layer '{node.layer or node.name}' ({node.op.kind}) {kind}: codes reach {min(low)} to {max(high)}, "
+            f"{output} holds {output.min_code} to {output.max_code}; widen it or narrow the box",
+            layer_name=node.layer,
+        )
+    return low, high

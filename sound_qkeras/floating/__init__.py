@@ -1,0 +1,1 @@
+"""What float32 and float64 evaluation adds to a fixed-point network."""

@@ -1,0 +1,146 @@
+"""What Keras computes in floating point of a network with quantizers: exact where values have a grid, bounded elsewhere.
+
+As in `floating`, for a `Twin`: p bits of mantissa (24, 53), inputs of that type. Values that no quantizer has put on a grid
+are not exact; every sum of products of them is charged `gamma(n) * sum |w x|`, and a quantizer behind it one step for the tie
+that may be crossed. A quantizer returns `x + (q(x) - x)`, which is `q(x)` while `|x|` is at most 2**p of its steps.
+
+Two things are taken on trust: a library's tanh, exp, log and reciprocal square root are within `LIBRARY` units in the last place,
+and sums are sums, in any order (no Winograd or Fourier transforms).
+
+Reference: Higham, Accuracy and Stability of Numerical Algorithms (2002), section 3.1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from sound_qkeras.floating.fixed import EXPONENT, MANTISSA, FloatLayer, FloatReport
+from sound_qkeras.interval import Interval, Reals, down, inflate, up
+from sound_qkeras.network.graph import Node
+from sound_qkeras.network.ops import Affine, AveragePool, Input, Scale, Table
+from sound_qkeras.network.roundings import Rounding, Staircase, Uniform
+from sound_qkeras.network.twin import Twin
+from sound_qkeras.verify.propagation import Propagation, propagate
+
+LIBRARY = 16
+# The mantissa of float32.
+NARROW = MANTISSA["float32"]
+
+
+@dataclass(frozen=True)
+class Arithmetic:
+    """How Keras computes a network beyond what its operations say.
+
+    Args:
+        dtype: "float32" or "float64".
+        offsets: for normalisations, by node name, bounds on the terms that their offset is the sum of.
+        narrow: nodes whose quantizer computes in float32 whatever the type.
+    """
+
+    dtype: str = "float32"
+    offsets: Mapping[str, Reals] = field(default_factory=dict[str, Reals])
+    narrow: frozenset[str] = frozenset()
+
+
+def twin_float_report(twin: Twin, box: Interval, bound: float, arithmetic: Arithmetic) -> FloatReport:
+    """Prove how far Keras' evaluation may be from the twin's other network on the box (shape `input_shape`).
+
+    Args:
+        twin: the pair, with the layers as Keras computes them: nothing folded.
+        box: the inputs.
+        bound: of the other network's distance from its reference.
+        arithmetic: Keras' own.
+    """
+    run = _Run(twin, propagate(twin.network, box[None], twin, substitute=False), arithmetic)
+    layers: list[FloatLayer] = []
+    for node in twin.fixed.nodes:
+        error = run.computed(node)
+        if isinstance(node.op, Affine):
+            layers.append(FloatLayer(node.layer, not np.any(error), float(error.max())))
+        rounding = twin.roundings.get(node.name)
+        run.errors[node.name] = error if rounding is None else run.rounded(node.name, rounding, error)
+    total = float(run.errors[twin.network.output.name].max())
+    return FloatReport(tuple(layers), total, float(np.nextafter(bound + total, np.inf)) if total else bound)
+
+
+class _Run:
+    """Errors of every node, shape `(1, *shape)`."""
+
+    def __init__(self, twin: Twin, facts: Propagation, arithmetic: Arithmetic) -> None:
+        self.twin, self.facts, self.offsets = twin, facts, arithmetic.offsets
+        self.mantissa = MANTISSA[arithmetic.dtype]
+        self.narrow = arithmetic.narrow if self.mantissa > NARROW else frozenset[str]()
+        self.unit = 2.0**-self.mantissa
+        self.errors: dict[str, Reals] = {}
+
+    def computed(self, node: Node) -> Reals:
+        """How far a node's result may be off before its rounding."""
+        if isinstance(node.op, Input):
+            return np.zeros(self.facts.facts[node.name].value.shape)
+        errors = [self.errors[name] for name in node.inputs]
+        known = (self.facts.facts[name].pair()[1].magnitude for name in node.inputs)
+        largest = [up(size + error) for size, error in zip(known, errors, strict=True)]
+        if isinstance(node.op, Table):
+            return self._function(node, node.op, errors[0], largest[0])
+        pair = self.twin.pairs.get(node.name)
+        if not node.op.accumulates:
+            return node.op.carried_error(pair, errors, *largest)
+        terms = node.op.absolute_terms(pair, *largest)
+        if node.name in self.offsets:
+            terms = up(terms + self.offsets[node.name])
+        if not np.all(terms < 2.0 ** EXPONENT[self.mantissa]):
+            return np.full_like(terms, np.inf)
+        if self._is_exact(node, errors, terms):
+            return np.zeros_like(terms)
+        count = node.op.terms + 4 + (LIBRARY if node.name in self.offsets else 0)
+        rounding = 2.0 * count * self.unit
+        return inflate(node.op.carried_error(pair, errors, *largest) + rounding * terms, node.op.terms + 8)
+
+    def _is_exact(self, node: Node, errors: list[Reals], terms: Reals) -> bool:
+        grid = self.twin.exact_grids[node.name]
+        if grid is None or grid > EXPONENT[self.mantissa] or any(np.any(error) for error in errors):
+            return False
+        divides = isinstance(node.op, AveragePool) and node.op.fan_in & (node.op.fan_in - 1) != 0
+        scales = isinstance(node.op, Scale)  # a quantizer's constant, or a normalisation: several operations
+        return not (divides or scales) and bool(np.all(np.ldexp(terms, grid) <= 2.0**self.mantissa))
+
+    def _function(self, node: Node, op: Table, error: Reals, largest: Reals) -> Reals:
+        """A function's slope times the error, and its own rounding; lines are exact on a grid."""
+        grid = self.twin.exact_grids[node.name]
+        if grid is not None and grid + 1 <= self.mantissa and not np.any(error):
+            return np.zeros_like(error)
+        x = Interval(-largest, largest)
+        own = LIBRARY * self.unit * up(1.0 + up(largest + op.smooth.image(x).magnitude))
+        return up(up(op.smooth.slopes(x).magnitude * error) + up(own))
+
+    def _jump(self, rounding: Staircase, exact: Reals, error: Reals) -> Reals:
+        """How far apart the steps of a value and of one that is off by `error` may be: both are so near to some edge."""
+        found = np.zeros_like(error)
+        for edge in rounding.edges:
+            # A logarithm is off by some units of its own size, which is a share of the value.
+            blur = LIBRARY * self.unit * (1.0 + abs(np.log2(edge))) * edge if rounding.logarithmic else 0.0
+            off = up(error + blur)
+            near = (abs(edge) <= up(exact + off)) & (error + blur > 0.0)
+            reach = up(rounding.apply(up(edge + off)) - rounding.apply(down(edge - off)))
+            found = np.maximum(found, np.where(near, reach, 0.0))
+        return found
+
+    def rounded(self, name: str, rounding: Rounding, error: Reals) -> Reals:
+        """A wrong value may cross ties; a right one is rounded right while its own size leaves room for the steps."""
+        exact = self.facts.exact[name].magnitude
+        if name in self.narrow:
+            grid = self.twin.exact_grids[name]
+            held = grid is not None and not np.any(error) and bool(np.all(np.ldexp(exact, grid) <= 2.0**NARROW))
+            error = error if held else up(error + 2.0**-NARROW * up(exact + error))
+        span = up(rounding.maximum - rounding.minimum)
+        if not isinstance(rounding, Uniform):
+            jump = self._jump(rounding, exact, error) if isinstance(rounding, Staircase) else span
+            return up(jump + 4.0 * self.unit * up(exact + max(rounding.maximum, -rounding.minimum, 1.0)))
+        steps = np.floor(np.minimum(error, span) / rounding.step) + 1.0
+        crossed = np.where(error > 0.0, np.minimum(steps * rounding.step, span), 0.0)
+        mantissa = NARROW if name in self.narrow else self.mantissa
+        large = up(exact + error) > 2.0**mantissa * rounding.step
+        return np.where(large, up(crossed + 4.0 * 2.0**-mantissa * up(exact + error)), crossed)

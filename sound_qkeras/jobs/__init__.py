@@ -1,0 +1,1 @@
+"""What a user starts: quantize, certify, finetune."""

@@ -1,0 +1,80 @@
+"""What there is to know about a certified network besides its proof: cost, worst observed error, floating-point evaluation."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable
+from typing import TypeVar
+
+from sound_qkeras.errors import VerificationError
+from sound_qkeras.floating.fixed import FloatReport, float_reports
+from sound_qkeras.network.quantized import QuantizedNetwork
+from sound_qkeras.results.result import Result
+from sound_qkeras.search.falsify import Counterexample
+from sound_qkeras.search.observe import observe
+from sound_qkeras.support.deadline import Deadline
+from sound_qkeras.tuning.costs import cost_of
+from sound_qkeras.verify.certificate import Certificate
+
+Found = TypeVar("Found")
+# Where nothing is known.
+UNBOUNDED = FloatReport((), math.inf, math.inf)
+
+_LOG = logging.getLogger("sound_qkeras")
+
+
+def or_else(step: Callable[[], Found], default: Found, what: str) -> Found:
+    """What a step after the proof finds, or something else where it fails.
+
+    Raises:
+        VerificationError: the step found the proof wrong.
+    """
+    try:
+        return step()
+    except VerificationError:
+        raise
+    except Exception as error:
+        _LOG.warning("%s failed, the proof stands: %s: %s", what, type(error).__name__, error)
+        return default
+
+
+def examine(
+    quantized: QuantizedNetwork, certificate: Certificate, *, seed: int = 0, deadline: Deadline | None = None
+) -> Result:
+    """A result of these two, without what only whoever made them can tell: `seconds`, `optimality` and so on.
+
+    What is not part of the proof does not lose it: where looking for the worst error fails, none was observed in no tries; where
+    the floating-point evaluation cannot be bounded, its bound is infinite. The reason is logged.
+
+    Args:
+        quantized: the pair of networks.
+        certificate: what is proved about it.
+        seed: of the search for the worst error.
+        deadline: of that search.
+
+    Raises:
+        VerificationError: an error was observed that exceeds its proved bound.
+    """
+    nothing = Counterexample(0.0, certificate.box.lower, 0)
+    worst = or_else(
+        lambda: observe(quantized, certificate, seed=seed, deadline=deadline), nothing, "the search for the worst error"
+    )
+    # In the tiers of deep networks pulling rows back through all layers takes far longer than it is worth.
+    thorough = certificate.evidence is None
+    single, double = or_else(
+        lambda: float_reports(quantized, certificate.box, certificate.bound, thorough=thorough),
+        (UNBOUNDED, UNBOUNDED),
+        "the bound of the floating-point evaluation",
+    )
+    return Result(
+        quantized=quantized,
+        certificate=certificate,
+        cost=cost_of(quantized),
+        observed_error=worst.error,
+        observed_input=worst.sample,
+        evaluations=worst.evaluations,
+        float32=single,
+        float64=double,
+        seconds=0.0,
+    )

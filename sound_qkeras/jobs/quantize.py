@@ -1,0 +1,319 @@
+"""The one place that orders the steps: read, tune, prove, falsify, report."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from sound_qkeras.errors import InputError
+from sound_qkeras.interval import Interval, Reals
+from sound_qkeras.jobs.examine import examine, or_else
+from sound_qkeras.jobs.options import Options, check_whole
+from sound_qkeras.network.boxes import make_tolerance, network_box
+from sound_qkeras.network.classes import labels_of, tolerance_for
+from sound_qkeras.network.graph import Network, size_of
+from sound_qkeras.network.quantized import QuantizedNetwork
+from sound_qkeras.network.rewrite.rewrite import Rewrite
+from sound_qkeras.results.classification import Classification, classify
+from sound_qkeras.results.result import Result, tool_versions
+from sound_qkeras.support.deadline import Deadline, ended_by_interrupt
+from sound_qkeras.tuning.costs import GroupCost
+from sound_qkeras.tuning.judge import Judge
+from sound_qkeras.tuning.proving import ProvingJudge
+from sound_qkeras.tuning.reductions import reductions_of
+from sound_qkeras.tuning.rounding import sample_box
+from sound_qkeras.tuning.sampling import SamplingJudge
+from sound_qkeras.tuning.scaling import scaling
+from sound_qkeras.tuning.search import Search
+from sound_qkeras.tuning.space import Space
+from sound_qkeras.tuning.surrounding import SurroundingJudge
+from sound_qkeras.tuning.tune import Outcome, tune
+from sound_qkeras.verify.certificate import Certificate, certify
+from sound_qkeras.verify.checker import check
+from sound_qkeras.verify.evidence import Evidence, Local, Statistical, check_samples, reference_for
+from sound_qkeras.verify.split_tree import SplitTree
+
+Progress = Callable[[str, float], None]
+
+# Below this, matrix products are so small that a second BLAS thread costs far more than it brings (10x was measured).
+MANY_PARAMETERS = 200_000
+# Half of the samples are calibration samples in the statistical tier, at most so many: three parts of 128.
+MOST_GUIDES = 384
+# Inputs at which hidden units are given their scales.
+SCALING_SAMPLES = 256
+FEWEST_SAMPLES = 12
+
+
+def quantize(
+    model: Any,
+    eps: Any,
+    box: Any,
+    *,
+    margin: float = 0.0,
+    cost: str | GroupCost = "weight_bits",
+    word_lengths: tuple[int, int] = (2, 48),
+    effort: str | float = "normal",
+    solver: str = "highs",
+    keep_architecture: bool = False,
+    rescale_units: bool = True,
+    round_output: bool = False,
+    per_channel: bool = False,
+    tier: str = "sound",
+    samples: Any = None,
+    labels: Any = None,
+    radius: float | None = None,
+    confidence: float = 0.99,
+    coverage: float | None = None,
+    saturate: bool = True,
+    task: str = "regression",
+    keep: float = 0.99,
+    seed: int = 0,
+    box_source: str = "given",
+    progress: Progress | None = None,
+) -> Result:
+    """Find the cheapest fixed-point formats that are proved to stay within `eps`, and the integers that go with them.
+
+    Guarantee: for every input in the box, every output of the fixed-point network is within `eps` of the trained network
+    in exact arithmetic over its stored float32 parameters, and no value overflows its format. The claim is proved by
+    `verify`, which trusts neither the tuner nor the solver. In other tiers than "sound" the distance is claimed for
+    fewer inputs, as `certificate.claim` says; that nothing overflows is always proved over the whole box.
+
+    Ctrl-C ends the search with what was proved so far, where there is something; once more ends the call. The same arguments
+    give the same result wherever the clock had no say in it: `ended_by` is "search" then, and "time" where a budget ended
+    the search.
+
+    Args:
+        model: a model of Keras 3 or tf_keras, a path to one (.h5, .keras; of tf_keras also a SavedModel), a pair of paths
+            ("model.json", "weights.h5") of what `to_json()` gives and `save_weights()` writes, or a `Network`.
+        eps: tolerance in units of the output: a number, or one per output; for a classifier also "auto": the largest that
+            keeps the class of the share `keep` of the samples.
+        box: the inputs: `(lower, upper)` as numbers or arrays, or samples that span it.
+        margin: widens a box made from samples (or given) by this share of its width, on every side.
+        cost: "weight_bits", "total_bits", "bit_operations", or a callable `(group, word_length) -> float`.
+        word_lengths: fewest and most bits of a weight or result; with `per_channel`, single channels may have fewer.
+        effort: "fast", "normal", "max", or a time budget in seconds.
+        solver: a MILP solver that Pyomo finds by name: "highs", "cbc", "scip", "gurobi".
+        keep_architecture: keep every layer and unit; otherwise hidden units that are proved dead on the box are dropped,
+            and those proved always active are replaced by fewer where that saves weights. The function is the same.
+        rescale_units: let hidden units be multiplied by powers of two, which changes no output and saves bits; False keeps
+            every weight as it was trained.
+        round_output: round the output too, to the fewest bits that leave the weights as they are or nearly so; without it the
+            last layer returns its exact sum.
+        per_channel: give the weights of every output channel a format of their own, for C++, C and Verilog. QKeras, which has
+            one format for a kernel, gets the same values in the one that holds them all.
+        tier: "sound": proved for every input in the box. "local": proved for every input within `radius` of the `samples`.
+            "statistical": the share of inputs drawn like the `samples` that violate `eps` is below a limit, with the given
+            `confidence`; half of the samples, at most 384, calibrate the choice of formats, the limit comes from the others alone.
+        samples: inputs in the box, shape `(n, *input_shape)`, for those tiers and for classifiers.
+        labels: the samples' classes, whole numbers from 0 or one-hot rows, for the accuracies of a classifier.
+        radius: of the tier "local", in units of the input.
+        confidence: of the tier "statistical".
+        coverage: share that formats are chosen to satisfy: in tier "local" of the samples, all of them if None; in "statistical" of
+            all inputs like the samples, 0.99 if None.
+        saturate: in those tiers, let results saturate where the box asks for wider formats than inputs near the samples do;
+            False proves that nothing does, which costs deep networks many bits.
+        task: "regression", or "classifier", which also reports accuracies and the share of samples whose class is proved.
+        keep: for `eps="auto"`, the share of the samples whose class is to stay.
+        seed: of the search for the worst observed error, and of the samples' division.
+        box_source: where the box came from, for the certificate.
+        progress: called with a stage's name and the fraction of it that is done.
+
+    Raises:
+        InputError: an argument is not usable.
+        ModelError: the model cannot be read.
+        InfeasibleError: no allowed word length is proved to reach `eps`; carries the best bound.
+        SolverError: the solver failed.
+        DependencyError: the solver, or Keras, is missing.
+    """
+    started = time.monotonic()
+    report = progress or _silent
+    options = Options(
+        cost=cost,
+        word_lengths=word_lengths,
+        effort=effort,
+        solver=solver,
+        keep_architecture=keep_architecture,
+        rescale_units=rescale_units,
+        round_output=round_output,
+        per_channel=per_channel,
+        tier=tier,
+        samples=samples,
+        labels=labels,
+        radius=radius,
+        confidence=confidence,
+        coverage=coverage,
+        saturate=saturate,
+        task=task,
+        keep=keep,
+    )
+    check_whole("seed", seed, least=0)
+    report("read", 0.0)
+    trained = read(model, box, margin)
+    region = network_box(trained, box, margin)
+    given = None if samples is None else check_samples(trained.input_arrays(samples), region)
+    if given is not None and labels is not None:
+        labels_of(labels, len(given), size_of(trained.output_shape))
+    with threadpool_limits(1 if trained.parameter_count < MANY_PARAMETERS else None, user_api="blas"):
+        guides, untouched = _divide(given, options, seed)
+        tolerance = _tolerance(eps, trained, guides, options)
+        deadline = Deadline.within(options.budget.seconds, firm=options.budget.firm)
+        outcome, phase_tree = _tune(trained, region, tolerance, guides, options, report, deadline)
+        report("prove", 0.0)
+        quantized = outcome.quantized
+        certificate = certify(
+            quantized,
+            region,
+            tolerance,
+            outcome.tree,
+            box_source=describe_box(box_source, margin),
+            error_budget=outcome.error_budget,
+            versions=tool_versions(),
+            phase_tree=phase_tree,
+            evidence=_evidence(quantized, region, tolerance, guides, untouched, options),
+        )
+        check(quantized, certificate)
+        report("look for the worst error", 0.0)
+        found = examine(quantized, certificate, seed=seed, deadline=deadline.with_grace)
+        report("done", 1.0)
+        return replace(
+            found,
+            seconds=time.monotonic() - started,
+            optimality=outcome.optimality,
+            ended_by=outcome.ended_by,
+            classification=or_else(
+                lambda: _classification(quantized, certificate, given, options), None, "the comparison of classes"
+            ),
+        )
+
+
+def _tolerance(eps: Any, trained: Network, samples: Reals | None, options: Options) -> Reals:
+    """The tolerance per output; for "auto" what the samples' classes allow, of those that may guide a choice.
+
+    Raises:
+        InputError: it is not usable, or "auto" for no classifier.
+    """
+    if isinstance(eps, str) and eps == "auto":
+        if samples is None or options.task != "classifier":
+            raise InputError("eps='auto' is for task='classifier' with samples; accepted otherwise: positive numbers")
+        eps = tolerance_for(trained, samples, options.keep)
+    return make_tolerance(eps, size_of(trained.output_shape))
+
+
+def _divide(samples: Reals | None, options: Options, seed: int) -> tuple[Reals | None, Reals | None]:
+    """Calibration samples, and held-out ones that nothing may depend on.
+
+    Raises:
+        InputError: there are too few.
+    """
+    if samples is None or options.tier != "statistical":
+        return samples, None
+    if len(samples) < FEWEST_SAMPLES:
+        raise InputError(f"tier 'statistical' has {len(samples)} samples; accepted: at least {FEWEST_SAMPLES}")
+    order = np.random.default_rng(seed).permutation(len(samples))
+    count = min(MOST_GUIDES, len(samples) // 2)
+    return samples[order[:count]], samples[order[count:]]
+
+
+def _tune(
+    trained: Network,
+    region: Interval,
+    tolerance: Reals,
+    guides: Reals | None,
+    options: Options,
+    report: Progress,
+    deadline: Deadline,
+) -> tuple[Outcome, SplitTree]:
+    """Rewrite the network where that saves bits, and choose integers; also the tree that proves the rewrite."""
+    report("simplify", 0.0)
+    budget = options.budget
+    reductions, phase_tree = {}, SplitTree()
+    if not options.keep_architecture:
+        reductions, phase_tree = reductions_of(
+            trained, region, max_leaves=budget.phase_leaves, deadline=deadline.if_firm
+        )
+    rewrite = Rewrite(reductions)
+    if options.rescale_units:
+        samples = sample_box(region, SCALING_SAMPLES) if guides is None else guides[:SCALING_SAMPLES]
+        rewrite = replace(rewrite, exponents=scaling(rewrite.apply(trained), samples, tolerance, deadline.if_firm))
+    network = rewrite.apply(trained)
+    judge = _judge(network, region, tolerance, guides, options)
+    space = Space(
+        network,
+        judge.ranges,
+        options.goal,
+        options.word_lengths,
+        tolerance,
+        range_of=judge.range_of,
+        round_output=options.round_output,
+    )
+    # A budget in seconds is for everything, one that comes with an effort's name for the search.
+    search = Search(space, judge, tolerance, budget, options.solver, report, deadline if deadline.firm else None)
+    with ended_by_interrupt(search.deadline):
+        outcome = tune(search, per_channel=options.per_channel)
+    return replace(outcome, quantized=replace(outcome.quantized, trained=trained, rewrite=rewrite)), phase_tree
+
+
+def _judge(network: Network, region: Interval, tolerance: Reals, guides: Reals | None, options: Options) -> Judge[Any]:
+    if guides is None or options.tier == "sound":
+        return ProvingJudge(network, region, tolerance, options.budget)
+    share, saturate = options.share, options.saturate
+    if options.radius is not None:
+        radius, budget = options.radius, options.budget
+        return SurroundingJudge(network, region, tolerance, budget, guides, radius, coverage=share, saturate=saturate)
+    return SamplingJudge(network, region, tolerance, guides, coverage=share, saturate=saturate)
+
+
+def _evidence(
+    quantized: QuantizedNetwork,
+    region: Interval,
+    tolerance: Reals,
+    guides: Reals | None,
+    untouched: Reals | None,
+    options: Options,
+) -> Evidence | None:
+    if guides is None or options.tier == "sound":
+        return None
+    if untouched is not None:
+        reference = reference_for(quantized.trained, guides, tolerance)
+        return Statistical.count(quantized, untouched, tolerance, options.confidence, len(guides), reference)
+    return Local.prove(quantized, region, guides, options.radius or 0.0)
+
+
+def _classification(
+    quantized: QuantizedNetwork, certificate: Certificate, samples: Reals | None, options: Options
+) -> Classification | None:
+    if options.task != "classifier" or samples is None:
+        return None
+    bounds = certificate.output_bounds
+    if isinstance(certificate.evidence, Local):
+        bounds = certificate.evidence.bounds
+    if isinstance(certificate.evidence, Statistical):
+        bounds = np.full(bounds.shape, np.inf)
+    return classify(quantized, samples, options.labels, bounds)
+
+
+def read(model: Any, box: Any = None, margin: float = 0.0) -> Network:
+    """A `Network` from whatever the user has; see `sound_qkeras.keras_io.read_model`.
+
+    Raises:
+        ModelError: it cannot be read.
+    """
+    if isinstance(model, Network):
+        return model
+    from sound_qkeras.keras_io import read_model
+
+    return read_model(model, box, margin)
+
+
+def describe_box(source: str, margin: float) -> str:
+    """Where a box came from, for its certificate."""
+    return f"{source}, widened by {margin:g} of its width on every side" if margin else source
+
+
+def _silent(stage: str, fraction: float) -> None:
+    """Report nothing."""

@@ -1,0 +1,141 @@
+"""Other integers for a network that has a certificate: formats as wide as their ranges need, and a proof of what now holds."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from sound_qkeras.errors import InfeasibleError
+from sound_qkeras.interval import Interval, Reals
+from sound_qkeras.network.quantized import QuantizedNetwork
+from sound_qkeras.results.result import tool_versions
+from sound_qkeras.support.deadline import Deadline
+from sound_qkeras.tuning.budget import alone_with, error_budget
+from sound_qkeras.tuning.build import narrow
+from sound_qkeras.tuning.clipping import narrow_in_box, widened
+from sound_qkeras.tuning.effort import Effort
+from sound_qkeras.tuning.proving import ProvingJudge
+from sound_qkeras.verify.certificate import Certificate, certify
+from sound_qkeras.verify.evidence import Evidence, Local, Statistical, around
+from sound_qkeras.verify.proof import bound_leaves
+from sound_qkeras.verify.split_tree import SplitTree
+
+KEPT = "kept after fine-tuning"
+ACCEPTED = "accepted after fine-tuning"
+
+
+def recertify(
+    quantized: QuantizedNetwork, old: Certificate, eps: Reals | None, effort: Effort
+) -> tuple[QuantizedNetwork, Certificate]:
+    """Prove a network anew that has other integers than its certificate is about, in the same tier over the same box.
+
+    Guarantee: the certificate is about the network returned, whose integers are those given; `check` confirms it. Formats of
+    results, and accumulators, are as wide as the proved ranges need; results that saturated may still.
+
+    Args:
+        quantized: the new integers; formats of results may be too narrow.
+        old: the certificate to stand in for.
+        eps: the tolerance that is accepted; None keeps the old one and, where that is not met, takes the smallest larger one
+            that is, which the certificate's `eps_source` then says. In the tier "local" it is met where as many samples
+            are certified as before. "statistical" always keeps it, for a tolerance chosen by looking at the untouched
+            samples would make the limit none.
+        effort: how far the box is cut.
+
+    Raises:
+        InfeasibleError: the given tolerance is not met; carries the best bound.
+        VerificationError: something may overflow, or cannot be proved at all.
+    """
+    if old.evidence is None:
+        return _sound(quantized, old, eps, effort)
+    quantized = _held_around(quantized, old)
+    evidence = _evidence(quantized, old, old.eps if eps is None else eps)
+    tolerance, source = old.eps if eps is None else eps, KEPT if eps is None else ACCEPTED
+    if isinstance(evidence, Local) and isinstance(old.evidence, Local):
+        needed = int(old.evidence.certified(old.eps).sum())
+        reached = _reached(evidence.bounds, needed, tolerance)
+        tolerance, source = _settled(reached, old, eps)
+    return quantized, _certified(quantized, old, tolerance, source, SplitTree(), evidence)
+
+
+def _sound(
+    quantized: QuantizedNetwork, old: Certificate, eps: Reals | None, effort: Effort
+) -> tuple[QuantizedNetwork, Certificate]:
+    """Cut the box until the tolerance is met or the budget ends; what is proved then, counts."""
+    wanted = old.eps if eps is None else eps
+    judge = ProvingJudge(quantized.network, old.box, wanted, effort)
+    evidence = judge.settle(judge.judge(quantized, Deadline.within(effort.seconds)))
+    tree = judge.tree(evidence)
+    # The width of what a table reads decides about its entries, so ranges behind it may change once more.
+    for _ in range(1 + len(quantized.tables)):
+        quantized = narrow(quantized, bound_leaves(quantized, old.box, tree).ranges)
+    certificate = _certified(quantized, old, wanted, KEPT, tree, None)
+    tolerance, source = _settled(certificate.output_bounds, old, eps)
+    budget = error_budget(judge, evidence, *alone_with(quantized, judge), wanted, Deadline().with_grace)
+    return quantized, replace(certificate, eps=tolerance, eps_source=source, error_budget=budget)
+
+
+def _settled(reached: Reals, old: Certificate, eps: Reals | None) -> tuple[Reals, str]:
+    """The tolerance to certify, and where it comes from, when `reached` is what can be.
+
+    Raises:
+        InfeasibleError: it was given and is not met.
+    """
+    wanted = old.eps if eps is None else eps
+    if np.all(reached <= wanted):
+        return wanted, KEPT if eps is None else ACCEPTED
+    if eps is None:
+        source = f"what is proved after fine-tuning; {old.eps.max():g} before"
+        return np.maximum(reached, wanted), source
+    raise InfeasibleError(
+        f"the network is proved to stay within {reached.max():.6g}, not within eps {wanted.max():.6g}; accepted: a larger eps, or "
+        "eps=None, which takes what is proved",
+        best_bound=float(reached.max()),
+    )
+
+
+def _reached(bounds: Reals, needed: int, eps: Reals) -> Reals:
+    """The bounds, per output, that so many samples meet: those nearest to the tolerance."""
+    order = np.argsort((bounds / eps).max(axis=1), kind="stable")
+    return bounds[order[:needed]].max(axis=0)
+
+
+def _held_around(quantized: QuantizedNetwork, old: Certificate) -> QuantizedNetwork:
+    """Formats for the box; those that saturate hold what inputs near the samples need, in tier "local"."""
+    for _ in range(1 + len(quantized.tables)):
+        if isinstance(old.evidence, Local) and quantized.saturating:
+            quantized = widened(quantized, around(old.box, old.evidence.samples, old.evidence.radius))
+        quantized = narrow_in_box(quantized, old.box)
+    return quantized
+
+
+def _evidence(quantized: QuantizedNetwork, old: Certificate, eps: Reals) -> Evidence | None:
+    """The same kind of evidence, from the same samples."""
+    found = old.evidence
+    if isinstance(found, Local):
+        return Local.prove(quantized, old.box, found.samples, found.radius)
+    if isinstance(found, Statistical):
+        return Statistical.count(quantized, found.samples, eps, found.confidence, found.guides, found.reference)
+    return None
+
+
+def _certified(
+    quantized: QuantizedNetwork,
+    old: Certificate,
+    eps: Reals,
+    source: str,
+    tree: SplitTree,
+    evidence: Evidence | None,
+) -> Certificate:
+    box: Interval = old.box
+    proved = certify(
+        quantized,
+        box,
+        eps,
+        tree,
+        box_source=old.box_source,
+        versions=tool_versions(),
+        phase_tree=old.phase_tree,
+        evidence=evidence,
+    )
+    return replace(proved, eps_source=source)

@@ -1,0 +1,1 @@
+"""AutoQKeras' search, run as its own documentation says."""

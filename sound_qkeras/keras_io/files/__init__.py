@@ -1,0 +1,1 @@
+"""Keras files, looked at before they are opened."""

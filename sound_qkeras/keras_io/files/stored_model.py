@@ -1,0 +1,196 @@
+"""Whether a saved QKeras model is the one of some integers: its numbers compared, without TensorFlow."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import zipfile
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from sound_qkeras.errors import FileFormatError, VerificationError
+from sound_qkeras.keras_io.write.quantizers import activation_quantizer
+from sound_qkeras.network import Network, Node, QuantizedNetwork
+from sound_qkeras.network.ops import AveragePool, Table
+from sound_qkeras.support.reading import ARCHIVE_ERRORS, open_regular
+
+# Of the file and of each part of it.
+MAX_BYTES = 1 << 32
+CONFIG, WEIGHTS = "config.json", "model.weights.h5"
+KERNELS = ("kernel_quantizer", "depthwise_quantizer")
+# What is written: layers with quantizers, tables, and Keras' own that move values, join them, or cut them off.
+KINDS = {
+    *("InputLayer", "QActivation", "QConv1D", "QConv2D", "QDense", "QDepthwiseConv2D", "TableActivation"),
+    *("Add", "Average", "Concatenate", "Multiply", "Rescaling", "Subtract", "LeakyReLU", "PReLU", "ReLU"),
+    *("MaxPooling1D", "MaxPooling2D", "MaxPooling3D", "Permute", "Reshape", "Cropping1D", "Cropping2D"),
+    *("UpSampling1D", "UpSampling2D", "ZeroPadding1D", "ZeroPadding2D"),
+}
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True, eq=False)
+class StoredLayer:
+    """A layer of a saved model.
+
+    Args:
+        kind: the name of its class.
+        config: its settings.
+        weights: its variables, in order.
+    """
+
+    kind: str
+    config: Mapping[str, Any]
+    weights: tuple[Array, ...]
+
+
+def check_stored_model(path: Path, quantized: QuantizedNetwork) -> None:
+    """Confirm that a model that `save_model` wrote has the integers and formats of a fixed-point network.
+
+    Guarantee: its kernels, biases and tables are those of the network's layers, number by number, with the network's quantizers;
+    it rounds to the network's formats, as often and to no others; it computes in float32, and nothing in it but tables is a
+    function beside ReLUs. How its layers are connected, and what moves values, is not compared.
+
+    Raises:
+        FileFormatError: it is no such model.
+        VerificationError: names the layer whose numbers are others.
+    """
+    try:
+        layers = list(_layers(path))
+    except (*ARCHIVE_ERRORS, AttributeError) as error:
+        raise FileFormatError(f"'{path}' is no saved QKeras model ({type(error).__name__}: {error})") from error
+    for layer in layers:
+        _check_kind(path, layer)
+    weighted = [layer for layer in layers if _quantizer(layer) is not None]
+    for node, _ in quantized.network.affine():
+        found = next((layer for layer in weighted if _is_layer_of(quantized, node, layer)), None)
+        if found is None:
+            raise VerificationError(
+                f"layer '{node.layer}': '{path}' does not hold the certificate's integers for it", layer_name=node.layer
+            )
+        weighted.remove(found)
+    more = [layer for layer in weighted if not _is_sum(layer)]
+    if more:
+        raise VerificationError(
+            f"'{path}' has layer '{more[0].config.get('name')}', which the certificate knows nothing of"
+        )
+    _check_roundings(path, quantized, layers)
+
+
+def _check_kind(path: Path, layer: StoredLayer) -> None:
+    """Refuse what is written for no operation, or computes something else than is written."""
+    config, name = layer.config, layer.config.get("name")
+    if layer.kind not in KINDS:
+        raise VerificationError(f"'{path}': layer '{name}' is of kind {layer.kind}, which is written for nothing")
+    if config.get("dtype", "float32") != "float32":
+        raise VerificationError(f"'{path}': layer '{name}' computes in {config['dtype']}, not in float32")
+    if layer.kind != "QActivation" and config.get("activation", "linear") != "linear":
+        raise VerificationError(f"'{path}': layer '{name}' has an activation that the certificate knows nothing of")
+    if config.get("use_bias", True) != (len(layer.weights) != 1) and _quantizer(layer) is not None:
+        raise VerificationError(f"'{path}': layer '{name}' does not use the weights that it has")
+
+
+def _layers(path: Path) -> Iterator[StoredLayer]:
+    import h5py
+
+    with open_regular(path, MAX_BYTES) as file, zipfile.ZipFile(file) as archive:
+        parts = {name: _member(archive, name) for name in (CONFIG, WEIGHTS)}
+    described = json.loads(parts[CONFIG])["config"]["layers"]
+    used: Counter[str] = Counter()
+    with h5py.File(io.BytesIO(parts[WEIGHTS]), "r") as held:
+        for entry in described:
+            kind = str(entry["class_name"])
+            stem = _snake_case(kind)
+            group = f"layers/{stem}" + (f"_{used[stem]}" if used[stem] else "") + "/vars"
+            used[stem] += 1
+            variables: Any = held.get(group, {})
+            stored = [variables[str(number)] for number in range(len(variables))]
+            if any(array.nbytes > len(parts[WEIGHTS]) for array in stored):
+                raise ValueError("an array in it is larger than the file")
+            weights = tuple(np.asarray(array) for array in stored)
+            yield StoredLayer(kind, dict(entry["config"]), weights)
+
+
+def _member(archive: zipfile.ZipFile, name: str) -> bytes:
+    info = archive.getinfo(name)
+    if info.compress_type != zipfile.ZIP_STORED or info.file_size != info.compress_size:
+        raise ValueError(f"its {name} is compressed, as Keras does not write it")
+    with archive.open(name) as member:
+        return member.read(info.file_size)
+
+
+def _snake_case(name: str) -> str:
+    """How Keras names what it saves after the class of it."""
+    name = re.sub(r"(.)([A-Z][a-z]+)", r"\1_\2", re.sub(r"\W+", "", name))
+    return re.sub(r"([a-z])([A-Z])", r"\1_\2", name).lower()
+
+
+def _is_layer_of(quantized: QuantizedNetwork, node: Node, layer: StoredLayer) -> bool:
+    """Whether a layer has the integers and quantizers of an affine node; constants of averages may be repeated."""
+    codes = quantized.parameters[node.name]
+    kernel, bias = (value.astype(np.float32).reshape(-1) for value in (codes.kernel_value, codes.bias_value))
+    held = [array.reshape(-1) for array in layer.weights]
+    quantizers = [codes.kernel_format.to_quantized_bits(), codes.bias_format.to_quantized_bits()]
+    if not held or [_quantizer(layer), _text(layer.config.get("bias_quantizer"))] != quantizers:
+        return False
+    if len(held) == 1:
+        held.append(np.zeros_like(bias))
+    if isinstance(node.op, AveragePool):
+        pairs = zip(held, (kernel, bias), strict=True)
+        return all(np.array_equal(np.unique(one), np.unique(other)) for one, other in pairs)
+    return np.array_equal(held[0], kernel) and np.array_equal(held[1], bias)
+
+
+def _is_sum(layer: StoredLayer) -> bool:
+    """A sum before an average: ones and nothing else."""
+    return len(layer.weights) == 1 and bool(np.all(layer.weights[0] == 1.0))
+
+
+def _quantizer(layer: StoredLayer) -> str | None:
+    return next((_text(layer.config[name]) for name in KERNELS if name in layer.config), None)
+
+
+def _text(quantizer: Any) -> str:
+    """A quantizer as the network's formats write it; other settings make another text."""
+    if not isinstance(quantizer, Mapping):
+        return str(quantizer)
+    settings: dict[str, Any] = dict(quantizer.get("config", {}))
+    plain = quantizer.get("class_name") == "quantized_bits" and not settings.get("symmetric")
+    plain = plain and not settings.get("use_stochastic_rounding") and settings.get("qnoise_factor", 1.0) == 1.0
+    kept, alpha = settings.get("keep_negative"), settings.get("alpha")
+    name = "quantized_bits" if plain else "another"
+    return f"{name}({settings.get('bits')},{settings.get('integer')},keep_negative={int(bool(kept))},alpha={alpha})"
+
+
+def _check_roundings(path: Path, quantized: QuantizedNetwork, layers: list[StoredLayer]) -> None:
+    """The quantizers of activations, and the integers of tables."""
+    network = quantized.network
+    formats = {
+        name: output for name, output in quantized.formats.items() if not isinstance(network.by_name[name].op, Table)
+    }
+    wanted: Counter[str] = Counter()
+    for name, output in formats.items():
+        wanted[activation_quantizer(output, "float32")] += _times(network, name)
+    found = Counter(str(layer.config.get("activation")) for layer in layers if layer.kind == "QActivation")
+    if found != wanted:
+        raise VerificationError(
+            f"'{path}' rounds to {sorted((found - wanted) | (wanted - found))[:2]}, and the certificate does not, or the other way"
+        )
+    tables = Counter(np.asarray(pair.entries.codes).tobytes() for pair in quantized.tables.values())
+    held = Counter(layer.weights[0].tobytes() for layer in layers if layer.kind == "TableActivation" and layer.weights)
+    if held != tables:
+        raise VerificationError(f"'{path}' does not hold the certificate's tables")
+
+
+def _times(network: Network, name: str) -> int:
+    """How often a result is rounded: once for each of several inputs or outputs."""
+    if name == network.nodes[0].name:
+        return max(1, len(network.inputs))
+    return max(1, len(network.outputs)) if name == network.output.name else 1

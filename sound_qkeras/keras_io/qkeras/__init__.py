@@ -1,0 +1,1 @@
+"""QKeras models that others quantised, read as networks with roundings."""

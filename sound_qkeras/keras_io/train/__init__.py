@@ -1,0 +1,1 @@
+"""Training on from a fixed-point network."""

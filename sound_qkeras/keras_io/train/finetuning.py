@@ -1,0 +1,175 @@
+"""Training a fixed-point network with its formats fixed. Imports TensorFlow: import it inside functions only."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from sound_qkeras.errors import InputError
+from sound_qkeras.keras_io.session.environment import float_type, import_keras, import_tensorflow
+from sound_qkeras.keras_io.train.data import Task, by_name
+from sound_qkeras.keras_io.train.latent import Latent, latents_of, with_values
+from sound_qkeras.keras_io.write.float_model import to_keras
+from sound_qkeras.keras_io.write.writer import to_qkeras
+from sound_qkeras.network import QuantizedNetwork
+
+keras, tf = import_keras(), import_tensorflow()
+
+Measures = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """Trained integers.
+
+    Args:
+        quantized: the network with them; formats of results are those it had.
+        kept_epoch: the one that measured best; 0 where none was better than the start.
+    """
+
+    quantized: QuantizedNetwork
+    kept_epoch: int
+
+
+def train(
+    quantized: QuantizedNetwork,
+    task: Task,
+    optimizer: Any,
+    epochs: int,
+    monitor: str,
+    accepts: Callable[[QuantizedNetwork], bool],
+    report: Callable[[float], None],
+) -> Trained:
+    """Train the QKeras model of a fixed-point network, and round what comes out to the same formats.
+
+    Guarantee: every integer fits the format it had, and where training changed nothing the integers are the same. The epoch
+    that is best on the measured data counts, among those that are accepted and the start.
+
+    Args:
+        quantized: the network.
+        task: data, loss and metrics.
+        optimizer: of Keras, or its name.
+        epochs: how often to go through the data.
+        monitor: the loss or metric that decides which is best.
+        accepts: asked about the network of every epoch that is better than all accepted before.
+        report: called with the fraction that is done.
+
+    Raises:
+        InputError: nothing measured is called `monitor`.
+    """
+    with float_type("float32"):
+        emitted = to_qkeras(quantized)
+        latents = latents_of(quantized, emitted)
+        every = [one for pair in latents.values() for one in pair]
+        model = _Clipped(emitted.input, emitted.output)
+        model.latents = every
+        known = by_name("optimizer", optimizer, lambda given: _fresh(given, keras.optimizers.get))
+        model.compile(known, loss=task.loss, metrics=_fresh_all(task.metrics))
+        first = _first(model, task)
+        if monitor not in first:
+            raise InputError(f"monitor is {monitor!r}; accepted: what is measured, {', '.join(first)}")
+        best = _Best(quantized, latents, (monitor, _to_be_small(monitor, first)), accepts, lambda n: report(n / epochs))
+        model.fit(task.training, epochs=epochs, validation_data=task.measured, verbose=0, callbacks=[best])
+    return Trained(best.quantized, best.epoch)
+
+
+def _first(model: Any, task: Task) -> Measures:
+    """Loss and metrics before training.
+
+    Raises:
+        InputError: Keras finds that loss, metrics, data and network do not go together.
+    """
+    try:
+        return model.evaluate(task.measured, verbose=0, return_dict=True)
+    except (ValueError, TypeError, tf.errors.OpError) as error:
+        lines = [line.strip() for line in str(error).splitlines()]
+        # TensorFlow's traceback and the names of its nodes surround the reason.
+        told = [line for line in lines if line and not line.startswith(("[[", "File ", "Detected ", "Traceback"))]
+        reason = told[-1] if told else type(error).__name__
+        raise InputError(
+            f"Keras cannot measure the network on these data ({reason}); accepted: targets, weights, loss and metrics that suit "
+            "its output"
+        ) from error
+
+
+def measure_float(quantized: QuantizedNetwork, task: Task) -> Measures:
+    """Loss and metrics of the network as it was trained."""
+    with float_type("float32"):
+        return _measure(to_keras(quantized.trained), task)
+
+
+def measure(quantized: QuantizedNetwork, task: Task) -> Measures:
+    """Loss and metrics of the fixed-point network as QKeras evaluates it in float32."""
+    with float_type("float32"):
+        return _measure(to_qkeras(quantized), task)
+
+
+def _measure(model: Any, task: Task) -> Measures:
+    model.compile(loss=task.loss, metrics=_fresh_all(task.metrics))
+    found = model.evaluate(task.measured, verbose=0, return_dict=True)
+    return {name: float(value) for name, value in found.items()}
+
+
+def _fresh_all(metrics: Sequence[Any]) -> list[Any]:
+    return [_fresh(metric, lambda name: name) for metric in metrics]
+
+
+def _fresh(given: Any, by_name: Callable[[Any], Any]) -> Any:
+    """A copy of what holds state, so that what the caller gave is not changed."""
+    return type(given).from_config(given.get_config()) if hasattr(given, "get_config") else by_name(given)
+
+
+def _to_be_small(monitor: str, logs: Mapping[str, float], prefix: str = "") -> float:
+    """What was measured, negated where it is to be large; by its name, as Keras' callbacks decide."""
+    value = float(logs[f"{prefix}{monitor}"])
+    return -value if "acc" in monitor or monitor.endswith("auc") else value
+
+
+class _Clipped(keras.Model):
+    """A model whose weights are brought back into their formats after every step."""
+
+    latents: list[Latent]
+
+    def train_step(self, data: Any) -> Any:
+        """Keras' step, then the clipping, in one graph."""
+        outputs = super().train_step(data)
+        for latent in self.latents:
+            latent.clip()
+        return outputs
+
+
+class _Best(keras.callbacks.Callback):
+    """Keeps the integers of the best epoch that is accepted; the start is epoch 0."""
+
+    def __init__(
+        self,
+        quantized: QuantizedNetwork,
+        latents: Mapping[str, tuple[Latent, ...]],
+        first: tuple[str, float],
+        accepts: Callable[[QuantizedNetwork], bool],
+        report: Callable[[int], None],
+    ) -> None:
+        super().__init__()
+        self.quantized, self.epoch = quantized, 0
+        self._monitor, self._lowest = first
+        self._latents, self._accepts, self._report = latents, accepts, report
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        """A loss that is NaN is never lower."""
+        value = _to_be_small(self._monitor, logs, "val_")
+        if value < self._lowest:
+            found = self._rounded()
+            if self._accepts(found):
+                self.quantized, self._lowest, self.epoch = found, value, epoch + 1
+        self._report(epoch + 1)
+
+    def _rounded(self) -> QuantizedNetwork:
+        old = self.quantized.parameters
+        made = {
+            name: with_values(old[name], pair, [np.array(latent.variable.numpy()) for latent in pair])
+            for name, pair in self._latents.items()
+        }
+        return replace(self.quantized, parameters={**old, **made})

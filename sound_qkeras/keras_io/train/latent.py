@@ -1,0 +1,147 @@
+"""Latent weights of QKeras layers: floating-point numbers that training moves and formats turn into integers.
+
+QKeras clips a kernel to `+-max(1, 2**integer)` and gets a wider format where `integer` is negative, so a weight could leave
+the format it is to be stored in. Here every weight is clipped to its own format after each step.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from sound_qkeras.fixed_point import Codes, Format
+from sound_qkeras.keras_io.session.environment import import_keras, import_tensorflow
+from sound_qkeras.keras_io.write.keras_names import keras_names
+from sound_qkeras.network import QuantizedNetwork
+from sound_qkeras.network.ops import AffineCodes, Conv, Dense
+
+Reals = npt.NDArray[np.float64]
+
+# A latent weight starts where the float one is, but so far inside its code's cell, in steps from the middle.
+INSIDE = 0.45
+
+
+@dataclass(frozen=True, eq=False)
+class Grid:
+    """What each entry of one array of weights may become: `code << shift` with a code of its own format.
+
+    Args:
+        codes: where it starts, in steps of the finest format.
+        shift: fractional bits an entry's own format has fewer, elementwise.
+        lowest, highest: ends of the own formats, in their codes, elementwise.
+        fractional_bits: of the finest format.
+    """
+
+    codes: Codes
+    shift: Codes
+    lowest: Codes
+    highest: Codes
+    fractional_bits: int
+
+    @classmethod
+    def of(cls, codes: Codes, output: Format, own: tuple[Format, ...] | None = None) -> Grid:
+        """The grid of a format, or of one for each entry of the last axis."""
+        formats = own or (output,) * codes.shape[-1]
+        bits = output.fractional_bits
+
+        def spread(column: list[int]) -> Codes:
+            return np.broadcast_to(np.array(column, dtype=np.int64), codes.shape)
+
+        return cls(
+            codes,
+            shift=spread([bits - own_format.fractional_bits for own_format in formats]),
+            lowest=spread([own_format.min_code for own_format in formats]),
+            highest=spread([own_format.max_code for own_format in formats]),
+            fractional_bits=bits,
+        )
+
+    @property
+    def step(self) -> Reals:
+        """Of every entry's own format."""
+        return np.ldexp(1.0, self.shift - self.fractional_bits)
+
+    @property
+    def ends(self) -> tuple[Reals, Reals]:
+        """The least and largest value of every entry."""
+        return self.lowest * self.step, self.highest * self.step
+
+    def round(self, latent: Reals) -> Codes:
+        """The integers of latent weights, half to even, in steps of the finest format."""
+        own = np.clip(np.rint(latent / self.step), self.lowest, self.highest)
+        return own.astype(np.int64) << self.shift
+
+    def start(self, trained: Reals) -> npt.NDArray[np.float32]:
+        """Latent float32 weights near the trained ones that stand for the codes, where those have at most 24 bits."""
+        value = np.ldexp(self.codes.astype(np.float64), -self.fractional_bits)
+        near = np.clip(trained, value - INSIDE * self.step, value + INSIDE * self.step)
+        return np.clip(near, *self.ends).astype(np.float32)
+
+
+class Latent:
+    """One variable of a layer and the grid its values are rounded to."""
+
+    def __init__(self, variable: Any, grid: Grid, trained: Reals) -> None:
+        """Set the variable to its start."""
+        shape = tuple(variable.shape)
+        self.variable, self.grid = variable, grid
+        self.first = grid.start(trained).reshape(shape)
+        self.lower, self.upper = (end.astype(np.float32).reshape(shape) for end in grid.ends)
+        variable.assign(self.first)
+
+    def clip(self) -> None:
+        """Back into the format's range."""
+        self.variable.assign(import_tensorflow().clip_by_value(self.variable, self.lower, self.upper))
+
+    def codes(self, value: npt.NDArray[np.float32]) -> Codes:
+        """Integers of the variable's value; where training left it alone, those it started with."""
+        made = self.grid.round(value.astype(np.float64).reshape(self.grid.codes.shape))
+        return np.where(value.reshape(made.shape) == self.first.reshape(made.shape), self.grid.codes, made)
+
+
+def latents_of(quantized: QuantizedNetwork, model: Any) -> dict[str, tuple[Latent, ...]]:
+    """The latent weights of a model from `to_qkeras`, kernel first, by node; everything else is made untrainable.
+
+    Dense and convolutional layers have some. Averages, normalisations of their own, slopes and tables stay as they are.
+    """
+    found: dict[str, tuple[Latent, ...]] = {}
+    for layer in model.layers:
+        layer.trainable = False
+    names = keras_names(quantized.trained, quantized.network)
+    for node, op in quantized.network.affine():
+        if not isinstance(op, Dense | Conv):
+            continue
+        layer, codes = model.get_layer(names[node.name]), quantized.parameters[node.name]
+        layer.trainable = True
+        kernel = Grid.of(codes.kernel, codes.kernel_format, codes.channel_formats)
+        grids = (kernel, op.kernel), (Grid.of(codes.bias, codes.bias_format), op.bias)
+        found[node.name] = tuple(
+            Latent(variable, *given) for variable, given in zip(layer.weights, grids, strict=False)
+        )
+        if codes.channel_formats is not None:
+            _quantise_by_channel(layer, kernel)
+    return found
+
+
+def with_values(codes: AffineCodes, latents: tuple[Latent, ...], values: list[npt.NDArray[np.float32]]) -> AffineCodes:
+    """The integers of latent weights, in the same formats."""
+    made = [latent.codes(value) for latent, value in zip(latents, values, strict=True)]
+    bias = made[1] if len(made) > 1 else codes.bias
+    return AffineCodes(made[0], codes.kernel_format, bias, codes.bias_format, codes.channel_formats)
+
+
+def _quantise_by_channel(layer: Any, grid: Grid) -> None:
+    """Exchange the kernel's quantizer, which has one format for all channels; QKeras asks this attribute for it."""
+    tf, backend = import_tensorflow(), import_keras().backend
+    shape = tuple(layer.weights[0].shape)
+    step, lowest, highest = (
+        backend.constant(array.reshape(shape), dtype="float32") for array in (grid.step, grid.lowest, grid.highest)
+    )
+
+    def quantise(x: Any) -> Any:
+        return x + tf.stop_gradient(step * tf.clip_by_value(tf.round(x / step), lowest, highest) - x)
+
+    name = "depthwise" if hasattr(layer, "depthwise_quantizer_internal") else "kernel"
+    setattr(layer, f"{name}_quantizer_internal", quantise)

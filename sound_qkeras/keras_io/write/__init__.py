@@ -1,0 +1,1 @@
+"""QKeras and float Keras models from networks."""

@@ -1,0 +1,41 @@
+"""Where Keras models begin and end: their own inputs and outputs, of which a network has one each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sound_qkeras.keras_io.session.environment import import_keras
+from sound_qkeras.network import Network, Node
+from sound_qkeras.network.ports import Port
+
+
+def model_inputs(network: Network, dtype: str) -> dict[str, Any]:
+    """A Keras input for every input of the model, by the node that holds it."""
+    keras, first = import_keras(), network.nodes[0].name
+    ports = network.inputs or (Port(first, first),)
+    return {port.node: keras.Input(network.shapes[port.node], name=port.name, dtype=dtype) for port in ports}
+
+
+def inner_nodes(network: Network) -> list[Node]:
+    """The nodes that are neither inputs of the model, nor take those apart, nor join its outputs."""
+    outside = {network.nodes[0].name}
+    for port in network.inputs:
+        node = network.by_name[port.node]
+        while node.inputs:
+            outside.add(node.name)
+            node = network.by_name[node.inputs[0]]
+    if network.outputs:
+        outside.add(network.output.name)
+    return [node for node in network.nodes if node.name not in outside]
+
+
+def output_ports(network: Network) -> tuple[Port, ...]:
+    """The outputs of the model."""
+    return network.outputs or (Port(network.output.name, network.output.name, network.head),)
+
+
+def as_model(network: Network, sources: Mapping[str, Any], outputs: Sequence[Any]) -> Any:
+    """The Keras model; lists of tensors only where there are several."""
+    inputs = list(sources.values()) if network.inputs else next(iter(sources.values()))
+    return import_keras().Model(inputs, list(outputs) if network.outputs else outputs[0])

@@ -1,0 +1,156 @@
+"""Fixed-point networks become QKeras models."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+from sound_qkeras.errors import InputError
+from sound_qkeras.fixed_point import Format
+from sound_qkeras.keras_io.read.activations import leaky_layer
+from sound_qkeras.keras_io.session.environment import float_type, import_keras, import_qkeras
+from sound_qkeras.keras_io.write.affine_layers import Names, quantized_layers
+from sound_qkeras.keras_io.write.keras_names import with_keras_names
+from sound_qkeras.keras_io.write.model_ends import as_model, inner_nodes, model_inputs, output_ports
+from sound_qkeras.keras_io.write.plain_layers import plain_layers
+from sound_qkeras.keras_io.write.quantizers import activation_quantizer
+from sound_qkeras.keras_io.write.representable import check_representable
+from sound_qkeras.network import Node, QuantizedNetwork
+from sound_qkeras.network.ops import MOVES, Relu, Table
+
+Dtype = Literal["float32", "float64"]
+
+# Suffix of the QActivation that rounds a node's result.
+ROUNDED = "_rounded"
+
+
+def to_qkeras(quantized: QuantizedNetwork, *, dtype: Dtype = "float32", head: bool = False) -> Any:
+    """The QKeras model of a fixed-point network, its weights set to the network's exact values.
+
+    Guarantee: in float64, inside `sound_qkeras.float64()`, the model equals `simulate` bit for bit, for every input of
+    up to 2**53 input steps, as long as no format with negative `integer_bits` saturates (a ReLU's may): QKeras cannot
+    say such a format and gets a wider one on the same grid. Inside the proved box nothing saturates. In float32 the
+    same holds where every sum stays within 2**24 steps and every weight within 24 bits.
+
+    Every layer is a plain Keras or QKeras one, so any session can load the float32 model with
+    `qkeras.utils.load_qmodel`, train it, and convert it with hls4ml (`bit_exact=True`). Training clips kernels to
+    `+-max(1, 2**integer)`. The exception are tables, which are `TableActivation` layers: they load wherever
+    `sound_qkeras.keras_io.register()` was called, and hls4ml does not know them.
+
+    Args:
+        quantized: the fixed-point network.
+        dtype: "float32", what everybody runs, or "float64", the exact one.
+        head: append the softmax or sigmoid that was set aside, in floating point, if there was one.
+
+    Returns:
+        An uncompiled tf_keras model; what tf_keras does not allow in a name is mended, see `sound_qkeras.Result.keras_names`.
+
+    Raises:
+        InputError: QKeras misreads one of the formats, or `dtype` is something else.
+        DependencyError: TensorFlow, tf_keras or QKeras is missing or of the wrong kind.
+    """
+    if dtype not in ("float32", "float64"):
+        raise InputError(f"dtype {dtype!r} is not known; accepted: 'float32', 'float64'")
+    check_representable(quantized, dtype)
+    import_qkeras()
+    quantized = with_keras_names(quantized)
+    with float_type(dtype):
+        return _build(quantized, dtype, head)
+
+
+def _build(quantized: QuantizedNetwork, dtype: Dtype, head: bool) -> Any:
+    """The layers and their connections."""
+    keras, network = import_keras(), quantized.network
+    sources, entry = model_inputs(network, dtype), network.nodes[0].name
+    tensors = {node: _rounded(quantized, entry, source, dtype) for node, source in sources.items()}
+    for node in inner_nodes(network):
+        exact = WRITERS[node.op.kind](quantized, node, dtype)(*(tensors[name] for name in node.inputs))
+        tensors[node.name] = _rounded(quantized, node.name, exact, dtype)
+    found: list[Any] = []
+    for port in output_ports(network):
+        output = tensors[port.node]
+        if network.outputs:
+            output = _rounded(quantized, network.output.name, output, dtype)
+        if head and port.head is not None:
+            name = _unused(quantized, f"{port.name}_{port.head}" if network.outputs else port.head)
+            output = keras.layers.Activation(port.head, name=name, dtype=dtype)(output)
+        found.append(output)
+    return as_model(network, sources, found)
+
+
+def _rounded(quantized: QuantizedNetwork, name: str, exact: Any, dtype: Dtype) -> Any:
+    """A tensor after the rounding of a node's format, if it has one."""
+    output, node = quantized.formats.get(name), quantized.network.by_name[name]
+    if output is None or isinstance(node.op, Table) or _rectifies_itself(quantized, node, dtype):
+        return exact
+    several = quantized.network.inputs and name == quantized.network.nodes[0].name
+    several = several or (quantized.network.outputs and name == quantized.network.output.name)
+    stem = exact.node.layer.name if several else name
+    return _q_activation(output, _unused(quantized, f"{stem}{ROUNDED}"), dtype)(exact)
+
+
+def _q_activation(output: Format, name: str, dtype: Dtype) -> Any:
+    # A string, not a quantizer object: QActivation cannot be loaded from .keras files otherwise.
+    return import_qkeras().QActivation(activation_quantizer(output, dtype), name=name, dtype=dtype)
+
+
+def _rectifies_itself(quantized: QuantizedNetwork, node: Node, dtype: Dtype) -> bool:
+    """Whether the node is a ReLU that one `quantized_relu` computes, rounding included."""
+    output = quantized.formats.get(node.name)
+    if output is None or not isinstance(node.op, Relu) or output.integer_bits < 0:
+        return False
+    return activation_quantizer(output, dtype).startswith("quantized_relu")
+
+
+def _write_affine(quantized: QuantizedNetwork, node: Node, dtype: Dtype) -> Any:
+    return quantized_layers(quantized, node.name, dtype)
+
+
+def _write_relu(quantized: QuantizedNetwork, node: Node, dtype: Dtype) -> Any:
+    """QKeras' rounding ReLU; where there is none, a plain one, whose gradient training needs although rounding clips.
+
+    Where QKeras has to be given a wider format, the plain ReLU saturates in its place.
+    """
+    output = quantized.formats.get(node.name)
+    if output is not None and _rectifies_itself(quantized, node, dtype):
+        return _q_activation(output, node.name, dtype)
+    widened = output is not None and not output.signed and output.integer_bits < 0
+    maximum = output.maximum if output is not None and widened else None
+    return import_keras().layers.ReLU(max_value=maximum, name=node.name, dtype=dtype)
+
+
+def _write_plain(quantized: QuantizedNetwork, node: Node, dtype: Dtype) -> Any:
+    shapes = [quantized.network.shapes[name] for name in node.inputs]
+    return plain_layers(node.op, shapes, Names.of(quantized.network, node.name, dtype))
+
+
+def _write_clip(quantized: QuantizedNetwork, node: Node, dtype: Dtype) -> Any:
+    return import_keras().layers.ReLU(max_value=node.op.settings()["maximum"], name=node.name, dtype=dtype)
+
+
+def _write_leaky(quantized: QuantizedNetwork, node: Node, dtype: Dtype) -> Any:
+    """With the slopes of the fixed-point network."""
+    return leaky_layer(quantized.pairs[node.name].slope, node.name, dtype)
+
+
+def _write_table(quantized: QuantizedNetwork, node: Node, dtype: Dtype) -> Any:
+    from sound_qkeras.keras_io.write.table_layer import table_layer
+
+    return table_layer(quantized.tables[node.name], node.name, dtype)
+
+
+def _unused(quantized: QuantizedNetwork, name: str) -> str:
+    while name in quantized.network.by_name:
+        name += "_"
+    return name
+
+
+WRITERS: dict[str, Callable[[QuantizedNetwork, Node, Dtype], Any]] = {
+    **dict.fromkeys(("average_pool", "conv", "dense", "scale"), _write_affine),
+    **dict.fromkeys(("add", "concatenate", "max_pool", "multiply"), _write_plain),
+    **dict.fromkeys((op.kind for op in MOVES), _write_plain),
+    "clip": _write_clip,
+    "leaky": _write_leaky,
+    "relu": _write_relu,
+    "table": _write_table,
+}

@@ -1,0 +1,1 @@
+"""Rewrites of the trained network that leave its function on the box what it is."""

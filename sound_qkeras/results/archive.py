@@ -1,0 +1,333 @@
+"""Results on disk: what was proved, how it is made, and the QKeras model, in one directory.
+
+`certificate.json` and the network (`network.json` with `parameters.npz`) are all a proof needs; `formats.json` is the
+report for people and programs; `qkeras_model.keras` is the model to use. `manifest.json` covers them all.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sound_qkeras import __version__
+from sound_qkeras.errors import FileFormatError, InputError, SoundQKerasError, VerificationError
+from sound_qkeras.floating.fixed import FloatLayer, FloatReport, float_reports
+from sound_qkeras.interval import Reals
+from sound_qkeras.network.files import NETWORK_FILE, PARAMETER_FILE, load_network, save_network
+from sound_qkeras.network.quantized import QuantizedNetwork
+from sound_qkeras.results.classification import Classification
+from sound_qkeras.results.finetuned import Finetuning
+from sound_qkeras.results.result import Result
+from sound_qkeras.search.falsify import errors
+from sound_qkeras.support.files import RESULT, atomic_directory, check_writable, moved_aside
+from sound_qkeras.support.manifest import MANIFEST, Manifest, check_manifest
+from sound_qkeras.support.npz import read_arrays, write_arrays
+from sound_qkeras.support.reading import digest_of_json, read_json, same_json
+from sound_qkeras.tuning.costs import cost_of
+from sound_qkeras.tuning.optimality import Optimality
+from sound_qkeras.verify.certificate import Certificate
+from sound_qkeras.verify.checker import check, check_identity
+
+CERTIFICATE_FILE = "certificate.json"
+REPORT_FILE = "formats.json"
+MODEL_FILE = "qkeras_model.keras"
+SAMPLES_FILE = "samples.npz"
+REPORT_FORMAT = "sound_qkeras result"
+REPORT_VERSION = 1
+# Everything that a result may be made of.
+FILES = (CERTIFICATE_FILE, NETWORK_FILE, PARAMETER_FILE, REPORT_FILE, MODEL_FILE, SAMPLES_FILE)
+# By how much, relative to the results, the error at one input may differ between machines.
+SLACK = 2.0**-30
+
+_LOG = logging.getLogger("sound_qkeras")
+
+
+def save(result: Result, directory: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
+    """Write a result; an interrupted run leaves the old directory or the new one, never a mixture.
+
+    Args:
+        result: what to save.
+        directory: a new or empty directory, or one an earlier result is in, whose files are replaced. Others stay.
+        overwrite: replace files of the earlier result even if they were altered since.
+
+    Returns:
+        The absolute path of the directory.
+
+    Raises:
+        InputError: the place cannot be written, or holds something else.
+    """
+    target = check_writable(directory, names=FILES, overwrite=overwrite)
+    with atomic_directory(target, overwrite=overwrite) as folder:
+        save_network(folder, result.quantized.trained, result.quantized)
+        reason = _qkeras_model(result, folder / MODEL_FILE)
+        if result.certificate.evidence is not None:
+            write_arrays(folder / SAMPLES_FILE, result.certificate.evidence.arrays())
+        _write_json(folder / CERTIFICATE_FILE, result.certificate.to_json())
+        _write_json(folder / REPORT_FILE, _report(result, reason))
+    return target
+
+
+def load(directory: str | os.PathLike[str]) -> Result:
+    """Read what `save` wrote, without TensorFlow.
+
+    Guarantee: every file is as it was saved, by its SHA-256, they belong together, and the result is the one that was saved,
+    bit for bit; or an error is raised. Nothing is proved again here: `sound_qkeras.check(result.quantized, result.certificate)`
+    does that.
+
+    Raises:
+        FileFormatError: something is missing, altered, corrupt, or from another result.
+    """
+    folder = Path(directory)
+    manifest, quantized, certificate = _read_claim(folder)
+    try:
+        check_identity(quantized, certificate)
+    except VerificationError as error:
+        raise FileFormatError(f"'{folder}': {error}") from error
+    return _read_result(folder, manifest, quantized, certificate)
+
+
+def verify(directory: str | os.PathLike[str]) -> tuple[Result, Reals]:
+    """Read a saved result, and prove its certificate again from the files alone, without TensorFlow.
+
+    Guarantee: besides what `check` guarantees, every file is as it was saved, and the QKeras model in the directory has
+    the certificate's integers and formats.
+
+    Returns:
+        The result, and the bound found for every output.
+
+    Raises:
+        FileFormatError: as `load`.
+        VerificationError: something that is claimed does not hold.
+    """
+    folder = Path(directory)
+    manifest, quantized, certificate = _read_claim(folder)
+    bounds = check(quantized, certificate)
+    result = _read_result(folder, manifest, quantized, certificate)
+    _check_observed(result)
+    _check_floating(result)
+    if MODEL_FILE in manifest.files:
+        from sound_qkeras.keras_io.files.stored_model import check_stored_model
+
+        check_stored_model(folder / MODEL_FILE, quantized)
+    return result, bounds
+
+
+def _read_claim(folder: Path) -> tuple[Manifest, QuantizedNetwork, Certificate]:
+    """A saved fixed-point network and the certificate beside it: all that a proof needs. The two are not compared yet.
+
+    Raises:
+        FileFormatError: something is missing, altered or corrupt.
+    """
+    manifest = _read_manifest(folder)
+    certificate = _read_certificate(folder)
+    _, quantized = load_network(folder)
+    if quantized is None:
+        raise FileFormatError(f"'{folder}' holds a network without integers; quantise it and save the result")
+    return manifest, quantized, certificate
+
+
+def _read_result(folder: Path, manifest: Manifest, quantized: QuantizedNetwork, certificate: Certificate) -> Result:
+    """The result with what its report says besides.
+
+    Raises:
+        FileFormatError: the report says something else than the others, or files are missing or too many.
+    """
+    path = folder / REPORT_FILE
+    report = read_json(path)
+    try:
+        _check_report(report, certificate)
+        result = _result(report, quantized, certificate)
+        again = _report(result, report["no_qkeras_model_because"])
+        if certificate.versions.get("sound_qkeras") != __version__:
+            again["summary"] = report["summary"]  # in the words of the version that wrote it
+    except FileFormatError as error:
+        raise FileFormatError(f"'{path}': {error}") from error
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError) as error:
+        raise FileFormatError(f"'{path}' is no report of a result ({type(error).__name__}: {error})") from error
+    wrong = [name for name in {**again, **report} if not same_json(report.get(name), again.get(name))]
+    if wrong:
+        raise FileFormatError(f"'{path}': its '{wrong[0]}' is not what '{folder}' holds")
+    _check_files(folder, manifest, result, has_model=report["qkeras_model"] is not None)
+    return result
+
+
+def _read_manifest(folder: Path) -> Manifest:
+    aside = moved_aside(folder)
+    if aside is not None and not folder.exists():
+        raise FileFormatError(f"'{folder}' is missing: a run that was interrupted left it as '{aside}'; rename that")
+    if not folder.is_dir():
+        raise FileFormatError(f"'{folder}' is no directory; accepted: a directory that a result was saved to")
+    if not os.path.lexists(folder / MANIFEST):
+        raise FileFormatError(
+            f"'{folder}' has no {MANIFEST}: no result was saved there, or by an earlier version of sound_qkeras; accepted: a "
+            "directory that a result was saved to, so quantise the model again"
+        )
+    return check_manifest(folder, RESULT)
+
+
+def _check_files(folder: Path, manifest: Manifest, result: Result, *, has_model: bool) -> None:
+    """The manifest must cover exactly the files that the result is made of."""
+    optional = {MODEL_FILE: has_model, SAMPLES_FILE: result.certificate.evidence is not None}
+    expected = {name for name in FILES if optional.get(name, True)}
+    if set(manifest.files) != expected:
+        odd = sorted(set(manifest.files) ^ expected)
+        raise FileFormatError(f"'{folder / odd[0]}' does not belong to this result, or is missing")
+
+
+def _check_floating(result: Result) -> None:
+    """What is said to be proved of evaluations in floating point is proved again."""
+    certificate = result.certificate
+    thorough = certificate.evidence is None
+    proved = float_reports(result.quantized, certificate.box, certificate.bound, thorough=thorough)
+    for kind, said, found in zip(("float32", "float64"), (result.float32, result.float64), proved, strict=True):
+        if not said.layers and said.error == said.bound == math.inf:
+            continue  # nothing is said
+        rows = [(row.layer, row.exact) for row in said.layers] == [(row.layer, row.exact) for row in found.layers]
+        errors = [(row.error, other.error) for row, other in zip(said.layers, found.layers, strict=False)]
+        errors += [(said.error, found.error), (said.bound, found.bound)]
+        if not rows or not all(claimed >= again * (1.0 - SLACK) for claimed, again in errors):
+            raise VerificationError(f"what is said of the evaluation in {kind} is not what is proved of it")
+
+
+def _check_observed(result: Result) -> None:
+    """The worst error that was found must be the error at the input that is recorded with it, unless none was looked for."""
+    if not result.evaluations:
+        return
+    quantized, sample = result.quantized, result.observed_input[None]
+    found = float(np.abs(errors(quantized, sample)).max())
+    scale = float(np.abs(quantized.trained.evaluate(sample)).max())
+    if not abs(found - result.observed_error) <= SLACK * max(scale, found, result.observed_error):
+        raise VerificationError(
+            f"the worst error found is said to be {result.observed_error:.9g}; at the input beside it, it is {found:.9g}"
+        )
+
+
+def _qkeras_model(result: Result, path: Path) -> str | None:
+    """Write the model; where that fails, whatever it is, the reason: what was proved is worth saving without it."""
+    try:
+        from sound_qkeras.keras_io import save_model
+
+        save_model(result.to_qkeras(), path)
+    except Exception as error:
+        path.unlink(missing_ok=True)
+        reason = str(error) if isinstance(error, SoundQKerasError) else f"{type(error).__name__}: {error}"
+        _LOG.warning("the result has no QKeras model: %s", reason)
+        return reason
+    return None
+
+
+def _report(result: Result, reason: str | None) -> dict[str, Any]:
+    content = {
+        "format": REPORT_FORMAT,
+        "version": REPORT_VERSION,
+        "summary": result.summary(),
+        "formats": _rows(result),
+        "cost": result.cost.to_json(),
+        "observed_error": _number(result.observed_error),
+        "observed_input": result.observed_input.tolist(),
+        "evaluations": result.evaluations,
+        "float32": _float_report(result.float32),
+        "float64": _float_report(result.float64),
+        "seconds": result.seconds,
+        "optimality": _optimality(result),
+        "ended_by": result.ended_by,
+        "classification": None if result.classification is None else result.classification.to_json(),
+        "finetuning": None if result.finetuning is None else result.finetuning.to_json(),
+        "qkeras_model": MODEL_FILE if reason is None else None,
+        "no_qkeras_model_because": reason,
+        "certificate": result.certificate.digest,
+    }
+    return {**content, "checksum": digest_of_json(content)}
+
+
+def _check_report(report: Mapping[str, Any], certificate: Certificate) -> None:
+    """Accidents are found here; what is proved does not rest on it."""
+    if report.get("format") != REPORT_FORMAT:
+        raise FileFormatError(f"it is not of the format '{REPORT_FORMAT}'")
+    if report.get("version") != REPORT_VERSION:
+        raise FileFormatError(
+            f"it is of version {report.get('version')!r}, this library reads {REPORT_VERSION}; use the version of the "
+            "library that wrote it"
+        )
+    content = {name: value for name, value in report.items() if name != "checksum"}
+    if report.get("checksum") != digest_of_json(content):
+        raise FileFormatError("it is not as it was written: the checksum differs")
+    if report["certificate"] != certificate.digest:
+        raise FileFormatError(f"{CERTIFICATE_FILE} beside it is not as it was written: the checksum differs")
+
+
+def _result(report: Mapping[str, Any], quantized: QuantizedNetwork, certificate: Certificate) -> Result:
+    sample = np.asarray(report["observed_input"], dtype=np.float64)
+    if sample.shape != quantized.network.input_shape:
+        raise FileFormatError(f"the worst input has shape {sample.shape}, expected {quantized.network.input_shape}")
+    return Result(
+        quantized=quantized,
+        certificate=certificate,
+        cost=cost_of(quantized),
+        observed_error=float(report["observed_error"]),
+        observed_input=sample,
+        evaluations=int(report["evaluations"]),
+        float32=_read_float_report(report["float32"]),
+        float64=_read_float_report(report["float64"]),
+        seconds=float(report["seconds"]),
+        optimality=_read_optimality(report["optimality"]),
+        ended_by=str(report["ended_by"]),
+        classification=None if report["classification"] is None else Classification(**report["classification"]),
+        finetuning=None if report["finetuning"] is None else Finetuning.from_json(report["finetuning"]),
+    )
+
+
+def _rows(result: Result) -> list[dict[str, Any]]:
+    return [asdict(row) for row in result.formats]
+
+
+def _float_report(report: FloatReport) -> dict[str, Any]:
+    layers = [{"layer": row.layer, "exact": row.exact, "error": _number(row.error)} for row in report.layers]
+    return {"exact": report.exact, "error": _number(report.error), "bound": _number(report.bound), "layers": layers}
+
+
+def _read_float_report(data: Mapping[str, Any]) -> FloatReport:
+    layers = tuple(FloatLayer(str(row["layer"]), bool(row["exact"]), float(row["error"])) for row in data["layers"])
+    return FloatReport(layers, float(data["error"]), float(data["bound"]))
+
+
+def _optimality(result: Result) -> dict[str, float | str] | None:
+    found = result.optimality
+    return None if found is None else {name: _number(value) for name, value in found.to_json().items()}
+
+
+def _read_optimality(data: Mapping[str, Any] | None) -> Optimality | None:
+    if data is None:
+        return None
+    return Optimality(*(float(data[name]) for name in ("cost", "lower_bound", "claimed_lower_bound")))
+
+
+def _number(value: float) -> float | str:
+    """Json has no infinity: it becomes a text that `float` reads."""
+    return value if math.isfinite(value) else str(value)
+
+
+def _write_json(path: Path, content: Mapping[str, Any]) -> None:
+    try:
+        path.write_text(json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"'{path}' cannot be written ({error.strerror or error}); choose another place") from error
+
+
+def _read_certificate(folder: Path) -> Certificate:
+    path = folder / CERTIFICATE_FILE
+    content = read_json(path)
+    names = {"local": ("samples", "bounds"), "statistical": ("samples",)}.get(str(content.get("tier")), ())
+    arrays = read_arrays(folder / SAMPLES_FILE, names) if names else {}
+    try:
+        return Certificate.from_json(content, arrays)
+    except OverflowError as error:
+        raise FileFormatError(f"'{path}' holds a number beyond the range of float64 ({error})") from error

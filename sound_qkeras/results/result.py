@@ -1,0 +1,307 @@
+"""What a run returns: the fixed-point network, its certificate, its cost, and the ways out."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from sound_qkeras.fixed_point import Format
+from sound_qkeras.floating.fixed import FloatReport
+from sound_qkeras.network.quantized import QuantizedNetwork
+from sound_qkeras.network.simulate import simulate
+from sound_qkeras.results.classification import Classification
+from sound_qkeras.results.finetuned import Finetuning
+from sound_qkeras.support.deadline import INTERRUPT, SEARCH
+from sound_qkeras.support.decimals import at_most, rounded_up, tolerance
+from sound_qkeras.tuning.costs import Cost
+from sound_qkeras.tuning.optimality import Optimality
+from sound_qkeras.verify.certificate import Certificate
+from sound_qkeras.verify.evidence import Local, Statistical
+
+if TYPE_CHECKING:
+    from sound_qkeras.backends import CostEstimate
+    from sound_qkeras.backends.hls4ml_project import Hls4mlProject
+
+Reals = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class FormatRow:
+    """The format of one tensor and the range proved for it.
+
+    `kind` is "weight", "bias", "activation" or "accumulator"; the range of a weight or bias is that of its values.
+    A weight's format holds all channels; `Result.channel_formats` has their own.
+    """
+
+    layer: str
+    node: str
+    kind: str
+    word_length: int
+    integer_bits: int
+    signed: bool
+    lower: float
+    upper: float
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """A certified fixed-point network.
+
+    Args:
+        quantized: integers and formats.
+        certificate: what is proved about them.
+        cost: bits and bit operations.
+        observed_error: the worst error a search found, at `observed_input`, after `evaluations` tries; never above the
+            certificate's bound.
+        float32, float64: how far QKeras' floating-point evaluation may be from the integers.
+        seconds: how long the run took.
+        optimality: how far the answer of the MILP may be from the optimum of the model it solved, re-checked; None where no
+            model was solved.
+        ended_by: what ended the choice of formats: the "search" itself, which then can be repeated exactly; its budget of
+            "time"; or an "interrupt" by Ctrl-C. What is proved is proved in each case.
+        classification: for a classifier, accuracies and how many classes are proved to stay.
+        finetuning: where the integers were trained on, what that did to the task.
+    """
+
+    quantized: QuantizedNetwork
+    certificate: Certificate
+    cost: Cost
+    observed_error: float
+    observed_input: Reals
+    evaluations: int
+    float32: FloatReport
+    float64: FloatReport
+    seconds: float
+    optimality: Optimality | None = None
+    ended_by: str = SEARCH
+    classification: Classification | None = None
+    finetuning: Finetuning | None = None
+
+    @property
+    def finetuned(self) -> bool:
+        """Whether the integers were trained on after formats had been chosen."""
+        return self.finetuning is not None
+
+    @cached_property
+    def formats(self) -> tuple[FormatRow, ...]:
+        """One row per tensor, in graph order."""
+        rows: list[FormatRow] = []
+        for node in self.quantized.network.nodes:
+            proved = self.certificate.ranges[node.name]
+            if node.name in self.quantized.parameters:
+                codes = self.quantized.parameters[node.name]
+                rows.append(_row(node.layer, node.name, "weight", codes.kernel_format, codes.kernel_value))
+                rows.append(_row(node.layer, node.name, "bias", codes.bias_format, codes.bias_value))
+            if node.name in self.quantized.accumulators:
+                accumulator = self.quantized.accumulators[node.name]
+                rows.append(_row(node.layer, node.name, "accumulator", accumulator, np.array(proved)))
+            if node.name in self.quantized.formats:
+                rows.append(
+                    _row(node.layer, node.name, "activation", self.quantized.formats[node.name], np.array(proved))
+                )
+        return tuple(rows)
+
+    @property
+    def channel_formats(self) -> Mapping[str, tuple[Format, ...]]:
+        """Per layer with weights, by node, the format of each output channel's weights; all alike unless asked otherwise."""
+        return {name: codes.own_formats for name, codes in self.quantized.parameters.items()}
+
+    @property
+    def quantizer_config(self) -> dict[str, Any]:
+        """What `qkeras.utils.model_quantize` takes for `float_model()`: layer name to quantizer strings.
+
+        Names are those of `float_model()`: the model's own, but for `keras_names`.
+        That is the trained model, except where `quantized.rewrite` drops or replaces units, or rescales them by powers of
+        two. Quantise with `keep_architecture=True, rescale_units=False` for formats that fit the trained weights.
+        """
+        from sound_qkeras.keras_io import quantizer_config
+
+        return dict(quantizer_config(self.quantized))
+
+    def simulate(self, x: npt.ArrayLike) -> Reals:
+        """The bit-exact integer network on samples `(n, *input_shape)`; values, not codes."""
+        return simulate(self.quantized, x)
+
+    def to_qkeras(self, *, dtype: str = "float32", head: bool = False) -> Any:
+        """The QKeras model, weights set: "float32", which any session can load and train, or the exact "float64".
+
+        `self.float32` and `self.float64` say whether it equals `simulate` bit for bit, and otherwise by how much it may
+        differ. A float64 model is loaded and called inside `sound_qkeras.float64()`. `head=True` puts back a final
+        softmax or sigmoid that was set aside.
+        """
+        from sound_qkeras.keras_io import to_qkeras
+
+        return to_qkeras(self.quantized, dtype=dtype, head=head)  # type: ignore[arg-type]
+
+    def float_model(self) -> Any:
+        """The float tf_keras model that was given formats: the trained one on the box, its units reduced and rescaled."""
+        from sound_qkeras.keras_io import to_keras
+        from sound_qkeras.keras_io.write.keras_names import with_keras_names
+
+        return to_keras(with_keras_names(self.quantized).network)
+
+    @property
+    def keras_names(self) -> dict[str, str]:
+        """Names that tf_keras does not allow, and what stands for them in `to_qkeras`, `float_model` and `quantizer_config`."""
+        from sound_qkeras.keras_io.write.keras_names import changed_names
+
+        return changed_names(self.quantized.trained, self.quantized.network)
+
+    def export_hls(self, directory: str | Path, **options: Any) -> Path:
+        """Write the network as HLS C++, or with `target="c"` / `"verilog"` as C99 or Verilog, with a test bench.
+
+        The code computes exactly the codes of `simulate` for every input in the box. Options are those of
+        `sound_qkeras.backends.export_hls`: `style`, `target`, `input_guard`, `reuse_factor`, `part`, `clock_ns`, `name`,
+        `vectors`, `overwrite`.
+
+        Raises:
+            InputError: an option is unknown, the directory is not empty, or the network does not suit the style.
+            DependencyError: Jinja2 is missing.
+        """
+        from sound_qkeras.backends import export_hls
+
+        claim = self.certificate.to_json()
+        proved = () if isinstance(self.certificate.evidence, Statistical) else ("bound", "output_bounds")
+        kept = ("tier", "claim", "eps", *proved, "weight_hash", "code_hash", "versions")
+        return export_hls(
+            self.quantized,
+            directory,
+            box=(self.certificate.box.lower, self.certificate.box.upper),
+            ranges=self.certificate.ranges,
+            certificate={name: claim[name] for name in kept},
+            **options,
+        )
+
+    def to_hls4ml(self, directory: str | Path, **options: Any) -> Hls4mlProject:
+        """Build an hls4ml project of the network and compare it with `simulate`, code by code; TensorFlow is not needed.
+
+        Look at the project's `bit_exact`, `mismatches` and `first_layer`. Options are those of `sound_qkeras.backends.to_hls4ml`.
+        """
+        from sound_qkeras.backends.hls4ml_project import to_hls4ml
+
+        box = self.certificate.box
+        return to_hls4ml(self.quantized, directory, box=(box.lower, box.upper), **options)
+
+    def estimate_hardware(self, *, reuse_factor: int = 1) -> CostEstimate:
+        """An analytic estimate of multipliers, adders, memory, BRAM and DSP; no synthesis tool is run."""
+        from sound_qkeras.backends import estimate
+
+        return estimate(self.quantized, reuse_factor=reuse_factor)
+
+    def save(self, directory: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
+        """Write certificate, formats, network and QKeras model; an interrupted run leaves the old directory or the new one.
+
+        An earlier result in the directory is replaced; files that are not ours stay. `overwrite=True` replaces files of the
+        earlier result even if they were altered since.
+
+        Raises:
+            InputError: the place cannot be written, or holds something else.
+        """
+        from sound_qkeras.results.archive import save
+
+        return save(self, directory, overwrite=overwrite)
+
+    def report(self, path: str | os.PathLike[str], *, sweep: Iterable[Result] = ()) -> Path:
+        """Write one self-contained html page: the claim, formats, errors, ranges, cost, and how to check it again.
+
+        Guarantee: the certificate is proved again first, and nothing is written unless it holds.
+
+        Args:
+            path: the file; an earlier report there is replaced.
+            sweep: results of the same trained network and box at other tolerances, to show bits against eps.
+
+        Raises:
+            VerificationError: the certificate does not hold.
+            InputError: the file cannot be written or is something else, or the sweep is about another network or box.
+        """
+        from sound_qkeras.report import write
+
+        return write(self, path, sweep=sweep)
+
+    def summary(self) -> str:
+        """One line: tier and what it says about eps, observed error, bits, how good the MILP's answer was, seconds."""
+        counted = isinstance(self.certificate.evidence, Statistical)
+        seen = f"worst {'error seen on samples' if counted else 'observed error'} {self.observed_error:.4g}"
+        seen = seen if self.evaluations else "no search for the worst error"
+        solved = "" if self.optimality is None else f"MILP within {self.optimality.gap:.2%} of its model's optimum, "
+        interrupted = "search interrupted, " if self.ended_by == INTERRUPT else ""
+        trained = "" if self.finetuning is None else f"{self.finetuning.summary}, "
+        return (
+            f"{standing(self.certificate)}, {seen}, "
+            f"weights {self.cost.weight_bits:,} bits, total {self.cost.total_bits:,} bits, "
+            f"{solved}{self._classes()}{trained}{interrupted}{self.seconds:.1f} s"
+        )
+
+    def _classes(self) -> str:
+        found = self.classification
+        if found is None:
+            return ""
+        accuracy = ""
+        if found.float_accuracy is not None and found.fixed_accuracy is not None:
+            accuracy = f"accuracy {found.float_accuracy:.2%} -> {found.fixed_accuracy:.2%}, "
+        counted = isinstance(self.certificate.evidence, Statistical)
+        proved = "" if counted else f"class proved for {found.proved:.2%}, "
+        return f"{accuracy}agreement {found.agreement:.2%}, {proved}"
+
+
+def standing(certificate: Certificate) -> str:
+    """How a certificate stands to its tolerance, and its tier, in a few words.
+
+    Of several tolerances the bound that is closest to its own is named. In the tier "statistical" no bound is proved, so none
+    is named.
+    """
+    eps, bounds, evidence = certificate.eps, certificate.output_bounds, certificate.evidence
+    given = certificate.eps_source == "given"
+    digits, source = (6, "") if given else (4, f" ({certificate.eps_source})")
+    low, high = (tolerance(end, digits) for end in (eps.min(), eps.max()))
+    alike = low == high
+    if isinstance(evidence, Statistical):
+        asked, limit = low if alike else f"{low} to {high}", at_most(evidence.probability, 3)
+        counts = f"{evidence.failures} of {len(evidence.samples)} held-out samples"
+        return (
+            f"tier statistical: eps {asked}{source} exceeded with probability at most {limit} at confidence "
+            f"{evidence.confidence:g} ({counts}), nothing proved about single inputs"
+        )
+    k = int(np.argmax(bounds / eps))
+    closest = "" if alike else f" (output {k}, closest to its tolerance)"
+    tier = certificate.tier
+    if isinstance(evidence, Local):
+        certified = int(evidence.certified(eps).sum())
+        tier += f" ({certified} of {len(evidence.samples)} samples, radius {evidence.radius:g})"
+    bound = rounded_up(float(bounds[k]), float(eps[k]), 4)
+    return f"bound {bound} <= eps {tolerance(eps[k], digits)}{closest}{source}, tier {tier}"
+
+
+def _row(layer: str, node: str, kind: str, output: Format, values: Reals) -> FormatRow:
+    return FormatRow(
+        layer,
+        node,
+        kind,
+        output.word_length,
+        output.integer_bits,
+        output.signed,
+        float(values.min()),
+        float(values.max()),
+    )
+
+
+def tool_versions() -> Mapping[str, str]:
+    """Versions of the tools a result depends on."""
+    from sound_qkeras import __version__
+
+    found = {"sound_qkeras": __version__, "python": platform.python_version()}
+    for name in ("numpy", "pyomo", "highspy", "qkeras", "tensorflow"):
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    return found

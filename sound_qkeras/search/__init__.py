@@ -1,0 +1,1 @@
+"""The search for the worst error. Nothing proved depends on it."""

@@ -1,0 +1,172 @@
+"""A search for the worst error: what it finds is a lower limit of the true error, shown beside the proved bound."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from sound_qkeras.fixed_point import from_codes
+from sound_qkeras.interval import Interval, Reals
+from sound_qkeras.network.graph import size_of
+from sound_qkeras.network.quantized import QuantizedNetwork
+from sound_qkeras.search.breakpoints import Terrain
+from sound_qkeras.search.moves import Indices, propose, spread
+from sound_qkeras.support.deadline import Deadline
+
+# Numbers in the arrays one batch makes, and multiplications by weights that it takes.
+BATCH_NUMBERS, BATCH_PRODUCTS = 8_000_000, 1_000_000_000
+# Share of the evaluations that go to the starting points.
+FIRST = 0.2
+# Points that climb: at least, one for so many evaluations, and at most. Late rounds look harder, from the best few.
+FEWEST_POINTS, EVALUATIONS_A_POINT, MOST_POINTS = 96, 2_000, 512
+LAST_POINTS = 8
+# Rounds of moves: at least, one for so many evaluations, and at most unless their batches become too large.
+FEWEST_ROUNDS, EVALUATIONS_A_ROUND, MOST_ROUNDS = 24, 15_000, 64
+LEAST_MOVES = 8
+
+
+@dataclass(frozen=True)
+class Counterexample:
+    """The worst input found: its error (largest over outputs) and how many were tried."""
+
+    error: float
+    sample: Reals
+    evaluations: int
+
+
+def errors(quantized: QuantizedNetwork, samples: Reals) -> Reals:
+    """`f_q - f` per sample and output, shape `(samples, outputs)`, in float64 throughout: to search with, not to claim."""
+    network = quantized.network
+    outputs = size_of(network.output_shape)
+    found: list[Reals] = []
+    for part in quantized.trained.tiles(samples):
+        codes = quantized.simulate_all(part, exact=False)[network.output.name]
+        value = from_codes(codes, quantized.fractional_bits[network.output.name])
+        found.append((value - quantized.trained.evaluate(part)).reshape(len(part), outputs))
+    return np.concatenate(found)
+
+
+def falsify(
+    quantized: QuantizedNetwork,
+    box: Interval,
+    *,
+    evaluations: int = 30_000,
+    seed: int = 0,
+    deadline: Deadline | None = None,
+) -> Counterexample:
+    """The worst error of a fixed-point network on a box that `search` finds.
+
+    Args:
+        quantized: the pair of networks.
+        box: inputs, shape `input_shape`.
+        evaluations: about how many inputs to try, and not fewer unless the deadline passes.
+        seed: of the search; the same seed gives the same answer on one machine, where the clock had no say.
+        deadline: when it passes, what was found so far has to do.
+
+    Returns:
+        The worst input found and its largest absolute output error.
+    """
+    terrain = Terrain.of(quantized, box)
+    return search(lambda samples: errors(quantized, samples), terrain, evaluations, seed, deadline)
+
+
+def search(
+    errors_at: Callable[[Reals], Reals],
+    terrain: Terrain,
+    evaluations: int,
+    seed: int,
+    deadline: Deadline | None = None,
+) -> Counterexample:
+    """Corners, faces and random points, then moves from the best of them, guided by gradients, kinks and the input's grid.
+
+    Args:
+        errors_at: signed errors of samples `(n, *input_shape)`, shape `(n, outputs)`.
+        terrain: what guides the moves.
+        evaluations: about how many inputs to try, and not fewer unless the deadline passes.
+        seed: of the search.
+        deadline: when it passes, what was found so far has to do.
+
+    Returns:
+        The worst input found and its largest absolute output error.
+
+    Reference: Madry et al., Towards deep learning models resistant to adversarial attacks (ICLR 2018), for projected sign
+    ascent; Storn and Price, Differential evolution (1997), for steps along differences of points.
+    """
+    deadline = deadline or Deadline()
+    climb = _Climb(errors_at, terrain, np.random.default_rng(seed), deadline)
+    points = int(np.clip(evaluations // EVALUATIONS_A_POINT, FEWEST_POINTS, MOST_POINTS))
+    climb.start(max(LAST_POINTS, int(FIRST * evaluations)), points)
+    rounds = int(np.clip(evaluations // EVALUATIONS_A_ROUND, FEWEST_ROUNDS, MOST_ROUNDS))
+    started, halved, stages = climb.evaluations, 0, 1 + max(0, round(np.log2(climb.count / LAST_POINTS)))
+    while climb.evaluations < evaluations and not deadline.passed:
+        if stages * (climb.evaluations - started) >= (halved + 1) * (evaluations - started):
+            climb.keep(max(LAST_POINTS, climb.count // 2))
+            halved += 1
+        climb.move(min((evaluations - started) // rounds + 1, evaluations - climb.evaluations))
+    best = int(np.argmax(climb.size))
+    shape = terrain.network.input_shape
+    return Counterexample(float(climb.size[best]), climb.points[best].reshape(shape), climb.evaluations)
+
+
+class _Climb:
+    """Points that climb, shape `(points, inputs)`, and their errors `(points, outputs)`."""
+
+    def __init__(
+        self, errors_at: Callable[[Reals], Reals], terrain: Terrain, rng: np.random.Generator, deadline: Deadline
+    ) -> None:
+        self.errors_at, self.terrain, self.rng, self.deadline = errors_at, terrain, rng, deadline
+        network = terrain.network
+        self.points = np.empty((0, terrain.lower.size))
+        self.errors = np.empty((0, size_of(network.output_shape)))
+        self.evaluations = 0
+        tries = min(BATCH_NUMBERS // terrain.lower.size, BATCH_PRODUCTS // max(1, network.products))
+        self.most_tries, self.most_points = max(1, tries), max(1, BATCH_NUMBERS // network.value_count)
+
+    @property
+    def count(self) -> int:
+        return len(self.points)
+
+    @property
+    def size(self) -> Reals:
+        """The largest error of each point over the outputs."""
+        return np.abs(self.errors).max(axis=1)
+
+    def measure(self, points: Reals) -> Reals:
+        """Errors of points with any leading axes."""
+        flat = points.reshape(-1, *self.terrain.network.input_shape)
+        self.evaluations += len(flat)
+        return self.errors_at(flat).reshape(*points.shape[:-1], -1)
+
+    def start(self, tries: int, keep: int) -> None:
+        """The best of many points, and the best of random groups of them, so that not all lie together."""
+        keep, first = min(keep, self.most_points), True
+        while tries > 0 and not (self.count and self.deadline.passed):
+            points = spread(self.rng, self.terrain, min(tries, self.most_tries), corners=first)
+            self.points = np.concatenate([self.points, points])
+            self.errors = np.concatenate([self.errors, self.measure(points)])
+            size, groups = self.size, np.array_split(self.rng.permutation(self.count), keep // 2)
+            best = [int(group[np.argmax(size[group])]) for group in groups if group.size]
+            self._choose(np.union1d(best, np.argsort(-size)[: keep - keep // 2]).astype(np.int64))
+            tries, first = tries - len(points), False
+
+    def move(self, tries: int) -> None:
+        """Spread about so many tries over the points; each goes to the best it found where that is better."""
+        count = max(LEAST_MOVES, min(tries, self.most_tries) // self.count)
+        at, worst = np.arange(self.count), np.abs(self.errors).argmax(axis=1)
+        rows = np.zeros_like(self.errors)
+        rows[at, worst] = np.where(self.errors[at, worst] < 0.0, -1.0, 1.0)
+        moved = propose(self.rng, self.terrain, self.points, rows, count)
+        found = self.measure(moved)
+        best = np.abs(found).max(axis=2).argmax(axis=1)
+        better = (np.abs(found[at, best]).max(axis=1) > self.size)[:, None]
+        self.points = np.where(better, moved[at, best], self.points)
+        self.errors = np.where(better, found[at, best], self.errors)
+
+    def keep(self, count: int) -> None:
+        """Only the best points go on."""
+        self._choose(np.argsort(-self.size)[:count])
+
+    def _choose(self, chosen: Indices) -> None:
+        self.points, self.errors = self.points[chosen], self.errors[chosen]

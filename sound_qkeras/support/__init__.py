@@ -1,0 +1,1 @@
+"""Files, budgets, memory bounds and decimals: what every room may use."""

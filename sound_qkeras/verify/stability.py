@@ -1,0 +1,77 @@
+"""Which units never act and which never clip on a box, and the proof that a rewritten network is the trained one there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from functools import partial
+
+import numpy as np
+
+from sound_qkeras.errors import VerificationError
+from sound_qkeras.interval import Interval
+from sound_qkeras.network.graph import Network
+from sound_qkeras.network.quantized import QuantizedNetwork
+from sound_qkeras.network.rewrite.reduce import Reduction, kept_units, reducible
+from sound_qkeras.verify.batching import over_batches
+from sound_qkeras.verify.propagation import propagate
+from sound_qkeras.verify.split_tree import SplitTree
+
+
+def value_ranges(network: Network, boxes: Interval, names: Iterable[str]) -> dict[str, Interval]:
+    """For the named nodes, the hull of every element's float value over boxes `(boxes, *input_shape)`."""
+    wanted = sorted(names)
+    hulls = zip(*over_batches(partial(_hulls, names=wanted), network, boxes), strict=True)
+    return {
+        name: Interval(np.min([h.lower for h in found], axis=0), np.max([h.upper for h in found], axis=0))
+        for name, found in zip(wanted, hulls, strict=True)
+    }
+
+
+def _hulls(network: Network, boxes: Interval, names: Sequence[str]) -> list[Interval]:
+    """The same for one batch, in the order of the names."""
+    facts = propagate(network, boxes).facts
+    return [facts[name].value.hull() for name in names]
+
+
+def check_rewrite(quantized: QuantizedNetwork, box: Interval, tree: SplitTree) -> None:
+    """Prove that the rewritten network is the same function as the trained one for every input in the box.
+
+    Guarantee: on every leaf of the tree, units that were dropped never exceed zero, units that were replaced never fall
+    below, and neither do those that replace them. Rescaling by powers of two is exact and needs no proof.
+
+    Args:
+        quantized: the trained network, its rewrite, and the outcome.
+        box: inputs, shape `input_shape`.
+        tree: the leaves to prove it on.
+
+    Raises:
+        VerificationError: names the layer and the unit.
+    """
+    reductions = quantized.rewrite.reductions
+    if not reductions:
+        return
+    leaves = tree.leaves(box)
+    rectified = {name for name, path in reducible(quantized.trained).items() if path.relu is not None}
+    trained = value_ranges(quantized.trained, leaves, set(reductions) & rectified)
+    replaced = {name for name in trained if reductions[name].form in {"outputs", "inputs"}}
+    rewritten = value_ranges(quantized.network, leaves, replaced)
+    for name, values in trained.items():
+        _check_units(quantized, name, reductions[name], values)
+        if name in rewritten:
+            first = kept_units(reductions[name], values.lower.size)
+            _refuse(quantized, name, "replacement", rewritten[name].lower[first:] >= 0.0)
+
+
+def _check_units(quantized: QuantizedNetwork, name: str, reduction: Reduction, values: Interval) -> None:
+    _refuse(quantized, name, "dropped", values.upper[reduction.dead] <= 0.0)
+    _refuse(quantized, name, "replaced", values.lower[reduction.active] >= 0.0)
+
+
+def _refuse(quantized: QuantizedNetwork, name: str, what: str, holds: np.ndarray) -> None:
+    if not np.all(holds):
+        layer = quantized.trained.by_name[name].layer
+        raise VerificationError(
+            f"layer '{layer}': its {what} unit {int(np.argmin(holds))} is not proved to stay on one side of zero, so the "
+            "rewritten network may differ from the trained one",
+            layer_name=layer,
+        )
