@@ -140,6 +140,38 @@ class Format:
         return cls.for_codes(int(low), int(high), fractional_bits)
 
 
+@dataclass(frozen=True, order=True)
+class CutFormat(Format):
+    """A format of which only the codes from `low` to `high` are used: one without its most negative code, or cut at an upper end.
+
+    >>> CutFormat(4, 0, True, -7, 7).minimum
+    -0.875
+    """
+
+    low: int
+    high: int
+
+    def __post_init__(self) -> None:
+        """Refuse codes that the word does not have."""
+        super().__post_init__()
+        if not super().min_code <= self.low <= self.high <= super().max_code:
+            raise InputError(f"codes {self.low} to {self.high} are none of {self.word_length} bits")
+
+    @property
+    def min_code(self) -> int:
+        """The smallest code."""
+        return self.low
+
+    @property
+    def max_code(self) -> int:
+        """The largest code."""
+        return self.high
+
+    def to_json(self) -> dict[str, Any]:
+        """The defining numbers."""
+        return {**super().to_json(), "low": self.low, "high": self.high}
+
+
 def to_grid(x: npt.ArrayLike, fractional_bits: int) -> Reals:
     """`x * 2**fractional_bits` rounded half to even, as a float64 holding an integer.
 

@@ -1,6 +1,6 @@
 """What Keras computes in floating point of a network with quantizers: exact where values have a grid, bounded elsewhere.
 
-As in `floating`, for a `Twin`: p bits of mantissa (24, 53), inputs of that type. Values that no quantizer has put on a grid
+As in `fixed`, for any pair: p bits of mantissa (24, 53), inputs of that type. Values that no quantizer has put on a grid
 are not exact; every sum of products of them is charged `gamma(n) * sum |w x|`, and a quantizer behind it one step for the tie
 that may be crossed. A quantizer returns `x + (q(x) - x)`, which is `q(x)` while `|x|` is at most 2**p of its steps.
 
@@ -21,8 +21,8 @@ from sound_qkeras.floating.fixed import EXPONENT, MANTISSA, FloatLayer, FloatRep
 from sound_qkeras.interval import Interval, Reals, down, inflate, up
 from sound_qkeras.network.graph import Node
 from sound_qkeras.network.ops import Affine, AveragePool, Input, Scale, Table
+from sound_qkeras.network.pair import Pair
 from sound_qkeras.network.roundings import Rounding, Staircase, Uniform
-from sound_qkeras.network.twin import Twin
 from sound_qkeras.verify.propagation import Propagation, propagate
 
 LIBRARY = 16
@@ -45,32 +45,32 @@ class Arithmetic:
     narrow: frozenset[str] = frozenset()
 
 
-def twin_float_report(twin: Twin, box: Interval, bound: float, arithmetic: Arithmetic) -> FloatReport:
-    """Prove how far Keras' evaluation may be from the twin's other network on the box (shape `input_shape`).
+def pair_float_report(pair: Pair, box: Interval, bound: float, arithmetic: Arithmetic) -> FloatReport:
+    """Prove how far Keras' evaluation may be from the subject on the box (shape `input_shape`).
 
     Args:
-        twin: the pair, with the layers as Keras computes them: nothing folded.
+        pair: with the layers as Keras computes them: nothing folded.
         box: the inputs.
-        bound: of the other network's distance from its reference.
+        bound: of the subject's distance from its reference.
         arithmetic: Keras' own.
     """
-    run = _Run(twin, propagate(twin.network, box[None], twin, substitute=False), arithmetic)
+    run = _Run(pair, propagate(pair.network, box[None], pair, substitute=False), arithmetic)
     layers: list[FloatLayer] = []
-    for node in twin.fixed.nodes:
+    for node in pair.subject.nodes:
         error = run.computed(node)
         if isinstance(node.op, Affine):
             layers.append(FloatLayer(node.layer, not np.any(error), float(error.max())))
-        rounding = twin.roundings.get(node.name)
+        rounding = pair.roundings.get(node.name)
         run.errors[node.name] = error if rounding is None else run.rounded(node.name, rounding, error)
-    total = float(run.errors[twin.network.output.name].max())
+    total = float(run.errors[pair.network.output.name].max())
     return FloatReport(tuple(layers), total, float(np.nextafter(bound + total, np.inf)) if total else bound)
 
 
 class _Run:
     """Errors of every node, shape `(1, *shape)`."""
 
-    def __init__(self, twin: Twin, facts: Propagation, arithmetic: Arithmetic) -> None:
-        self.twin, self.facts, self.offsets = twin, facts, arithmetic.offsets
+    def __init__(self, pair: Pair, facts: Propagation, arithmetic: Arithmetic) -> None:
+        self.pair, self.facts, self.offsets = pair, facts, arithmetic.offsets
         self.mantissa = MANTISSA[arithmetic.dtype]
         self.narrow = arithmetic.narrow if self.mantissa > NARROW else frozenset[str]()
         self.unit = 2.0**-self.mantissa
@@ -85,10 +85,10 @@ class _Run:
         largest = [up(size + error) for size, error in zip(known, errors, strict=True)]
         if isinstance(node.op, Table):
             return self._function(node, node.op, errors[0], largest[0])
-        pair = self.twin.pairs.get(node.name)
+        parameters = self.pair.pairs.get(node.name)
         if not node.op.accumulates:
-            return node.op.carried_error(pair, errors, *largest)
-        terms = node.op.absolute_terms(pair, *largest)
+            return node.op.carried_error(parameters, errors, *largest)
+        terms = node.op.absolute_terms(parameters, *largest)
         if node.name in self.offsets:
             terms = up(terms + self.offsets[node.name])
         if not np.all(terms < 2.0 ** EXPONENT[self.mantissa]):
@@ -97,10 +97,10 @@ class _Run:
             return np.zeros_like(terms)
         count = node.op.terms + 4 + (LIBRARY if node.name in self.offsets else 0)
         rounding = 2.0 * count * self.unit
-        return inflate(node.op.carried_error(pair, errors, *largest) + rounding * terms, node.op.terms + 8)
+        return inflate(node.op.carried_error(parameters, errors, *largest) + rounding * terms, node.op.terms + 8)
 
     def _is_exact(self, node: Node, errors: list[Reals], terms: Reals) -> bool:
-        grid = self.twin.exact_grids[node.name]
+        grid = self.pair.exact_grids[node.name]
         if grid is None or grid > EXPONENT[self.mantissa] or any(np.any(error) for error in errors):
             return False
         divides = isinstance(node.op, AveragePool) and node.op.fan_in & (node.op.fan_in - 1) != 0
@@ -109,7 +109,7 @@ class _Run:
 
     def _function(self, node: Node, op: Table, error: Reals, largest: Reals) -> Reals:
         """A function's slope times the error, and its own rounding; lines are exact on a grid."""
-        grid = self.twin.exact_grids[node.name]
+        grid = self.pair.exact_grids[node.name]
         if grid is not None and grid + 1 <= self.mantissa and not np.any(error):
             return np.zeros_like(error)
         x = Interval(-largest, largest)
@@ -132,7 +132,7 @@ class _Run:
         """A wrong value may cross ties; a right one is rounded right while its own size leaves room for the steps."""
         exact = self.facts.exact[name].magnitude
         if name in self.narrow:
-            grid = self.twin.exact_grids[name]
+            grid = self.pair.exact_grids[name]
             held = grid is not None and not np.any(error) and bool(np.all(np.ldexp(exact, grid) <= 2.0**NARROW))
             error = error if held else up(error + 2.0**-NARROW * up(exact + error))
         span = up(rounding.maximum - rounding.minimum)

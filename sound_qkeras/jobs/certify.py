@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from sound_qkeras.floating.pair import Arithmetic, twin_float_report
+from sound_qkeras.floating.pair import Arithmetic, pair_float_report
 from sound_qkeras.interval import Interval, Reals
 from sound_qkeras.jobs.options import check_whole
 from sound_qkeras.jobs.tiers import Question, answer
 from sound_qkeras.network import Network
 from sound_qkeras.network.boxes import make_tolerance, network_box
 from sound_qkeras.network.graph import size_of
-from sound_qkeras.network.twin import Twin
+from sound_qkeras.network.pair import Pair
 from sound_qkeras.results.certification import Certification, QuantizerRow, SumRow
 from sound_qkeras.verify.evidence import check_samples
 from sound_qkeras.verify.proof import bound_leaves, ranges_of
@@ -87,7 +87,7 @@ def certify(
     started = time.monotonic()
     check_whole("seed", seed, least=0)
     model, alone, pair = _read(qmodel, reference, freeze)
-    twin, compared = pair.twin, reference is not None
+    twin, compared = pair.pair, reference is not None
     region = network_box(twin.network, box, margin)
     inputs = None if samples is None else check_samples(twin.network.input_arrays(samples), region)
     tolerance = None if eps is None else make_tolerance(eps, size_of(twin.network.output_shape))
@@ -96,11 +96,11 @@ def certify(
     with threadpool_limits(None if many else 1, user_api="blas"):
         found = answer(twin, question, compared=compared)
         bounds = found.bounds if compared else None
-        single = replace(alone.twin, input_bits=input_bits)
+        single = replace(alone.pair, input_bits=input_bits)
         largest = 0.0 if bounds is None else float(bounds.max())
-        floating = twin_float_report(single, region, largest, _arithmetic(model, alone))
-        ranges = _ranges(alone.twin, region, found.tree)
-        seen = _seen(alone.twin, question, found.found.sample)
+        floating = pair_float_report(single, region, largest, _arithmetic(model, alone))
+        ranges = _ranges(alone.pair, region, found.tree)
+        seen = _seen(alone.pair, question, found.found.sample)
     return Certification(
         tier=tier,
         claim=found.claim,
@@ -114,7 +114,7 @@ def certify(
         observed_input=found.found.sample if compared else None,
         evaluations=found.found.evaluations if compared else 0,
         quantizers=tuple(
-            _quantizer_row(alone.twin, name, text, ranges, seen) for name, text in alone.quantizers.items()
+            _quantizer_row(alone.pair, name, text, ranges, seen) for name, text in alone.quantizers.items()
         ),
         sums=_sums(single, ranges),
         floating=floating,
@@ -166,7 +166,7 @@ def _name(reference: Any) -> str:
     return str(getattr(reference, "name", "the network" if isinstance(reference, Network) else reference))
 
 
-def _ranges(twin: Twin, box: Interval, tree: SplitTree) -> dict[str, tuple[float, float]]:
+def _ranges(twin: Pair, box: Interval, tree: SplitTree) -> dict[str, tuple[float, float]]:
     """Ranges over the leaves, met with those over the box as a whole."""
     whole = ranges_of(twin, box)
     if tree.leaf_count == 1:
@@ -175,7 +175,7 @@ def _ranges(twin: Twin, box: Interval, tree: SplitTree) -> dict[str, tuple[float
     return {name: (max(low, whole[name][0]), min(high, whole[name][1])) for name, (low, high) in parts.items()}
 
 
-def _seen(twin: Twin, question: Question, worst: Reals) -> dict[str, float]:
+def _seen(twin: Pair, question: Question, worst: Reals) -> dict[str, float]:
     """The share of values that every quantizer cuts off on samples, or on random inputs, and on the worst one."""
     rng = np.random.default_rng(question.seed)
     box = question.box
@@ -195,7 +195,7 @@ def _seen(twin: Twin, question: Question, worst: Reals) -> dict[str, float]:
 
 
 def _quantizer_row(
-    twin: Twin, name: str, text: str, ranges: dict[str, tuple[float, float]], seen: dict[str, float]
+    twin: Pair, name: str, text: str, ranges: dict[str, tuple[float, float]], seen: dict[str, float]
 ) -> QuantizerRow:
     rounding, (lower, upper) = twin.roundings[name], ranges[name]
     low, high = rounding.reach
@@ -204,8 +204,8 @@ def _quantizer_row(
     return QuantizerRow(name, layer, text, rounding.minimum, rounding.maximum, lower, upper, beyond, seen[name])
 
 
-def _sums(twin: Twin, ranges: dict[str, tuple[float, float]]) -> tuple[SumRow, ...]:
+def _sums(twin: Pair, ranges: dict[str, tuple[float, float]]) -> tuple[SumRow, ...]:
     return tuple(
         SumRow.of(node.name, node.layer, ranges[node.name], twin.exact_grids[node.name])
-        for node, _ in twin.fixed.affine()
+        for node, _ in twin.network.affine()
     )

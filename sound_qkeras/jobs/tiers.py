@@ -9,10 +9,9 @@ import numpy as np
 from sound_qkeras.errors import InputError, VerificationError
 from sound_qkeras.interval import Interval, Reals
 from sound_qkeras.network.graph import size_of
-from sound_qkeras.network.roundings import Uniform
-from sound_qkeras.network.twin import Pairing, Twin
+from sound_qkeras.network.pair import Pair
 from sound_qkeras.search.breakpoints import Terrain
-from sound_qkeras.search.falsify import Counterexample, search
+from sound_qkeras.search.falsify import Counterexample, errors, search
 from sound_qkeras.splitting.refine import refine
 from sound_qkeras.support.deadline import Deadline
 from sound_qkeras.verify.batching import over_batches
@@ -31,8 +30,6 @@ SEARCH_PRODUCTS, FEWEST_TRIES, MOST_TRIES = 5e9, 200, 30_000
 BOXES_SEARCHED = 4
 # Splitting stops when the bound is within this factor of the worst error found.
 CLOSE = 1.02
-# The grid on which the search moves where inputs have none: this share of the box's width.
-FINE = 2.0**-12
 
 
 @dataclass(frozen=True)
@@ -102,7 +99,7 @@ class Answer:
     probability: float | None = None
 
 
-def answer(twin: Twin, question: Question, *, compared: bool) -> Answer:
+def answer(pair: Pair, question: Question, *, compared: bool) -> Answer:
     """What is proved about a pair; where nothing is compared, that is left to ranges.
 
     Raises:
@@ -111,27 +108,27 @@ def answer(twin: Twin, question: Question, *, compared: bool) -> Answer:
     if not compared:
         claim = "for every x in the box, every value stays within its range"
         found = Counterexample(0.0, question.box.center, 0)
-        return Answer(claim, np.zeros(size_of(twin.network.output_shape)), found)
+        return Answer(claim, np.zeros(size_of(pair.network.output_shape)), found)
     if question.tier == "local":
-        return _local(twin, question)
-    return _statistical(twin, question) if question.tier == "statistical" else _sound(twin, question)
+        return _local(pair, question)
+    return _statistical(pair, question) if question.tier == "statistical" else _sound(pair, question)
 
 
-def _sound(twin: Twin, question: Question) -> Answer:
+def _sound(pair: Pair, question: Question) -> Answer:
     """Bounds over the whole box, which is cut until they are close to the worst error found, or time is up."""
     leaves, seconds = _budget(question.effort)
-    found = _search(twin, question.box, question.seed)
-    whole = bound_leaves(twin, question.box)
+    found = _search(pair, question.box, question.seed)
+    whole = bound_leaves(pair, question.box)
     proof, tree = whole, SplitTree()
     if leaves > 1 and np.all(np.isfinite(whole.output_bounds)):
         eps = np.full(whole.output_bounds.shape, max(whole.bound, 1e-300)) if question.eps is None else question.eps
         target = max(CLOSE * found.error, 1e-300) / float(eps.max()) if question.eps is None else 1.0
-        state = refine(twin, question.box, eps, target=target, max_leaves=leaves, deadline=Deadline.within(seconds))
+        state = refine(pair, question.box, eps, target=target, max_leaves=leaves, deadline=Deadline.within(seconds))
         tree = state.tree
-        proof = bound_leaves(twin, question.box, tree)
+        proof = bound_leaves(pair, question.box, tree)
     bounds = np.minimum(proof.output_bounds, whole.output_bounds) * (1.0 + MARGIN)
     _check_finite(bounds)
-    _confirm(twin, found, bounds)
+    _confirm(pair, found, bounds)
     met = None if question.eps is None else float(np.all(bounds <= question.eps))
     claim = "for every x in the box, |q(x)_k - f(x)_k| <= output_bounds[k]"
     return Answer(claim, bounds, found, tree, met=met)
@@ -141,17 +138,17 @@ def _budget(effort: str | float) -> tuple[int, float]:
     return EFFORTS[effort] if isinstance(effort, str) else (EFFORTS["max"][0], float(effort))
 
 
-def _local(twin: Twin, question: Question) -> Answer:
+def _local(pair: Pair, question: Question) -> Answer:
     """Bounds on a box around every sample."""
     samples, radius = question.given
     boxes = around(question.box, samples, radius)
-    bounds = bound_boxes(twin, boxes) * (1.0 + MARGIN)
+    bounds = bound_boxes(pair, boxes) * (1.0 + MARGIN)
     _check_finite(bounds)
     order = np.argsort(-bounds.max(axis=1), kind="stable")[:BOXES_SEARCHED]
     tried: list[Counterexample] = []
     for n in order:
-        found = _search(twin, Interval(boxes.lower[n], boxes.upper[n]), question.seed, share=1.0 / BOXES_SEARCHED)
-        _confirm(twin, found, bounds[n])
+        found = _search(pair, Interval(boxes.lower[n], boxes.upper[n]), question.seed, share=1.0 / BOXES_SEARCHED)
+        _confirm(pair, found, bounds[n])
         tried.append(found)
     worst = max(tried, key=lambda one: one.error)
     worst = Counterexample(worst.error, worst.sample, sum(one.evaluations for one in tried))
@@ -166,13 +163,13 @@ def _local(twin: Twin, question: Question) -> Answer:
     return Answer(claim, largest, worst, sample_bounds=bounds, met=share)
 
 
-def _statistical(twin: Twin, question: Question) -> Answer:
+def _statistical(pair: Pair, question: Question) -> Answer:
     """Errors of samples, and how often an input drawn like them exceeds the largest, or eps."""
     samples, _ = question.given
-    limits = np.concatenate(over_batches(_point_errors, twin, Interval.point(samples)))
+    limits = np.concatenate(over_batches(_point_errors, pair, Interval.point(samples)))
     _check_finite(limits)
-    errors = np.abs(twin.errors(samples)).max(axis=1)
-    worst = int(np.argmax(errors))
+    found_errors = np.abs(errors(pair, samples)).max(axis=1)
+    worst = int(np.argmax(found_errors))
     bounds, eps = np.full(limits.shape[1], limits.max()), question.eps
     failures = 0 if eps is None else int(np.sum(np.any(limits > eps, axis=1)))
     limit = upper_limit(failures, len(samples), question.confidence)
@@ -182,13 +179,13 @@ def _statistical(twin: Twin, question: Question) -> Answer:
         f"output with probability at most {limit:.6g}"
     )
     met = None if eps is None else 1.0 - failures / len(samples)
-    found = Counterexample(float(errors[worst]), samples[worst], len(samples))
+    found = Counterexample(float(found_errors[worst]), samples[worst], len(samples))
     return Answer(claim, bounds, found, sample_bounds=limits, met=met, probability=limit)
 
 
-def _point_errors(twin: Pairing, boxes: Interval) -> Reals:
+def _point_errors(pair: Pair, boxes: Interval) -> Reals:
     """Upper limits of the error on points, shape `(points, outputs)`."""
-    difference = propagate(twin.network, boxes, twin, substitute=False).facts[twin.network.output.name].pair()[2]
+    difference = propagate(pair.network, boxes, pair, substitute=False).facts[pair.network.output.name].pair()[2]
     return difference.magnitude.reshape(boxes.shape[0], -1)
 
 
@@ -197,10 +194,10 @@ def _check_finite(bounds: Reals) -> None:
         raise VerificationError("the error is not bounded: values exceed the float64 range; use a smaller box")
 
 
-def _confirm(twin: Twin, found: Counterexample, bounds: Reals) -> None:
+def _confirm(pair: Pair, found: Counterexample, bounds: Reals) -> None:
     """An error that was found, enclosed, must not exceed its bound: the worst bug there can be, so it stops everything."""
-    result = propagate(twin.network, Interval.point(found.sample[None]), twin, substitute=False)
-    difference = result.facts[twin.network.output.name].pair()[2]
+    result = propagate(pair.network, Interval.point(found.sample[None]), pair, substitute=False)
+    difference = result.facts[pair.network.output.name].pair()[2]
     least = np.maximum(np.maximum(difference.lower, -difference.upper), 0.0).reshape(-1)
     beyond = np.flatnonzero(least > bounds)
     if beyond.size:
@@ -210,16 +207,8 @@ def _confirm(twin: Twin, found: Counterexample, bounds: Reals) -> None:
         )
 
 
-def _search(twin: Twin, box: Interval, seed: int, *, share: float = 1.0) -> Counterexample:
+def _search(pair: Pair, box: Interval, seed: int, *, share: float = 1.0) -> Counterexample:
     """The worst error that can be found with a number of evaluations that suits the network's size."""
-    network = twin.network
+    network = pair.network
     tries = int(np.clip(share * SEARCH_PRODUCTS / max(1, network.products), FEWEST_TRIES, MOST_TRIES))
-    terrain = Terrain(network, twin.fixed, box.lower.ravel(), box.upper.ravel(), _input_step(twin, box))
-    return search(twin.errors, terrain, tries, seed)
-
-
-def _input_step(twin: Twin, box: Interval) -> float:
-    """The step of the input's quantizer, if it has one."""
-    readers = twin.network.readers[twin.network.nodes[0].name]
-    steps = [r.step for r in (twin.roundings.get(node.name) for node in readers) if isinstance(r, Uniform)]
-    return min(steps) if steps else max(float(np.max(box.upper - box.lower)) * FINE, 2.0**-200)
+    return search(lambda samples: errors(pair, samples), Terrain.of(pair, box), tries, seed)

@@ -1,5 +1,7 @@
 """What a user may call a box, and what it becomes."""
 
+# pyright: standard
+# What users give as a box has no type.
 from __future__ import annotations
 
 from collections.abc import Mapping

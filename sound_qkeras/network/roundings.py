@@ -7,18 +7,35 @@ the ends of its image.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
+import numpy.typing as npt
 
 from sound_qkeras.errors import ModelError
-from sound_qkeras.fixed_point import from_codes, to_grid
+from sound_qkeras.fixed_point import CutFormat, Format, from_codes, to_grid
 from sound_qkeras.interval import Interval, Reals, read_only, up
 from sound_qkeras.network.pickling import Rebuilt
 
 
 class Rounding(Rebuilt, ABC):
-    """A nondecreasing staircase."""
+    """A nondecreasing staircase.
+
+    Attributes:
+        kind: its name in files.
+    """
+
+    kind: ClassVar[str]
+
+    @abstractmethod
+    def settings(self) -> Mapping[str, Any]:
+        """What defines it besides arrays, as plain json."""
+
+    def arrays(self) -> Mapping[str, npt.NDArray[Any]]:
+        """The arrays that define it, by name."""
+        return {}
 
     @property
     @abstractmethod
@@ -66,6 +83,7 @@ class Uniform(Rounding):
     [-0.75, 0.0, 0.5, 0.5]
     """
 
+    kind: ClassVar[str] = "uniform"
     fractional_bits: int
     low: int
     high: int
@@ -77,6 +95,25 @@ class Uniform(Rounding):
                 f"a quantizer with codes {self.low} to {self.high} and {self.fractional_bits} fractional bits; accepted: "
                 "at most 53 bits"
             )
+
+    @classmethod
+    def of(cls, output: Format) -> Uniform:
+        """What rounding to a format does."""
+        return cls(output.fractional_bits, output.min_code, output.max_code)
+
+    @property
+    def format(self) -> Format:
+        """The format that it rounds to."""
+        signed = self.low < 0
+        length = signed + max(self.high.bit_length(), (-self.low - 1).bit_length() if signed else 0, 1)
+        whole = Format(length, length - signed - self.fractional_bits, signed)
+        if (whole.min_code, whole.max_code) == (self.low, self.high):
+            return whole
+        return CutFormat(whole.word_length, whole.integer_bits, signed, self.low, self.high)
+
+    def settings(self) -> Mapping[str, Any]:
+        """All that it is."""
+        return {"fractional_bits": self.fractional_bits, "low": self.low, "high": self.high}
 
     @property
     def step(self) -> float:
@@ -129,6 +166,7 @@ class Staircase(Rounding):
         logarithmic: floating point finds the step by a logarithm, so next to an edge it may find the other one.
     """
 
+    kind: ClassVar[str] = "staircase"
     edges: Reals
     upper: tuple[bool, ...]
     values: Reals
@@ -142,6 +180,14 @@ class Staircase(Rounding):
         finite = bool(np.all(np.isfinite(self.values)) and np.all(np.isfinite(self.edges)))
         if not (parts and finite and np.all(np.diff(self.edges) >= 0.0) and np.all(np.diff(self.values) >= 0.0)):
             raise ModelError(f"values {self.values.tolist()} with edges {self.edges.tolist()} are no staircase")
+
+    def settings(self) -> Mapping[str, Any]:
+        """Which ends belong to a step, and how it is found."""
+        return {"upper": list(self.upper), "logarithmic": self.logarithmic}
+
+    def arrays(self) -> Mapping[str, npt.NDArray[Any]]:
+        """Edges and values."""
+        return {"edges": self.edges, "values": self.values}
 
     @property
     def minimum(self) -> float:

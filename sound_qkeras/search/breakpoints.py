@@ -5,14 +5,16 @@ Only heuristics: nothing proved depends on them.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
 from sound_qkeras.interval import Interval, Reals
-from sound_qkeras.network.graph import Network, Node
-from sound_qkeras.network.ops import Affine
+from sound_qkeras.network.graph import Network
 from sound_qkeras.network.quantized import QuantizedNetwork
+
+# The grid on which the search moves where inputs have none: this share of the box's width.
+FINE = 2.0**-12
 
 
 @dataclass(frozen=True)
@@ -21,7 +23,7 @@ class Terrain:
 
     Args:
         network: the trained network.
-        unrounded: the fixed-point network with its integers' values and no rounding, so that `unrounded - network` is the
+        unrounded: the subject with its own parameters and no rounding, so that `unrounded - network` is the
             smooth part of the error.
         lower, upper: ends of the box.
         step: of the input's format.
@@ -36,8 +38,9 @@ class Terrain:
     @classmethod
     def of(cls, quantized: QuantizedNetwork, box: Interval) -> Terrain:
         """The terrain of a pair on a box of shape `input_shape`."""
-        step = quantized.formats[quantized.network.nodes[0].name].step
-        return cls(quantized.trained, _unrounded(quantized), box.lower.ravel(), box.upper.ravel(), step)
+        return cls(
+            quantized.trained, quantized.subject, box.lower.ravel(), box.upper.ravel(), _input_step(quantized, box)
+        )
 
     @property
     def width(self) -> Reals:
@@ -49,16 +52,12 @@ class Terrain:
         return np.clip(points, self.lower, self.upper)
 
 
-def _unrounded(quantized: QuantizedNetwork) -> Network:
-    def node(old: Node) -> Node:
-        if not isinstance(old.op, Affine):
-            return old
-        pair = quantized.pairs[old.name]
-        return replace(
-            old, op=replace(old.op, kernel=pair.kernel, bias=pair.bias, kernel_radius=None, bias_radius=None)
-        )
-
-    return replace(quantized.network, nodes=tuple(node(old) for old in quantized.network.nodes))
+def _input_step(quantized: QuantizedNetwork, box: Interval) -> float:
+    """The step of what the input is rounded to, where it is."""
+    first = quantized.network.nodes[0].name
+    names = [first, *(reader.name for reader in quantized.network.readers[first])]
+    steps = [quantized.formats[name].step for name in names if name in quantized.formats]
+    return min(steps) if steps else max(float(np.max(box.upper - box.lower)) * FINE, 2.0**-200)
 
 
 def slopes(network: Network, points: Reals, rows: Reals) -> Reals:

@@ -42,8 +42,11 @@ def errors(quantized: QuantizedNetwork, samples: Reals) -> Reals:
     outputs = size_of(network.output_shape)
     found: list[Reals] = []
     for part in quantized.trained.tiles(samples):
-        codes = quantized.simulate_all(part, exact=False)[network.output.name]
-        value = from_codes(codes, quantized.fractional_bits[network.output.name])
+        if quantized.has_integers:
+            codes = quantized.simulate_all(part, exact=False)[network.output.name]
+            value = from_codes(codes, quantized.fractional_bits[network.output.name])
+        else:
+            value = quantized.evaluate_all(part)[network.output.name]
         found.append((value - quantized.trained.evaluate(part)).reshape(len(part), outputs))
     return np.concatenate(found)
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from sound_qkeras.interval import Interval, Reals
 from sound_qkeras.network.ops import Elementwise, Facts, Rows
-from sound_qkeras.network.twin import Pairing
+from sound_qkeras.network.pair import Pair
 from sound_qkeras.splitting.bisection import Bisection, Indices, how_many
 from sound_qkeras.splitting.gradients import input_gradients
 from sound_qkeras.support.deadline import Deadline
@@ -37,7 +37,7 @@ class Splitting:
     Where the whole box is never cut, `values` may hold the trained network's enclosures on it, `(1, *shape)` each.
     """
 
-    quantized: Pairing
+    quantized: Pair
     eps: Reals
     boxes: Bisection
     values: Mapping[str, Interval] | None = None
@@ -69,7 +69,7 @@ class Splitting:
 
 
 def refine(
-    quantized: Pairing,
+    quantized: Pair,
     box: Interval,
     eps: Reals,
     *,
@@ -137,7 +137,7 @@ def settle(state: Splitting, shape: tuple[int, ...], *, target: float, max_leave
 
 
 def _measure_batch(
-    quantized: Pairing, boxes: Interval, eps: Reals, values: Mapping[str, Interval] | None
+    quantized: Pair, boxes: Interval, eps: Reals, values: Mapping[str, Interval] | None
 ) -> tuple[Reals, Indices]:
     """Each box's relative bound, and the axis to cut it along; any axis of a box that is not cut."""
     result = propagate(quantized.network, boxes, quantized, values=values)

@@ -16,13 +16,13 @@ from uuid import uuid4
 
 from sound_qkeras.interval import Interval
 from sound_qkeras.network.graph import Network
-from sound_qkeras.network.twin import Pairing
+from sound_qkeras.network.pair import Pair
 from sound_qkeras.support.deadline import Deadline
 from sound_qkeras.support.scratch import at_once
 from sound_qkeras.verify.propagation import FACT_NUMBERS, batches, numbers_per_box
 
 Found = TypeVar("Found")
-Subject = TypeVar("Subject", bound=Network | Pairing)
+Subject = TypeVar("Subject", bound=Network | Pair)
 
 # Seconds of the processor, by the first batch's measure, from which handing out the rest is worth asking joblib.
 WORTH_ASKING = 0.05

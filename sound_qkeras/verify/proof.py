@@ -8,8 +8,8 @@ import numpy as np
 
 from sound_qkeras.errors import VerificationError
 from sound_qkeras.interval import Interval, Reals
+from sound_qkeras.network.pair import Pair
 from sound_qkeras.network.quantized import QuantizedNetwork
-from sound_qkeras.network.twin import Pairing
 from sound_qkeras.verify.batching import over_batches
 from sound_qkeras.verify.propagation import Propagation, fixed_ranges, output_difference, propagate
 from sound_qkeras.verify.split_tree import SplitTree
@@ -64,12 +64,12 @@ def prove_ranges(quantized: QuantizedNetwork, box: Interval) -> dict[str, tuple[
     return ranges
 
 
-def ranges_of(quantized: Pairing, box: Interval) -> dict[str, tuple[float, float]]:
+def ranges_of(quantized: Pair, box: Interval) -> dict[str, tuple[float, float]]:
     """For each node an interval that holds the fixed-point value before rounding, if nothing overflows."""
     return _scalars(propagate(quantized.network, box[None], quantized, substitute=False))
 
 
-def ranges_over(quantized: Pairing, boxes: Interval) -> dict[str, tuple[float, float]]:
+def ranges_over(quantized: Pair, boxes: Interval) -> dict[str, tuple[float, float]]:
     """As `ranges_of`, over some boxes together."""
     return _hull([part for _, part in over_batches(_bound_batch, quantized, boxes)])
 
@@ -84,12 +84,12 @@ def _hull(parts: list[dict[str, tuple[float, float]]]) -> dict[str, tuple[float,
     }
 
 
-def bound_boxes(quantized: Pairing, boxes: Interval) -> Reals:
+def bound_boxes(quantized: Pair, boxes: Interval) -> Reals:
     """Bounds on every output's error on each of some boxes, shape `(boxes, outputs)`, if nothing overflows."""
     return np.concatenate([bounds for bounds, _ in over_batches(_bound_batch, quantized, boxes)])
 
 
-def bound_leaves(quantized: Pairing, box: Interval, tree: SplitTree | None = None) -> Proof:
+def bound_leaves(quantized: Pair, box: Interval, tree: SplitTree | None = None) -> Proof:
     """The bounds and ranges of `prove`, under the condition that nothing overflows, which is not checked."""
     found = over_batches(_bound_batch, quantized, (tree or SplitTree()).leaves(box))
     ranges = _hull([part for _, part in found])
@@ -97,7 +97,7 @@ def bound_leaves(quantized: Pairing, box: Interval, tree: SplitTree | None = Non
     return Proof(leaf_bounds.max(axis=0), leaf_bounds, ranges)
 
 
-def _bound_batch(quantized: Pairing, boxes: Interval) -> tuple[Reals, dict[str, tuple[float, float]]]:
+def _bound_batch(quantized: Pair, boxes: Interval) -> tuple[Reals, dict[str, tuple[float, float]]]:
     """Bounds of every output on each box, shape `(boxes, outputs)`, and each node's range over all of them."""
     result = propagate(quantized.network, boxes, quantized)
     return output_difference(result).magnitude, _scalars(result)

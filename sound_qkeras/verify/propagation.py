@@ -24,7 +24,7 @@ from sound_qkeras.interval import Interval, Reals, gamma, inflate
 from sound_qkeras.network.graph import Network, Node, size_of
 from sound_qkeras.network.ops import Elementwise, Facts, Input, Remainder, Rows
 from sound_qkeras.network.ops.base import contract
-from sound_qkeras.network.twin import Pairing
+from sound_qkeras.network.pair import Pair
 from sound_qkeras.support.scratch import at_once
 
 # Back-substituting a layer of n neurons costs n**2 per earlier layer and box; wider layers keep the forward enclosures.
@@ -51,7 +51,7 @@ class Propagation:
     """
 
     network: Network
-    quantized: Pairing | None
+    quantized: Pair | None
     facts: dict[str, Facts]
     exact: dict[str, Interval]
     roundoff: dict[str, Reals]
@@ -122,7 +122,7 @@ class Propagation:
 def propagate(
     network: Network,
     boxes: Interval,
-    quantized: Pairing | None = None,
+    quantized: Pair | None = None,
     *,
     substitute: bool = True,
     values: Mapping[str, Interval] | None = None,

@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from sound_qkeras.floating.pair import Arithmetic, twin_float_report
+from sound_qkeras.floating.pair import Arithmetic, pair_float_report
 from sound_qkeras.interval import Interval
 from sound_qkeras.keras_io import read_model
 from sound_qkeras.keras_io.qkeras.matching import match
@@ -29,7 +29,7 @@ def dense(activation=None, weights=BITS, bias=BITS, first=IN):
 
 
 def twin_of(model, reference=None):
-    return match(read_steps(model), reference).twin
+    return match(read_steps(model), reference).pair
 
 
 def points(model, box=(-2.0, 2.0), count=200, seed=1, bits=None):
@@ -49,8 +49,8 @@ def region(model, box=(-2.0, 2.0)):
 def check(model, x, box=(-2.0, 2.0), bits=None):
     """QKeras' float32 result is within the proved distance of ours; equal to the last bit where that says exact."""
     matched = match(read_steps(model), None)
-    twin = dataclasses.replace(matched.twin, input_bits=bits)
-    report = twin_float_report(twin, region(model, box), 0.0, Arithmetic("float32", matched.offsets))
+    twin = dataclasses.replace(matched.pair, input_bits=bits)
+    report = pair_float_report(twin, region(model, box), 0.0, Arithmetic("float32", matched.offsets))
     ours, theirs = twin.evaluate(x), np.asarray(model(x), np.float64)
     difference = float(np.abs(ours - theirs).max())
     assert difference <= report.error

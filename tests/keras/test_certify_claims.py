@@ -257,7 +257,7 @@ def test_faults_are_noticed(monkeypatch):
     def forgets_saturation(self, box, grid):
         return np.minimum(true(self, box, grid), 0.5 * self.step)
 
-    matched = match(read_steps(model), float_network(reference)).twin
+    matched = match(read_steps(model), float_network(reference)).pair
     assert errors <= bound_leaves(matched, region(model)).bound
     monkeypatch.setattr(Uniform, "error", forgets_saturation)
     with pytest.raises((AssertionError, sq.VerificationError)):

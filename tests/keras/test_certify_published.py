@@ -44,7 +44,7 @@ def test_bound_saturation_and_exactness_are_judged(shared_nets, name):
     model = before_softmax(folder / name)
     x = inputs(model.input_shape[1:], box)
     matched = match(read_steps(open_model(folder / name)), None)
-    ours, theirs = matched.twin.evaluate(x), np.asarray(model(x), np.float64)
+    ours, theirs = matched.pair.evaluate(x), np.asarray(model(x), np.float64)
     assert np.abs(ours - theirs).max() <= found.floating.error
     assert found.observed_error <= found.bound < np.inf
     if reference.endswith(".h5"):
@@ -66,4 +66,4 @@ def test_where_inputs_have_a_grid_float32_is_exact_to_the_last_bit(shared_nets, 
     assert found.bound is None
     model = before_softmax(path)
     x = inputs(model.input_shape[1:], box, bits)
-    assert np.array_equal(match(read_steps(open_model(path)), None).twin.evaluate(x), np.asarray(model(x), np.float64))
+    assert np.array_equal(match(read_steps(open_model(path)), None).pair.evaluate(x), np.asarray(model(x), np.float64))

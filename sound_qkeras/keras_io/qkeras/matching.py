@@ -28,9 +28,9 @@ from sound_qkeras.network.ops import (
     Scale,
     Table,
 )
+from sound_qkeras.network.pair import Pair, pair_of
 from sound_qkeras.network.rewrite.rescale import scaled_like
 from sound_qkeras.network.roundings import Rounding, Uniform
-from sound_qkeras.network.twin import Twin, identity
 
 
 @dataclass(frozen=True)
@@ -38,13 +38,13 @@ class Matched:
     """Two models as one pair of networks.
 
     Args:
-        twin: the pair.
+        pair: both as networks.
         quantizers: the quantizers of activations as QKeras writes them, by node name.
         notes: what was folded, left out and set aside.
         offsets: of normalisations that were not folded, bounds on the terms of their offset, by node name.
     """
 
-    twin: Twin
+    pair: Pair
     quantizers: dict[str, str]
     notes: tuple[str, ...]
     offsets: dict[str, Reals]
@@ -87,12 +87,14 @@ def _match(model: Steps, reference: Steps | Network, *, folded: bool) -> Matched
     made = [
         Network(tuple(nodes), head, tuple(notes), model.inputs, ports) for nodes in (aligned.reference, aligned.fixed)
     ]
-    twin = Twin(scaled_like(*made), made[1], aligned.roundings)
-    if twin.network is not made[0]:
+    reference = scaled_like(*made)
+    if reference is not made[0]:
         notes.append(
             "Hidden units of the reference are multiplied by powers of two, as those of the quantised model are."
         )
-    return Matched(twin, aligned.quantizers, tuple(notes), aligned.offsets)
+        reference = replace(reference, notes=tuple(notes))
+    pair = pair_of(reference, made[1], aligned.roundings)
+    return Matched(pair, aligned.quantizers, tuple(notes), aligned.offsets)
 
 
 def _float_steps(model: Steps, reference: Steps | Network) -> tuple[list[Step], Sequence[str | None]]:
@@ -220,8 +222,7 @@ class _Alignment:
             self._add(relu, Relu(), Relu(), rectifier.name)
             step, source = replace(step, inputs=(relu.name,)), rectifier.name
         shape = self.shapes[step.name]
-        node = identity(step.name, step.inputs[0], shape, step.layer)
-        self._add(step, node.op, node.op, source)
+        self._add(step, Reshape(shape, shape), Reshape(shape, shape), source)
         self.roundings[step.name], self.quantizers[step.name] = op.rounding, op.text
 
     def _is_positive(self, name: str) -> bool:

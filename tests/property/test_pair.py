@@ -12,9 +12,9 @@ from sound_qkeras.interval import Interval
 from sound_qkeras.network import Network, Node
 from sound_qkeras.network.ops import Dense, Input, Leaky, Relu, Reshape, Table
 from sound_qkeras.network.ops.function_pair import FunctionPair
+from sound_qkeras.network.pair import pair_of
 from sound_qkeras.network.roundings import Staircase, Uniform, fractional_bits_of
 from sound_qkeras.network.smooth import smooth
-from sound_qkeras.network.twin import Twin
 from sound_qkeras.verify.proof import bound_leaves
 from sound_qkeras.verify.propagation import propagate
 
@@ -145,7 +145,7 @@ def test_pairs_stay_within_their_bounds(seed, unit, spread):
     first, second, radii = drawn(seed, spread)
     ops = (Relu(), Relu()) if unit == "relu" else (Leaky(np.array([0.3])), Leaky(np.array([0.25])))
     steps = {"x_rounded": Uniform(3, -16, 15), "rounded": Uniform(2, -4, 5)}
-    twin = Twin(network(first, radii[0], ops[0]), network(second, radii[1], ops[1]), steps)
+    twin = pair_of(network(first, radii[0], ops[0]), network(second, radii[1], ops[1]), steps)
     width = 2.0 ** -(seed % 3)
     box = Interval(np.full(3, -width), np.full(3, 1.5 * width))
     bounds = bound_leaves(twin, box).output_bounds
@@ -183,11 +183,11 @@ def test_bounds_are_reached():
     last = np.array([[1.0, 0.0]] * HIDDEN), np.zeros(2)
     flat = [(np.zeros((3, HIDDEN)), zero), (np.zeros((HIDDEN, 2)), np.zeros(2))]
     first = network([(kernel, zero), last], flat, Relu())
-    twin = Twin(first, first, {"rounded": Uniform(4, 0, 8)})
+    twin = pair_of(first, first, {"rounded": Uniform(4, 0, 8)})
     found = bound_leaves(twin, Interval(np.zeros(3), np.full(3, 1.0)))
     assert found.output_bounds[0] == pytest.approx(HIDDEN * 0.5, rel=1e-6)
     wide = [(np.full((3, HIDDEN), 0.125), zero), flat[1]]
-    off = Twin(first, network([(kernel, zero), last], wide, Relu()), {})
+    off = pair_of(first, network([(kernel, zero), last], wide, Relu()), {})
     assert bound_leaves(off, Interval(np.zeros(3), np.ones(3))).output_bounds[0] == pytest.approx(
         HIDDEN * 3 / 8, rel=1e-6
     )
@@ -202,7 +202,7 @@ def test_enclosed_parameters_meet_the_other_networks_inputs():
     networks = (network([flat, last], radii, Relu()) for radii in (none, off))
     networks = [*networks]
     networks[1] = replaced_radius(networks[1], off[1])
-    twin = Twin(*networks, {"x_rounded": Uniform(0, 4, 4)})
+    twin = pair_of(*networks, {"x_rounded": Uniform(0, 4, 4)})
     found = bound_leaves(twin, Interval(np.ones(3), np.ones(3))).output_bounds
     assert found == pytest.approx([HIDDEN * 3 * 4 / 8 + 0.25, 0.25], rel=1e-6)
 
@@ -218,7 +218,7 @@ def test_ties_between_numbers_with_a_grid_are_decided():
     first, second = np.full((3, HIDDEN), 0.25), np.array([[1.0, 0.0]] * HIDDEN)
     flat = [(np.zeros((3, HIDDEN)), np.zeros(HIDDEN)), (np.zeros((HIDDEN, 2)), np.zeros(2))]
     made = network([(first, np.zeros(HIDDEN)), (second, np.zeros(2))], flat, Relu())
-    twin = Twin(made, made, {"x_rounded": Uniform(0, -8, 8), "rounded": Uniform(1, 0, 8)})
+    twin = pair_of(made, made, {"x_rounded": Uniform(0, -8, 8), "rounded": Uniform(1, 0, 8)})
     for total, rounded in ((1.0, 0.0), (3.0, 1.0), (5.0, 1.0)):  # quarters of these are ties between halves
         box = Interval.point(np.array([total, 0.0, 0.0]))
         exact = HIDDEN * abs(rounded - total / 4)
@@ -232,24 +232,24 @@ def test_pairs_are_checked():
     first, second, radii = drawn(0, 0.0)
     one = network(first, radii[0], Relu())
     with pytest.raises(ModelError, match="relu in one network, leaky in the other"):
-        Twin(one, network(second, radii[1], Leaky(np.array([0.5]))), {})
+        pair_of(one, network(second, radii[1], Leaky(np.array([0.5]))), {})
     with pytest.raises(ModelError, match="no nodes"):
-        Twin(one, one, {"nowhere": Uniform(1, 0, 1)})
+        pair_of(one, one, {"nowhere": Uniform(1, 0, 1)})
 
 
 def test_grids_are_those_of_the_values():
     first, second, radii = drawn(1, 0.0)
     steps = {"x_rounded": Uniform(3, -16, 15), "rounded": Uniform(2, -4, 5)}
-    twin = Twin(network(first, radii[0], Relu()), network(second, radii[1], Relu()), steps)
+    twin = pair_of(network(first, radii[0], Relu()), network(second, radii[1], Relu()), steps)
     values = twin.evaluate_all(np.random.default_rng(0).uniform(-1, 1, (50, 3)))
     assert twin.exact_grids["x"] is None
     for name in ("x_rounded", "hidden", "unit", "rounded", "y"):
         scaled = values[name] * 2.0 ** twin.grids[name]
         assert np.array_equal(scaled, np.rint(scaled))
     table = Network((*one_dense(), Node("t", Table("hard_tanh"), ("d",))))
-    assert Twin(table, table, {}, input_bits=2).grids == {"x": 2, "d": 3, "t": 3}
+    assert pair_of(table, table, {}, input_bits=2).grids == {"x": 2, "d": 3, "t": 3}
     table = Network((*one_dense(2.0**-9), Node("t", Table("half_sigmoid"), ("d",))))
-    assert Twin(table, table, {}, input_bits=2).grids == {"x": 2, "d": 9, "t": 10}
+    assert pair_of(table, table, {}, input_bits=2).grids == {"x": 2, "d": 9, "t": 10}
 
 
 def one_dense(bias=0.0):
