@@ -114,7 +114,8 @@ def certify(
         observed_input=found.found.sample if compared else None,
         evaluations=found.found.evaluations if compared else 0,
         quantizers=tuple(
-            _quantizer_row(alone.pair, name, text, ranges, seen) for name, text in alone.quantizers.items()
+            _quantizer_row(alone.pair, name, layer, text, ranges, seen)
+            for name, (layer, text) in alone.quantizers.items()
         ),
         sums=_sums(single, ranges),
         floating=floating,
@@ -149,7 +150,7 @@ def _read(qmodel: Any, reference: Any, samples: Any) -> tuple[Steps, Matched, Ma
 
 def _arithmetic(model: Steps, alone: Matched) -> Arithmetic:
     """QKeras' own: quantized_relu computes in float32 whatever the type of the model."""
-    narrow = frozenset(name for name, text in alone.quantizers.items() if text.startswith("quantized_relu"))
+    narrow = frozenset(name for name, (_, text) in alone.quantizers.items() if text.startswith("quantized_relu"))
     return Arithmetic(model.dtype, alone.offsets, narrow)
 
 
@@ -188,18 +189,18 @@ def _seen(twin: Pair, question: Question, worst: Reals) -> dict[str, float]:
     for tile in twin.network.tiles(chosen):
         values = twin.evaluate_all(tile)
         for name, rounding in twin.roundings.items():
-            before = values[twin.network.by_name[name].inputs[0]]
+            node = twin.subject.by_name[name]
+            before = node.op.evaluate(*(values[source] for source in node.inputs)) if node.inputs else tile
             low, high = rounding.reach
             counts[name] += float(np.mean((before < low) | (before > high))) * len(tile) / len(chosen)
     return counts
 
 
 def _quantizer_row(
-    twin: Pair, name: str, text: str, ranges: dict[str, tuple[float, float]], seen: dict[str, float]
+    twin: Pair, name: str, layer: str, text: str, ranges: dict[str, tuple[float, float]], seen: dict[str, float]
 ) -> QuantizerRow:
     rounding, (lower, upper) = twin.roundings[name], ranges[name]
     low, high = rounding.reach
-    layer = twin.network.by_name[name].layer
     beyond = lower < low or upper > high
     return QuantizerRow(name, layer, text, rounding.minimum, rounding.maximum, lower, upper, beyond, seen[name])
 

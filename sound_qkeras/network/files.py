@@ -19,12 +19,13 @@ from typing import Any, TypeVar, cast
 import numpy.typing as npt
 
 from sound_qkeras.errors import FileFormatError, InputError
-from sound_qkeras.fixed_point import Format
+from sound_qkeras.fixed_point import CutFormat, Format
 from sound_qkeras.network.graph import Network, Node
 from sound_qkeras.network.ops import OPS, AffineCodes, Op
 from sound_qkeras.network.ports import Port
 from sound_qkeras.network.quantized import QuantizedNetwork
 from sound_qkeras.network.rewrite.rewrite import Rewrite
+from sound_qkeras.network.roundings import Rounding, Staircase
 from sound_qkeras.support.npz import MAX_BYTES, read_arrays, write_arrays
 from sound_qkeras.support.reading import open_regular, read_json, same_json
 
@@ -35,6 +36,8 @@ NETWORK_FILE = "network.json"
 PARAMETER_FILE = "parameters.npz"
 FORMAT_NAME = "sound_qkeras network"
 FORMAT_VERSION = 1
+# Parts of a subject that has no integers there, by the prefix of their arrays.
+OWN = ("real", "staircase")
 
 MAX_ELEMENTS = 1 << 28
 # Beyond these, steps and ends of formats leave the range of float64.
@@ -101,7 +104,7 @@ def _document(network: Network, quantized: QuantizedNetwork | None) -> dict[str,
         "notes": list(network.notes),
         "inputs": [asdict(port) for port in network.inputs],
         "outputs": [asdict(port) for port in network.outputs],
-        "fixed_point": None if quantized is None else _twin_to_json(quantized),
+        "fixed_point": None if quantized is None else _subject_to_json(quantized),
     }
 
 
@@ -111,7 +114,16 @@ def _read_parts(document: Mapping[str, Any], parameters: Path) -> tuple[Network,
     coded = {} if twin is None else _dict(twin["parameters"])
     index_of = {str(entry["name"]): index for index, entry in enumerate(entries)}
     codes = [_key(index_of[name], part) for name in coded for part in ("kernel_codes", "bias_codes")]
-    arrays = read_arrays(parameters, [*names, *codes])
+    others = {
+        kind: _dict({} if twin is None else twin.get(f"{kind}s" if kind == "staircase" else kind, {})) for kind in OWN
+    }
+    own = [
+        _key(index_of[name], f"{kind}_{part}")
+        for kind, parts in others.items()
+        for name, entry in parts.items()
+        for part in _names(entry)
+    ]
+    arrays = read_arrays(parameters, [*names, *codes, *own])
     nodes = tuple(_node_from_json(index, entry, arrays) for index, entry in enumerate(entries))
     head = document["head"]
     notes = tuple(map(_text, _list(document["notes"])))
@@ -124,7 +136,16 @@ def _read_parts(document: Mapping[str, Any], parameters: Path) -> tuple[Network,
         {name: _format(entry) for name, entry in _dict(twin[kind]).items()} for kind in ("formats", "accumulators")
     )
     rewrite, saturating = Rewrite.from_json(twin["rewrite"]), frozenset(map(_text, _list(twin["saturating"])))
-    return network, QuantizedNetwork(network, parameters_of, formats, accumulators, rewrite, saturating)
+    real, staircases = (
+        {name: read(index_of[name], entry, arrays) for name, entry in others[kind].items()}
+        for kind, read in (("real", _real_from_json), ("staircase", _staircase_from_json))
+    )
+    bits = twin.get("input_bits")
+    if bits is not None and type(bits) is not int:
+        raise FileFormatError(f"the inputs have {bits!r} fractional bits; expected a whole number")
+    return network, QuantizedNetwork(
+        network, parameters_of, formats, accumulators, rewrite, saturating, real, staircases, bits
+    )
 
 
 def _arrays(network: Network, quantized: QuantizedNetwork | None) -> dict[str, Array]:
@@ -135,6 +156,10 @@ def _arrays(network: Network, quantized: QuantizedNetwork | None) -> dict[str, A
         if codes is not None:
             arrays[_key(index, "kernel_codes")] = codes.kernel
             arrays[_key(index, "bias_codes")] = codes.bias
+        if quantized is not None:
+            for kind, part in (("real", quantized.real), ("staircase", quantized.staircases)):
+                held = part[node.name].arrays() if node.name in part else {}
+                arrays |= {_key(index, f"{kind}_{name}"): array for name, array in held.items()}
     return arrays
 
 
@@ -154,6 +179,11 @@ def _node_to_json(node: Node) -> dict[str, Any]:
     }
 
 
+def _part_to_json(part: Op | Rounding) -> dict[str, Any]:
+    """An operation or a staircase of the subject."""
+    return {"kind": part.kind, "settings": dict(part.settings()), "arrays": sorted(part.arrays())}
+
+
 def _node_from_json(index: int, entry: Mapping[str, Any], arrays: Mapping[str, Array]) -> Node:
     kind = _text(entry["kind"])
     if kind not in OPS:
@@ -162,6 +192,22 @@ def _node_from_json(index: int, entry: Mapping[str, Any], arrays: Mapping[str, A
     settings = {name: _setting(value) for name, value in _dict(entry["settings"]).items()}
     inputs = tuple(map(_text, _list(entry["inputs"])))
     return Node(_text(entry["name"]), _make(OPS[kind], parts, settings), inputs, _text(entry["layer"]))
+
+
+def _real_from_json(index: int, entry: Mapping[str, Any], arrays: Mapping[str, Array]) -> Op:
+    """An operation of the subject with parameters of its own."""
+    kind = _text(entry["kind"])
+    if kind not in OPS:
+        raise FileFormatError(f"the subject has an operation of unknown kind '{kind}'")
+    parts = {name: arrays[_key(index, f"real_{name}")] for name in _names(entry)}
+    return _make(OPS[kind], parts, {name: _setting(value) for name, value in _dict(entry["settings"]).items()})
+
+
+def _staircase_from_json(index: int, entry: Mapping[str, Any], arrays: Mapping[str, Array]) -> Staircase:
+    parts = {name: arrays[_key(index, f"staircase_{name}")] for name in _names(entry)}
+    settings = _dict(entry["settings"])
+    upper, logarithmic = (bool(one) for one in _list(settings["upper"])), bool(settings["logarithmic"])
+    return Staircase(parts["edges"], tuple(upper), parts["values"], logarithmic)
 
 
 def _make(kind: type[Op], arrays: Mapping[str, Array], settings: Mapping[str, Any]) -> Op:
@@ -194,13 +240,20 @@ def _setting(value: Any) -> Any:
     raise FileFormatError(f"a setting is a {type(value).__name__}; expected a number, a text or a list")
 
 
-def _twin_to_json(quantized: QuantizedNetwork) -> dict[str, Any]:
+def _subject_to_json(quantized: QuantizedNetwork) -> dict[str, Any]:
+    """What the subject has in place of the reference; parts that only models of others have are named where there are some."""
+    optional = {
+        "real": {name: _part_to_json(op) for name, op in quantized.real.items()},
+        "staircases": {name: _part_to_json(rounding) for name, rounding in quantized.staircases.items()},
+        "input_bits": quantized.input_bits,
+    }
     return {
         "formats": {name: output.to_json() for name, output in quantized.formats.items()},
         "accumulators": {name: output.to_json() for name, output in quantized.accumulators.items()},
         "parameters": {name: _formats_to_json(codes) for name, codes in quantized.parameters.items()},
         "rewrite": quantized.rewrite.to_json(),
         "saturating": sorted(quantized.saturating),
+        **{name: part for name, part in optional.items() if part not in ({}, None)},
     }
 
 
@@ -224,11 +277,13 @@ def _codes_from_json(index: int, entry: Mapping[str, Any], arrays: Mapping[str, 
 
 def _format(entry: Mapping[str, Any]) -> Format:
     word_length, integer_bits, signed = (entry[name] for name in ("word_length", "integer_bits", "signed"))
-    if type(word_length) is not int or type(integer_bits) is not int or type(signed) is not bool or len(entry) != 3:
-        raise FileFormatError(f"a format is {entry}; expected two integers and whether it is signed")
+    ends = [entry[name] for name in ("low", "high") if name in entry]
+    whole = all(type(number) is int for number in (word_length, integer_bits, *ends))
+    if not whole or type(signed) is not bool or len(entry) != 3 + len(ends) or len(ends) == 1:
+        raise FileFormatError(f"a format is {entry}; expected two integers, whether it is signed, and perhaps two ends")
     if abs(integer_bits) > MAX_INTEGER_BITS:
         raise FileFormatError(f"a format has {integer_bits} integer bits; at most {MAX_INTEGER_BITS} are meaningful")
-    return Format(word_length, integer_bits, signed)
+    return CutFormat(word_length, integer_bits, signed, *ends) if ends else Format(word_length, integer_bits, signed)
 
 
 def _check_said(document: Mapping[str, Any], network: Network, quantized: QuantizedNetwork | None) -> None:

@@ -191,7 +191,7 @@ def test_scales_that_depend_on_the_batch_are_frozen_on_samples():
         found = sq.certify(model, "latent", box=(-2, 2), freeze=x)
         assert layer.quantizer is given
         assert "frozen on the samples as quantized_bits(6," in " ".join(found.notes)
-        row = next(row for row in found.quantizers if row.node == "moving")
+        row = next(row for row in found.quantizers if row.layer == "moving")
         before = np.asarray(keras.Model(model.input, model.layers[-2].output)(x))
         assert row.minimum <= before.min()
         assert before.max() <= row.maximum + 1e-6

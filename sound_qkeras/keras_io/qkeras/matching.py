@@ -23,6 +23,7 @@ from sound_qkeras.network.ops import (
     Elementwise,
     Leaky,
     Op,
+    Pad,
     Relu,
     Reshape,
     Scale,
@@ -39,13 +40,13 @@ class Matched:
 
     Args:
         pair: both as networks.
-        quantizers: the quantizers of activations as QKeras writes them, by node name.
+        quantizers: by node whose result is rounded, the layer that does it and its quantizer as QKeras writes it.
         notes: what was folded, left out and set aside.
         offsets: of normalisations that were not folded, bounds on the terms of their offset, by node name.
     """
 
     pair: Pair
-    quantizers: dict[str, str]
+    quantizers: dict[str, tuple[str, str]]
     notes: tuple[str, ...]
     offsets: dict[str, Reals]
 
@@ -82,6 +83,7 @@ def _match(model: Steps, reference: Steps | Network, *, folded: bool) -> Matched
     notes += aligned.notes
     for head in dict.fromkeys(head for head in (*heads, *other_heads) if head is not None):
         notes.append(f"The final {head} is set aside: every number is about its inputs.")
+    aligned.round_at_sources()
     head = None if ends else heads[0]
     ports = output_ports(aligned.fixed, ends, heads)
     made = [
@@ -181,7 +183,7 @@ class _Alignment:
         self.reference: list[Node] = []
         self.fixed: list[Node] = []
         self.roundings: dict[str, Rounding] = {}
-        self.quantizers: dict[str, str] = {}
+        self.quantizers: dict[str, tuple[str, str]] = {}
         self.offsets: dict[str, Reals] = {}
         self.counterpart: dict[str, str] = {}
         self.used: set[str] = set()
@@ -223,7 +225,29 @@ class _Alignment:
             step, source = replace(step, inputs=(relu.name,)), rectifier.name
         shape = self.shapes[step.name]
         self._add(step, Reshape(shape, shape), Reshape(shape, shape), source)
-        self.roundings[step.name], self.quantizers[step.name] = op.rounding, op.text
+        self.roundings[step.name], self.quantizers[step.name] = op.rounding, (step.layer, op.text)
+
+    def round_at_sources(self) -> None:
+        """Values that only a rounding reads are rounded where they are made, which is the same and needs no node of its own."""
+        for name in list(self.roundings):
+            source = self._source(name)
+            if source is not None:
+                self.roundings[source] = self.roundings.pop(name)
+                self.quantizers[source] = self.quantizers.pop(name)
+                before = next(node.inputs[0] for node in self.fixed if node.name == name)
+                self.reference, self.fixed = (_without(nodes, name, before) for nodes in (self.reference, self.fixed))
+
+    def _source(self, name: str) -> str | None:
+        """The node that makes the values of a rounding's node, if nothing else reads or rounds them on the way."""
+        made = {node.name: node for node in self.fixed}
+        while True:
+            before = made[name].inputs[0]
+            alone = sum(before in node.inputs for node in self.fixed) == 1
+            if not alone or before in self.roundings:
+                return None
+            if not made[before].op.moves or isinstance(made[before].op, Pad) or len(made[before].inputs) != 1:
+                return before
+            name = before
 
     def _is_positive(self, name: str) -> bool:
         """Whether a step's results are known not to be negative."""
@@ -275,6 +299,12 @@ class _Alignment:
             through = self._limit(reader) if isinstance(reader.op, Relu) else np.inf
             ends.append(reader.op.rounding.maximum if isinstance(reader.op, Rounded) else through)
         return max(ends, default=np.inf)
+
+
+def _without(nodes: list[Node], name: str, before: str) -> list[Node]:
+    """The nodes without one that changes nothing."""
+    kept = [node for node in nodes if node.name != name]
+    return [replace(node, inputs=tuple(before if one == name else one for one in node.inputs)) for node in kept]
 
 
 def _operation(step: Step) -> Op:
