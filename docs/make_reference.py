@@ -34,7 +34,7 @@ PARTS = (
     ),
     (
         "What they return",
-        "from sound_qkeras import Result, Certificate, Certification, Study",
+        "from sound_qkeras import Result, Certificate, Study",
         {
             "results.result": ("Result", "FormatRow"),
             "results.finetuned": ("Finetuning",),
@@ -44,7 +44,7 @@ PARTS = (
             "tuning.costs": ("Cost",),
             "tuning.optimality": ("Optimality",),
             "floating.fixed": ("FloatReport", "FloatLayer"),
-            "results.certification": ("Certification", "QuantizerRow", "SumRow"),
+            "results.model": ("GivenModel", "QuantizerRow", "SumRow"),
             "study.compare": ("Study",),
         },
     ),

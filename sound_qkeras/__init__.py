@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from sound_qkeras.jobs.quantize import quantize as quantize
     from sound_qkeras.keras_io import float64 as float64
     from sound_qkeras.results.archive import load as load
-    from sound_qkeras.results.certification import Certification as Certification
     from sound_qkeras.results.result import Result as Result
     from sound_qkeras.study import Study as Study
     from sound_qkeras.study import compare as compare
@@ -32,7 +31,6 @@ __version__ = "0.1.0"
 # Public name -> module. Imported on first use, so that `import sound_qkeras` takes no time and no TensorFlow.
 _PUBLIC = {
     "Certificate": "sound_qkeras.verify.certificate",
-    "Certification": "sound_qkeras.results.certification",
     "Result": "sound_qkeras.results.result",
     "Study": "sound_qkeras.study",
     "certify": "sound_qkeras.jobs.certify",
@@ -46,7 +44,6 @@ _PUBLIC = {
 }
 __all__ = [
     "Certificate",
-    "Certification",
     "InfeasibleError",
     "InputError",
     "Result",

@@ -84,6 +84,11 @@ class Format:
         """The largest value, exactly."""
         return math.ldexp(self.max_code, -self.fractional_bits)
 
+    @property
+    def saturation(self) -> str:
+        """How hardware types call the mode in which values beyond the ends become these; empty where there is none."""
+        return "SAT"
+
     def contains(self, lower: float | Reals, upper: float | Reals) -> bool:
         """Whether every value between `lower` and `upper`, rounded to this format's grid, is a code of it."""
         low, high = to_grid(np.min(lower), self.fractional_bits), to_grid(np.max(upper), self.fractional_bits)
@@ -166,6 +171,11 @@ class CutFormat(Format):
     def max_code(self) -> int:
         """The largest code."""
         return self.high
+
+    @property
+    def saturation(self) -> str:
+        """Hardware types can leave out the most negative code, and no others."""
+        return "SAT_SYM" if self.signed and self.low == -self.high == 1 + super().min_code else ""
 
     def to_json(self) -> dict[str, Any]:
         """The defining numbers."""

@@ -138,8 +138,8 @@ LONG = "x" * 300
         ["verify", LONG],
         ["report", LONG],
         ["report", "saved", "--to", LONG],
-        ["export", LONG, "--hls", "source"],
-        ["export", "saved", "--hls", LONG],
+        ["export", LONG, "--to", "source"],
+        ["export", "saved", "--to", LONG],
         ["cost", LONG],
         ["certify", LONG, "--box", "0", "1"],
         ["finetune", LONG, "--train", "x.npy", "y.npy"],
@@ -163,7 +163,7 @@ def test_a_full_disk(saved, tmp_path, capfd, monkeypatch):
     """The system refuses to write more than a few bytes, as on a disk that is full."""
     resource = pytest.importorskip("resource")
     before, limits = signal.signal(signal.SIGXFSZ, signal.SIG_IGN), resource.getrlimit(resource.RLIMIT_FSIZE)
-    calls = [("export", saved, "--hls", tmp_path / "source"), ("report", saved, "--to", tmp_path / "page.html")]
+    calls = [("export", saved, "--to", tmp_path / "source"), ("report", saved, "--to", tmp_path / "page.html")]
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, (256, limits[1]))
         found = [failure(capfd, *call) for call in calls]
@@ -492,7 +492,7 @@ def test_an_interrupted_process_leaves_nothing(here):
     code = (
         "import signal, sys, time\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # background jobs inherit that it is ignored
-        "from sound_qkeras import cli, pipeline\n"
+        "from sound_qkeras import cli\nfrom sound_qkeras.jobs import quantize as pipeline\n"
         "pipeline.read = lambda model, *_: model\n"
         "pipeline.quantize = lambda *_, **__: (print('ready', flush=True), time.sleep(60))\n"
         f"sys.exit(cli.main({quantize_arguments()!r}))"
@@ -618,7 +618,7 @@ def test_demo(tmp_path):
 @pytest.mark.hls
 @pytest.mark.parametrize("target", ["hls", "c"])
 def test_export_is_compiled_and_tested(capfd, saved, tmp_path, target):
-    assert main(["export", str(saved), "--hls", str(tmp_path / "source"), "--target", target]) == OK
+    assert main(["export", str(saved), "--to", str(tmp_path / "source"), "--target", target]) == OK
     out, _ = capfd.readouterr()
     assert "0 mismatches" in out
     assert {"src", "tb", "build", "report.json", "README.md"} <= set(names(tmp_path / "source"))
@@ -634,7 +634,7 @@ def test_export_is_compiled_and_tested(capfd, saved, tmp_path, target):
     ],
 )
 def test_export_refuses(capfd, saved, tmp_path, arguments, says):
-    code, err = failure(capfd, "export", saved, "--hls", tmp_path / "source", *arguments)
+    code, err = failure(capfd, "export", saved, "--to", tmp_path / "source", *arguments)
     assert code == BAD_INPUT
     assert says in err
     assert not (tmp_path / "source").exists()
@@ -643,7 +643,7 @@ def test_export_refuses(capfd, saved, tmp_path, arguments, says):
 def test_export_does_not_overwrite_what_is_not_ours(capfd, saved, tmp_path):
     (tmp_path / "source").mkdir()
     (tmp_path / "source" / "thesis.tex").write_text("years of work")
-    code, err = failure(capfd, "export", saved, "--hls", tmp_path / "source")
+    code, err = failure(capfd, "export", saved, "--to", tmp_path / "source")
     assert code == BAD_INPUT
     assert "source" in err
     assert names(tmp_path / "source") == ["thesis.tex"]

@@ -55,7 +55,7 @@ def ap_type(output: Format, *, rounds: bool = False, saturates: bool = False, le
     ('ufixed<8,3>', 'fixed<8,4,RND_CONV,WRAP>')
     """
     bits = max(output.word_length, least)
-    modes = f",RND_CONV,{'SAT' if saturates else 'WRAP'}" if rounds else ""
+    modes = f",RND_CONV,{output.saturation if saturates else 'WRAP'}" if rounds else ""
     return f"{'' if output.signed else 'u'}fixed<{bits},{bits - output.fractional_bits}{modes}>"
 
 

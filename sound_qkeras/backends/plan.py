@@ -29,6 +29,7 @@ def make_plan(quantized: QuantizedNetwork, options: Options, ranges: Mapping[str
         InputError: an accumulator is missing, or a range is about no node.
         UnsupportedLayerError: there is no code for a kind of operation.
     """
+    quantized.check_integers()
     network = quantized.network
     if options.target == "verilog" and quantized.saturating:
         raise InputError(
@@ -62,6 +63,11 @@ def make_plan(quantized: QuantizedNetwork, options: Options, ranges: Mapping[str
         rounded = output is not None and output != exact
         shape, name = network.shapes[node.name], names[node.name]
         saturated = rounded and node.name in quantized.saturating
+        if saturated and output is not None and not output.saturation and options.target == "hls":
+            raise InputError(
+                f"layer '{node.layer}': its results end at {output.minimum:g} and {output.maximum:g}, where no hardware type ends; "
+                "accepted: target='c'"
+            )
         tensors[node.name] = Tensor(
             node, name, shape, exact, output or exact, rounded, saturated, proved.get(node.name)
         )

@@ -40,6 +40,11 @@ class Tensor:
     proved: tuple[float, float] | None = None
 
     @property
+    def overflow(self) -> str:
+        """The mode of its type beyond the ends: the proof decides where that may happen."""
+        return f"AP_{self.format.saturation}" if self.saturated else "AP_WRAP"
+
+    @property
     def size(self) -> int:
         """Number of elements."""
         return size_of(self.shape)

@@ -15,11 +15,13 @@ from sound_qkeras.cli.options import (
     Data,
     Effort,
     Margin,
+    Overwrite,
     Radius,
     Samples,
     Tier,
     Weights,
     check_numbers,
+    check_place,
     load_samples,
     parse_box,
     parse_effort,
@@ -54,6 +56,13 @@ def certify(
         str | None, typer.Option(metavar="FILE", help="Samples on which scales that depend on the batch are frozen.")
     ] = None,
     effort: Effort = "normal",
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where to save the result, to be verified and exported.")
+    ] = None,
+    overwrite: Overwrite = False,
+    report_file: Annotated[
+        Path | None, typer.Option("--report", metavar="FILE", help="Where to write the report.")
+    ] = None,
     json_file: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", help="Where to write all numbers as json.")
     ] = None,
@@ -68,6 +77,8 @@ def certify(
         for path in (model, reference):
             if path not in (None, "latent") and not Path(path).exists():
                 raise InputError(f"'{path}' does not exist; accepted: a model saved as .h5, .keras or SavedModel")
+        if out is not None:
+            check_place(out, overwrite=overwrite)
         saved, other = with_weights(model, weights), reference
         if reference not in (None, "latent") and reference_weights is not None:
             other = with_weights(Path(reference), reference_weights)
@@ -80,7 +91,11 @@ def certify(
             found = prove(saved, other, box=region, **options)
         if json_file is not None:
             write(json_file, found.to_json())
-        for note in found.notes:
+        if out is not None:
+            typer.echo(f"saved to {found.save(out, overwrite=overwrite)}")
+        if report_file is not None:
+            found.report(report_file)
+        for note in found.certificate.notes:
             typer.echo(f"note: {note}")
         typer.echo(found.summary())
 

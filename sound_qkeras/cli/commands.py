@@ -245,7 +245,7 @@ def verify(
 @app.command()
 def export(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="A directory that a result was saved to.")],
-    hls: Annotated[Path, typer.Option(metavar="DIR", help="Directory to write the sources to.")],
+    to: Annotated[Path, typer.Option(metavar="DIR", help="Directory to write the sources to.")],
     target: Annotated[str, typer.Option(help="hls (C++ for Vitis HLS), c (portable C99) or verilog.")] = "hls",
     style: Annotated[
         str | None, typer.Option(help="unrolled or loops; if not given, loops where there are many products.")
@@ -264,7 +264,7 @@ def export(
 
         options: dict[str, Any] = {"target": target, "style": style, "input_guard": input_guard, "name": name}
         options |= {"reuse_factor": reuse_factor, "part": part, "clock_ns": clock_ns, "overwrite": overwrite}
-        written = load(directory).export_hls(hls, **options)
+        written = load(directory).export_hls(to, **options)
         typer.echo(f"written to {written}")
         if test and target != "verilog":
             from sound_qkeras.backends import compile_and_run

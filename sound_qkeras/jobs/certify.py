@@ -3,23 +3,32 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from sound_qkeras.errors import VerificationError
+from sound_qkeras.fixed_point import Format
 from sound_qkeras.floating.pair import Arithmetic, pair_float_report
 from sound_qkeras.interval import Interval, Reals
 from sound_qkeras.jobs.options import check_whole
-from sound_qkeras.jobs.tiers import Question, answer
+from sound_qkeras.jobs.tiers import Question, evidence_of, judged, tree_of, tries, worst_error
 from sound_qkeras.network import Network
-from sound_qkeras.network.boxes import make_tolerance, network_box
+from sound_qkeras.network.boxes import describe_box, make_tolerance, network_box
 from sound_qkeras.network.graph import size_of
 from sound_qkeras.network.pair import Pair
-from sound_qkeras.results.certification import Certification, QuantizerRow, SumRow
-from sound_qkeras.verify.evidence import check_samples
-from sound_qkeras.verify.proof import bound_leaves, ranges_of
+from sound_qkeras.results.model import GivenModel, QuantizerRow, SumRow
+from sound_qkeras.results.result import Result, tool_versions
+from sound_qkeras.search.observe import observe
+from sound_qkeras.tuning.costs import cost_of
+from sound_qkeras.verify.certificate import Certificate
+from sound_qkeras.verify.certificate import certify as prove
+from sound_qkeras.verify.checker import check
+from sound_qkeras.verify.evidence import Local, Statistical, check_input_bits, check_samples, error_limits
+from sound_qkeras.verify.proof import MARGIN, bound_leaves, ranges_of, with_margin
 from sound_qkeras.verify.split_tree import SplitTree
 
 if TYPE_CHECKING:
@@ -49,7 +58,7 @@ def certify(
     margin: float = 0.0,
     seed: int = 0,
     box_source: str = "given",
-) -> Certification:
+) -> Result:
     """Prove how far a QKeras model may be from its float twin, which quantizers may saturate, and what float32 does to it.
 
     Guarantee: the model is what QKeras 0.9.0 computes with its quantised weights, in exact real arithmetic; parameters are the
@@ -86,46 +95,106 @@ def certify(
     """
     started = time.monotonic()
     check_whole("seed", seed, least=0)
-    model, alone, pair = _read(qmodel, reference, freeze)
-    twin, compared = pair.pair, reference is not None
-    region = network_box(twin.network, box, margin)
-    inputs = None if samples is None else check_samples(twin.network.input_arrays(samples), region)
-    tolerance = None if eps is None else make_tolerance(eps, size_of(twin.network.output_shape))
+    model, alone, matched = _read(qmodel, reference, freeze)
+    network = matched.pair.network
+    region = network_box(network, box, margin)
+    inputs = None if samples is None else check_samples(network.input_arrays(samples), region)
+    if inputs is not None:
+        check_input_bits(inputs, input_bits)
+    tolerance = None if eps is None else make_tolerance(eps, size_of(network.output_shape))
     question = Question(region, tier, inputs, radius, confidence, tolerance, effort, seed)
-    many = twin.network.parameter_count >= MANY_PARAMETERS
-    with threadpool_limits(None if many else 1, user_api="blas"):
-        found = answer(twin, question, compared=compared)
-        bounds = found.bounds if compared else None
-        single = replace(alone.pair, input_bits=input_bits)
-        largest = 0.0 if bounds is None else float(bounds.max())
-        floating = pair_float_report(single, region, largest, _arithmetic(model, alone))
-        ranges = _ranges(alone.pair, region, found.tree)
-        seen = _seen(alone.pair, question, found.found.sample)
-    return Certification(
-        tier=tier,
-        claim=found.claim,
-        reference=_name(reference),
-        output_bounds=bounds,
-        sample_bounds=found.sample_bounds if compared else None,
-        eps=question.eps,
-        met=found.met if compared else None,
-        probability=found.probability if compared else None,
-        observed_error=found.found.error if compared else None,
-        observed_input=found.found.sample if compared else None,
-        evaluations=found.found.evaluations if compared else 0,
-        quantizers=tuple(
-            _quantizer_row(alone.pair, name, layer, text, ranges, seen)
-            for name, (layer, text) in alone.quantizers.items()
-        ),
-        sums=_sums(single, ranges),
-        floating=floating,
-        dtype=model.dtype,
-        box=region,
-        box_source=box_source if not margin else f"{box_source}, widened by {margin:g} of its width on every side",
-        leaves=found.tree.leaf_count,
-        notes=pair.notes,
+    with threadpool_limits(None if network.parameter_count >= MANY_PARAMETERS else 1, user_api="blas"):
+        pair = _with_inputs_on_grid(matched.pair, region, input_bits)
+        prove_it = _certificate if reference is not None else _certificate_of_ranges
+        pair, certificate, share = prove_it(pair, question, describe_box(box_source, margin))
+        check(pair, certificate)
+        worst = observe(pair, certificate, seed=seed, evaluations=tries(pair))
+        as_proved = not alone.offsets and alone.pair.subject.weight_hash == matched.pair.subject.weight_hash
+        single = pair if as_proved else _with_inputs_on_grid(alone.pair, region, input_bits)
+        narrow = frozenset(name for name, (_, text) in alone.quantizers.items() if text.startswith("quantized_relu"))
+        single_precision, double_precision = (
+            pair_float_report(single, region, _added_to(certificate), Arithmetic(dtype, alone.offsets, narrow))
+            for dtype in ("float32", "float64")
+        )
+        ranges = _ranges(alone.pair, region, certificate.tree)
+        seen = _seen(alone.pair, question, worst.sample)
+    return Result(
+        quantized=pair,
+        certificate=certificate,
+        cost=cost_of(pair),
+        observed_error=worst.error,
+        observed_input=worst.sample,
+        evaluations=worst.evaluations,
+        float32=single_precision,
+        float64=double_precision,
         seconds=time.monotonic() - started,
+        model=GivenModel(
+            reference=_name(reference),
+            dtype=model.dtype,
+            quantizers=tuple(
+                _quantizer_row(alone.pair, name, *text, ranges, seen) for name, text in alone.quantizers.items()
+            ),
+            sums=_sums(replace(alone.pair, input_bits=input_bits), ranges),
+            asked=question.eps,
+            met=share,
+            narrow=narrow,
+            as_proved=as_proved,
+        ),
     )
+
+
+def _with_inputs_on_grid(pair: Pair, box: Interval, bits: int | None) -> Pair:
+    """The pair for inputs with so many fractional bits, which then have a format where nothing else rounds them."""
+    if bits is None:
+        return pair
+    first, formats = pair.network.nodes[0].name, dict(pair.formats)
+    if first not in pair.roundings:
+        formats[first] = Format.for_range(box.lower, box.upper, bits)
+    return replace(pair, formats=formats, input_bits=bits)
+
+
+def _certificate(pair: Pair, question: Question, box_source: str) -> tuple[Pair, Certificate, float | None]:
+    """The certificate, the pair it is about, in which only those formats saturate that may, and the share that meets eps."""
+    box = question.box
+    if question.tier == "sound":
+        tree, evidence = tree_of(pair, question, worst_error(pair, question)), None
+        pair = _marked(pair, bound_leaves(pair, box, tree).ranges)
+        bounds = bound_leaves(pair, box, tree).output_bounds * (1.0 + MARGIN)
+    else:
+        pair, tree = _marked(pair, ranges_of(pair, box)), SplitTree()
+        evidence = evidence_of(pair, question)
+        bounds = evidence.bounds if isinstance(evidence, Local) else error_limits(pair, evidence.samples)
+    if not np.all(np.isfinite(bounds)):
+        raise VerificationError("the error is not bounded: values exceed the float64 range; use a smaller box")
+    eps, source, share = judged(question, bounds)
+    if isinstance(evidence, Statistical):
+        # What is counted is counted of the tolerance that was asked for, met or not.
+        eps, source = (np.full_like(eps, eps.max()), source) if question.eps is None else (question.eps, "given")
+    proved = prove(pair, box, eps, tree, box_source=box_source, versions=tool_versions(), evidence=evidence)
+    return pair, replace(proved, eps_source=source), share
+
+
+def _certificate_of_ranges(pair: Pair, question: Question, box_source: str) -> tuple[Pair, Certificate, None]:
+    """The same where there is no reference: no distance is claimed."""
+    pair = _marked(pair, ranges_of(pair, question.box))
+    proved = prove(pair, question.box, np.empty(0), SplitTree(), box_source=box_source, versions=tool_versions())
+    return pair, replace(proved, eps_source="no reference"), None
+
+
+def _added_to(certificate: Certificate) -> float:
+    """What a floating-point evaluation's error is added to."""
+    return certificate.bound if certificate.claims_distance else 0.0
+
+
+def _marked(pair: Pair, ranges: Mapping[str, tuple[float, float]]) -> Pair:
+    """Only formats that are too narrow for the ranges may saturate; sums of integers get formats as wide as their ranges."""
+    recorded = {name: with_margin(*ends) for name, ends in ranges.items()}
+    saturating = frozenset(name for name, output in pair.formats.items() if not output.contains(*recorded[name]))
+    pair = replace(pair, saturating=saturating)
+    if not pair.has_integers:
+        return pair
+    sums = [node.name for node in pair.network.nodes if node.op.accumulates]
+    return replace(pair, accumulators={name: Format.for_range(*recorded[name], pair.exact_bits[name]) for name in sums})
 
 
 def _read(qmodel: Any, reference: Any, samples: Any) -> tuple[Steps, Matched, Matched]:
@@ -146,12 +215,6 @@ def _read(qmodel: Any, reference: Any, samples: Any) -> tuple[Steps, Matched, Ma
         return model, alone, alone
     other = latent or (reference if isinstance(reference, Network) else read_float_steps(reference))
     return model, alone, match(model, other)
-
-
-def _arithmetic(model: Steps, alone: Matched) -> Arithmetic:
-    """QKeras' own: quantized_relu computes in float32 whatever the type of the model."""
-    narrow = frozenset(name for name, (_, text) in alone.quantizers.items() if text.startswith("quantized_relu"))
-    return Arithmetic(model.dtype, alone.offsets, narrow)
 
 
 def _is_latent(reference: Any) -> bool:

@@ -14,7 +14,7 @@ from sound_qkeras.errors import InputError
 from sound_qkeras.interval import Interval, Reals
 from sound_qkeras.jobs.examine import examine, or_else
 from sound_qkeras.jobs.options import Options, check_whole
-from sound_qkeras.network.boxes import make_tolerance, network_box
+from sound_qkeras.network.boxes import describe_box, make_tolerance, network_box
 from sound_qkeras.network.classes import labels_of, tolerance_for
 from sound_qkeras.network.graph import Network, size_of
 from sound_qkeras.network.quantized import QuantizedNetwork
@@ -308,11 +308,6 @@ def read(model: Any, box: Any = None, margin: float = 0.0) -> Network:
     from sound_qkeras.keras_io import read_model
 
     return read_model(model, box, margin)
-
-
-def describe_box(source: str, margin: float) -> str:
-    """Where a box came from, for its certificate."""
-    return f"{source}, widened by {margin:g} of its width on every side" if margin else source
 
 
 def _silent(stage: str, fraction: float) -> None:

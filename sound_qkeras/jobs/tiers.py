@@ -1,24 +1,19 @@
-"""The tiers of the claims about a pair of networks: what is proved, on which inputs, and the worst error found there."""
+"""What a claim about a pair of networks rests on in each tier: parts of the box, boxes around samples, or samples."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
 from sound_qkeras.errors import InputError, VerificationError
 from sound_qkeras.interval import Interval, Reals
-from sound_qkeras.network.graph import size_of
 from sound_qkeras.network.pair import Pair
-from sound_qkeras.search.breakpoints import Terrain
-from sound_qkeras.search.falsify import Counterexample, errors, search
+from sound_qkeras.search.falsify import Counterexample, falsify
 from sound_qkeras.splitting.refine import refine
 from sound_qkeras.support.deadline import Deadline
-from sound_qkeras.verify.batching import over_batches
-from sound_qkeras.verify.binomial import upper_limit
-from sound_qkeras.verify.evidence import around
-from sound_qkeras.verify.proof import MARGIN, bound_boxes, bound_leaves
-from sound_qkeras.verify.propagation import propagate
+from sound_qkeras.verify.evidence import REAL, Evidence, Local, Statistical, error_limits
+from sound_qkeras.verify.proof import bound_leaves
 from sound_qkeras.verify.split_tree import SplitTree
 
 TIERS = ("sound", "local", "statistical")
@@ -26,8 +21,6 @@ TIERS = ("sound", "local", "statistical")
 EFFORTS = {"fast": (1, 5.0), "normal": (512, 20.0), "max": (8192, 300.0)}
 # Multiplications that the search for the worst error may take, and inputs it tries at least and at most.
 SEARCH_PRODUCTS, FEWEST_TRIES, MOST_TRIES = 5e9, 200, 30_000
-# Boxes around samples that are searched in the tier "local": those with the largest bounds.
-BOXES_SEARCHED = 4
 # Splitting stops when the bound is within this factor of the worst error found.
 CLOSE = 1.02
 
@@ -86,129 +79,60 @@ class Question:
         return self.samples, self.radius or 0.0
 
 
-@dataclass(frozen=True)
-class Answer:
-    """What was proved of one tier."""
-
-    claim: str
-    bounds: Reals
-    found: Counterexample
-    tree: SplitTree = field(default_factory=SplitTree)
-    sample_bounds: Reals | None = None
-    met: float | None = None
-    probability: float | None = None
-
-
-def answer(pair: Pair, question: Question, *, compared: bool) -> Answer:
-    """What is proved about a pair; where nothing is compared, that is left to ranges.
+def tree_of(pair: Pair, question: Question, worst: Counterexample) -> SplitTree:
+    """The box in parts, cut until bounds meet the tolerance or are close to the worst error found, or time is up.
 
     Raises:
-        VerificationError: an error is not bounded, or one beyond its bound was found.
+        VerificationError: the error is not bounded.
     """
-    if not compared:
-        claim = "for every x in the box, every value stays within its range"
-        found = Counterexample(0.0, question.box.center, 0)
-        return Answer(claim, np.zeros(size_of(pair.network.output_shape)), found)
-    if question.tier == "local":
-        return _local(pair, question)
-    return _statistical(pair, question) if question.tier == "statistical" else _sound(pair, question)
-
-
-def _sound(pair: Pair, question: Question) -> Answer:
-    """Bounds over the whole box, which is cut until they are close to the worst error found, or time is up."""
-    leaves, seconds = _budget(question.effort)
-    found = _search(pair, question.box, question.seed)
+    leaves, seconds = (
+        EFFORTS[question.effort] if isinstance(question.effort, str) else (EFFORTS["max"][0], question.effort)
+    )
     whole = bound_leaves(pair, question.box)
-    proof, tree = whole, SplitTree()
-    if leaves > 1 and np.all(np.isfinite(whole.output_bounds)):
-        eps = np.full(whole.output_bounds.shape, max(whole.bound, 1e-300)) if question.eps is None else question.eps
-        target = max(CLOSE * found.error, 1e-300) / float(eps.max()) if question.eps is None else 1.0
-        state = refine(pair, question.box, eps, target=target, max_leaves=leaves, deadline=Deadline.within(seconds))
-        tree = state.tree
-        proof = bound_leaves(pair, question.box, tree)
-    bounds = np.minimum(proof.output_bounds, whole.output_bounds) * (1.0 + MARGIN)
-    _check_finite(bounds)
-    _confirm(pair, found, bounds)
-    met = None if question.eps is None else float(np.all(bounds <= question.eps))
-    claim = "for every x in the box, |q(x)_k - f(x)_k| <= output_bounds[k]"
-    return Answer(claim, bounds, found, tree, met=met)
-
-
-def _budget(effort: str | float) -> tuple[int, float]:
-    return EFFORTS[effort] if isinstance(effort, str) else (EFFORTS["max"][0], float(effort))
-
-
-def _local(pair: Pair, question: Question) -> Answer:
-    """Bounds on a box around every sample."""
-    samples, radius = question.given
-    boxes = around(question.box, samples, radius)
-    bounds = bound_boxes(pair, boxes) * (1.0 + MARGIN)
-    _check_finite(bounds)
-    order = np.argsort(-bounds.max(axis=1), kind="stable")[:BOXES_SEARCHED]
-    tried: list[Counterexample] = []
-    for n in order:
-        found = _search(pair, Interval(boxes.lower[n], boxes.upper[n]), question.seed, share=1.0 / BOXES_SEARCHED)
-        _confirm(pair, found, bounds[n])
-        tried.append(found)
-    worst = max(tried, key=lambda one: one.error)
-    worst = Counterexample(worst.error, worst.sample, sum(one.evaluations for one in tried))
-    met = None if question.eps is None else np.all(bounds <= question.eps, axis=1)
-    certified = np.ones(len(samples), bool) if met is None or not np.any(met) else met
-    claim = (
-        f"for every x in the box within {radius:g} of {int(certified.sum())} of {len(samples)} samples, "
-        "|q(x)_k - f(x)_k| <= output_bounds[k]"
-    )
-    share = None if met is None else float(met.mean())
-    largest = bounds[certified].max(axis=0)
-    return Answer(claim, largest, worst, sample_bounds=bounds, met=share)
-
-
-def _statistical(pair: Pair, question: Question) -> Answer:
-    """Errors of samples, and how often an input drawn like them exceeds the largest, or eps."""
-    samples, _ = question.given
-    limits = np.concatenate(over_batches(_point_errors, pair, Interval.point(samples)))
-    _check_finite(limits)
-    found_errors = np.abs(errors(pair, samples)).max(axis=1)
-    worst = int(np.argmax(found_errors))
-    bounds, eps = np.full(limits.shape[1], limits.max()), question.eps
-    failures = 0 if eps is None else int(np.sum(np.any(limits > eps, axis=1)))
-    limit = upper_limit(failures, len(samples), question.confidence)
-    what = "the largest error of the samples" if eps is None else "eps"
-    claim = (
-        f"with confidence {question.confidence:g}, an input drawn like the {len(samples)} samples exceeds {what} in some "
-        f"output with probability at most {limit:.6g}"
-    )
-    met = None if eps is None else 1.0 - failures / len(samples)
-    found = Counterexample(float(found_errors[worst]), samples[worst], len(samples))
-    return Answer(claim, bounds, found, sample_bounds=limits, met=met, probability=limit)
-
-
-def _point_errors(pair: Pair, boxes: Interval) -> Reals:
-    """Upper limits of the error on points, shape `(points, outputs)`."""
-    difference = propagate(pair.network, boxes, pair, substitute=False).facts[pair.network.output.name].pair()[2]
-    return difference.magnitude.reshape(boxes.shape[0], -1)
-
-
-def _check_finite(bounds: Reals) -> None:
-    if not np.all(np.isfinite(bounds)):
+    if not np.all(np.isfinite(whole.output_bounds)):
         raise VerificationError("the error is not bounded: values exceed the float64 range; use a smaller box")
+    if leaves == 1:
+        return SplitTree()
+    eps = np.full(whole.output_bounds.shape, max(whole.bound, 1e-300)) if question.eps is None else question.eps
+    target = max(CLOSE * worst.error, 1e-300) / float(eps.max()) if question.eps is None else 1.0
+    state = refine(pair, question.box, eps, target=target, max_leaves=leaves, deadline=Deadline.within(seconds))
+    return state.tree if state.worst <= float(np.max(whole.output_bounds / eps)) else SplitTree()
 
 
-def _confirm(pair: Pair, found: Counterexample, bounds: Reals) -> None:
-    """An error that was found, enclosed, must not exceed its bound: the worst bug there can be, so it stops everything."""
-    result = propagate(pair.network, Interval.point(found.sample[None]), pair, substitute=False)
-    difference = result.facts[pair.network.output.name].pair()[2]
-    least = np.maximum(np.maximum(difference.lower, -difference.upper), 0.0).reshape(-1)
-    beyond = np.flatnonzero(least > bounds)
-    if beyond.size:
-        k = int(beyond[0])
-        raise VerificationError(
-            f"output {k}: an error of {least[k]:.9g} was observed, above the proved bound {bounds[k]:.9g}: please report this"
-        )
+def evidence_of(pair: Pair, question: Question) -> Evidence:
+    """What a claim of the other tiers rests on."""
+    samples, radius = question.given
+    if question.tier == "local":
+        return Local.prove(pair, question.box, samples, radius)
+    limits = error_limits(pair, samples)
+    # Of a number of samples the largest error is exceeded by no more of all inputs than one that was fixed before and that
+    # none of them exceeds (Wilks, Determination of sample sizes for setting tolerance limits, 1941).
+    eps = np.full(limits.shape[1], limits.max()) if question.eps is None else question.eps
+    failures = int(np.sum(np.any(limits > eps, axis=1)))
+    return Statistical(samples, failures, question.confidence, 0, REAL)
 
 
-def _search(pair: Pair, box: Interval, seed: int, *, share: float = 1.0) -> Counterexample:
-    """The worst error that can be found with a number of evaluations that suits the network's size."""
-    network = pair.network
-    tries = int(np.clip(share * SEARCH_PRODUCTS / max(1, network.products), FEWEST_TRIES, MOST_TRIES))
-    return search(lambda samples: errors(pair, samples), Terrain.of(pair, box), tries, seed)
+def judged(question: Question, bounds: Reals) -> tuple[Reals, str, float | None]:
+    """The tolerance that the certificate claims, where it comes from, and the share that meets the one that was asked for.
+
+    Args:
+        question: what was asked.
+        bounds: the proved bounds per output, `(outputs,)`, or of every sample, `(n, outputs)`.
+    """
+    rows = np.atleast_2d(bounds)
+    if question.eps is None:
+        return rows.max(axis=0), "what is proved", None
+    met = np.all(rows <= question.eps, axis=1)
+    if np.any(met):
+        return question.eps, "given", float(met.mean())
+    return rows.max(axis=0), f"what is proved; eps {question.eps.max():g} was asked for and is not met", 0.0
+
+
+def worst_error(pair: Pair, question: Question) -> Counterexample:
+    """The worst error that a search finds on the box."""
+    return falsify(pair, question.box, evaluations=tries(pair), seed=question.seed)
+
+
+def tries(pair: Pair) -> int:
+    """How many inputs a search tries that suits the network's size."""
+    return int(np.clip(SEARCH_PRODUCTS / max(1, pair.network.products), FEWEST_TRIES, MOST_TRIES))

@@ -188,3 +188,8 @@ def make_tolerance(eps: Any, outputs: int) -> Reals:
             f"eps is {eps}; accepted: numbers from {LEAST_EPS:g} to {LARGEST_EPS:g}, in units of the output"
         )
     return np.array(np.broadcast_to(values, (outputs,)))
+
+
+def describe_box(source: str, margin: float) -> str:
+    """Where a box came from, for its certificate."""
+    return f"{source}, widened by {margin:g} of its width on every side" if margin else source

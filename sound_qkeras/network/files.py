@@ -136,10 +136,10 @@ def _read_parts(document: Mapping[str, Any], parameters: Path) -> tuple[Network,
         {name: _format(entry) for name, entry in _dict(twin[kind]).items()} for kind in ("formats", "accumulators")
     )
     rewrite, saturating = Rewrite.from_json(twin["rewrite"]), frozenset(map(_text, _list(twin["saturating"])))
-    real, staircases = (
-        {name: read(index_of[name], entry, arrays) for name, entry in others[kind].items()}
-        for kind, read in (("real", _real_from_json), ("staircase", _staircase_from_json))
-    )
+    real = {name: _real_from_json(index_of[name], entry, arrays) for name, entry in others["real"].items()}
+    staircases = {
+        name: _staircase_from_json(index_of[name], entry, arrays) for name, entry in others["staircase"].items()
+    }
     bits = twin.get("input_bits")
     if bits is not None and type(bits) is not int:
         raise FileFormatError(f"the inputs have {bits!r} fractional bits; expected a whole number")
@@ -157,9 +157,12 @@ def _arrays(network: Network, quantized: QuantizedNetwork | None) -> dict[str, A
             arrays[_key(index, "kernel_codes")] = codes.kernel
             arrays[_key(index, "bias_codes")] = codes.bias
         if quantized is not None:
-            for kind, part in (("real", quantized.real), ("staircase", quantized.staircases)):
-                held = part[node.name].arrays() if node.name in part else {}
-                arrays |= {_key(index, f"{kind}_{name}"): array for name, array in held.items()}
+            for kind, part in (
+                ("real", quantized.real.get(node.name)),
+                ("staircase", quantized.staircases.get(node.name)),
+            ):
+                held = {} if part is None else part.arrays()
+                arrays.update({_key(index, f"{kind}_{name}"): array for name, array in held.items()})
     return arrays
 
 

@@ -47,6 +47,11 @@ class Rounding(Rebuilt, ABC):
     def maximum(self) -> float:
         """Its largest value."""
 
+    @property
+    @abstractmethod
+    def levels(self) -> int:
+        """One less than the number of its values."""
+
     @abstractmethod
     def apply(self, x: Reals) -> Reals:
         """The value at float64 numbers, exactly."""
@@ -110,6 +115,11 @@ class Uniform(Rounding):
         if (whole.min_code, whole.max_code) == (self.low, self.high):
             return whole
         return CutFormat(whole.word_length, whole.integer_bits, signed, self.low, self.high)
+
+    @property
+    def levels(self) -> int:
+        """One less than the number of codes."""
+        return self.high - self.low
 
     def settings(self) -> Mapping[str, Any]:
         """All that it is."""
@@ -180,6 +190,11 @@ class Staircase(Rounding):
         finite = bool(np.all(np.isfinite(self.values)) and np.all(np.isfinite(self.edges)))
         if not (parts and finite and np.all(np.diff(self.edges) >= 0.0) and np.all(np.diff(self.values) >= 0.0)):
             raise ModelError(f"values {self.values.tolist()} with edges {self.edges.tolist()} are no staircase")
+
+    @property
+    def levels(self) -> int:
+        """The number of edges."""
+        return len(self.edges)
 
     def settings(self) -> Mapping[str, Any]:
         """Which ends belong to a step, and how it is found."""

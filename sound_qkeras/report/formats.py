@@ -26,7 +26,7 @@ KINDS = ("weight", "bias", "activation", "accumulator")
 
 def uniform_of(result: Result) -> Uniform | None:
     """The smallest uniform format for the same claim, or None where none was found or finding it would take long."""
-    if not affordable(result):
+    if result.model is not None or not affordable(result):
         return None
     trained, saturate = result.quantized.trained, bool(result.quantized.saturating)
     return smallest_uniform(trained, result.certificate, saturate=saturate, max_leaves=_boxes(result))
@@ -68,7 +68,7 @@ def _kinds(result: Result) -> Iterator[tuple[str, ...]]:
 
 def formats_table(result: Result, uniform: Uniform | None) -> Table:
     """One row per tensor: how many values, bits, type, and a bar of its bits."""
-    longest = max(NAIVE, *(row.word_length for row in result.formats))
+    longest = max([NAIVE, *(row.word_length for row in result.formats)])
     rows = [
         (
             row.node,

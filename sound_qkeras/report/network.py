@@ -13,7 +13,7 @@ from sound_qkeras.network.rewrite.reduce import Reduction
 from sound_qkeras.report.claim import DIGITS
 from sound_qkeras.report.tables import Table, count, shape, table
 from sound_qkeras.results.result import Result
-from sound_qkeras.support.decimals import at_most
+from sound_qkeras.support.decimals import at_most, interval
 
 # Layers that are named in a sentence.
 MOST_NAMES = 24
@@ -75,8 +75,10 @@ def _reduction(reduction: Reduction | None) -> tuple[str, str, str]:
     return count(reduction.dead.size), count(reduction.active.size), FORMS[reduction.form]
 
 
-def cost_table(result: Result) -> Table:
-    """The analytic estimate per layer, and its total."""
+def cost_table(result: Result) -> Table | None:
+    """The analytic estimate per layer, and its total; None where there are no integers to build from."""
+    if not result.quantized.has_integers:
+        return None
     estimate = result.estimate_hardware()
     rows = [
         (layer.node, *(count(getattr(layer, quantity)) for quantity in COSTS))
@@ -98,10 +100,33 @@ def executions_table(result: Result) -> Table:
     rows = [
         ("Integer simulator", "the reference", "0"),
         ("Exported C++; C; Verilog", "bit for bit; every code is compared by their test bench", "0"),
-        ("QKeras in float64", *_float(result.float64)),
-        ("QKeras in float32 (the default)", *_float(result.float32)),
+    ]
+    if not result.quantized.has_integers:
+        rows = [("Exact arithmetic", f"no integers: {result.quantized.obstacles[0]}", "0")]
+    name = "QKeras" if result.model is None else "The model"
+    rows += [
+        (f"{name} in float64", *_float(result.float64)),
+        (f"{name} in float32{' (the default)' if result.model is None else ''}", *_float(result.float32)),
     ]
     return table("Executions", "Execution:name, Agrees with the integers, Adds to the error at most:number", rows)
+
+
+def model_table(result: Result) -> Table | None:
+    """The quantizers of a model that was given; None where the library chose them."""
+    if result.model is None:
+        return None
+    rows = [
+        (
+            row.layer,
+            row.quantizer,
+            interval(row.lower, row.upper, DIGITS),
+            interval(row.minimum, row.maximum, DIGITS),
+            "may saturate" if row.may_saturate else "never saturates",
+        )
+        for row in result.model.quantizers
+    ]
+    columns = "Layer:name, Quantizer:code, Values proved in:number range, It holds:number range, So it"
+    return table(f"Quantizers of the model, compared with {result.model.reference}", columns, rows)
 
 
 def _float(report: FloatReport) -> tuple[str, str]:

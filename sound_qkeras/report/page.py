@@ -9,11 +9,19 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from sound_qkeras import __version__
+from sound_qkeras.errors import InputError
 from sound_qkeras.report.accuracy import budget_table, errors_at_worst, errors_table, largest_table, worst_input_table
 from sound_qkeras.report.claim import claim_of
 from sound_qkeras.report.coverage import box_table, not_covered
 from sound_qkeras.report.formats import NAIVE, affordable, comparison_table, formats_table, kinds_table, uniform_of
-from sound_qkeras.report.network import cost_table, executions_table, inexact_layers, layers_table, rewrite_table
+from sound_qkeras.report.network import (
+    cost_table,
+    executions_table,
+    inexact_layers,
+    layers_table,
+    model_table,
+    rewrite_table,
+)
 from sound_qkeras.report.observed import observe, ranges_table, saturation_table, spread_table
 from sound_qkeras.report.samples import classification_table, evidence_table
 from sound_qkeras.report.sweep import mean_bits, sweep_of
@@ -37,6 +45,10 @@ def page(result: Result, sweep: Iterable[Result] = ()) -> str:
         VerificationError: the certificate does not hold.
         InputError: a result of the sweep is of another trained network, another box or another tier.
     """
+    if not result.certificate.claims_distance:
+        raise InputError(
+            "the result claims no distance, which a report is about; certify the model with its reference, or with 'latent'"
+        )
     drawn = sweep_of(result, sweep)
     check(result.quantized, result.certificate)
     return _environment().get_template("page.html.j2").render(sweep=drawn, **_content(result))
@@ -77,6 +89,7 @@ def _content(result: Result) -> dict[str, Any]:
         "layers": layers_table(quantized),
         "rewrite": rewrite_table(quantized),
         "cost": cost_table(result),
+        "model": model_table(result),
         "executions": executions_table(result),
         "files": _files(result),
         "identity": _identity(result),

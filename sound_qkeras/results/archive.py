@@ -20,11 +20,13 @@ import numpy as np
 from sound_qkeras import __version__
 from sound_qkeras.errors import FileFormatError, InputError, SoundQKerasError, VerificationError
 from sound_qkeras.floating.fixed import FloatLayer, FloatReport, float_reports
+from sound_qkeras.floating.pair import Arithmetic, pair_float_report
 from sound_qkeras.interval import Reals
 from sound_qkeras.network.files import NETWORK_FILE, PARAMETER_FILE, load_network, save_network
 from sound_qkeras.network.quantized import QuantizedNetwork
 from sound_qkeras.results.classification import Classification
 from sound_qkeras.results.finetuned import Finetuning
+from sound_qkeras.results.model import GivenModel
 from sound_qkeras.results.result import Result
 from sound_qkeras.search.falsify import errors
 from sound_qkeras.support.files import RESULT, atomic_directory, check_writable, moved_aside
@@ -184,9 +186,9 @@ def _check_files(folder: Path, manifest: Manifest, result: Result, *, has_model:
 
 def _check_floating(result: Result) -> None:
     """What is said to be proved of evaluations in floating point is proved again."""
-    certificate = result.certificate
-    thorough = certificate.evidence is None
-    proved = float_reports(result.quantized, certificate.box, certificate.bound, thorough=thorough)
+    if result.model is not None and not result.model.as_proved:
+        return  # Keras computes other layers than those that the certificate is about
+    proved = _float_reports(result)
     for kind, said, found in zip(("float32", "float64"), (result.float32, result.float64), proved, strict=True):
         if not said.layers and said.error == said.bound == math.inf:
             continue  # nothing is said
@@ -195,6 +197,19 @@ def _check_floating(result: Result) -> None:
         errors += [(said.error, found.error), (said.bound, found.bound)]
         if not rows or not all(claimed >= again * (1.0 - SLACK) for claimed, again in errors):
             raise VerificationError(f"what is said of the evaluation in {kind} is not what is proved of it")
+
+
+def _float_reports(result: Result) -> tuple[FloatReport, FloatReport]:
+    """What is proved of evaluations in float32 and float64."""
+    box, model = result.certificate.box, result.model
+    bound = result.certificate.bound if result.certificate.claims_distance else 0.0
+    if model is None:
+        return float_reports(result.quantized, box, bound, thorough=result.certificate.evidence is None)
+    single, double = (
+        pair_float_report(result.quantized, box, bound, Arithmetic(dtype, narrow=model.narrow))
+        for dtype in ("float32", "float64")
+    )
+    return single, double
 
 
 def _check_observed(result: Result) -> None:
@@ -212,6 +227,8 @@ def _check_observed(result: Result) -> None:
 
 def _qkeras_model(result: Result, path: Path) -> str | None:
     """Write the model; where that fails, whatever it is, the reason: what was proved is worth saving without it."""
+    if result.model is not None:
+        return "the model was given"
     try:
         from sound_qkeras.keras_io import save_model
 
@@ -222,6 +239,11 @@ def _qkeras_model(result: Result, path: Path) -> str | None:
         _LOG.warning("the result has no QKeras model: %s", reason)
         return reason
     return None
+
+
+def to_json(result: Result) -> dict[str, Any]:
+    """All that a result says, its certificate included, as plain json; infinities are texts."""
+    return {**_report(result, None), "certificate": result.certificate.to_json()}
 
 
 def _report(result: Result, reason: str | None) -> dict[str, Any]:
@@ -241,6 +263,7 @@ def _report(result: Result, reason: str | None) -> dict[str, Any]:
         "ended_by": result.ended_by,
         "classification": None if result.classification is None else result.classification.to_json(),
         "finetuning": None if result.finetuning is None else result.finetuning.to_json(),
+        **({} if result.model is None else {"model": result.model.to_json()}),
         "qkeras_model": MODEL_FILE if reason is None else None,
         "no_qkeras_model_because": reason,
         "certificate": result.certificate.digest,
@@ -282,6 +305,7 @@ def _result(report: Mapping[str, Any], quantized: QuantizedNetwork, certificate:
         ended_by=str(report["ended_by"]),
         classification=None if report["classification"] is None else Classification(**report["classification"]),
         finetuning=None if report["finetuning"] is None else Finetuning.from_json(report["finetuning"]),
+        model=GivenModel.from_json(report["model"]) if "model" in report else None,
     )
 
 

@@ -20,6 +20,7 @@ from sound_qkeras.network.quantized import QuantizedNetwork
 from sound_qkeras.network.simulate import simulate
 from sound_qkeras.results.classification import Classification
 from sound_qkeras.results.finetuned import Finetuning
+from sound_qkeras.results.model import GivenModel
 from sound_qkeras.support.deadline import INTERRUPT, SEARCH
 from sound_qkeras.support.decimals import at_most, rounded_up, tolerance
 from sound_qkeras.tuning.costs import Cost
@@ -70,6 +71,7 @@ class Result:
             "time"; or an "interrupt" by Ctrl-C. What is proved is proved in each case.
         classification: for a classifier, accuracies and how many classes are proved to stay.
         finetuning: where the integers were trained on, what that did to the task.
+        model: of a model that somebody else quantised, what there is to know besides.
     """
 
     quantized: QuantizedNetwork
@@ -85,6 +87,12 @@ class Result:
     ended_by: str = SEARCH
     classification: Classification | None = None
     finetuning: Finetuning | None = None
+    model: GivenModel | None = None
+
+    @property
+    def evaluation(self) -> FloatReport:
+        """What Keras computes beside the integers: in the float type of a model that was given, else in float32."""
+        return self.float64 if self.model is not None and self.model.dtype == "float64" else self.float32
 
     @property
     def finetuned(self) -> bool:
@@ -210,6 +218,12 @@ class Result:
 
         return save(self, directory, overwrite=overwrite)
 
+    def to_json(self) -> dict[str, Any]:
+        """All that the result says, its certificate included, as plain json: floats keep every bit, infinities are texts."""
+        from sound_qkeras.results.archive import to_json
+
+        return to_json(self)
+
     def report(self, path: str | os.PathLike[str], *, sweep: Iterable[Result] = ()) -> Path:
         """Write one self-contained html page: the claim, formats, errors, ranges, cost, and how to check it again.
 
@@ -228,18 +242,38 @@ class Result:
         return write(self, path, sweep=sweep)
 
     def summary(self) -> str:
-        """One line: tier and what it says about eps, observed error, bits, how good the MILP's answer was, seconds."""
+        """One line: tier and what it says about eps, observed error, bits, how good the MILP's answer was, seconds.
+
+        Of a model that was given, a few lines more.
+        """
         counted = isinstance(self.certificate.evidence, Statistical)
         seen = f"worst {'error seen on samples' if counted else 'observed error'} {self.observed_error:.4g}"
         seen = seen if self.evaluations else "no search for the worst error"
         solved = "" if self.optimality is None else f"MILP within {self.optimality.gap:.2%} of its model's optimum, "
         interrupted = "search interrupted, " if self.ended_by == INTERRUPT else ""
         trained = "" if self.finetuning is None else f"{self.finetuning.summary}, "
-        return (
+        line = (
             f"{standing(self.certificate)}, {seen}, "
             f"weights {self.cost.weight_bits:,} bits, total {self.cost.total_bits:,} bits, "
             f"{solved}{self._classes()}{trained}{interrupted}{self.seconds:.1f} s"
         )
+        return "\n".join([line, *self._of_model()])
+
+    def _of_model(self) -> list[str]:
+        """What there is to say besides of a model that was given."""
+        if self.model is None:
+            return []
+        found, report = self.model, self.evaluation
+        exact = "exact" if report.exact else f"not exact, proved within {report.error:.6g} of exact arithmetic"
+        box = f"box: {self.certificate.box_source}, {self.certificate.tree.leaf_count} parts"
+        obstacles = [f"no integers to export: {self.quantized.obstacles[0]}"] if self.quantized.obstacles else []
+        return [
+            f"compared with {found.reference}",
+            *found.lines(),
+            f"{found.dtype} evaluation: {exact}",
+            *obstacles,
+            box,
+        ]
 
     def _classes(self) -> str:
         found = self.classification
@@ -260,6 +294,8 @@ def standing(certificate: Certificate) -> str:
     is named.
     """
     eps, bounds, evidence = certificate.eps, certificate.output_bounds, certificate.evidence
+    if not certificate.claims_distance:
+        return f"ranges of every value proved, no distance claimed, tier {certificate.tier}"
     given = certificate.eps_source == "given"
     digits, source = (6, "") if given else (4, f" ({certificate.eps_source})")
     low, high = (tolerance(end, digits) for end in (eps.min(), eps.max()))

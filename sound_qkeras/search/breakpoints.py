@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from sound_qkeras.fixed_point import from_codes, scaled, to_grid
 from sound_qkeras.interval import Interval, Reals
 from sound_qkeras.network.graph import Network
 from sound_qkeras.network.quantized import QuantizedNetwork
@@ -27,6 +28,7 @@ class Terrain:
             smooth part of the error.
         lower, upper: ends of the box.
         step: of the input's format.
+        input_bits: fractional bits that inputs have; None where they may be any numbers.
     """
 
     network: Network
@@ -34,13 +36,14 @@ class Terrain:
     lower: Reals
     upper: Reals
     step: float
+    input_bits: int | None = None
 
     @classmethod
     def of(cls, quantized: QuantizedNetwork, box: Interval) -> Terrain:
         """The terrain of a pair on a box of shape `input_shape`."""
-        return cls(
-            quantized.trained, quantized.subject, box.lower.ravel(), box.upper.ravel(), _input_step(quantized, box)
-        )
+        step = _input_step(quantized, box)
+        ends = box.lower.ravel(), box.upper.ravel()
+        return cls(quantized.trained, quantized.subject, *ends, step, quantized.input_bits)
 
     @property
     def width(self) -> Reals:
@@ -48,8 +51,13 @@ class Terrain:
         return self.upper - self.lower
 
     def clip(self, points: Reals) -> Reals:
-        """The nearest points of the box."""
-        return np.clip(points, self.lower, self.upper)
+        """The nearest points of the box, among those that are inputs."""
+        points = np.clip(points, self.lower, self.upper)
+        if self.input_bits is None:
+            return points
+        codes = to_grid(points, self.input_bits)
+        low, high = np.ceil(scaled(self.lower, self.input_bits)), np.floor(scaled(self.upper, self.input_bits))
+        return np.clip(from_codes(np.minimum(np.maximum(codes, low), high), self.input_bits), self.lower, self.upper)
 
 
 def _input_step(quantized: QuantizedNetwork, box: Interval) -> float:

@@ -15,6 +15,8 @@ from sound_qkeras.search.breakpoints import Terrain
 from sound_qkeras.search.moves import Indices, propose, spread
 from sound_qkeras.support.deadline import Deadline
 
+# Inputs that are tried unless something else is said.
+EVALUATIONS = 30_000
 # Numbers in the arrays one batch makes, and multiplications by weights that it takes.
 BATCH_NUMBERS, BATCH_PRODUCTS = 8_000_000, 1_000_000_000
 # Share of the evaluations that go to the starting points.
@@ -55,7 +57,7 @@ def falsify(
     quantized: QuantizedNetwork,
     box: Interval,
     *,
-    evaluations: int = 30_000,
+    evaluations: int = EVALUATIONS,
     seed: int = 0,
     deadline: Deadline | None = None,
 ) -> Counterexample:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 
@@ -10,10 +12,11 @@ from sound_qkeras.errors import VerificationError
 from sound_qkeras.exact.proof import exact_error
 from sound_qkeras.interval import Interval, Reals
 from sound_qkeras.network.quantized import QuantizedNetwork
-from sound_qkeras.search.falsify import Counterexample, errors, falsify
+from sound_qkeras.search.falsify import EVALUATIONS, Counterexample, errors, falsify
 from sound_qkeras.support.deadline import Deadline
 from sound_qkeras.verify.certificate import Certificate
 from sound_qkeras.verify.evidence import Local, Statistical, around
+from sound_qkeras.verify.propagation import propagate
 
 # Boxes around samples that are searched in the local tier: those with the largest bounds.
 BOXES_SEARCHED = 4
@@ -22,26 +25,45 @@ MOST_EXACT_PRODUCTS = 2_000_000
 
 
 def observe(
-    quantized: QuantizedNetwork, certificate: Certificate, *, seed: int = 0, deadline: Deadline | None = None
+    quantized: QuantizedNetwork,
+    certificate: Certificate,
+    *,
+    seed: int = 0,
+    deadline: Deadline | None = None,
+    evaluations: int = EVALUATIONS,
 ) -> Counterexample:
     """Look for the worst error where the claim holds, until the deadline passes; of the statistical tier, on its samples.
+
+    Args:
+        quantized: the pair of networks.
+        certificate: what is proved about it.
+        seed: of the search.
+        deadline: of the search.
+        evaluations: about how many inputs to try.
 
     Raises:
         VerificationError: an error exceeds its proved bound: the worst bug there can be, so it stops everything.
     """
     evidence = certificate.evidence
+    if not certificate.claims_distance:
+        return Counterexample(0.0, certificate.box.center, 0)
     if isinstance(evidence, Statistical):
         found = np.abs(errors(quantized, evidence.samples)).max(axis=1)
         worst = int(np.argmax(found))
         return Counterexample(float(found[worst]), evidence.samples[worst], len(found))
     if isinstance(evidence, Local):
-        return _observe_around(quantized, certificate, evidence, seed, deadline)
-    found = falsify(quantized, certificate.box, seed=seed, deadline=deadline)
-    return _confirmed(quantized, found, certificate.output_bounds)
+        return _observe_around(quantized, certificate, evidence, seed, deadline, evaluations)
+    found = falsify(quantized, certificate.box, evaluations=evaluations, seed=seed, deadline=deadline)
+    return confirmed(quantized, found, certificate.output_bounds)
 
 
 def _observe_around(
-    quantized: QuantizedNetwork, certificate: Certificate, evidence: Local, seed: int, deadline: Deadline | None
+    quantized: QuantizedNetwork,
+    certificate: Certificate,
+    evidence: Local,
+    seed: int,
+    deadline: Deadline | None,
+    evaluations: int,
 ) -> Counterexample:
     boxes = around(certificate.box, evidence.samples, evidence.radius)
     certified = np.flatnonzero(evidence.certified(certificate.eps))
@@ -50,21 +72,40 @@ def _observe_around(
     for n in order:
         if found and deadline is not None and deadline.passed:
             break
-        one = falsify(quantized, Interval(boxes.lower[n], boxes.upper[n]), seed=seed, deadline=deadline)
-        found.append(_confirmed(quantized, one, evidence.bounds[n]))
+        part = Interval(boxes.lower[n], boxes.upper[n])
+        one = falsify(quantized, part, evaluations=evaluations, seed=seed, deadline=deadline)
+        found.append(confirmed(quantized, one, evidence.bounds[n]))
     worst = max(found, key=lambda one: one.error)
     return Counterexample(worst.error, worst.sample, sum(one.evaluations for one in found))
 
 
-def _confirmed(quantized: QuantizedNetwork, found: Counterexample, bounds: Reals) -> Counterexample:
-    """The same with its error in exact arithmetic, compared with the bounds."""
+def confirmed(quantized: QuantizedNetwork, found: Counterexample, bounds: Reals) -> Counterexample:
+    """The same with its error in exact arithmetic, compared with the bounds; enclosed where the subject has no integers.
+
+    Raises:
+        VerificationError: it exceeds its bound.
+    """
+    if not quantized.has_integers:
+        _refuse_beyond(np.abs(_least_errors(quantized, found.sample)), bounds)
+        return found
     if quantized.trained.products > MOST_EXACT_PRODUCTS:
         return found
     exact = [abs(error) for error in exact_error(quantized, found.sample)]
-    for k, error in enumerate(exact):
-        if error > Fraction(float(bounds[k])):
+    _refuse_beyond(exact, bounds)
+    return Counterexample(float(max(exact)), found.sample, found.evaluations)
+
+
+def _least_errors(quantized: QuantizedNetwork, sample: Reals) -> Reals:
+    """The part of each output's error at a sample that is certain."""
+    facts = propagate(quantized.network, Interval.point(sample[None]), quantized, substitute=False).facts
+    difference = facts[quantized.network.output.name].pair()[2]
+    return np.maximum(np.maximum(difference.lower, -difference.upper), 0.0).reshape(-1)
+
+
+def _refuse_beyond(errors: Iterable[Any], bounds: Reals) -> None:
+    for k, error in enumerate(errors):
+        if Fraction(error) > Fraction(float(bounds[k])):
             raise VerificationError(
                 f"output {k}: an error of {float(error):.9g} was observed, above the proved bound {bounds[k]:.9g}: "
                 "please report this"
             )
-    return Counterexample(float(max(exact)), found.sample, found.evaluations)

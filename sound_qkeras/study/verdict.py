@@ -102,6 +102,7 @@ def model_verdict(model: Any, reference: Network | None, subject: Subject, plan:
     except SoundQKerasError as error:
         return {"notes": (f"Not judged: {error}",)}
     notes = () if reference else ("Trained from scratch: the bound is against its own weights before rounding.",)
-    if found.saturating:
-        notes += (f"May saturate in the box: {', '.join(found.saturating)}.",)
-    return {"bound": found.bound, "observed_error": found.observed_error, "tier": found.tier, "notes": notes}
+    proved, saturating = found.certificate, () if found.model is None else found.model.saturating
+    if saturating:
+        notes += (f"May saturate in the box: {', '.join(saturating)}.",)
+    return {"bound": proved.bound, "observed_error": found.observed_error, "tier": proved.tier, "notes": notes}

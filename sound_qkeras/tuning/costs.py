@@ -15,6 +15,9 @@ from sound_qkeras.tuning.groups import Group, sources_of
 # Cost of one group at a word length.
 GroupCost = Callable[[Group, int], float]
 
+# What a number takes that has no format: a float32.
+FLOAT_BITS = 32
+
 COSTS = ("weight_bits", "total_bits", "bit_operations")
 
 
@@ -45,28 +48,37 @@ class Cost:
 
 
 def cost_of(quantized: QuantizedNetwork) -> Cost:
-    """Count the bits of a network."""
+    """Count the bits of a network; of models of others, numbers that are not fixed point count as float32."""
     network = quantized.network
     weight = bias = operations = 0
     for node, op in network.affine():
-        codes = quantized.parameters[node.name]
-        weight += op.kernel.size // op.kernel.shape[-1] * codes.channel_bits
-        bias += op.bias.size * codes.bias_format.word_length
+        codes, channels = quantized.parameters.get(node.name), op.kernel.shape[-1]
+        channel_bits = FLOAT_BITS * channels if codes is None else codes.channel_bits
+        weight += op.kernel.size // channels * channel_bits
+        bias += op.bias.size * (FLOAT_BITS if codes is None else codes.bias_format.word_length)
         products = size_of(network.shapes[node.name]) * op.multiplications
-        read = _bits_read(quantized, node.name)
-        operations += round(products * codes.channel_bits * read / op.kernel.shape[-1])
+        operations += round(products * channel_bits * _bits_read(quantized, node.name) / channels)
     for node in network.nodes:
         if isinstance(node.op, Multiply):
             bits = (_bits_read(quantized, node.name, number) for number in range(2))
             operations += round(size_of(network.shapes[node.name]) * math.prod(bits))
-    activation = sum(size_of(network.shapes[name]) * output.word_length for name, output in quantized.formats.items())
+    rounded = (*quantized.formats, *quantized.staircases)
+    activation = sum(size_of(network.shapes[name]) * _bits_of(quantized, name) for name in rounded)
     return Cost(weight, bias, activation, operations)
 
 
 def _bits_read(quantized: QuantizedNetwork, node: str, number: int = 0) -> float:
     """The mean word length of what a node that multiplies reads at one of its inputs."""
     sources = sources_of(quantized.network, node, number)
-    return sum(share * quantized.formats[name].word_length for name, share in sources.items())
+    return sum(share * _bits_of(quantized, name) for name, share in sources.items())
+
+
+def _bits_of(quantized: QuantizedNetwork, name: str) -> int:
+    """Bits of a value of a node: of its format, of the number of its steps, or of a float."""
+    if name in quantized.formats:
+        return quantized.formats[name].word_length
+    steps = quantized.staircases.get(name)
+    return FLOAT_BITS if steps is None else steps.levels.bit_length()
 
 
 @dataclass(frozen=True)

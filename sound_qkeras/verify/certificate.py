@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -19,6 +20,10 @@ from sound_qkeras.verify.stability import check_rewrite
 
 TIERS = ("sound", "local", "statistical")
 FORMAT, VERSION = "sound_qkeras certificate", 2
+# Where there is no reference that distances are claimed from.
+RANGES_CLAIM = (
+    "for every x in the box every value stays within its range, and nothing overflows but where results are marked so"
+)
 SOUND_CLAIM = "for every x in the box, |f_q(x)_k - f(x)_k| <= output_bounds[k] <= eps[k], and nothing overflows"
 
 
@@ -53,6 +58,7 @@ class Certificate:
         versions: the tools that made it.
         eps_source: where the tolerance came from, in words.
         notes: what a user should know about how the trained network was read; those of the network.
+        input_bits: fractional bits that inputs are taken to have, so that the claim is about such inputs only; None for all.
     """
 
     tier: str
@@ -70,16 +76,24 @@ class Certificate:
     evidence: Evidence | None = None
     eps_source: str = "given"
     notes: tuple[str, ...] = ()
+    input_bits: int | None = None
 
     @property
     def claim(self) -> str:
         """What is claimed, in one sentence."""
-        return SOUND_CLAIM if self.evidence is None else self.evidence.claim
+        sound = SOUND_CLAIM if self.claims_distance else RANGES_CLAIM
+        said = sound if self.evidence is None else self.evidence.claim
+        return said if self.input_bits is None else f"{said}; x has at most {self.input_bits} fractional bits"
+
+    @property
+    def claims_distance(self) -> bool:
+        """Whether anything is claimed about the distance of the two networks; else there is no tolerance and no bound."""
+        return self.eps.size > 0
 
     @property
     def bound(self) -> float:
-        """The largest output bound."""
-        return float(self.output_bounds.max())
+        """The largest output bound; infinite where no distance is claimed."""
+        return float(self.output_bounds.max()) if self.claims_distance else math.inf
 
     @property
     def digest(self) -> str:
@@ -99,7 +113,7 @@ class Certificate:
             "claim": self.claim,
             "eps": self.eps.tolist(),
             "eps_source": self.eps_source,
-            "bound": self.bound,
+            "bound": self.bound if self.claims_distance else None,
             "output_bounds": self.output_bounds.tolist(),
             "box": {"lower": self.box.lower.tolist(), "upper": self.box.upper.tolist(), "source": self.box_source},
             "split_tree": list(self.tree.axes),
@@ -111,6 +125,7 @@ class Certificate:
             "phase_tree": list(self.phase_tree.axes),
             "evidence": None if self.evidence is None else self.evidence.to_json(),
             "notes": list(self.notes),
+            **({} if self.input_bits is None else {"input_bits": self.input_bits}),
         }
 
     @classmethod
@@ -146,6 +161,7 @@ class Certificate:
                 evidence=from_json(str(data["tier"]), data["evidence"], arrays or {}, len(data["eps"])),
                 eps_source=str(data["eps_source"]),
                 notes=tuple(str(note) for note in data["notes"]),
+                input_bits=None if data.get("input_bits") is None else int(data["input_bits"]),
             )
             again = found.to_json()
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
@@ -177,7 +193,7 @@ def _first(wrong: list[str]) -> str:
 
 def _vector(values: Any) -> Reals:
     array = np.asarray(values, dtype=np.float64)
-    if array.ndim != 1 or array.size == 0 or not np.all(np.isfinite(array)):
+    if array.ndim != 1 or not np.all(np.isfinite(array)):
         raise ValueError(f"expected a list of finite numbers, received {values!r:.80}")
     return array
 
@@ -202,7 +218,7 @@ def certify(
 ) -> Certificate:
     """Prove the network on the leaves of `tree` and write down what was proved, with `MARGIN`.
 
-    With `evidence` only the ranges are proved here: the bounds are those it found.
+    With `evidence` only the ranges are proved here: the bounds are those it found. Without any tolerance no distance is claimed.
 
     The certificate may claim less than `eps` asks; `check` refuses it then.
 
@@ -211,7 +227,9 @@ def certify(
     """
     phase_tree = phase_tree or SplitTree()
     check_rewrite(quantized, box, phase_tree)
-    if evidence is None:
+    if evidence is None and eps.size == 0:
+        ranges, bounds = prove_ranges(quantized, box), eps
+    elif evidence is None:
         proof = prove(quantized, box, tree)
         ranges, bounds = proof.ranges, proof.output_bounds * (1.0 + MARGIN)
     else:
@@ -231,4 +249,5 @@ def certify(
         phase_tree=phase_tree,
         evidence=evidence,
         notes=quantized.trained.notes,
+        input_bits=quantized.input_bits,
     )

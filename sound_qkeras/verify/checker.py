@@ -19,8 +19,8 @@ def check(quantized: QuantizedNetwork, certificate: Certificate) -> Reals:
     """Confirm every claim of a certificate, or refuse it.
 
     Guarantee: returns only if, for every input in the certificate's box (in other tiers: those that `claim` names), every
-    output stays within its recorded bound of the float network, every recorded bound within `eps`, and for every input in
-    the box every tensor within its recorded range, and every recorded range within its format. Nothing the tuner computed
+    output stays within its recorded bound of the reference, if there is one, every recorded bound within `eps`, and for every
+    input in the box every tensor within its recorded range, and every recorded range within its format. Nothing the tuner computed
     is used; there is no tolerance in any comparison.
 
     Returns:
@@ -54,6 +54,8 @@ def check(quantized: QuantizedNetwork, certificate: Certificate) -> Reals:
 def _found(quantized: QuantizedNetwork, certificate: Certificate) -> tuple[Reals, dict[str, tuple[float, float]]]:
     """Bounds and ranges, proved again."""
     box, evidence = certificate.box, certificate.evidence
+    if not certificate.claims_distance:
+        return certificate.eps, prove_ranges(quantized, box)
     if evidence is None:
         proof = prove(quantized, box, certificate.tree)
         return proof.output_bounds, proof.ranges
@@ -76,8 +78,10 @@ def check_identity(quantized: QuantizedNetwork, certificate: Certificate) -> Non
             raise VerificationError(
                 f"the {what} are not those of the certificate: hash {found[:12]}, expected {claimed[:12]}"
             )
-    if quantized.trained.notes != certificate.notes:
-        raise VerificationError("the notes about the trained network are not those of the certificate")
+    if quantized.trained.notes != certificate.notes or quantized.input_bits != certificate.input_bits:
+        raise VerificationError(
+            "the notes about the trained network, or its inputs' grid, are not those of the certificate"
+        )
 
 
 def _check_claim(quantized: QuantizedNetwork, certificate: Certificate) -> None:
@@ -95,7 +99,9 @@ def _check_claim(quantized: QuantizedNetwork, certificate: Certificate) -> None:
         )
     if not (np.all(np.isfinite(box.lower)) and np.all(np.isfinite(box.upper)) and np.all(box.lower <= box.upper)):
         raise VerificationError("the box is not finite, or empty")
-    if certificate.eps.shape != (outputs,) or certificate.output_bounds.shape != (outputs,):
+    shapes = certificate.eps.shape, certificate.output_bounds.shape
+    silent = evidence is None and shapes == ((0,), (0,))
+    if shapes != ((outputs,), (outputs,)) and not silent:
         raise VerificationError(f"expected one tolerance and one bound for each of {outputs} outputs")
     if np.any(np.isinf(certificate.eps)):
         raise VerificationError("a tolerance is infinite, so nothing is claimed")
@@ -108,13 +114,13 @@ def _check_claim(quantized: QuantizedNetwork, certificate: Certificate) -> None:
     if unknown:
         raise VerificationError(f"the certificate has ranges of {unknown[:3]}, which are no nodes")
     missing = [node.name for node, _ in quantized.network.affine() if node.name not in quantized.accumulators]
-    if missing:
+    if missing and quantized.has_integers:
         raise VerificationError(f"layers {missing} have no accumulator format, so nothing is claimed about their sums")
 
 
 def _check_trees(quantized: QuantizedNetwork, certificate: Certificate) -> None:
     """A tree that no proof of this tier uses must be that of the whole box: nobody would notice what it says."""
-    unused = [certificate.tree] if certificate.evidence is not None else []
+    unused = [certificate.tree] if certificate.evidence is not None or not certificate.claims_distance else []
     unused += [] if quantized.rewrite.reductions else [certificate.phase_tree]
     if any(tree != SplitTree() for tree in unused):
         raise VerificationError("the split tree is malformed: nothing is proved on its leaves in this tier")

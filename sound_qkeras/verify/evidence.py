@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sound_qkeras.errors import FileFormatError, InputError, VerificationError
-from sound_qkeras.fixed_point import from_codes
+from sound_qkeras.fixed_point import from_codes, to_grid
 from sound_qkeras.interval import Interval, Reals, down, up
 from sound_qkeras.network.graph import Network
 from sound_qkeras.network.quantized import QuantizedNetwork
@@ -190,6 +190,7 @@ class Statistical(Evidence):
         """Count again."""
         if self.reference not in {REAL, FLOAT64}:
             raise VerificationError(f"reference '{self.reference}' is unknown; accepted: {REAL}, {FLOAT64}")
+        check_input_bits(self.samples, quantized.input_bits)
         counts = 0 <= self.failures <= len(self.samples) and self.guides >= 0
         if not (counts and 0.0 < self.confidence < 1.0):
             raise VerificationError("the counts or the confidence make no sense")
@@ -224,6 +225,8 @@ def error_limits(quantized: QuantizedNetwork, samples: Reals, reference: str = R
         reference: "real" encloses the trained network in intervals; "float64" evaluates it, and adds what another order of
             summation may change.
     """
+    if not quantized.has_integers:
+        return np.concatenate(over_batches(_point_errors, quantized, Interval.point(samples)))
     name, bits = quantized.network.output.name, quantized.fractional_bits[quantized.network.output.name]
     found: list[Reals] = []
     for tile in quantized.network.tiles(samples):
@@ -234,6 +237,14 @@ def error_limits(quantized: QuantizedNetwork, samples: Reals, reference: str = R
         trained = _enclosed(quantized.trained, tile) if reference == REAL else _evaluated(quantized.trained, tile)
         found.append((exact - trained).magnitude)
     return np.concatenate(found)
+
+
+def _point_errors(quantized: QuantizedNetwork, points: Interval) -> Reals:
+    """The same where the subject has no integers: both networks are enclosed."""
+    difference = (
+        propagate(quantized.network, points, quantized, substitute=False).facts[quantized.network.output.name].pair()[2]
+    )
+    return difference.magnitude.reshape(points.shape[0], -1)
 
 
 def reference_for(network: Network, guides: Reals, eps: Reals) -> str:
@@ -295,6 +306,22 @@ def check_samples(samples: Any, box: Interval) -> Reals:
             f"{np.sum(outside)} of {len(array)} samples are not in the box, number {np.argmax(outside)} first; widen the box"
         )
     return array
+
+
+def check_input_bits(samples: Reals, bits: int | None) -> None:
+    """Samples must have the fractional bits that inputs are taken to have.
+
+    Raises:
+        InputError: one has more.
+    """
+    if bits is None:
+        return
+    finer = np.any((from_codes(to_grid(samples, bits), bits) != samples).reshape(len(samples), -1), axis=1)
+    if np.any(finer):
+        raise InputError(
+            f"{np.sum(finer)} of {len(samples)} samples have more than {bits} fractional bits, number {np.argmax(finer)} first; "
+            "accepted: inputs as input_bits says they are, or another input_bits"
+        )
 
 
 def from_json(

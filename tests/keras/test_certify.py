@@ -113,8 +113,8 @@ def test_no_error_exceeds_the_bound(activation):
             else float_network(reference)
         )
         errors = np.abs(exact - float_model.evaluate(x)).max(axis=0)
-        assert np.all(errors <= found.output_bounds)
-        assert found.observed_error <= found.bound
+        assert np.all(errors <= found.certificate.output_bounds)
+        assert found.observed_error <= found.certificate.bound
         assert found.observed_error > 0.0
 
 
@@ -128,7 +128,7 @@ def test_bounds_hold_in_exact_rational_arithmetic():
         shape=(3,),
     )
     reference = sequential(LAYERS.Dense(4), LAYERS.ReLU(), LAYERS.Dense(2), shape=(3,), seed=4)
-    bounds = sq.certify(model, reference, box=(-2, 2), effort="fast").output_bounds
+    bounds = sq.certify(model, reference, box=(-2, 2), effort="fast").certificate.output_bounds
 
     def nearest(value, bits, low, high):
         return max(Fraction(low), min(Fraction(round(value * 2**bits)), Fraction(high))) / 2**bits
@@ -215,6 +215,6 @@ def test_layers_are_those_of_qkeras_and_bounds_hold(kind):
         assert np.array_equal(twin_of(model).evaluate(x), np.asarray(model(x), np.float64))
     found = sq.certify(model, reference, box=(-2, 2), effort="fast")
     errors = np.abs(twin_of(model).evaluate(x) - float_network(reference).evaluate(x)).max(axis=0)
-    assert np.all(errors <= found.output_bounds)
+    assert np.all(errors <= found.certificate.output_bounds)
     assert found.observed_error > 0.0
-    assert json.loads(json.dumps(found.to_json()))["bound"] == found.bound
+    assert json.loads(json.dumps(found.to_json()))["certificate"]["bound"] == found.certificate.bound

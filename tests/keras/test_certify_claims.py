@@ -22,9 +22,9 @@ def test_inputs_that_are_not_rounded_are_exact_in_the_proof_only():
     assert not check(model, points(model)).exact
     assert check(model, points(model, bits=6), bits=6).exact
     found = sq.certify(model, box=(-2, 2), input_bits=6)
-    assert found.exact
-    assert found.bound is None
-    assert found.sums[0].accumulator is not None
+    assert found.evaluation.exact
+    assert not found.certificate.claims_distance
+    assert found.model.sums[0].accumulator is not None
 
 
 def test_the_float64_model_is_exact_where_float32_is_not():
@@ -33,11 +33,11 @@ def test_the_float64_model_is_exact_where_float32_is_not():
         x = points(model).astype(np.float64)
         theirs = np.asarray(model(x))
     found = sq.certify(model, box=(-2, 2))
-    assert found.dtype == "float64"
-    assert found.exact
+    assert found.model.dtype == "float64"
+    assert found.evaluation.exact
     assert np.array_equal(twin_of(model).evaluate(x), theirs)
     with float_type("float32"):
-        assert sq.certify(model, box=(-2, 2)).exact
+        assert sq.certify(model, box=(-2, 2)).evaluation.exact
 
 
 def test_quantized_relu_narrows_a_float64_model():
@@ -50,7 +50,7 @@ def test_quantized_relu_narrows_a_float64_model():
         theirs = np.asarray(model(x), np.float64)
     found = sq.certify(model, box=(-2, 2))
     difference = np.abs(twin_of(model).evaluate(x) - theirs).max()
-    assert 0.0 < difference <= found.floating.error
+    assert 0.0 < difference <= found.evaluation.error
 
 
 def test_what_floating_point_loses_is_charged():
@@ -70,14 +70,14 @@ def test_what_floating_point_loses_is_charged():
 
 def test_saturation_is_proved_possible_where_it_is_seen_and_impossible_elsewhere():
     model = sequential(*dense("quantized_relu(4,0)"))
-    row = sq.certify(model, box=(-2, 2)).quantizers[1]
+    row = sq.certify(model, box=(-2, 2)).model.quantizers[1]
     assert row.quantizer == "quantized_relu(4,0)"
     assert row.may_saturate
     assert row.seen > 0.0
     assert row.maximum == 15 / 16
     wide = sq.certify(sequential(*dense("quantized_relu(12,6)")), box=(-2, 2))
-    assert wide.saturating == ()
-    assert all(row.seen == 0.0 for row in wide.quantizers)
+    assert wide.model.saturating == ()
+    assert all(row.seen == 0.0 for row in wide.model.quantizers)
 
 
 def test_other_tiers():
@@ -85,18 +85,18 @@ def test_other_tiers():
     reference = sequential(LAYERS.Dense(6), LAYERS.ReLU(), LAYERS.Dense(3))
     x = points(model, count=40)
     whole = sq.certify(model, reference, box=(-2, 2))
-    local = sq.certify(model, reference, box=(-2, 2), tier="local", samples=x, radius=0.01, eps=whole.bound)
-    assert local.bound <= whole.bound
-    assert local.met == 1.0
-    assert local.sample_bounds.shape == (40, 3)
-    counted = sq.certify(model, reference, box=(-2, 2), tier="statistical", samples=x, eps=whole.bound / 8)
+    local = sq.certify(model, reference, box=(-2, 2), tier="local", samples=x, radius=0.01, eps=whole.certificate.bound)
+    assert local.certificate.bound <= whole.certificate.bound
+    assert local.model.met == 1.0
+    assert local.certificate.evidence.bounds.shape == (40, 3)
+    counted = sq.certify(model, reference, box=(-2, 2), tier="statistical", samples=x, eps=whole.certificate.bound / 8)
     errors = np.abs(twin_of(model).evaluate(x) - float_network(reference).evaluate(x)).max(axis=1)
-    assert counted.met == pytest.approx(np.mean(errors <= whole.bound / 8))
-    assert counted.probability < 1.0
+    assert counted.model.met == pytest.approx(np.mean(errors <= whole.certificate.bound / 8))
+    assert counted.certificate.evidence.probability < 1.0
     largest = sq.certify(model, reference, box=(-2, 2), tier="statistical", samples=x)
-    assert errors.max() <= largest.bound <= errors.max() + 1e-6
+    assert errors.max() <= largest.certificate.bound <= errors.max() + 1e-6
     assert "statistical" in counted.summary()
-    assert "exceeds eps" in counted.claim
+    assert "violates" in counted.certificate.claim
     with pytest.raises(InputError, match="needs samples"):
         sq.certify(model, reference, box=(-2, 2), tier="local", radius=0.1)
 
@@ -153,7 +153,7 @@ def test_rectifiers_that_repeat_one_another_are_one():
         for other in (reference, capped):
             found = sq.certify(one, other, box=(-2, 2), effort="fast")
             errors = np.abs(twin_of(one).evaluate(x) - float_network(other).evaluate(x)).max(axis=0)
-            assert np.all(errors <= found.output_bounds)
+            assert np.all(errors <= found.certificate.output_bounds)
 
 
 def test_models_that_do_not_match_say_which_layer():
@@ -190,12 +190,12 @@ def test_scales_that_depend_on_the_batch_are_frozen_on_samples():
             sq.certify(model, box=(-2, 2))
         found = sq.certify(model, "latent", box=(-2, 2), freeze=x)
         assert layer.quantizer is given
-        assert "frozen on the samples as quantized_bits(6," in " ".join(found.notes)
-        row = next(row for row in found.quantizers if row.layer == "moving")
+        assert "frozen on the samples as quantized_bits(6," in " ".join(found.certificate.notes)
+        row = next(row for row in found.model.quantizers if row.layer == "moving")
         before = np.asarray(keras.Model(model.input, model.layers[-2].output)(x))
         assert row.minimum <= before.min()
         assert before.max() <= row.maximum + 1e-6
-        assert 0.0 < found.observed_error <= found.bound
+        assert 0.0 < found.observed_error <= found.certificate.bound
 
 
 @pytest.mark.parametrize(
@@ -211,7 +211,7 @@ def test_the_frozen_step_is_the_smallest_that_cuts_nothing_off(low, high, frozen
     given = qk.quantized_bits(6, 0, 1, alpha="auto")
     model = sequential(qk.QActivation(given, name="moving"), qk.QDense(2, kernel_quantizer=BITS))
     found = sq.certify(model, box=(-2, 2), freeze=np.linspace(low, high, 55).reshape(11, 5))
-    assert [row.quantizer for row in found.quantizers] == [frozen]
+    assert [row.quantizer for row in found.model.quantizers] == [frozen]
 
 
 def test_files_are_read_without_running_code(tmp_path):
@@ -221,9 +221,9 @@ def test_files_are_read_without_running_code(tmp_path):
         path = tmp_path / f"{number}.h5"
         model.save(path)
         first, second = sq.certify(model, box=(-2, 2)), sq.certify(path, box=(-2, 2))
-        assert first.quantizers == second.quantizers
-        assert first.sums == second.sums
-        assert "softmax" in " ".join(second.notes)
+        assert first.model.quantizers == second.model.quantizers
+        assert first.model.sums == second.model.sums
+        assert "softmax" in " ".join(second.certificate.notes)
     model = sequential(qk.QActivation(qk.bernoulli()), qk.QDense(2, kernel_quantizer=BITS))
     model.save(tmp_path / "random.h5")
     with pytest.raises(UnsupportedLayerError, match="random quantizer bernoulli"):
@@ -243,7 +243,7 @@ def test_residual_connections_and_several_inputs():
     found = sq.certify(model, reference, box=(-1, 1), effort="fast")
     x = [np.random.default_rng(n).uniform(-1, 1, (100, 4)).astype(np.float32) for n in range(2)]
     errors = np.abs(np.asarray(model(x), np.float64) - np.asarray(reference(x), np.float64)).max()
-    assert 0.0 < errors <= found.bound + found.floating.error + 1e-5
+    assert 0.0 < errors <= found.certificate.bound + found.evaluation.error + 1e-5
 
 
 # Seeded faults: each makes a claim that is too small, which the tests above have to notice.

@@ -31,7 +31,7 @@ def test_the_whole_way(capfd, files):
     assert main([str(one) for one in [*arguments, "--json", files / "found.json", "--eps", "100"]]) == OK
     out, _ = capfd.readouterr()
     found = json.loads((files / "found.json").read_text())
-    assert f"bound {found['bound']:.6g}" in out
+    assert f"bound {found['certificate']['bound']:.4g}" in out
     assert "met on 100.00%" in out
     assert "quantized_relu(4,0) may saturate" in out
     local = [*arguments[:-2], "--tier", "local", "--samples", files / "x.npy", "--radius", "0.01"]
@@ -50,7 +50,7 @@ def test_json_and_weights_are_taken_in_place_of_a_model(capfd, files):
     arguments = ["--reference", files / "f.json", "--reference-weights", files / "f.weights.h5", "--box", -1, 1]
     pair = [files / "q.json", "--weights", files / "q.weights.h5", *arguments, "--effort", "fast"]
     assert main(["certify", *(str(one) for one in pair)]) == OK
-    assert "against f.json" in capfd.readouterr().out
+    assert "compared with f.json" in capfd.readouterr().out
     assert main(["certify", str(files / "q.json"), "--weights", "none.h5", "--box", "-1", "1"]) == BAD_INPUT
     assert "'none.h5' does not exist" in capfd.readouterr().err
     assert main(["quantize", str(files / "f.json"), "--eps", "0.1", "--box", "-1", "1"]) == BAD_INPUT

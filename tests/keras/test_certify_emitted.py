@@ -63,10 +63,10 @@ def test_what_is_emitted_is_certified_as_it_was_proved(make, lower):
         twin = twin_of(emitted, reference if reference is not model else read_steps(model))
         np.testing.assert_array_equal(twin.evaluate(x), result.simulate(x))
         found = sq.certify(emitted, reference, box=box, effort="fast")
-        assert np.all(errors <= found.output_bounds)
-        assert (found.bound or 0.0) <= 1.01 * result.certificate.bound
-        assert found.saturating == ()
-        noted = [note for note in found.notes if "unsigned quantizer" in note]
+        assert np.all(errors <= found.certificate.output_bounds)
+        assert (found.certificate.bound or 0.0) <= 1.01 * result.certificate.bound
+        assert found.model.saturating == ()
+        noted = [note for note in found.certificate.notes if "unsigned quantizer" in note]
         assert bool(noted) == (lower == 0.0 or make is pooled)
 
 
@@ -78,8 +78,8 @@ def test_an_unsigned_quantizer_saturates_at_zero_where_values_are_negative():
     found = sq.certify(model, reference, box=(-1.0, 1.0), effort="fast")
     errors = np.abs(twin_of(model).evaluate(x) - twin_of(reference).evaluate(x)).max(axis=0)
     assert np.all(errors > 0.5)
-    assert np.all(errors <= found.output_bounds)
-    assert any("'first'" in note and "negative" in note for note in found.notes)
+    assert np.all(errors <= found.certificate.output_bounds)
+    assert any("'first'" in note and "negative" in note for note in found.certificate.notes)
 
 
 @pytest.mark.parametrize("kept", [LAYERS.ReLU(), qk.QActivation(BITS)], ids=["relu", "relu, then signed"])
@@ -101,5 +101,5 @@ def test_hidden_units_that_were_rescaled_are_recognised(make):
     result = sq.quantize(model, 1.0, (-1.0, 1.0), keep_architecture=True, effort="fast")
     assert any(np.any(shifts) for shifts in result.quantized.rewrite.exponents.values())
     found = sq.certify(result.to_qkeras(), model, box=(-1.0, 1.0), effort="fast")
-    assert "powers of two" in " ".join(found.notes)
-    assert found.observed_error <= found.bound <= 1.01 * result.certificate.bound
+    assert "powers of two" in " ".join(found.certificate.notes)
+    assert found.observed_error <= found.certificate.bound <= 1.01 * result.certificate.bound

@@ -45,25 +45,25 @@ def test_bound_saturation_and_exactness_are_judged(shared_nets, name):
     x = inputs(model.input_shape[1:], box)
     matched = match(read_steps(open_model(folder / name)), None)
     ours, theirs = matched.pair.evaluate(x), np.asarray(model(x), np.float64)
-    assert np.abs(ours - theirs).max() <= found.floating.error
-    assert found.observed_error <= found.bound < np.inf
+    assert np.abs(ours - theirs).max() <= found.evaluation.error
+    assert found.observed_error <= found.certificate.bound < np.inf
     if reference.endswith(".h5"):
         float_model = before_softmax(folder / reference)
         gap = np.abs(theirs - np.asarray(float_model(x), np.float64)).max()
-        assert gap <= found.bound + found.floating.error + 1e-4
-    assert not found.exact
-    rectified = sum("relu" in row.quantizer for row in found.quantizers)
-    assert len(found.saturating) == rectified == len(found.quantizers)
-    assert any(row.seen > 0.0 for row in found.quantizers) == bool(rectified)
-    assert len(found.sums) == sum(bool(layer.weights) for layer in open_model(folder / name).layers)
+        assert gap <= found.certificate.bound + found.evaluation.error + 1e-4
+    assert not found.evaluation.exact
+    rectified = sum("relu" in row.quantizer for row in found.model.quantizers)
+    assert len(found.model.saturating) == rectified == len(found.model.quantizers)
+    assert any(row.seen > 0.0 for row in found.model.quantizers) == bool(rectified)
+    assert len(found.model.sums) == sum(bool(layer.weights) for layer in open_model(folder / name).layers)
 
 
 @pytest.mark.parametrize("name", EXACT_BITS)
 def test_where_inputs_have_a_grid_float32_is_exact_to_the_last_bit(shared_nets, name):
     path, (_, box), bits = shared_nets / "qkeras" / name, MODELS[name], EXACT_BITS[name]
     found = sq.certify(path, box=box, input_bits=bits)
-    assert found.exact
-    assert found.bound is None
+    assert found.evaluation.exact
+    assert not found.certificate.claims_distance
     model = before_softmax(path)
     x = inputs(model.input_shape[1:], box, bits)
     assert np.array_equal(match(read_steps(open_model(path)), None).pair.evaluate(x), np.asarray(model(x), np.float64))

@@ -33,7 +33,7 @@ def test_the_network_is_the_model_and_its_file(build, tmp_path):
             model.save(path)
         found = read_model(path)
         assert found.weight_hash == network.weight_hash
-        assert found.notes == network.notes
+        assert found.certificate.notes == network.notes
 
 
 def test_both_kinds_of_keras_read_alike():
@@ -85,7 +85,7 @@ def test_a_qkeras_model_is_certified_against_its_keras_3_twin():
     model = sequential(LAYERS.Dense(4, "relu"), LAYERS.Dense(2), shape=(3,))
     result = sq.quantize(model, 0.1, (-1.0, 1.0), effort="fast", keep_architecture=True, rescale_units=False)
     found = sq.certify(result.to_qkeras(), model, box=(-1.0, 1.0))
-    assert found.observed_error <= found.bound <= 0.11
+    assert found.observed_error <= found.certificate.bound <= 0.11
 
 
 def quantised_by_keras():

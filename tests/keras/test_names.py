@@ -62,7 +62,7 @@ def test_a_network_with_any_names_is_trained_on_and_certified():
     better = sq.finetune(result, (x, result.simulate(x)[:, :1] + 0.1), epochs=1, effort="fast")
     assert better.finetuning is not None
     assert set(better.quantized.parameters) == set(result.quantized.parameters)
-    assert sq.certify(result.to_qkeras(), model(), box=(-1, 1), effort="fast").output_bounds is not None
+    assert sq.certify(result.to_qkeras(), model(), box=(-1, 1), effort="fast").certificate.output_bounds is not None
 
 
 def test_names_that_are_allowed_stay_and_all_differ():

@@ -1,0 +1,167 @@
+"""What is proved about a model that somebody else quantised, besides its certificate."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+from sound_qkeras.fixed_point import MAX_ACCUMULATOR_LENGTH, Format
+from sound_qkeras.interval import Reals
+
+
+@dataclass(frozen=True)
+class QuantizerRow:
+    """A quantizer of an activation, and what reaches it.
+
+    Args:
+        node, layer: where it is.
+        quantizer: as QKeras writes it.
+        minimum, maximum: its smallest and largest value.
+        lower, upper: what is proved to hold every value before it is rounded.
+        may_saturate: whether that reaches beyond what is only rounded.
+        seen: share of the values on inputs that were tried which it cut off.
+    """
+
+    node: str
+    layer: str
+    quantizer: str
+    minimum: float
+    maximum: float
+    lower: float
+    upper: float
+    may_saturate: bool
+    seen: float
+
+
+@dataclass(frozen=True)
+class SumRow:
+    """A layer with weights, and its sums.
+
+    Args:
+        node, layer: which.
+        lower, upper: what is proved to hold every sum.
+        fractional_bits: those of every sum; None where values have no grid, because a parameter or what it reads has none.
+        accumulator: the format that holds every sum exactly, where there is a grid.
+    """
+
+    node: str
+    layer: str
+    lower: float
+    upper: float
+    fractional_bits: int | None
+    accumulator: Format | None
+
+    @classmethod
+    def of(cls, node: str, layer: str, ends: tuple[float, float], bits: int | None) -> SumRow:
+        """The row of a layer whose sums are between `ends`."""
+        accumulator = None
+        if bits is not None and math.log2(max(1.0, *map(abs, ends))) + bits < MAX_ACCUMULATOR_LENGTH - 8:
+            accumulator = Format.for_range(ends[0], ends[1], bits)
+        return cls(node, layer, *ends, bits, accumulator)
+
+
+@dataclass(frozen=True, eq=False)
+class GivenModel:
+    """A QKeras model that was given, beside its reference or alone.
+
+    Args:
+        reference: what the model was compared with.
+        dtype: the float type that Keras computes it in.
+        quantizers: one row per quantizer of an activation.
+        sums: one row per layer with weights.
+        asked: the tolerance per output that was to be judged, if any.
+        met: share of the claim that meets it: 1 or 0 in tier "sound", of the samples in others; None without one.
+        narrow: nodes whose quantizer computes in float32 whatever the type.
+        as_proved: whether Keras computes the very layers that the certificate is about; not where normalisations were folded.
+    """
+
+    reference: str
+    dtype: str
+    quantizers: tuple[QuantizerRow, ...]
+    sums: tuple[SumRow, ...]
+    asked: Reals | None = None
+    met: float | None = None
+    narrow: frozenset[str] = field(default_factory=frozenset[str])
+    as_proved: bool = True
+
+    @property
+    def saturating(self) -> tuple[str, ...]:
+        """Layers of the quantizers that may saturate inside the box."""
+        return tuple(row.layer for row in self.quantizers if row.may_saturate)
+
+    def lines(self) -> list[str]:
+        """What it says, for people."""
+        found: list[str] = []
+        if self.met is not None and self.asked is not None:
+            ends = " to ".join(dict.fromkeys(f"{end:g}" for end in (self.asked.min(), self.asked.max())))
+            found.append(f"eps {ends}: met on {self.met:.2%}")
+        found += [
+            f"'{row.layer}' {row.quantizer} may saturate: values in [{row.lower:.6g}, {row.upper:.6g}], it holds "
+            f"[{row.minimum:.6g}, {row.maximum:.6g}]; cut off on {row.seen:.2%} of the values tried"
+            for row in self.quantizers
+            if row.may_saturate
+        ]
+        if not self.saturating:
+            found.append(f"none of {len(self.quantizers)} quantizers of activations saturates")
+        return found
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it as plain json; floats keep every bit, infinities are texts."""
+        return _finite(
+            {
+                "reference": self.reference,
+                "dtype": self.dtype,
+                "quantizers": [asdict(row) for row in self.quantizers],
+                "sums": [asdict(row) for row in self.sums],
+                "asked": None if self.asked is None else self.asked.tolist(),
+                "met": self.met,
+                "narrow": sorted(self.narrow),
+                "as_proved": self.as_proved,
+            }
+        )
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> GivenModel:
+        """Read what `to_json` wrote.
+
+        Raises:
+            KeyError, TypeError, ValueError: a part is missing or of the wrong type.
+        """
+        return cls(
+            str(data["reference"]),
+            str(data["dtype"]),
+            tuple(QuantizerRow(**{**row, **_numbers(row, QUANTIZER_NUMBERS)}) for row in data["quantizers"]),
+            tuple(_sum_row(row) for row in data["sums"]),
+            None if data["asked"] is None else np.asarray(data["asked"], np.float64),
+            None if data["met"] is None else float(data["met"]),
+            frozenset(str(name) for name in data["narrow"]),
+            bool(data["as_proved"]),
+        )
+
+
+QUANTIZER_NUMBERS = ("minimum", "maximum", "lower", "upper", "seen")
+
+
+def _numbers(row: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, float]:
+    return {name: float(row[name]) for name in names}
+
+
+def _sum_row(row: Mapping[str, Any]) -> SumRow:
+    held = row["accumulator"]
+    accumulator = None if held is None else Format(**held)
+    return SumRow(**{**row, **_numbers(row, ("lower", "upper")), "accumulator": accumulator})
+
+
+def _finite(value: Any) -> Any:
+    """Json has no infinities: they become texts that `float` reads."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}  # pyright: ignore[reportUnknownVariableType]
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]  # pyright: ignore[reportUnknownVariableType]
+    if isinstance(value, float | np.floating) and not math.isfinite(value):
+        return str(float(value))
+    return value
