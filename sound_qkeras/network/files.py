@@ -157,12 +157,13 @@ def _arrays(network: Network, quantized: QuantizedNetwork | None) -> dict[str, A
             arrays[_key(index, "kernel_codes")] = codes.kernel
             arrays[_key(index, "bias_codes")] = codes.bias
         if quantized is not None:
-            for kind, part in (
-                ("real", quantized.real.get(node.name)),
-                ("staircase", quantized.staircases.get(node.name)),
-            ):
-                held = {} if part is None else part.arrays()
-                arrays.update({_key(index, f"{kind}_{name}"): array for name, array in held.items()})
+            parts: dict[str, Op | Rounding | None] = {
+                "real": quantized.real.get(node.name),
+                "staircase": quantized.staircases.get(node.name),
+            }
+            for kind, part in parts.items():
+                if part is not None:
+                    arrays.update({_key(index, f"{kind}_{name}"): array for name, array in part.arrays().items()})
     return arrays
 
 
