@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -227,7 +229,9 @@ def _name(reference: Any) -> str:
     if _is_latent(reference):
         return "itself with latent weights and nothing rounded"
     reference = reference[0] if isinstance(reference, tuple) else reference
-    return str(getattr(reference, "name", "the network" if isinstance(reference, Network) else reference))
+    if isinstance(reference, str | os.PathLike):
+        return Path(reference).name
+    return str(getattr(reference, "name", "the network"))
 
 
 def _ranges(twin: Pair, box: Interval, tree: SplitTree) -> dict[str, tuple[float, float]]:

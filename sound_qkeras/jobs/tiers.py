@@ -12,6 +12,7 @@ from sound_qkeras.network.pair import Pair
 from sound_qkeras.search.falsify import Counterexample, falsify
 from sound_qkeras.splitting.refine import refine
 from sound_qkeras.support.deadline import Deadline
+from sound_qkeras.verify.certificate import PROVED
 from sound_qkeras.verify.evidence import REAL, Evidence, Local, Statistical, error_limits
 from sound_qkeras.verify.proof import bound_leaves
 from sound_qkeras.verify.split_tree import SplitTree
@@ -121,11 +122,11 @@ def judged(question: Question, bounds: Reals) -> tuple[Reals, str, float | None]
     """
     rows = np.atleast_2d(bounds)
     if question.eps is None:
-        return rows.max(axis=0), "what is proved", None
+        return rows.max(axis=0), PROVED, None
     met = np.all(rows <= question.eps, axis=1)
     if np.any(met):
         return question.eps, "given", float(met.mean())
-    return rows.max(axis=0), f"what is proved; eps {question.eps.max():g} was asked for and is not met", 0.0
+    return rows.max(axis=0), f"{PROVED}; eps {question.eps.max():g} was asked for and is not met", 0.0
 
 
 def worst_error(pair: Pair, question: Question) -> Counterexample:

@@ -142,7 +142,15 @@ class Pair(Rebuilt):
             for name in self.staircases
         ]
         missing = [name for name in self.network.rounding_points if name not in (*self.formats, *self.staircases)]
-        return (*found, *(f"the result of '{self._layer(name)}' is not rounded to a format" for name in missing))
+        first = self.network.nodes[0].name
+        if first in missing:
+            found.append(
+                f"inputs ('{self._layer(first)}') are rounded to no format; say with input_bits how fine they are"
+            )
+        return (
+            *found,
+            *(f"the result of '{self._layer(name)}' is rounded to no format" for name in missing if name != first),
+        )
 
     def _layer(self, name: str) -> str:
         return self.network.by_name[name].layer or name
@@ -462,8 +470,10 @@ def _check_alike(node: Node, other: Op) -> None:
 def _why_real(op: Op) -> str:
     if not isinstance(op, Affine):
         return "is computed in real numbers"
+    if op.kernel_radius is not None:
+        return "has a normalisation or a scale folded into its kernel, which is no fixed-point tensor then"
     bits = fractional_bits_of(op.kernel)
-    return f"has a {'kernel' if op.kernel_radius is not None or bits is None else 'bias'} that is no fixed-point tensor"
+    return f"has a {'kernel' if bits is None else 'bias'} that is no fixed-point tensor"
 
 
 def _on_grid(x: Interval, bits: int) -> Interval:

@@ -25,7 +25,7 @@ from sound_qkeras.support.deadline import INTERRUPT, SEARCH
 from sound_qkeras.support.decimals import at_most, rounded_up, tolerance
 from sound_qkeras.tuning.costs import Cost
 from sound_qkeras.tuning.optimality import Optimality
-from sound_qkeras.verify.certificate import Certificate
+from sound_qkeras.verify.certificate import PROVED, Certificate
 from sound_qkeras.verify.evidence import Local, Statistical
 
 if TYPE_CHECKING:
@@ -307,6 +307,9 @@ def standing(certificate: Certificate) -> str:
             f"tier statistical: eps {asked}{source} exceeded with probability at most {limit} at confidence "
             f"{evidence.confidence:g} ({counts}), nothing proved about single inputs"
         )
+    if certificate.eps_source.startswith(PROVED) and evidence is None:
+        source = certificate.eps_source.removeprefix(PROVED)
+        return f"bound {at_most(certificate.bound, 4)}{source}, tier {certificate.tier}"
     k = int(np.argmax(bounds / eps))
     closest = "" if alike else f" (output {k}, closest to its tolerance)"
     tier = certificate.tier

@@ -18,6 +18,8 @@ from sound_qkeras.verify.proof import MARGIN, prove, prove_ranges, with_margin
 from sound_qkeras.verify.split_tree import SplitTree
 from sound_qkeras.verify.stability import check_rewrite
 
+# Where the tolerance is what is proved, its source begins with this.
+PROVED = "what is proved"
 TIERS = ("sound", "local", "statistical")
 FORMAT, VERSION = "sound_qkeras certificate", 2
 # Where there is no reference that distances are claimed from.

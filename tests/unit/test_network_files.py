@@ -224,7 +224,7 @@ FORMAT = ("fixed_point", "formats", "model/x:0")
         (put(*FORMAT, "integer_bits", -(10**9)), "integer bits"),
         (put(*FORMAT, "signed", 1), "expected two integers"),
         (put(*FORMAT, "extra", 1), "expected two integers"),
-        (remove(*FORMAT), "not rounded to a format"),
+        (remove(*FORMAT), "no format"),
         (remove(*FORMAT, "signed"), "KeyError"),
         (put("fixed_point", "formats", "nowhere", {"word_length": 8, "integer_bits": 0, "signed": True}), "no node"),
         (put("fixed_point", "parameters", "model/dense_0:0", "kernel_format", "word_length", 2), "does not fit"),
