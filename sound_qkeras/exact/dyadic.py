@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,12 @@ from sound_qkeras.errors import VerificationError
 # Object arrays: their elements are Python integers of any length.
 Integers = npt.NDArray[Any]
 Reals = npt.NDArray[np.float64]
+# Numbers that a proof rounds, always outward, keep so many bits of the largest beside them.
+PRECISION = 96
+# Matrix products are sums of int64 products of limbs; numpy multiplies integers itself, no BLAS does. The sum of one product's
+# terms stays below 2**WORD, and up to MOST_SUMS products are added before they become Python's integers. Sums of fewer terms
+# than FEWEST_TERMS are faster in those.
+WORD, MOST_SUMS, FEWEST_TERMS = 58, 16, 24
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,7 +94,7 @@ class Dyadic:
         return Dyadic(_array(self.numbers * other.numbers), self.bits + other.bits)
 
     def __matmul__(self, other: Dyadic) -> Dyadic:
-        return Dyadic(_array(self.numbers @ other.numbers), self.bits + other.bits)
+        return Dyadic(_product(self, other), self.bits + other.bits)
 
     def __getitem__(self, index: Any) -> Dyadic:
         return Dyadic(_array(self.numbers[index]), self.bits)
@@ -101,6 +108,32 @@ class Dyadic:
     def shape(self) -> tuple[int, ...]:
         """The shape of the array."""
         return self.numbers.shape
+
+    @cached_property
+    def length(self) -> int:
+        """Bits of the largest number."""
+        return int(np.max(np.abs(self.numbers), initial=0)).bit_length()
+
+    @cached_property
+    def _known_limbs(self) -> dict[int, list[npt.NDArray[np.int64]]]:
+        return {}
+
+    def limbs(self, width: int) -> list[npt.NDArray[np.int64]]:
+        """The numbers as sums of `limbs[k] * 2**(k * width)`, each of magnitude up to `2**width`; kept, as many products ask for them."""
+        if width not in self._known_limbs:
+            rest, found = self.numbers, self._known_limbs.setdefault(width, [])
+            for _ in range(self.length // width):
+                found.append((rest & ((1 << width) - 1)).astype(np.int64))
+                rest = rest >> width
+            found.append(rest.astype(np.int64))
+        return self._known_limbs[width]
+
+    def cut(self) -> tuple[Dyadic, Dyadic | None]:
+        """The numbers rounded down to `PRECISION` bits of the largest, and what each fell by less than; None if they are as they were."""
+        drop = min(self.length - PRECISION, self.bits)
+        if drop <= 0:
+            return self, None
+        return Dyadic(_array(self.numbers >> drop), self.bits - drop), Dyadic.power(drop - self.bits)
 
     def minimum(self, other: Dyadic) -> Dyadic:
         """The smaller of two, elementwise."""
@@ -157,6 +190,25 @@ class Dyadic:
         return _integers(codes).reshape(self.shape)
 
 
+def _product(a: Dyadic, b: Dyadic) -> Integers:
+    """The matrix product of the numbers; what zeros are multiplied by is left out."""
+    inner = a.shape[-1]
+    width = (WORD - inner.bit_length()) // 2
+    sums = min(a.length, b.length) // width + 1
+    if min(len(a.shape), len(b.shape)) == 1 or inner < FEWEST_TERMS or sums > MOST_SUMS:
+        return _array(a.numbers @ b.numbers)
+    used = np.flatnonzero((a.numbers != 0).any(axis=0))
+    if not used.size:
+        return Dyadic.zeros(a.shape[0], b.shape[1]).numbers
+    left = [limb[:, used] for limb in a.limbs(width)]
+    right = [limb[used] for limb in b.limbs(width)]
+    total = Dyadic.zeros().numbers
+    for level in reversed(range(len(left) + len(right) - 1)):
+        terms = (left[k] @ right[level - k] for k in range(len(left)) if 0 <= level - k < len(right))
+        total = (total << width) + sum(terms).astype(object)  # type: ignore[union-attr]
+    return total
+
+
 def _from_grid(codes: Integers, bits: int) -> Dyadic:
     return Dyadic(codes, bits) if bits >= 0 else Dyadic(codes * (1 << -bits), 0)
 
@@ -208,6 +260,10 @@ class Range:
     def __getitem__(self, index: Any) -> Range:
         return Range(self.lower[index], self.upper[index])
 
+    def outward(self) -> Range:
+        """A range of numbers of fewer bits around this one."""
+        return Range(self.lower.cut()[0], -(-self.upper).cut()[0])
+
     @property
     def width(self) -> Dyadic:
         """Upper minus lower end."""
@@ -228,10 +284,8 @@ class Range:
 
     def under(self, rows: Dyadic) -> Range:
         """The image under the linear forms `rows`, elements independent of one another."""
-        rising, falling = rows.positive(), rows.negative()
-        lower = rising @ self.lower + falling @ self.upper
-        upper = rising @ self.upper + falling @ self.lower
-        return Range(lower, upper)
+        middle, reach = rows @ self.middle, rows.magnitude() @ self.width.halved()
+        return Range(middle - reach, middle + reach)
 
     def intersect(self, other: Range) -> Range:
         """What two enclosures of one quantity have in common.

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from decimal import MAX_EMAX, MIN_EMIN, ROUND_CEILING, ROUND_FLOOR, ROUND_HALF_EVEN, Context, Decimal
 from fractions import Fraction
+from itertools import pairwise
 
 from sound_qkeras.errors import VerificationError
 
@@ -19,6 +20,9 @@ DOWN, UP, NEAR = (
     for mode in (ROUND_FLOOR, ROUND_CEILING, ROUND_HALF_EVEN)
 )
 ERF_END = Decimal(9)
+# Pieces of an interval on which a function is compared with a line, halvings where there is one piece of interest, and the
+# share of the interval that is left out at its ends.
+PARTS, HALVINGS, EDGE = 8, 4, Fraction(1, 2**64)
 # Fixed-point unit of the series of erf.
 UNIT = 1 << 192
 
@@ -49,17 +53,34 @@ class Span:
         return self + (-other)
 
     def __mul__(self, other: Span) -> Span:
+        if self.low >= 0 and other.low >= 0:
+            return Span(DOWN.multiply(self.low, other.low), UP.multiply(self.high, other.high))
         pairs = [(a, b) for a in (self.low, self.high) for b in (other.low, other.high)]
         return Span(min(DOWN.multiply(*pair) for pair in pairs), max(UP.multiply(*pair) for pair in pairs))
 
     def __truediv__(self, other: Span) -> Span:
         """The quotient by a positive interval."""
+        if self.low >= 0:
+            return Span(DOWN.divide(self.low, other.high), UP.divide(self.high, other.low))
         pairs = [(a, b) for a in (self.low, self.high) for b in (other.low, other.high)]
         return Span(min(DOWN.divide(*pair) for pair in pairs), max(UP.divide(*pair) for pair in pairs))
 
     def hull(self, other: Span) -> Span:
         """The smallest interval around both."""
         return Span(min(self.low, other.low), max(self.high, other.high))
+
+    def same_sign(self, other: Span) -> bool:
+        """Whether all members of both are positive, or all negative."""
+        return (self.low > 0 and other.low > 0) or (self.high < 0 and other.high < 0)
+
+    def magnitude(self) -> Span:
+        """The largest absolute value."""
+        size = max(self.low.copy_abs(), self.high.copy_abs())
+        return Span(size, size)
+
+    def widened(self, margin: Span) -> Span:
+        """The interval and what is no further from it than the margin."""
+        return Span((self - margin).low, (self + margin).high)
 
     def cut(self, low: int, high: int) -> Span:
         """The image under `min(max(x, low), high)`."""
@@ -68,6 +89,9 @@ class Span:
 
     def exp(self) -> Span:
         """`e**x`."""
+        if self.low == self.high:
+            found = NEAR.exp(self.low)
+            return Span(max(NEAR.next_minus(found), Decimal(0)), NEAR.next_plus(found))
         return Span(max(NEAR.next_minus(NEAR.exp(self.low)), Decimal(0)), NEAR.next_plus(NEAR.exp(self.high)))
 
     def log(self) -> Span:
@@ -106,9 +130,55 @@ class ExactFunction:
         """Every slope on an interval."""
         return _over(self.slope, self.bends, low, high)
 
+    def beside(self, slope: Fraction, low: Fraction, high: Fraction) -> Span:
+        """Every `f(x) - slope x` on an interval.
+
+        It lies between its values at the ends of pieces where its own slope has one sign, and else within half the piece's
+        width times that slope of them. Where the slope is monotone there is one piece where the sign changes, found by halving.
+        """
+        line, edge = Span.of(slope), EDGE * (high - low)
+
+        def value(x: Fraction) -> Span:
+            at = Span.of(x)
+            return self.value(at) - line * at
+
+        def rise(first: Fraction, last: Fraction) -> Span:
+            return self.slopes(first, last) - line
+
+        if any(bracket[0] < high and low < bracket[1] for bracket in self.bends):
+            cuts = [low + (high - low) * n / PARTS for n in range(PARTS + 1)]
+            pieces = [(first, last, rise(first, last)) for first, last in pairwise(cuts)]
+        else:
+            # A kink at an end is none of the inside's: slopes are taken a little further in.
+            start, end = (low + edge, high - edge) if self.bends else (low, high)
+            pieces = [(*self._turn(low, high, rise(start, start), rise(end, end), line),)]
+        margin = Span.of(edge) * rise(low, high).magnitude() if self.bends else ZERO
+        found = value(low).hull(value(high))
+        for first, last, there in pieces:
+            reach = Span.of((last - first) / 2) * there.magnitude() if there.low < 0 < there.high else ZERO
+            found = found.hull(value(first).hull(value(last)).widened(reach))
+        return found.widened(margin)
+
+    def _turn(
+        self, low: Fraction, high: Fraction, first: Span, last: Span, line: Span
+    ) -> tuple[Fraction, Fraction, Span]:
+        """The part of an interval where `f' - slope` may change its sign, given what it is at the ends, and what it is there."""
+        for _ in range(0 if first.same_sign(last) else HALVINGS):
+            middle = (low + high) / 2
+            there = self.slope(Span.of(middle)) - line
+            if there.same_sign(last):
+                high, last = middle, there
+            elif there.same_sign(first):
+                low, first = middle, there
+            else:
+                break
+        return low, high, first.hull(last)
+
 
 def _over(formula: Formula, special: Sequence[Bracket], low: Fraction, high: Fraction) -> Span:
-    found = formula(Span.of(low)).hull(formula(Span.of(high)))
+    found = formula(Span.of(low))
+    if low < high:
+        found = found.hull(formula(Span.of(high)))
     for bracket in special:
         if low <= bracket[1] and bracket[0] <= high:
             found = found.hull(formula(Span.of(*bracket)))

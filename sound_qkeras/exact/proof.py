@@ -78,8 +78,7 @@ def exact_bound(
             f"the exact proof is for networks of up to {max_parameters} parameters, this one has {count}; "
             "raise max_parameters and allow for the time, or rely on the float64 proof"
         )
-    proof = _Proof(quantized, _box(quantized, lower, upper))
-    return proof.facts[quantized.network.output.name].difference.magnitude().fractions()
+    return Proof(quantized, box_of(quantized, lower, upper)).bounds
 
 
 def _matrix_entries(network: Network) -> int:
@@ -107,7 +106,7 @@ def exact_error_range(quantized: QuantizedNetwork, x: npt.ArrayLike) -> list[tup
         quantized: the network and its fixed-point twin; values that overflow their format saturate.
         x: one sample of float64 numbers, shape `input_shape`.
     """
-    sample, read = _box(quantized, x, x).lower, Entries()
+    sample, read = box_of(quantized, x, x).lower, Entries()
     error = Range.point(_fixed_output(quantized, sample, read)) - _trained_output(quantized, sample, read)
     return list(zip(error.lower.fractions(), error.upper.fractions(), strict=True))
 
@@ -183,7 +182,7 @@ def _values(codes: Integers, output: Format) -> Dyadic:
     return Dyadic.codes(codes, output.fractional_bits)
 
 
-def _box(quantized: QuantizedNetwork, lower: npt.ArrayLike, upper: npt.ArrayLike) -> Range:
+def box_of(quantized: QuantizedNetwork, lower: npt.ArrayLike, upper: npt.ArrayLike) -> Range:
     """The box as exact numbers, flattened."""
     ends = [np.asarray(end, dtype=np.float64) for end in (lower, upper)]
     shape = quantized.network.input_shape
@@ -194,6 +193,8 @@ def _box(quantized: QuantizedNetwork, lower: npt.ArrayLike, upper: npt.ArrayLike
     return Range(*(Dyadic.of(end.reshape(-1)) for end in ends))
 
 
+# Ways to choose the lines of a difference; see `Lines.differences`.
+POLICIES = 2
 # Exact types: a kind derived from a known one would not have its meaning.
 MEANINGS: dict[type[Op], type[Meaning]] = {
     **dict.fromkeys((AveragePool, Conv, Dense, Scale), ExactAffine),
@@ -225,23 +226,67 @@ def meaning_of(node: Node, quantized: QuantizedNetwork) -> Meaning:
     return known(node, quantized)
 
 
-class _Proof:
-    """Facts of every node, in order; each sum is also bounded by pulling its rows back to the input."""
+def meanings_of(quantized: QuantizedNetwork) -> dict[str, Meaning]:
+    """What every node but the inputs computes: all of a proof that does not depend on the box.
 
-    def __init__(self, quantized: QuantizedNetwork, box: Range) -> None:
+    Raises:
+        VerificationError: an operation is unknown here.
+    """
+    return {node.name: meaning_of(node, quantized) for node in quantized.network.nodes if type(node.op) is not Input}
+
+
+class Proof:
+    """Facts of every node, in order; sums and the output are also bounded by pulling their rows back to the input.
+
+    Args:
+        quantized: the pair of networks.
+        box: the inputs, flattened.
+        meanings: those of the pair, where they are known.
+        thorough: pull all rows of every sum back, by every policy, and stop at every node on the way; else what an unstable
+            unit reads, by the first policy, to the input.
+        values: of the trained network alone: neither integers nor formats are looked at.
+
+    Raises:
+        VerificationError: something may overflow its format.
+    """
+
+    def __init__(
+        self,
+        quantized: QuantizedNetwork,
+        box: Range,
+        meanings: dict[str, Meaning] | None = None,
+        *,
+        thorough: bool = True,
+        values: bool = False,
+    ) -> None:
+        """Prove all of it."""
         self.quantized, self.box = quantized, box
-        self.meanings: dict[str, Meaning] = {}
+        self.thorough, self.values = thorough, values
+        self.meanings = meanings_of(quantized) if meanings is None else meanings
         self.facts: dict[str, ExactFacts] = {}
         self.roundoff: dict[str, Range] = {}
+        # Of the fixed-point network, before any rounding.
+        self.ranges: dict[str, Range] = {}
         for node in quantized.network.nodes:
-            self.facts[node.name] = self._rounded(node, self._before_rounding(node))
+            before = self._before_rounding(node)
+            self.ranges[node.name] = before.fixed
+            self.facts[node.name] = before if values else self._rounded(node, before)
+
+    @property
+    def bounds(self) -> list[Fraction]:
+        """A bound for each output, flattened."""
+        return self.facts[self.quantized.network.output.name].difference.magnitude().fractions()
 
     def _before_rounding(self, node: Node) -> ExactFacts:
         if type(node.op) is Input:
             return ExactFacts(self.box, self.box, Range.point(self.box.lower - self.box.lower), None)
-        meaning = self.meanings[node.name] = meaning_of(node, self.quantized)
-        facts = meaning.facts(*(self.facts[name] for name in node.inputs))
-        if node.op.accumulates:
+        meaning, sources = self.meanings[node.name], [self.facts[name] for name in node.inputs]
+        if self.values:
+            value = meaning.real(*(source.value for source in sources)).outward()
+            facts = ExactFacts(value, value, Range.point(value.lower - value.lower), None)
+            return self._substituted(node, facts) if node.op.accumulates else facts
+        facts = meaning.facts(*sources)
+        if node.op.accumulates or node is self.quantized.network.output:
             facts = self._substituted(node, facts)
         facts = facts.consistent()
         if node.name in self.quantized.accumulators:
@@ -249,13 +294,29 @@ class _Proof:
         return facts
 
     def _substituted(self, node: Node, facts: ExactFacts) -> ExactFacts:
-        """The facts of a sum, cut down by what pulling it back to every earlier node gives."""
+        """The facts of a tensor, cut down by what pulling it back to every earlier node gives."""
         size = facts.value.lower.shape[0]
-        unit, none = Dyadic.identity(size), Dyadic.zeros(size, size)
-        value = self._pulled_back(node, ExactRows(unit, none), 0).intersect(facts.value)
-        difference = self._pulled_back(node, ExactRows(none, unit), 0).intersect(facts.difference)
-        difference = difference.intersect(self._pulled_back(node, ExactRows(none, unit), 1))
+        is_output = node is self.quantized.network.output
+        chosen = np.arange(size) if self.thorough or is_output else self._unstable(node, facts)
+        if not chosen.size:
+            return facts
+        unit, none = Dyadic.identity(size)[chosen], Dyadic.zeros(len(chosen), size)
+        value, difference = facts.value, facts.difference
+        if self.thorough or not is_output:
+            value = _met(value, chosen, self._pulled_back(node, ExactRows(unit, none), 0))
+        if self.values:
+            return ExactFacts(value, value, difference, None)
+        for policy in range(POLICIES if self.thorough else 1):
+            difference = _met(difference, chosen, self._pulled_back(node, ExactRows(none, unit), policy))
         return replace(facts, value=value, difference=difference)
+
+    def _unstable(self, node: Node, facts: ExactFacts) -> npt.NDArray[np.int64]:
+        """Elements on both sides of zero in one of the networks; all where something else than ReLUs reads them."""
+        readers, zero = self.quantized.network.readers[node.name], Dyadic.zeros()
+        if any(type(reader.op) is not Relu for reader in readers):
+            return np.arange(facts.value.lower.shape[0])
+        open_in = [x.lower.less(zero) & zero.less(x.upper) for x in (facts.value, facts.fixed)]
+        return np.flatnonzero(open_in[0] | open_in[1])
 
     def _rounded(self, node: Node, before: ExactFacts) -> ExactFacts:
         output = self.quantized.formats.get(node.name)
@@ -289,13 +350,31 @@ class _Proof:
                 inputs = (self.facts[name] for name in node.inputs)
                 pulled, left = self.meanings[node.name].pull(rows_here, policy, *inputs)
                 for source, part in zip(node.inputs, pulled, strict=True):
-                    live[source] = live[source] + part if source in live else part
-                rest += left
+                    joined, lost = (live[source] + part if source in live else part).cut(self.facts[source])
+                    live[source] = joined
+                    rest = rest if lost is None else rest + lost
+                rest = (rest + left).outward()
+                if not self.thorough:
+                    continue
                 found = rest + _total([row.at(self.facts[name]) for name, row in live.items()])
             best = found if best is None else best.intersect(found)
         if best is None:
             raise VerificationError(f"node '{target.name}' is not in its network")
         return best
+
+
+def _met(whole: Range, chosen: npt.NDArray[np.int64], part: Range) -> Range:
+    """A range whose chosen elements are cut down to what they have in common with others."""
+    ends: list[Dyadic] = []
+    for end, other in (
+        (whole.lower, whole[chosen].lower.maximum(part.lower)),
+        (whole.upper, whole[chosen].upper.minimum(part.upper)),
+    ):
+        bits = max(end.bits, other.bits)
+        numbers = end.at(bits).copy()
+        numbers[chosen] = other.at(bits)
+        ends.append(Dyadic(numbers, bits))
+    return Range(*ends).intersect(whole)
 
 
 def _total(ranges: list[Range]) -> Range:

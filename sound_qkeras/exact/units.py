@@ -19,8 +19,8 @@ from sound_qkeras.network.quantized import QuantizedNetwork
 # Irrational ends are rounded outward, and slopes to nearest, to so many bits.
 BITS = 128
 SLOPE_BITS = 64
-# Parts of a straight piece of a table on which it is compared with the function.
-PARTS = 8
+# Pieces of a table whose errors are kept together.
+BLOCK = 64
 Line = tuple[Dyadic, Range]
 
 
@@ -157,7 +157,9 @@ class ExactTable(ExactUnit):
         self.function: ExactFunction = exact_function(settings["function"], settings["alpha"])
         self.source, self.shift, self.entry_bits = table.source, table.shift, table.entry_bits
         self.codes = table.entries.codes
-        self.errors: dict[int, tuple[Fraction, Fraction]] = {}
+        self.errors: dict[int, tuple[int, int]] = {}
+        self.blocks: dict[int, tuple[int, int]] = {}
+        self.read: tuple[ExactFacts, Range, Range] | None = None
 
     def real(self, *inputs: Range) -> Range:
         """The image, rounded outward."""
@@ -184,73 +186,82 @@ class ExactTable(ExactUnit):
         lower: list[int] = []
         upper: list[int] = []
         for low, high in self._offsets(inputs[0]):
-            inner = self.codes[(low >> self.shift) + 1 : (high >> self.shift) + 1].tolist()
-            found = [self._result(low), self._result(high), *(int(code) << self.shift for code in inner)]
+            inner = self.codes[(low >> self.shift) + 1 : (high >> self.shift) + 1]
+            found = [self._result(low), self._result(high)]
+            found += [int(code) << self.shift for code in (inner.min(), inner.max())] if inner.size else []
             lower.append(min(found))
             upper.append(max(found))
         bits = self.entry_bits + self.shift
         return Range(Dyadic.codes(_objects(lower), bits), Dyadic.codes(_objects(upper), bits))
 
-    def _error(self, piece: int) -> tuple[Fraction, Fraction]:
-        """What the results of a piece are off by."""
+    def _error(self, piece: int) -> tuple[int, int]:
+        """What the results of a piece are off by, in units of `2**-BITS`, rounded outward."""
         if piece not in self.errors:
             at = [Fraction(self.source.min_code + (n << self.shift)) * self._step for n in (piece, piece + 1)]
             held = [Fraction(int(code)) * Fraction(2) ** -self.entry_bits for code in self.codes[piece : piece + 2]]
-            if not self.shift:
-                value = self.function.values(at[0], at[0])
-                self.errors[piece] = held[0] - Fraction(value.high), held[0] - Fraction(value.low)
-            else:
-                self.errors[piece] = self._beside(at[0], held[0], (held[1] - held[0]) / (at[1] - at[0]), at[1])
+            slope = (held[1] - held[0]) / (at[1] - at[0]) if self.shift else Fraction(0)
+            value = self.function.beside(slope, *at) if self.shift else self.function.values(at[0], at[0])
+            start = held[0] - slope * at[0]
+            self.errors[piece] = _floor(start - Fraction(value.high)), -_floor(Fraction(value.low) - start)
         return self.errors[piece]
 
     @property
     def _step(self) -> Fraction:
         return Fraction(2) ** -self.source.fractional_bits
 
-    def _beside(self, start: Fraction, held: Fraction, slope: Fraction, end: Fraction) -> tuple[Fraction, Fraction]:
-        """The range of `held + slope (x - start) - phi(x)` by the mean value theorem on a few parts of a piece."""
-        low: list[Fraction] = []
-        high: list[Fraction] = []
-        for n in range(PARTS):
-            first, last = start + (end - start) * n / PARTS, start + (end - start) * (n + 1) / PARTS
-            middle, half = (first + last) / 2, (last - first) / 2
-            value, slopes = self.function.values(middle, middle), self.function.slopes(first, last)
-            reach = half * max(abs(slope - Fraction(slopes.low)), abs(slope - Fraction(slopes.high)))
-            line = held + slope * (middle - start)
-            low.append(line - Fraction(value.high) - reach)
-            high.append(line - Fraction(value.low) + reach)
-        return min(low), max(high)
+    def _errors(self, first: int, last: int) -> tuple[int, int]:
+        """The least and the largest error of the pieces from `first` to `last`, by blocks of them that are kept."""
+        parts: list[tuple[int, int]] = []
+        while first <= last:
+            if first % BLOCK or first + BLOCK > last + 1:
+                parts.append(self._error(first))
+                first += 1
+                continue
+            block = first // BLOCK
+            if block not in self.blocks:
+                errors = [self._error(first + n) for n in range(BLOCK)]
+                self.blocks[block] = min(low for low, _ in errors), max(high for _, high in errors)
+            parts.append(self.blocks[block])
+            first += BLOCK
+        return min(low for low, _ in parts), max(high for _, high in parts)
 
     def _rounding(self, fixed: Range) -> Range:
         """The errors of the entries that may be read."""
-        read = [range(low >> self.shift, (high >> self.shift) + 1) for low, high in self._offsets(fixed)]
-        errors = [[self._error(piece) for piece in part] for part in read]
-        return _rounded_outward(
-            [min(low for low, _ in part) for part in errors], [max(high for _, high in part) for part in errors]
-        )
+        errors = [self._errors(low >> self.shift, high >> self.shift) for low, high in self._offsets(fixed)]
+        ends = ([low for low, _ in errors], [high for _, high in errors])
+        return Range(*(Dyadic(_objects(end), BITS) for end in ends))
 
-    def _slopes(self, facts: ExactFacts) -> Range:
-        both = Range(facts.value.lower.minimum(facts.fixed.lower), facts.value.upper.maximum(facts.fixed.upper))
-        return _enclosed(self.function.slopes, both)
+    def _found(self, facts: ExactFacts) -> tuple[Range, Range]:
+        """The slopes between both arguments, and the entries' errors; asked for twice of one tensor."""
+        if self.read is None or self.read[0] is not facts:
+            both = Range(facts.value.lower.minimum(facts.fixed.lower), facts.value.upper.maximum(facts.fixed.upper))
+            self.read = facts, _enclosed(self.function.slopes, both), self._rounding(facts.fixed)
+        return self.read[1:]
 
     def difference(self, *inputs: ExactFacts) -> Range:
         """A slope between those at both arguments times the difference, and the entries' errors."""
-        facts = inputs[0]
-        return _product(self._slopes(facts), facts.difference) + self._rounding(facts.fixed)
+        slopes, rounding = self._found(inputs[0])
+        return _product(slopes, inputs[0].difference) + rounding
 
     def difference_lines(self, facts: ExactFacts) -> tuple[Line, ...]:
         """The middle of the slopes, which leaves the others times the difference."""
-        slopes = self._slopes(facts)
+        slopes, rounding = self._found(facts)
         slope = _middle(slopes)
-        left = _product(slopes - Range.point(slope), facts.difference)
-        return ((slope, left + self._rounding(facts.fixed)),)
+        return ((slope, _product(slopes - Range.point(slope), facts.difference) + rounding),)
 
     def value_line(self, z: Range) -> Line:
-        """The middle of the slopes, through the middle of the interval."""
-        slopes, center = _enclosed(self.function.slopes, z), _middle(z)
-        slope, middle = _middle(slopes), Range.point(center)
-        there = self.real(middle) - Range.point(slope * center)
-        return slope, there + _product(slopes - Range.point(slope), z - middle)
+        """The chord, with a slope there is on the interval."""
+        slopes: list[int] = []
+        left: list[Span] = []
+        for low, high in zip(z.lower.fractions(), z.upper.fractions(), strict=True):
+            steep = self.function.slopes(low, high)
+            first, last = (self.function.values(end, end) for end in (low, high))
+            chord = (Fraction(last.low) - Fraction(first.low)) / (high - low) if high > low else Fraction(steep.low)
+            slope = int(min(max(chord, Fraction(steep.low)), Fraction(steep.high)) * 2**SLOPE_BITS)
+            slopes.append(slope)
+            left.append(self.function.beside(Fraction(slope, 2**SLOPE_BITS), low, high))
+        rests = [Fraction(span.low) for span in left], [Fraction(span.high) for span in left]
+        return Dyadic(_objects(slopes), SLOPE_BITS), _rounded_outward(*rests)
 
     def grid(self, *grids: int) -> int:
         """That of the entries, and of a code within a piece."""
@@ -288,9 +299,13 @@ def _enclosed(function: Callable[[Fraction, Fraction], Span], x: Range) -> Range
     return _rounded_outward([Fraction(span.low) for span in found], [Fraction(span.high) for span in found])
 
 
+def _floor(number: Fraction) -> int:
+    """In units of `2**-BITS`."""
+    return (number.numerator << BITS) // number.denominator
+
+
 def _rounded_outward(low: list[Fraction], high: list[Fraction]) -> Range:
-    lower = [(number.numerator << BITS) // number.denominator for number in low]
-    upper = [-(-(number.numerator << BITS) // number.denominator) for number in high]
+    lower, upper = [_floor(number) for number in low], [-_floor(-number) for number in high]
     return Range(Dyadic(_objects(lower), BITS), Dyadic(_objects(upper), BITS))
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from sound_qkeras.exact.dyadic import Dyadic, Range
-from sound_qkeras.exact.proof import _Proof
+from sound_qkeras.exact.proof import Proof
 from sound_qkeras.interval import Interval
 from sound_qkeras.network import QuantizedNetwork
 from sound_qkeras.verify.propagation import propagate
@@ -34,7 +34,7 @@ def check_facts(twin: QuantizedNetwork, ranges, points, trace: Trace) -> Iterato
     """Assert that every fact of both proofs holds at every point; yields each with its exact values by node."""
     box = Interval(*ranges)
     facts = propagate(twin.network, box[None], twin).facts
-    exact = _Proof(twin, Range(*(Dyadic.of(end.reshape(-1)) for end in ranges)))
+    exact = Proof(twin, Range(*(Dyadic.of(end.reshape(-1)) for end in ranges)))
     codes = twin.simulate_all(points)
     for number, point in enumerate(points):
         found = trace(twin, point)

@@ -7,7 +7,7 @@ import pytest
 
 from sound_qkeras.errors import VerificationError
 from sound_qkeras.exact.dyadic import Dyadic, Range
-from sound_qkeras.exact.proof import _Proof, exact_error
+from sound_qkeras.exact.proof import Proof, exact_error
 from sound_qkeras.fixed_point import Format
 from sound_qkeras.interval import Interval
 from sound_qkeras.network import QuantizedNetwork
@@ -42,7 +42,7 @@ def test_the_exact_proof_is_about_as_tight(seed):
     """Both proofs use the same mathematics: on such small networks neither is far from the other."""
     twin, ranges, _ = case(seed)
     float_bound = prove(twin, Interval(*ranges)).bound
-    exact = _Proof(twin, Range(*(Dyadic.of(end.reshape(-1)) for end in ranges)))
+    exact = Proof(twin, Range(*(Dyadic.of(end.reshape(-1)) for end in ranges)))
     bound = max(exact.facts[twin.network.output.name].difference.magnitude().fractions())
     assert float(bound) <= 1.1 * float_bound + 1e-9
     assert float_bound <= 3.0 * float(bound) + 1e-9

@@ -9,7 +9,7 @@ import pytest
 
 from sound_qkeras.errors import InputError, VerificationError
 from sound_qkeras.exact.dyadic import Dyadic, Range
-from sound_qkeras.exact.proof import _Proof, exact_bound, exact_error, exact_error_range
+from sound_qkeras.exact.proof import Proof, exact_bound, exact_error, exact_error_range
 from sound_qkeras.fixed_point import Format
 from sound_qkeras.interval import Interval
 from sound_qkeras.network import Network, Node, QuantizedNetwork
@@ -67,7 +67,7 @@ def test_every_fact_holds_at_every_node(seed):
     """Not only of the output: the float value, the fixed-point value and their difference, and the grid."""
     rng = np.random.default_rng(seed)
     twin, ranges = random_quantized(rng, [int(n) for n in rng.integers(1, 6, rng.integers(3, 6))])
-    facts = _Proof(twin, Range(*(Dyadic.of(end.reshape(-1)) for end in ranges))).facts
+    facts = Proof(twin, Range(*(Dyadic.of(end.reshape(-1)) for end in ranges))).facts
     points = np.concatenate([samples(rng, ranges, 8), ties(rng, twin, ranges, 4)])
     codes = twin.simulate_all(points)
     for index, x in enumerate(points):
