@@ -114,7 +114,7 @@ def exact_error_range(quantized: QuantizedNetwork, x: npt.ArrayLike) -> list[tup
 def _trained_output(quantized: QuantizedNetwork, sample: Dyadic, read: Entries) -> Range:
     """The trained network's, as it was before its rewrite."""
     trained = quantized.trained
-    beside = _with_any_integers(trained) if quantized.rewrite else quantized
+    beside = with_any_integers(trained) if quantized.rewrite else quantized
     values: dict[str, Range] = {}
     for node in trained.nodes:
         inputs = [values[name] for name in node.inputs]
@@ -147,7 +147,7 @@ def _fixed_output(quantized: QuantizedNetwork, sample: Dyadic, read: Entries) ->
     return values[quantized.network.output.name]
 
 
-def _with_any_integers(trained: Network) -> QuantizedNetwork:
+def with_any_integers(trained: Network) -> QuantizedNetwork:
     """A twin whose integers nobody looks at: what operations mean in exact numbers is defined for pairs."""
     word = Format(2, 1, True)
 
@@ -195,6 +195,8 @@ def box_of(quantized: QuantizedNetwork, lower: npt.ArrayLike, upper: npt.ArrayLi
 
 # Ways to choose the lines of a difference; see `Lines.differences`.
 POLICIES = 2
+# How hard a proof tries.
+FORWARD, QUICK, THOROUGH = 0, 1, 2
 # Exact types: a kind derived from a known one would not have its meaning.
 MEANINGS: dict[type[Op], type[Meaning]] = {
     **dict.fromkeys((AveragePool, Conv, Dense, Scale), ExactAffine),
@@ -242,8 +244,8 @@ class Proof:
         quantized: the pair of networks.
         box: the inputs, flattened.
         meanings: those of the pair, where they are known.
-        thorough: pull all rows of every sum back, by every policy, and stop at every node on the way; else what an unstable
-            unit reads, by the first policy, to the input.
+        effort: `FORWARD`, from node to node alone; `QUICK`, with what an unstable unit reads, and the output, pulled back to the
+            input by the first policy; or `THOROUGH`, with every sum pulled back by every policy, stopping at every node on the way.
         values: of the trained network alone: neither integers nor formats are looked at.
 
     Raises:
@@ -256,12 +258,12 @@ class Proof:
         box: Range,
         meanings: dict[str, Meaning] | None = None,
         *,
-        thorough: bool = True,
+        effort: int = THOROUGH,
         values: bool = False,
     ) -> None:
         """Prove all of it."""
         self.quantized, self.box = quantized, box
-        self.thorough, self.values = thorough, values
+        self.effort, self.values = effort, values
         self.meanings = meanings_of(quantized) if meanings is None else meanings
         self.facts: dict[str, ExactFacts] = {}
         self.roundoff: dict[str, Range] = {}
@@ -295,18 +297,20 @@ class Proof:
 
     def _substituted(self, node: Node, facts: ExactFacts) -> ExactFacts:
         """The facts of a tensor, cut down by what pulling it back to every earlier node gives."""
-        size = facts.value.lower.shape[0]
+        if self.effort == FORWARD:
+            return facts
+        size, thorough = facts.value.lower.shape[0], self.effort == THOROUGH
         is_output = node is self.quantized.network.output
-        chosen = np.arange(size) if self.thorough or is_output else self._unstable(node, facts)
+        chosen = np.arange(size) if thorough or is_output else self._unstable(node, facts)
         if not chosen.size:
             return facts
         unit, none = Dyadic.identity(size)[chosen], Dyadic.zeros(len(chosen), size)
         value, difference = facts.value, facts.difference
-        if self.thorough or not is_output:
+        if thorough or not is_output:
             value = _met(value, chosen, self._pulled_back(node, ExactRows(unit, none), 0))
         if self.values:
             return ExactFacts(value, value, difference, None)
-        for policy in range(POLICIES if self.thorough else 1):
+        for policy in range(POLICIES if thorough else 1):
             difference = _met(difference, chosen, self._pulled_back(node, ExactRows(none, unit), policy))
         return replace(facts, value=value, difference=difference)
 
@@ -354,7 +358,7 @@ class Proof:
                     live[source] = joined
                     rest = rest if lost is None else rest + lost
                 rest = (rest + left).outward()
-                if not self.thorough:
+                if self.effort != THOROUGH:
                     continue
                 found = rest + _total([row.at(self.facts[name]) for name, row in live.items()])
             best = found if best is None else best.intersect(found)
