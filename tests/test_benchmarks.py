@@ -40,3 +40,15 @@ def test_ablation(tmp_path):
     assert rows["MILP and shaving"] >= rows["nothing"] > 0.0
     assert text.count("\n") == 10 + 11
     assert run("ablation.py", tmp_path, "--effort", "fast", "--out", tmp_path / "kept.json").count("\n") == 11
+
+
+def test_behaviour(tmp_path):
+    """Two records are compared: equal, different, and different where the clock had a say."""
+    one = {"integers": "a", "bounds": [1.0], "ended_by": "search"}
+    before, after = tmp_path / "before.json", tmp_path / "after.json"
+    before.write_text(json.dumps({"net": one, "clock": {**one, "ended_by": "time"}}))
+    after.write_text(json.dumps({"net": one, "clock": {**one, "integers": "b"}}))
+    assert "1 results compared, 0 differ" in run("behaviour.py", "compare", before, after)
+    after.write_text(json.dumps({"net": {**one, "bounds": [2.0]}}))
+    assert "bounds larger (times 2)" in run("behaviour.py", "compare", before, after)
+    run("behaviour.py", "record", tmp_path / "out.json", "--only", "no such network")

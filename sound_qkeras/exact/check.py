@@ -186,7 +186,11 @@ def prove_again(
         found = zip(_over(pair, boxes, report, "boxes"), evidence.certified(certificate.eps), strict=True)
         return [max(bounds) for bounds in zip(*(bounds for bounds, met in found if met), strict=True)]
     if isinstance(evidence, Statistical):
-        _count(_over(replace(pair, kind=ERRORS), [Box(point) for point in points], report, "samples"), certificate, evidence)
+        _count(
+            _over(replace(pair, kind=ERRORS), [Box(point) for point in points], report, "samples"),
+            certificate,
+            evidence,
+        )
     return []
 
 
@@ -246,7 +250,10 @@ def _over(work: Work, boxes: Sequence[Box], report: Progress, what: str) -> list
         seconds.append(time.monotonic() - started)
     rest = [n for n in range(len(boxes)) if n not in done]
     each = min(seconds)
-    cores, first = _cores(), max(seconds) - each  # what the first box found out about tables, each process finds out again
+    cores, first = (
+        _cores(),
+        max(seconds) - each,
+    )  # what the first box found out about tables, each process finds out again
     alone = each * len(rest)
     if alone < WORTH_PROCESSES or cores == 1:
         stage = f"{STAGE}: {what}, about {alone:.0f} s"
