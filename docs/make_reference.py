@@ -26,7 +26,7 @@ PARTS = (
             "jobs.certify": ("certify",),
             "study.compare": ("compare",),
             "jobs.finetune": ("finetune",),
-            "verify.checker": ("check",),
+            "jobs.check": ("check",),
             "results.archive": ("load",),
             "verify.softmax": ("softmax_bound",),
             "keras_io.session.environment": ("float64",),

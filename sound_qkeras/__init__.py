@@ -11,6 +11,7 @@ from sound_qkeras.errors import InfeasibleError, InputError, SoundQKerasError, V
 
 if TYPE_CHECKING:
     from sound_qkeras.jobs.certify import certify as certify
+    from sound_qkeras.jobs.check import check as check
     from sound_qkeras.jobs.finetune import finetune as finetune
     from sound_qkeras.jobs.quantize import quantize as quantize
     from sound_qkeras.keras_io import float64 as float64
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from sound_qkeras.study import Study as Study
     from sound_qkeras.study import compare as compare
     from sound_qkeras.verify.certificate import Certificate as Certificate
-    from sound_qkeras.verify.checker import check as check
     from sound_qkeras.verify.softmax import softmax_bound as softmax_bound
 
 # QKeras is a Keras 2 library; TensorFlow reads this when it is first imported, and again when its `keras` is first used.
@@ -34,7 +34,7 @@ _PUBLIC = {
     "Result": "sound_qkeras.results.result",
     "Study": "sound_qkeras.study",
     "certify": "sound_qkeras.jobs.certify",
-    "check": "sound_qkeras.verify.checker",
+    "check": "sound_qkeras.jobs.check",
     "compare": "sound_qkeras.study",
     "finetune": "sound_qkeras.jobs.finetune",
     "float64": "sound_qkeras.keras_io",

@@ -32,6 +32,7 @@ from sound_qkeras.cli.options import (
     Data,
     Effort,
     Eps,
+    Exact,
     Keep,
     KeepArchitecture,
     Labels,
@@ -146,6 +147,7 @@ def quantize(
     saturate: Saturate = True,
     task: Task = "regression",
     keep: Keep = 0.99,
+    exact: Exact = False,
 ) -> None:
     """Quantise a trained model within a tolerance that is proved for every input in a box."""
     with clear_errors(f"; '{out}' is as it was"):
@@ -178,6 +180,7 @@ def quantize(
             "saturate": saturate,
             "task": task,
             "keep": keep,
+            "exact": exact,
         }
         Options.checked(options)
         with progress_bars() as progress:
@@ -224,11 +227,13 @@ def demo(out: Out = Path("out")) -> None:
 @app.command()
 def verify(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="A directory that a result was saved to.")],
+    exact: Exact = False,
 ) -> None:
     """Prove a saved certificate again, from the files alone and without TensorFlow. Exit code 1 if it does not hold."""
     with clear_errors():
         from threadpoolctl import threadpool_limits
 
+        from sound_qkeras.exact.check import prove_again
         from sound_qkeras.results import archive
         from sound_qkeras.results.result import standing
 
@@ -240,6 +245,15 @@ def verify(
             f"verified: {certificate.claim}; box: {certificate.box_source}, {certificate.tree.leaf_count} parts; "
             f"{standing(certificate)}, {time.monotonic() - started:.1f} s"
         )
+        if exact:
+            started = time.monotonic()
+            with progress_bars() as progress:
+                prove_again(result.quantized, certificate, progress)
+            typer.echo(f"verified again in exact arithmetic, all of it: {time.monotonic() - started:.1f} s")
+        elif certificate.exact:
+            typer.echo(
+                "note: it says that it was re-proved in exact arithmetic; that was not repeated here, --exact repeats it"
+            )
 
 
 @app.command()

@@ -71,6 +71,10 @@ Keep = Annotated[
     float, typer.Option(metavar="SHARE", help="For --eps auto: share of the samples whose class is to stay.")
 ]
 
+Exact = Annotated[
+    bool, typer.Option("--exact", help="Prove it again in exact arithmetic, without BLAS, leaf by leaf on all cores.")
+]
+
 
 def parse_numbers(text: str, option: str) -> list[float]:
     """Numbers separated by commas.

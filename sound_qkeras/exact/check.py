@@ -23,7 +23,16 @@ import numpy.typing as npt
 
 from sound_qkeras.errors import InputError, VerificationError
 from sound_qkeras.exact.dyadic import Dyadic, Range
-from sound_qkeras.exact.proof import FORWARD, QUICK, THOROUGH, Proof, box_of, exact_error_range, meanings_of
+from sound_qkeras.exact.proof import (
+    FORWARD,
+    QUICK,
+    THOROUGH,
+    Proof,
+    box_of,
+    check_known,
+    exact_error_range,
+    meanings_of,
+)
 from sound_qkeras.exact.rewriting import Signs, check_parameters
 from sound_qkeras.network.graph import Network, size_of
 from sound_qkeras.network.pickling import Rebuilt
@@ -164,10 +173,10 @@ def prove_again(
         InputError: the network is too large for this proof, or errors were measured against a float64 evaluation.
         VerificationError: a claim does not hold, or an operation is unknown here.
     """
-    _check_possible(quantized, certificate)
+    evidence = certificate.evidence
+    check_possible(quantized.network, evidence.reference if isinstance(evidence, Statistical) else REAL)
     report = progress or _silent
     report(STAGE, 0.0)
-    evidence = certificate.evidence
     if quantized.rewrite:
         check_parameters(quantized)
     if quantized.rewrite.reductions:
@@ -221,22 +230,30 @@ def _count(errors: list[list[Fraction]], certificate: Certificate, evidence: Sta
         )
 
 
-def _check_possible(quantized: QuantizedNetwork, certificate: Certificate) -> None:
-    """Refuse by name what is beyond this proof, before the work."""
-    shapes = quantized.network.shapes
-    for node, _ in quantized.network.affine():
-        entries = size_of(shapes[node.name]) * size_of(shapes[node.inputs[0]])
+def check_possible(network: Network, reference: str = REAL) -> None:
+    """Refuse by name what is beyond this proof, before any work.
+
+    Args:
+        network: the trained network, or the rewritten one.
+        reference: what errors at samples are measured against.
+
+    Raises:
+        InputError: a layer is too large, or the reference is no exact one.
+        VerificationError: an operation is unknown here.
+    """
+    for node, _ in network.affine():
+        entries = size_of(network.shapes[node.name]) * size_of(network.shapes[node.inputs[0]])
         if entries > MOST_ENTRIES:
             raise InputError(
                 f"layer '{node.layer}' is a matrix of {entries:,} entries in exact arithmetic; accepted there: up to "
-                f"{MOST_ENTRIES:,}; rely on the proof without it (exact=False, no --exact)"
+                f"{MOST_ENTRIES:,}; leave out exact (--exact)"
             )
-    meanings_of(quantized)
-    evidence = certificate.evidence
-    if isinstance(evidence, Statistical) and evidence.reference != REAL:
+    check_known(network)
+    if reference != REAL:
         raise InputError(
             "errors were measured against the trained network as float64 evaluates it, of which exact arithmetic knows nothing; "
-            "accepted there: tier 'sound', 'local', or 'statistical' where exact enclosures of the network are tight"
+            "accepted there: tier 'sound' or 'local', or 'statistical' where enclosures of the network are tight; leave out "
+            "exact (--exact)"
         )
 
 
@@ -244,7 +261,7 @@ def _over(work: Work, boxes: Sequence[Box], report: Progress, what: str) -> list
     """The bounds on every box, in their order; by other processes where that pays."""
     done: dict[int, list[Fraction]] = {}
     seconds: list[float] = []
-    for n in sorted({0, len(boxes) // 2, len(boxes) - 1}, key=lambda n: -n):
+    for n in (len(boxes) - 1, len(boxes) // 2, 0, 0):  # the last one again: nothing is left to find out about tables
         started = time.monotonic()
         done[n] = work.prove(boxes[n])
         seconds.append(time.monotonic() - started)

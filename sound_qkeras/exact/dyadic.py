@@ -119,7 +119,7 @@ class Dyadic:
         return {}
 
     def limbs(self, width: int) -> list[npt.NDArray[np.int64]]:
-        """The numbers as sums of `limbs[k] * 2**(k * width)`, each of magnitude up to `2**width`; kept, as many products ask for them."""
+        """The numbers as sums of `limbs[k] * 2**(k * width)`, none beyond `2**width`; kept, as many products need them."""
         if width not in self._known_limbs:
             rest, found = self.numbers, self._known_limbs.setdefault(width, [])
             for _ in range(self.length // width):
@@ -129,7 +129,7 @@ class Dyadic:
         return self._known_limbs[width]
 
     def cut(self) -> tuple[Dyadic, Dyadic | None]:
-        """The numbers rounded down to `PRECISION` bits of the largest, and what each fell by less than; None if they are as they were."""
+        """The numbers rounded down to `PRECISION` bits of the largest, and the unit each fell by less than; None if none fell."""
         drop = min(self.length - PRECISION, self.bits)
         if drop <= 0:
             return self, None

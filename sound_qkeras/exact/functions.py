@@ -14,7 +14,9 @@ from itertools import pairwise
 
 from sound_qkeras.errors import VerificationError
 
-DIGITS = 40
+DIGITS = 34
+# Ends of an interval that are one number but for its rounding.
+CLOSE = Decimal("1e-20")
 DOWN, UP, NEAR = (
     Context(prec=DIGITS, rounding=mode, Emax=MAX_EMAX, Emin=MIN_EMIN, traps=[])
     for mode in (ROUND_FLOOR, ROUND_CEILING, ROUND_HALF_EVEN)
@@ -88,11 +90,14 @@ class Span:
         return Span(ends[0], ends[1])
 
     def exp(self) -> Span:
-        """`e**x`."""
-        if self.low == self.high:
-            found = NEAR.exp(self.low)
-            return Span(max(NEAR.next_minus(found), Decimal(0)), NEAR.next_plus(found))
-        return Span(max(NEAR.next_minus(NEAR.exp(self.low)), Decimal(0)), NEAR.next_plus(NEAR.exp(self.high)))
+        """`e**x`; of ends that are close together by one exponential, as `e**w <= 1 + 2 w` for `w` up to 1."""
+        found, width = NEAR.exp(self.low), UP.subtract(self.high, self.low)
+        top = NEAR.next_plus(found)
+        if width > CLOSE:
+            top = NEAR.next_plus(NEAR.exp(self.high))
+        elif width:
+            top = UP.multiply(top, UP.add(Decimal(1), UP.multiply(Decimal(2), width)))
+        return Span(max(NEAR.next_minus(found), Decimal(0)), top)
 
     def log(self) -> Span:
         """`ln x` of a positive interval."""
@@ -190,7 +195,8 @@ def _sigmoid(x: Span) -> Span:
 
 
 def _sigmoid_slope(x: Span) -> Span:
-    return _sigmoid(x) * _sigmoid(-x)
+    found = _sigmoid(x)
+    return found * (ONE - found).cut(0, 1)
 
 
 def _tanh(x: Span) -> Span:

@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from sound_qkeras.errors import InputError, VerificationError
 from sound_qkeras.exact.dyadic import Dyadic, Integers, Range
+from sound_qkeras.exact.functions import exact_function
 from sound_qkeras.exact.matrices import Indices, entries
 from sound_qkeras.exact.merges import ExactAdd, ExactConcatenate, ExactMultiply
 from sound_qkeras.exact.moves import ExactMaxPool, ExactMove
@@ -106,6 +107,8 @@ def exact_error_range(quantized: QuantizedNetwork, x: npt.ArrayLike) -> list[tup
         quantized: the network and its fixed-point twin; values that overflow their format saturate.
         x: one sample of float64 numbers, shape `input_shape`.
     """
+    check_known(quantized.network)
+    check_known(quantized.trained)
     sample, read = box_of(quantized, x, x).lower, Entries()
     error = Range.point(_fixed_output(quantized, sample, read)) - _trained_output(quantized, sample, read)
     return list(zip(error.lower.fractions(), error.upper.fractions(), strict=True))
@@ -212,20 +215,26 @@ MEANINGS: dict[type[Op], type[Meaning]] = {
 }
 
 
-def meaning_of(node: Node, quantized: QuantizedNetwork) -> Meaning:
-    """What a node computes, in exact numbers.
+def check_known(network: Network) -> None:
+    """Refuse networks with operations that have no meaning here.
 
     Raises:
-        VerificationError: its operation is unknown here.
+        VerificationError: names the layer.
     """
-    known = MEANINGS.get(type(node.op))
-    if known is None:
-        raise VerificationError(
-            f"layer '{node.layer or node.name}': the exact proof does not know operations of kind '{node.op.kind}'; "
-            f"it knows {', '.join(sorted(op.kind for op in MEANINGS))}; rely on the float64 proof",
-            layer_name=node.layer,
-        )
-    return known(node, quantized)
+    for node in network.nodes:
+        if type(node.op) not in MEANINGS and type(node.op) is not Input:
+            raise VerificationError(
+                f"layer '{node.layer or node.name}': the exact proof does not know operations of kind '{node.op.kind}'; "
+                f"it knows {', '.join(sorted(op.kind for op in MEANINGS))}; rely on the float64 proof",
+                layer_name=node.layer,
+            )
+        if isinstance(node.op, Table):
+            exact_function(node.op.function, node.op.alpha)
+
+
+def meaning_of(node: Node, quantized: QuantizedNetwork) -> Meaning:
+    """What a node computes, in exact numbers."""
+    return MEANINGS[type(node.op)](node, quantized)
 
 
 def meanings_of(quantized: QuantizedNetwork) -> dict[str, Meaning]:
@@ -234,6 +243,7 @@ def meanings_of(quantized: QuantizedNetwork) -> dict[str, Meaning]:
     Raises:
         VerificationError: an operation is unknown here.
     """
+    check_known(quantized.network)
     return {node.name: meaning_of(node, quantized) for node in quantized.network.nodes if type(node.op) is not Input}
 
 

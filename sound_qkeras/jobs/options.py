@@ -48,6 +48,7 @@ class Options:
     saturate: bool = True
     task: str = "regression"
     keep: float = 0.99
+    exact: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what cannot be used, whatever the model."""

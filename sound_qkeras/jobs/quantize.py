@@ -11,7 +11,9 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from sound_qkeras.errors import InputError
+from sound_qkeras.exact.check import check_possible
 from sound_qkeras.interval import Interval, Reals
+from sound_qkeras.jobs.check import check
 from sound_qkeras.jobs.examine import examine, or_else
 from sound_qkeras.jobs.options import Options, check_whole
 from sound_qkeras.network.boxes import describe_box, make_tolerance, network_box
@@ -34,8 +36,7 @@ from sound_qkeras.tuning.space import Space
 from sound_qkeras.tuning.surrounding import SurroundingJudge
 from sound_qkeras.tuning.tune import Outcome, tune
 from sound_qkeras.verify.certificate import Certificate, certify
-from sound_qkeras.verify.checker import check
-from sound_qkeras.verify.evidence import Evidence, Local, Statistical, check_samples, reference_for
+from sound_qkeras.verify.evidence import REAL, Evidence, Local, Statistical, check_samples, reference_for
 from sound_qkeras.verify.split_tree import SplitTree
 
 Progress = Callable[[str, float], None]
@@ -73,6 +74,7 @@ def quantize(
     task: str = "regression",
     keep: float = 0.99,
     seed: int = 0,
+    exact: bool = False,
     box_source: str = "given",
     progress: Progress | None = None,
 ) -> Result:
@@ -120,6 +122,7 @@ def quantize(
         task: "regression", or "classifier", which also reports accuracies and the share of samples whose class is proved.
         keep: for `eps="auto"`, the share of the samples whose class is to stay.
         seed: of the search for the worst observed error, and of the samples' division.
+        exact: prove the certificate again in exact arithmetic before it is returned, and say so in it; see `sound_qkeras.check`.
         box_source: where the box came from, for the certificate.
         progress: called with a stage's name and the fraction of it that is done.
 
@@ -150,6 +153,7 @@ def quantize(
         saturate=saturate,
         task=task,
         keep=keep,
+        exact=exact,
     )
     check_whole("seed", seed, least=0)
     report("read", 0.0)
@@ -161,6 +165,10 @@ def quantize(
     with threadpool_limits(1 if trained.parameter_count < MANY_PARAMETERS else None, user_api="blas"):
         guides, untouched = _divide(given, options, seed)
         tolerance = _tolerance(eps, trained, guides, options)
+        if exact:
+            check_possible(
+                trained, REAL if untouched is None or guides is None else reference_for(trained, guides, tolerance)
+            )
         deadline = Deadline.within(options.budget.seconds, firm=options.budget.firm)
         outcome, phase_tree = _tune(trained, region, tolerance, guides, options, report, deadline)
         report("prove", 0.0)
@@ -176,7 +184,8 @@ def quantize(
             phase_tree=phase_tree,
             evidence=_evidence(quantized, region, tolerance, guides, untouched, options),
         )
-        check(quantized, certificate)
+        certificate = replace(certificate, exact=exact)
+        check(quantized, certificate, exact=exact, progress=report)
         report("look for the worst error", 0.0)
         found = examine(quantized, certificate, seed=seed, deadline=deadline.with_grace)
         report("done", 1.0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -36,6 +36,12 @@ class Claim:
 
 def claim_of(result: Result) -> Claim:
     """The claim of a result, with every limit rounded so that it claims no more than the certificate."""
+    found = _of_tier(result)
+    again = (("Second proof", "re-proved in exact arithmetic when it was made"),) if result.certificate.exact else ()
+    return replace(found, facts=(*found.facts, *again))
+
+
+def _of_tier(result: Result) -> Claim:
     evidence = result.certificate.evidence
     if isinstance(evidence, Local):
         return _local(result, evidence)

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from sound_qkeras.backends.hls4ml_project import Hls4mlProject
 
 Reals = npt.NDArray[np.float64]
+# What is said of a certificate that was proved by both proofs.
+EXACT = ", re-proved in exact arithmetic"
 
 
 @dataclass(frozen=True)
@@ -253,7 +255,7 @@ class Result:
         interrupted = "search interrupted, " if self.ended_by == INTERRUPT else ""
         trained = "" if self.finetuning is None else f"{self.finetuning.summary}, "
         line = (
-            f"{standing(self.certificate)}, {seen}, "
+            f"{standing(self.certificate)}{EXACT if self.certificate.exact else ''}, {seen}, "
             f"weights {self.cost.weight_bits:,} bits, total {self.cost.total_bits:,} bits, "
             f"{solved}{self._classes()}{trained}{interrupted}{self.seconds:.1f} s"
         )

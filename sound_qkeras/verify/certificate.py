@@ -61,6 +61,7 @@ class Certificate:
         eps_source: where the tolerance came from, in words.
         notes: what a user should know about how the trained network was read; those of the network.
         input_bits: fractional bits that inputs are taken to have, so that the claim is about such inputs only; None for all.
+        exact: whoever made it says that all of it was proved again in exact arithmetic, which `check` repeats when it is asked to.
     """
 
     tier: str
@@ -79,6 +80,7 @@ class Certificate:
     eps_source: str = "given"
     notes: tuple[str, ...] = ()
     input_bits: int | None = None
+    exact: bool = False
 
     @property
     def claim(self) -> str:
@@ -128,6 +130,7 @@ class Certificate:
             "evidence": None if self.evidence is None else self.evidence.to_json(),
             "notes": list(self.notes),
             **({} if self.input_bits is None else {"input_bits": self.input_bits}),
+            **({"exact": True} if self.exact else {}),
         }
 
     @classmethod
@@ -164,6 +167,7 @@ class Certificate:
                 eps_source=str(data["eps_source"]),
                 notes=tuple(str(note) for note in data["notes"]),
                 input_bits=None if data.get("input_bits") is None else int(data["input_bits"]),
+                exact=data.get("exact", False) is True,
             )
             again = found.to_json()
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:

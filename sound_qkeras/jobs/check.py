@@ -1,0 +1,49 @@
+"""Certificates proved again: by the proof they were made with, and by the exact one when it is asked for."""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+
+import numpy as np
+
+from sound_qkeras.exact.check import Progress, prove_again
+from sound_qkeras.interval import Reals
+from sound_qkeras.network.quantized import QuantizedNetwork
+from sound_qkeras.verify import checker
+from sound_qkeras.verify.certificate import Certificate
+
+
+def check(
+    quantized: QuantizedNetwork, certificate: Certificate, *, exact: bool = False, progress: Progress | None = None
+) -> Reals:
+    """Confirm every claim of a certificate, or refuse it.
+
+    Guarantee: returns only if, for every input in the certificate's box (in other tiers: those that `claim` names), every
+    output stays within its recorded bound of the float network, every recorded bound within `eps`, and for every input in
+    the box every tensor within its recorded range, and every recorded range within its format. Nothing the tuner computed
+    is used; there is no tolerance in any comparison.
+
+    Args:
+        quantized: the trained network, and the fixed-point one.
+        certificate: what is claimed about them.
+        exact: prove all of it again by a second proof, in integers of any length and without BLAS, which takes seconds to minutes
+            on all cores.
+        progress: of that, called with the stage, which says about how long it takes, and the fraction that is done.
+
+    Returns:
+        The bound found for every output, shape `(outputs,)`; with `exact` that of the second proof, where there is one.
+
+    Raises:
+        VerificationError: names what does not hold.
+        InputError: exact arithmetic is asked for where the network is too large for it.
+    """
+    bounds = checker.check(quantized, certificate)
+    found = prove_again(quantized, certificate, progress) if exact else []
+    return np.array([_above(bound) for bound in found]) if found else bounds
+
+
+def _above(bound: Fraction) -> float:
+    """The float64 number at or above it."""
+    near = float(bound)
+    return near if Fraction(near) >= bound else math.nextafter(near, math.inf)
