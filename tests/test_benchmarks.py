@@ -52,3 +52,16 @@ def test_behaviour(tmp_path):
     after.write_text(json.dumps({"net": {**one, "bounds": [2.0]}}))
     assert "bounds larger (times 2)" in run("behaviour.py", "compare", before, after)
     run("behaviour.py", "record", tmp_path / "out.json", "--only", "no such network")
+
+
+def test_exact(tmp_path):
+    rng = np.random.default_rng(0)
+    arrays = {"W1": rng.normal(size=(6, 2)), "b1": np.zeros(6), "W2": rng.normal(size=(1, 6)), "b2": np.zeros(1)}
+    (tmp_path / "controllers").mkdir()
+    place = tmp_path / "controllers" / "madeNN.npz"
+    np.savez(place, **arrays, activations=["relu", "linear"], lo=[-1.0, -1.0], hi=[1.0, 2.0])
+    text = run("exact.py", tmp_path, "--only", "madeNN", "--keep", tmp_path / "kept")
+    assert len(re.findall(r"^madeNN (?:0.001|1e-05) +\d+ \+ \d+ leaves +\d+\.\d s$", text, re.M)) == 2
+    assert re.match(
+        r"madeNN_0.001 +\d+ \+ \d+ leaves +\d+\.\d s\n", run("exact.py", "--saved", tmp_path / "kept" / "madeNN_0.001")
+    )

@@ -21,7 +21,7 @@ MAY_IMPORT = {
 }
 
 # Room -> the only other rooms it may import, from the ground up. A bug in the tuner cannot certify itself: verify never sees it,
-# and the exact proof sees nothing of verify but the certificate and its tree.
+# and the exact proof sees nothing of verify but the certificate, its tree and its evidence.
 GROUND = {"errors", "support", "fixed_point", "interval"}
 PROVED = GROUND | {"network", "verify"}
 MADE = PROVED | {"exact", "floating", "search", "splitting", "tuning"}
@@ -134,6 +134,17 @@ def test_the_walls_notice(module, text):
 )
 def test_the_doors_are_open(module, text):
     assert list(breaches(module, text)) == []
+
+
+def test_the_exact_proof_sees_nothing_of_the_first_but_its_claim():
+    seen = {
+        name.removeprefix("sound_qkeras.verify.").split(".")[0]
+        for module, file in FILES.items()
+        if room(module) == "exact"
+        for _, name in imports(module, file.read_text(encoding="utf-8"))
+        if room(name) == "verify"
+    }
+    assert seen == {"certificate", "evidence", "split_tree"}
 
 
 def run(code):

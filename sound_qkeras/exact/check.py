@@ -285,7 +285,7 @@ def _over(work: Work, boxes: Sequence[Box], report: Progress, what: str) -> list
     import joblib
 
     name = uuid4().hex
-    parallel = joblib.Parallel(n_jobs=cores, return_as="generator_unordered")
+    parallel: Any = joblib.Parallel(n_jobs=cores, return_as="generator_unordered")
     for found in parallel(joblib.delayed(_on_part)(work, [(n, boxes[n]) for n in part], name) for part in parts):
         done.update(found)
         report(stage, len(done) / len(boxes))

@@ -206,7 +206,7 @@ def _product(a: Dyadic, b: Dyadic) -> Integers:
     for level in reversed(range(len(left) + len(right) - 1)):
         terms = (left[k] @ right[level - k] for k in range(len(left)) if 0 <= level - k < len(right))
         total = (total << width) + sum(terms).astype(object)  # type: ignore[union-attr]
-    return total
+    return _array(total)
 
 
 def _from_grid(codes: Integers, bits: int) -> Dyadic:

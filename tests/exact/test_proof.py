@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from sound_qkeras.errors import InputError, VerificationError
+from sound_qkeras.exact import dyadic
 from sound_qkeras.exact.dyadic import Dyadic, Range
-from sound_qkeras.exact.proof import Proof, exact_bound, exact_error, exact_error_range
+from sound_qkeras.exact.proof import FORWARD, QUICK, THOROUGH, Proof, exact_bound, exact_error, exact_error_range
 from sound_qkeras.fixed_point import Format
 from sound_qkeras.interval import Interval
 from sound_qkeras.network import Network, Node, QuantizedNetwork
@@ -62,12 +63,25 @@ def value_of(code, bits):
     return Fraction(int(code)) * Fraction(2) ** -bits
 
 
-@pytest.mark.parametrize("seed", range(30))
-def test_every_fact_holds_at_every_node(seed):
-    """Not only of the output: the float value, the fixed-point value and their difference, and the grid."""
+def roomy(twin):
+    """The same with room for ranges that are far too wide."""
+    wide = {name: Format(f.word_length + 30, f.integer_bits + 30, f.signed) for name, f in twin.accumulators.items()}
+    formats = {name: Format(f.word_length + 20, f.integer_bits + 20, f.signed) for name, f in twin.formats.items()}
+    return replace(twin, accumulators=wide, formats=formats)
+
+
+@pytest.mark.parametrize("precision", [dyadic.PRECISION, 6])
+@pytest.mark.parametrize("effort", [FORWARD, QUICK, THOROUGH])
+@pytest.mark.parametrize("seed", range(10))
+def test_every_fact_holds_at_every_node(seed, effort, precision, monkeypatch):
+    """Not only of the output: the float value, the fixed-point value and their difference, and the grid.
+
+    With rows and ranges cut to a few bits, too: whatever that leaves out is charged.
+    """
+    monkeypatch.setattr(dyadic, "PRECISION", precision)
     rng = np.random.default_rng(seed)
     twin, ranges = random_quantized(rng, [int(n) for n in rng.integers(1, 6, rng.integers(3, 6))])
-    facts = Proof(twin, Range(*(Dyadic.of(end.reshape(-1)) for end in ranges))).facts
+    facts = Proof(roomy(twin), Range(*(Dyadic.of(end.reshape(-1)) for end in ranges)), effort=effort).facts
     points = np.concatenate([samples(rng, ranges, 8), ties(rng, twin, ranges, 4)])
     codes = twin.simulate_all(points)
     for index, x in enumerate(points):
