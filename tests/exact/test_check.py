@@ -13,12 +13,12 @@ from sound_qkeras.errors import FileFormatError, InputError, VerificationError
 from sound_qkeras.exact import check as again
 from sound_qkeras.exact import rewriting
 from sound_qkeras.exact.check import prove_again
-from sound_qkeras.exact.dyadic import Dyadic, Range
+from sound_qkeras.exact.proof import QUICK, Proof
 from sound_qkeras.interval import Interval
 from sound_qkeras.jobs.examine import examine
 from sound_qkeras.network import Network, Node
-from sound_qkeras.network.ops import Table
-from sound_qkeras.network.rewrite.reduce import FORMS
+from sound_qkeras.network.ops import Dense, Input, Relu, Table
+from sound_qkeras.network.rewrite.reduce import FORMS, Reduction
 from sound_qkeras.network.rewrite.rewrite import Rewrite
 from sound_qkeras.results.result import tool_versions
 from sound_qkeras.verify.certificate import certify
@@ -87,6 +87,7 @@ def test_a_bound_that_was_lowered_is_refused_by_exact_arithmetic_alone(believed)
         sq.check(forged.quantized, forged.certificate, exact=True)
 
 
+@pytest.mark.keras
 def test_the_command_line_proves_again_where_it_is_asked_to(tmp_path, capfd, believed):
     result = tight()
     result = replace(result, certificate=replace(result.certificate, exact=True))
@@ -144,6 +145,7 @@ def test_errors_against_a_float64_evaluation_are_refused_by_name():
         prove_again(result.quantized, replace(result.certificate, evidence=evidence))
 
 
+@pytest.mark.solver
 def test_layers_that_are_too_large_are_refused_by_name(monkeypatch):
     monkeypatch.setattr(again, "MOST_ENTRIES", 17)
     result = random_result()
@@ -205,11 +207,12 @@ def test_a_rewrite_is_proved_again(form):
         rewriting.Signs(twin).check(region, effort=2)
 
 
+@pytest.mark.parametrize("by", [1, -1])
 @pytest.mark.parametrize("form", FORMS)
-def test_parameters_of_a_rewritten_network_are_worked_out_again(form):
+def test_parameters_of_a_rewritten_network_are_worked_out_again(form, by):
     twin, _ = reduced(forms(range(64))[form])
     for name, op in ((node.name, op) for node, op in twin.network.affine()):
-        moved = replace(op, kernel=op.kernel + 2.0**-30)
+        moved = replace(op, kernel=op.kernel + by * 2.0**-30)
         nodes = tuple(replace(node, op=moved) if node.name == name else node for node in twin.network.nodes)
         other = replace(twin)
         vars(other)["network"] = replace(twin.network, nodes=nodes)
@@ -217,14 +220,56 @@ def test_parameters_of_a_rewritten_network_are_worked_out_again(form):
             rewriting.check_parameters(other)
 
 
-def test_units_that_may_change_sign_are_refused():
-    """One box after another beyond the one that the rewrite is about."""
-    twin, boxes = reduced(forms(range(64))["outputs"])
-    wide = Range(boxes[0].lower - Dyadic.power(4), boxes[-1].upper + Dyadic.power(4))
+def hidden(bias, reduction):
+    """One unit on [-1, 1] whose sign is that of its bias, if that is large; beside it one that is open. Its rewrite is given."""
+    first = Dense(np.array([[0.9, 1.0]]), np.array([bias, 0.0]))
+    nodes = Node("x", Input((1,))), Node("a", first, ("x",), "a"), Node("r", Relu(), ("a",), "a")
+    network = Network((*nodes, Node("b", Dense(np.array([[0.3], [0.7]]), np.array([0.1])), ("r",), "b")))
+    rewrite = Rewrite({"a": reduction})
+    twin = quantized(rewrite.apply(network), (np.full(1, -1.1), np.full(1, 1.1)), 12, 12)
+    return replace(twin, trained=network, rewrite=rewrite)
+
+
+def units(*numbers):
+    return np.array(numbers, dtype=np.int64)
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "shift", "dead", "said"),
+    [
+        (-1.0, -0.8, (), True, "dropped unit 0"),
+        (1.0, 0.8, (0.5,), False, "replaced unit 0"),
+        (1.0, 1.0, (-2.0,), False, "replacement unit 0"),
+    ],
+)
+def test_units_that_may_change_sign_are_refused(right, wrong, shift, dead, said):
+    made = Reduction(
+        units(0) if dead else units(), units() if dead else units(0), "kept" if dead else "outputs", np.array(shift)
+    )
+    region = again.box_of(hidden(right, made), [-1.0], [1.0])
     with pytest.raises(
-        VerificationError, match=r"its (dropped|replaced|replacement) unit \d+ is not proved in exact arithmetic"
+        VerificationError, match=f"layer 'a': its {said} is not proved in exact arithmetic to stay on one side"
     ):
-        rewriting.Signs(twin).check(wide, effort=2)
+        rewriting.Signs(hidden(wrong, made)).check(region, effort=2)
+    if said != "replacement unit 0":
+        rewriting.Signs(hidden(right, made)).check(region, effort=2)
+
+
+@pytest.mark.parametrize("part", ["exact.check.check_parameters", "exact.rewriting.Signs.check"])
+def test_the_rewrite_is_part_of_what_is_proved_again(part, monkeypatch):
+    twin, region = (
+        hidden(-1.0, Reduction(units(0), units(), "kept", np.array(()))),
+        Interval(np.full(1, -1.0), np.full(1, 1.0)),
+    )
+    said = certify(twin, region, np.full(1, 1.0), SplitTree())
+    prove_again(twin, said)
+
+    def refuse(*_arguments, **_options):
+        raise VerificationError("the rewrite is wrong")
+
+    monkeypatch.setattr(f"sound_qkeras.{part}", refuse)
+    with pytest.raises(VerificationError, match="the rewrite is wrong"):
+        prove_again(twin, said)
 
 
 def test_scales_of_units_are_worked_out_again():
@@ -237,6 +282,7 @@ def test_scales_of_units_are_worked_out_again():
         rewriting.check_parameters(twin)
 
 
+@pytest.mark.keras
 def test_a_certificate_says_that_it_was_proved_again(tmp_path):
     plain, result = random_result(), random_result(1)
     said = replace(result, certificate=replace(result.certificate, exact=True))
@@ -257,10 +303,15 @@ def test_a_certificate_says_it_in_one_way(value):
         sq.Certificate.from_json({**document, "exact": value})
 
 
-def test_the_output_may_be_a_table():
-    """The rows of the output are pulled back through it, as in the first proof."""
-    rng = np.random.default_rng(2)
-    nodes = random_network(rng, (3, 6, 1)).nodes
-    network = Network((*nodes, Node("t", Table("tanh"), (nodes[-1].name,), "t")))
-    result = sq.quantize(network, 0.01, (-1.0, 1.0), effort="fast", exact=True)
+@pytest.mark.solver
+@pytest.mark.parametrize("last", [None, Relu(), Table("tanh"), Table("sigmoid")])
+@pytest.mark.parametrize("seed", range(2))
+def test_the_quick_rules_are_as_tight_as_the_first_proof(seed, last):
+    """Of one box: hidden units and the output are pulled back, whatever the output is."""
+    nodes = random_network(np.random.default_rng(seed), (3, 9, 7, 1)).nodes
+    network = Network(nodes if last is None else (*nodes, Node("t", last, (nodes[-1].name,), "t")))
+    result = sq.quantize(network, 0.02, (-1.0, 1.0), effort="fast", exact=True)
     assert result.certificate.exact
+    region = result.certificate.box
+    (quick,) = Proof(result.quantized, again.box_of(result.quantized, region.lower, region.upper), effort=QUICK).bounds
+    assert quick <= Fraction(prove(result.quantized, region).bound)
