@@ -6,7 +6,7 @@ import pytest
 import sound_qkeras as sq
 from sound_qkeras.backends import compile_and_run
 from sound_qkeras.cli import OK, main
-from sound_qkeras.errors import FileFormatError, ModelError, VerificationError
+from sound_qkeras.errors import FileFormatError, InputError, ModelError, VerificationError
 from sound_qkeras.results.archive import verify
 from tests.results import content, edit, reseal
 
@@ -42,6 +42,23 @@ def test_results_are_saved_loaded_and_proved_again(kind, tmp_path):
     assert again.model.to_json() == found.model.to_json()
     found.report(tmp_path / "report.html")
     assert "itself with latent weights" in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("kind", ["rounded", "symmetric", "ternary"])
+def test_networks_of_integers_are_proved_again_exactly(kind):
+    _, found = certified(MODELS[kind])
+    bounds = sq.check(found.quantized, found.certificate, exact=True)
+    assert np.all(bounds <= found.certificate.output_bounds)
+
+
+def test_what_exact_arithmetic_makes_nothing_of_is_named():
+    _, found = certified(MODELS["steps"])
+    with pytest.raises(InputError, match="powers of two"):
+        sq.check(found.quantized, found.certificate, exact=True)
+    model = sequential(*MODELS["rounded"], shape=(5,))
+    found = sq.certify(model, box=(-2, 2), input_bits=6)
+    with pytest.raises(InputError, match="6 fractional bits"):
+        sq.check(found.quantized, found.certificate, exact=True)
 
 
 @pytest.mark.parametrize("tier", ["local", "statistical"])
