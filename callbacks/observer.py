@@ -6,14 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from sound_qkeras.errors import InputError
 from sound_qkeras.keras_io.session.editions import KERAS_3, edition
+from sound_qkeras.types import Reals
 
 from .steps import Extension
-
-Reals = npt.NDArray[np.float64]
 
 
 class InputObserver(Extension):

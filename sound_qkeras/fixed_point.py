@@ -15,9 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sound_qkeras.errors import InputError
-
-Codes = npt.NDArray[np.int64]
-Reals = npt.NDArray[np.float64]
+from sound_qkeras.types import Codes, Reals
 
 # Stored codes are int64 and their values float64: 53 bits is where both are exact.
 MAX_WORD_LENGTH = 53

@@ -20,8 +20,8 @@ import numpy as np
 import numpy.typing as npt
 
 from sound_qkeras.errors import VerificationError
+from sound_qkeras.types import Reals
 
-Reals = npt.NDArray[np.float64]
 AnyNumber = TypeVar("AnyNumber", bound=np.generic)
 
 UNIT_ROUNDOFF = 2.0**-53

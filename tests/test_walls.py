@@ -22,17 +22,18 @@ MAY_IMPORT = {
 
 # Room -> the only other rooms it may import, from the ground up. A bug in the tuner cannot certify itself: verify never sees it,
 # and the exact proof sees nothing of verify but the certificate, its tree and its evidence.
-GROUND = {"errors", "support", "fixed_point", "interval"}
+GROUND = {"errors", "types", "support", "fixed_point", "interval"}
 PROVED = GROUND | {"network", "verify"}
 MADE = PROVED | {"exact", "floating", "search", "splitting", "tuning"}
 STANDS_ON = {
     "errors": set(),
-    "support": {"errors"},
-    "fixed_point": {"errors"},
-    "interval": {"errors", "fixed_point"},
+    "types": set(),
+    "support": {"errors", "types"},
+    "fixed_point": {"errors", "types"},
+    "interval": {"errors", "types", "fixed_point"},
     "network": GROUND,
     "verify": GROUND | {"network"},
-    "exact": {"errors", "support", "fixed_point", "network", "verify"},
+    "exact": {"errors", "types", "support", "fixed_point", "network", "verify"},
     "floating": PROVED,
     "search": PROVED | {"exact"},
     "splitting": PROVED,
@@ -166,3 +167,15 @@ def test_everything_but_keras_io_and_callbacks_imports_where_no_framework_is_ins
         f"for name in {core}: importlib.import_module(name)\n"
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_an_array_type_is_declared_once():
+    declared = [
+        (name.id, module)
+        for module, file in FILES.items()
+        for node in ast.parse(file.read_text(encoding="utf-8")).body
+        if isinstance(node, ast.Assign)
+        for name in node.targets
+        if isinstance(name, ast.Name) and name.id in {"Array", "Codes", "Indices", "Reals", "Shape"}
+    ]
+    assert [name for name, module in declared if module == f"{HOUSE}.types"] == sorted(name for name, _ in declared)

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 import numpy as np
-import numpy.typing as npt
 
 from sound_qkeras.backends.names import identifiers
 from sound_qkeras.backends.tensors import Plan
@@ -17,9 +16,8 @@ from sound_qkeras.fixed_point import Format
 from sound_qkeras.network import Node
 from sound_qkeras.network.graph import size_of
 from sound_qkeras.network.ops.window import Padding
+from sound_qkeras.types import Reals, Shape
 
-Reals = npt.NDArray[np.float64]
-Shape = tuple[int, ...]
 Emitter = Callable[["Builder", Node], None]
 
 WAY_OUT = "use export_hls, or export the part of the network before it"

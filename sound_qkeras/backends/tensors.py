@@ -11,8 +11,7 @@ from sound_qkeras.fixed_point import Format
 from sound_qkeras.network import Node, QuantizedNetwork
 from sound_qkeras.network.graph import size_of
 from sound_qkeras.network.ports import Port
-
-Shape = tuple[int, ...]
+from sound_qkeras.types import Shape
 
 
 @dataclass(frozen=True)

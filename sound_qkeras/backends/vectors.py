@@ -15,8 +15,8 @@ from sound_qkeras.errors import InputError, VerificationError
 from sound_qkeras.fixed_point import Codes, Format, to_grid
 from sound_qkeras.network.quantized import round_integers
 from sound_qkeras.network.simulate import simulate_codes
+from sound_qkeras.types import Reals
 
-Reals = npt.NDArray[np.float64]
 CORNERS = 64
 TIES = 64
 # Random samples when the user does not say: this many input values in all, within these bounds.

@@ -12,15 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from sound_qkeras.errors import VerificationError
 from sound_qkeras.jobs.quantize import Progress
 from sound_qkeras.results.result import Result
 from sound_qkeras.support.deadline import put_in_place
 from sound_qkeras.support.files import check_writable
+from sound_qkeras.types import Reals
 
-Reals = npt.NDArray[np.float64]
 # From states `(n, 2)`, angle from upright in rad and angular velocity in rad/s, to torques `(n, 1)` in Nm.
 Controller = Callable[[Reals], Reals]
 

@@ -16,10 +16,10 @@ import numpy as np
 import numpy.typing as npt
 
 from sound_qkeras.errors import VerificationError
+from sound_qkeras.types import Reals
 
 # Object arrays: their elements are Python integers of any length.
 Integers = npt.NDArray[Any]
-Reals = npt.NDArray[np.float64]
 # Numbers that a proof rounds, always outward, keep so many bits of the largest beside them.
 PRECISION = 96
 # Matrix products are sums of int64 products of limbs; numpy multiplies integers itself, no BLAS does. The sum of one product's

@@ -11,13 +11,11 @@ from itertools import product
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from sound_qkeras.network.graph import Node
 from sound_qkeras.network.ops import AveragePool, Conv, Dense, Op, Scale
+from sound_qkeras.types import Indices, Shape
 
-Indices = npt.NDArray[np.int64]
-Shape = tuple[int, ...]
 # The coefficient of an input that a result does not read.
 NONE = -1
 

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
 from sound_qkeras.exact.dyadic import Dyadic, Range
 from sound_qkeras.exact.ops import Meaning, no_rest
 from sound_qkeras.exact.tensors import ExactFacts, ExactRows
 from sound_qkeras.network.graph import Node
 from sound_qkeras.network.quantized import QuantizedNetwork
-
-Indices = npt.NDArray[np.int64]
+from sound_qkeras.types import Indices
 
 
 class _Broadcast:

@@ -13,8 +13,8 @@ from sound_qkeras.exact.ops import Meaning, no_rest
 from sound_qkeras.exact.tensors import ExactFacts, ExactRows
 from sound_qkeras.network.graph import Node
 from sound_qkeras.network.quantized import QuantizedNetwork
+from sound_qkeras.types import Indices
 
-Indices = npt.NDArray[np.int64]
 # The source of a result that is always zero.
 ZERO = -1
 

@@ -8,15 +8,13 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 import numpy as np
-import numpy.typing as npt
 
 from sound_qkeras.errors import InputError
 from sound_qkeras.interval import Interval
 from sound_qkeras.network.graph import Network
 from sound_qkeras.network.ports import per_port
 from sound_qkeras.support.decimals import at_most
-
-Reals = npt.NDArray[np.float64]
+from sound_qkeras.types import Reals
 
 # Formats have no steps beyond these (see `MOST_FRACTIONAL_BITS` in network/quantized.py), and squares of these are float64 numbers.
 LEAST_EPS, LARGEST_EPS = 1e-90, 1e90

@@ -16,8 +16,6 @@ from dataclasses import MISSING, asdict, fields
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-import numpy.typing as npt
-
 from sound_qkeras.errors import FileFormatError, InputError
 from sound_qkeras.fixed_point import CutFormat, Format
 from sound_qkeras.network.graph import Network, Node
@@ -28,8 +26,8 @@ from sound_qkeras.network.rewrite.rewrite import Rewrite
 from sound_qkeras.network.roundings import Rounding, Staircase
 from sound_qkeras.support.npz import MAX_BYTES, read_arrays, write_arrays
 from sound_qkeras.support.reading import open_regular, read_json, same_json
+from sound_qkeras.types import Array
 
-Array = npt.NDArray[Any]
 T = TypeVar("T")
 
 NETWORK_FILE = "network.json"

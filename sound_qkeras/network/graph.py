@@ -17,9 +17,7 @@ from sound_qkeras.network.ops import Affine, Concatenate, Crop, Input, Op, Resha
 from sound_qkeras.network.pickling import Rebuilt
 from sound_qkeras.network.ports import Port, join_samples, split_rows
 from sound_qkeras.support.scratch import at_once
-
-Reals = npt.NDArray[np.float64]
-Shape = tuple[int, ...]
+from sound_qkeras.types import Reals, Shape
 
 # The values of all nodes at samples that are evaluated together take one of so many parts of the scratch memory.
 TILE_PARTS = 8

@@ -34,8 +34,7 @@ from sound_qkeras.network.ops.rectifiers import SlopeComparison
 from sound_qkeras.network.pickling import Rebuilt
 from sound_qkeras.network.rewrite.rewrite import Rewrite
 from sound_qkeras.network.roundings import Rounding, Uniform, fractional_bits_of
-
-Reals = npt.NDArray[np.float64]
+from sound_qkeras.types import Reals
 
 # Up to here every float64 sum of integers is exact, in any order.
 EXACT_LIMIT = 2.0**53

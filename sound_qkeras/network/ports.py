@@ -15,9 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sound_qkeras.errors import InputError
-
-Reals = npt.NDArray[np.float64]
-Shape = tuple[int, ...]
+from sound_qkeras.types import Reals, Shape
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ from sound_qkeras.support.deadline import INTERRUPT, SEARCH
 from sound_qkeras.support.decimals import at_most, rounded_up, tolerance
 from sound_qkeras.tuning.costs import Cost
 from sound_qkeras.tuning.optimality import Optimality
+from sound_qkeras.types import Reals
 from sound_qkeras.verify.certificate import PROVED, Certificate
 from sound_qkeras.verify.evidence import Local, Statistical
 
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     from sound_qkeras.backends import CostEstimate
     from sound_qkeras.backends.hls4ml_project import Hls4mlProject
 
-Reals = npt.NDArray[np.float64]
 # What is said of a certificate that was proved by both proofs.
 EXACT = ", re-proved in exact arithmetic"
 

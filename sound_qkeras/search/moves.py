@@ -10,8 +10,8 @@ import numpy.typing as npt
 
 from sound_qkeras.interval import Reals
 from sound_qkeras.search.breakpoints import Terrain, kinks, slopes
+from sound_qkeras.types import Indices
 
-Indices = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 
 # Boxes with at most so many inputs have all their corners tried, where those are at most half of the starting points.

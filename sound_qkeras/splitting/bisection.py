@@ -6,12 +6,10 @@ from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
-import numpy.typing as npt
 
 from sound_qkeras.interval import Interval, Reals
+from sound_qkeras.types import Indices
 from sound_qkeras.verify.split_tree import SplitTree, in_order
-
-Indices = npt.NDArray[np.int64]
 
 
 @dataclass

@@ -10,13 +10,11 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
-import numpy.typing as npt
 from numpy.lib import format as npy
 
 from sound_qkeras.errors import FileFormatError
 from sound_qkeras.support.reading import ARCHIVE_ERRORS, open_regular
-
-Array = npt.NDArray[Any]
+from sound_qkeras.types import Array
 
 MAX_BYTES = 1 << 32
 # What numpy's header may take besides the numbers.

@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from sound_qkeras.errors import FileFormatError, VerificationError
 from sound_qkeras.keras_io.write.quantizers import activation_quantizer
 from sound_qkeras.network import Network, Node, QuantizedNetwork
 from sound_qkeras.network.ops import AveragePool, Table
 from sound_qkeras.support.reading import ARCHIVE_ERRORS, open_regular
+from sound_qkeras.types import Array
 
 # Of the file and of each part of it.
 MAX_BYTES = 1 << 32
@@ -32,8 +32,6 @@ KINDS = {
     *("MaxPooling1D", "MaxPooling2D", "MaxPooling3D", "Permute", "Reshape", "Cropping1D", "Cropping2D"),
     *("UpSampling1D", "UpSampling2D", "ZeroPadding1D", "ZeroPadding2D"),
 }
-
-Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,8 +15,7 @@ import numpy.typing as npt
 from sound_qkeras.interval import Interval, Reals, down, gamma, inflate, up
 from sound_qkeras.network.ops import Affine, Dense, Op, Scale
 from sound_qkeras.network.roundings import Rounding
-
-Shape = tuple[int, ...]
+from sound_qkeras.types import Shape
 
 
 @dataclass(frozen=True)

@@ -12,17 +12,16 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from sound_qkeras.errors import ModelError
 from sound_qkeras.keras_io.session.environment import import_tensorflow
 from sound_qkeras.keras_io.train.latent import Grid
 from sound_qkeras.network import Network, QuantizedNetwork
 from sound_qkeras.network.ops import Affine, AffineCodes, Conv, Dense
+from sound_qkeras.types import Reals
 
 tf = import_tensorflow()
 
-Reals = npt.NDArray[np.float64]
 Grids = tuple[Grid, Grid]
 # A folded kernel counts as a stored one times a factor where no entry differs by more than this share.
 SAME = 1e-6

@@ -17,8 +17,7 @@ from sound_qkeras.keras_io.session.environment import import_keras, import_tenso
 from sound_qkeras.keras_io.write.keras_names import keras_names
 from sound_qkeras.network import QuantizedNetwork
 from sound_qkeras.network.ops import AffineCodes, Conv, Dense
-
-Reals = npt.NDArray[np.float64]
+from sound_qkeras.types import Reals
 
 # A latent weight starts where the float one is, but so far inside its code's cell, in steps from the middle.
 INSIDE = 0.45

@@ -17,9 +17,7 @@ import numpy.typing as npt
 from sound_qkeras.fixed_point import MAX_WORD_LENGTH, Format, scaled
 from sound_qkeras.interval import TINY, Interval, gamma, inflate, sum_up
 from sound_qkeras.network.pickling import Rebuilt
-
-Reals = npt.NDArray[np.float64]
-Shape = tuple[int, ...]
+from sound_qkeras.types import Reals, Shape
 
 
 @dataclass(frozen=True)

@@ -22,8 +22,8 @@ from sound_qkeras.interval import Interval, gamma, inflate, up
 from sound_qkeras.network.ops.base import Facts, Op, Reals, Remainder, Rows, Shape, charge, charge_sums
 from sound_qkeras.network.ops.moves import one_tensor
 from sound_qkeras.network.ops.window import Window, same_padding
+from sound_qkeras.types import Array
 
-Array = npt.NDArray[Any]
 PADDINGS = ("valid", "same")
 
 

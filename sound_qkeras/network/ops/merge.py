@@ -12,13 +12,11 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
-import numpy.typing as npt
 
 from sound_qkeras.errors import ModelError
 from sound_qkeras.interval import Interval, inflate, up
 from sound_qkeras.network.ops.base import Facts, Op, Reals, Remainder, Rows, Shape, charge_sums, shift_codes
-
-Array = npt.NDArray[Any]
+from sound_qkeras.types import Array
 
 
 def facts_shape(facts: Facts) -> Shape:

@@ -13,14 +13,12 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
-import numpy.typing as npt
 
 from sound_qkeras.errors import ModelError
 from sound_qkeras.interval import Interval, gamma, inflate, up
 from sound_qkeras.network.ops.base import Facts, Op, Reals, Remainder, Rows, Shape, charge
 from sound_qkeras.network.ops.merge import facts_shape, joint_shape, reduced
-
-Array = npt.NDArray[Any]
+from sound_qkeras.types import Array
 
 
 @dataclass(frozen=True)

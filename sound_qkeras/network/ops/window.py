@@ -16,9 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from sound_qkeras.errors import ModelError
+from sound_qkeras.types import Array, Shape
 
-Array = npt.NDArray[Any]
-Shape = tuple[int, ...]
 Padding = tuple[tuple[int, int], ...]
 
 # Numbers of one tile of samples that is processed at once: what fits a processor's cache.

@@ -20,14 +20,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from sound_qkeras.errors import ModelError
 from sound_qkeras.interval import Interval, Reals, matmul, read_only
 from sound_qkeras.network.graph import Network, Node
 from sound_qkeras.network.ops import Dense, Relu
-
-Indices = npt.NDArray[np.int64]
+from sound_qkeras.types import Indices
 
 FORMS = ("kept", "outputs", "inputs", "merged")
 

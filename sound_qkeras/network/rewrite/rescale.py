@@ -13,15 +13,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 import numpy as np
-import numpy.typing as npt
 
 from sound_qkeras.errors import ModelError
 from sound_qkeras.network.graph import Network, Node
 from sound_qkeras.network.ops import Affine, Conv, Dense, Op, Relu, Reshape
+from sound_qkeras.types import Indices, Reals
 
-Indices = npt.NDArray[np.int64]
 Exponents = Mapping[str, Indices]
-Reals = npt.NDArray[np.float64]
 
 # Parameters stay far from the ends of float64, where scaling would not be exact.
 SMALLEST, LARGEST = 2.0**-900, 2.0**900
