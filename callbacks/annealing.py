@@ -7,13 +7,12 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from threadpoolctl import threadpool_limits
-
 from sound_qkeras.interval import Interval
 from sound_qkeras.jobs.finetune import renewed
 from sound_qkeras.jobs.options import effort_of
-from sound_qkeras.jobs.quantize import MANY_PARAMETERS, read
-from sound_qkeras.jobs.recertify import recertify
+from sound_qkeras.jobs.quantize import read
+from sound_qkeras.jobs.recertify import Demand, recertify
+from sound_qkeras.jobs.threads import threads_for
 from sound_qkeras.keras_io.train.held import HeldModel, rounded
 from sound_qkeras.network import Network
 from sound_qkeras.results.result import Result
@@ -74,8 +73,9 @@ class FormatKeeper(StepExtension):
         if self._result is None:
             raise TypeError("no formats are in force")
         started = time.monotonic()
-        old = replace(self._result.certificate, box=box, box_source=source)
-        with threadpool_limits(1 if network.parameter_count < MANY_PARAMETERS else None, user_api="blas"):
+        certificate = self._result.certificate
+        old = replace(Demand.of(certificate), box=box, box_source=source)
+        with threads_for(network):
             found = recertify(rounded(self._result.quantized, network), old, old.eps, self._effort)
-            made = renewed(self._result, found[0], replace(found[1], eps_source=old.eps_source))
+            made = renewed(self._result, found[0], replace(found[1], eps_source=certificate.eps_source))
         return replace(made, seconds=time.monotonic() - started)

@@ -8,8 +8,9 @@ import pytest
 import sound_qkeras as sq
 from sound_qkeras.errors import InfeasibleError
 from sound_qkeras.fixed_point import Format
+from sound_qkeras.interval import Interval
 from sound_qkeras.jobs.finetune import Prover
-from sound_qkeras.jobs.recertify import ACCEPTED, KEPT, recertify
+from sound_qkeras.jobs.recertify import ACCEPTED, KEPT, Demand, recertify
 from sound_qkeras.keras_io.train.latent import Grid, Latent
 from sound_qkeras.network import QuantizedNetwork
 from sound_qkeras.network.ops import AffineCodes
@@ -42,7 +43,7 @@ def changed(quantized: QuantizedNetwork, steps: int = 3) -> QuantizedNetwork:
 
 
 def with_tolerance(result, eps):
-    return replace(result.certificate, eps=np.full(result.certificate.eps.shape, eps))
+    return replace(Demand.of(result.certificate), eps=np.full(result.certificate.eps.shape, eps))
 
 
 def points(result, count=12):
@@ -59,14 +60,21 @@ def evidence_of(result, tier):
 
 def certified(result, tier, eps):
     box = result.certificate.box
-    return certify(
-        result.quantized, box, np.full(2, eps), SplitTree(), evidence=evidence_of(result, tier), box_source="made up"
+    return Demand.of(
+        certify(
+            result.quantized,
+            box,
+            np.full(2, eps),
+            SplitTree(),
+            evidence=evidence_of(result, tier),
+            box_source="made up",
+        )
     )
 
 
 def test_a_tolerance_that_still_holds_is_kept_and_weight_formats_too():
     result = random_result()
-    new, proved = recertify(changed(result.quantized), result.certificate, None, FAST)
+    new, proved = recertify(changed(result.quantized), Demand.of(result.certificate), None, FAST)
     sq.check(new, proved)
     assert np.array_equal(proved.eps, result.certificate.eps)
     assert proved.eps_source == KEPT
@@ -76,6 +84,19 @@ def test_a_tolerance_that_still_holds_is_kept_and_weight_formats_too():
     for name, codes in result.quantized.parameters.items():
         assert new.parameters[name].kernel_format == codes.kernel_format
         assert new.parameters[name].bias_format == codes.bias_format
+
+
+def test_another_box_is_proved_and_no_certificate_speaks_of_it_before():
+    result = random_result()
+    box = result.certificate.box
+    half = Interval(0.5 * box.lower, 0.5 * box.upper)
+    new, proved = recertify(
+        result.quantized, replace(Demand.of(result.certificate), box=half, box_source="half"), None, FAST
+    )
+    sq.check(new, proved)
+    assert np.array_equal(proved.box.upper, half.upper)
+    assert proved.box_source == "half"
+    assert proved.bound < result.certificate.bound
 
 
 def test_a_tolerance_that_does_not_hold_becomes_what_is_proved_and_says_so():
@@ -103,7 +124,7 @@ def test_results_get_more_integer_bits_where_their_ranges_grow():
     codes = result.quantized.parameters[name]
     large = replace(codes, kernel=np.full_like(codes.kernel, codes.kernel_format.max_code))
     twin = replace(result.quantized, parameters={**result.quantized.parameters, name: large})
-    new, proved = recertify(twin, result.certificate, None, FAST)
+    new, proved = recertify(twin, Demand.of(result.certificate), None, FAST)
     sq.check(new, proved)
     before, after = (network.formats["dense_0_relu"] for network in (result.quantized, new))
     assert after.integer_bits > before.integer_bits

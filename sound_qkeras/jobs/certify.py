@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
 from sound_qkeras.errors import VerificationError
 from sound_qkeras.fixed_point import Format
 from sound_qkeras.floating.pair import Arithmetic, pair_float_report
 from sound_qkeras.interval import Interval, Reals
 from sound_qkeras.jobs.options import check_whole
+from sound_qkeras.jobs.threads import threads_for
 from sound_qkeras.jobs.tiers import Question, evidence_of, judged, tree_of, tries, worst_error
 from sound_qkeras.network import Network
 from sound_qkeras.network.boxes import describe_box, make_tolerance, network_box
@@ -40,8 +40,6 @@ if TYPE_CHECKING:
 LATENT = "latent"
 # Inputs at which saturation is looked for.
 SAMPLES_SEEN = 256
-# From so many parameters on, a second BLAS thread pays.
-MANY_PARAMETERS = 200_000
 
 
 def certify(
@@ -105,7 +103,7 @@ def certify(
         check_input_bits(inputs, input_bits)
     tolerance = None if eps is None else make_tolerance(eps, size_of(network.output_shape))
     question = Question(region, tier, inputs, radius, confidence, tolerance, effort, seed)
-    with threadpool_limits(None if network.parameter_count >= MANY_PARAMETERS else 1, user_api="blas"):
+    with threads_for(network):
         pair = _with_inputs_on_grid(matched.pair, region, input_bits)
         prove_it = _certificate if reference is not None else _certificate_of_ranges
         pair, certificate, share = prove_it(pair, question, describe_box(box_source, margin))

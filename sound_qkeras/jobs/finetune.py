@@ -8,14 +8,13 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
 from sound_qkeras.errors import InfeasibleError, InputError, VerificationError
 from sound_qkeras.interval import Reals
 from sound_qkeras.jobs.examine import examine, or_else
 from sound_qkeras.jobs.options import check_whole, effort_of
-from sound_qkeras.jobs.quantize import MANY_PARAMETERS
-from sound_qkeras.jobs.recertify import recertify
+from sound_qkeras.jobs.recertify import Demand, recertify
+from sound_qkeras.jobs.threads import threads_for
 from sound_qkeras.network.boxes import make_tolerance
 from sound_qkeras.network.graph import size_of
 from sound_qkeras.network.quantized import QuantizedNetwork
@@ -87,7 +86,7 @@ def finetune(
     check_whole("seed", seed, least=0)
     old, trained = result.quantized, result.quantized.trained
     accepted = None if eps is None else make_tolerance(eps, size_of(trained.output_shape))
-    prover = Prover(result.certificate, accepted, effort_of(effort))
+    prover = Prover(Demand.of(result.certificate), accepted, effort_of(effort))
 
     def report(stage: str, fraction: float = 0.0) -> None:
         if progress is not None:
@@ -98,7 +97,7 @@ def finetune(
 
     task = Task.of(trained, data, validation, loss, metrics, batch_size, seed)
     _check_untouched(result, task)
-    with threadpool_limits(1 if trained.parameter_count < MANY_PARAMETERS else None, user_api="blas"):
+    with threads_for(trained):
         chosen = train(
             old, task, optimizer, epochs, monitor, prover.accepts, lambda fraction: report("train", fraction)
         )
@@ -142,7 +141,7 @@ def renewed(result: Result, quantized: QuantizedNetwork, certificate: Certificat
 class Prover:
     """Proves networks in place of an older one, and remembers the last that met what was asked."""
 
-    def __init__(self, old: Certificate, eps: Reals | None, effort: Effort) -> None:
+    def __init__(self, old: Demand, eps: Reals | None, effort: Effort) -> None:
         """For the arguments of `recertify`."""
         self._old, self._eps, self._effort = old, eps, effort
         self._last: tuple[QuantizedNetwork, tuple[QuantizedNetwork, Certificate]] | None = None

@@ -8,7 +8,6 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
 from sound_qkeras.errors import InputError
 from sound_qkeras.exact.check import check_possible
@@ -16,6 +15,7 @@ from sound_qkeras.interval import Interval, Reals
 from sound_qkeras.jobs.check import check
 from sound_qkeras.jobs.examine import examine, or_else
 from sound_qkeras.jobs.options import Options, check_whole
+from sound_qkeras.jobs.threads import threads_for
 from sound_qkeras.network.boxes import describe_box, make_tolerance, network_box
 from sound_qkeras.network.classes import labels_of, tolerance_for
 from sound_qkeras.network.graph import Network, size_of
@@ -41,8 +41,6 @@ from sound_qkeras.verify.split_tree import SplitTree
 
 Progress = Callable[[str, float], None]
 
-# Below this, matrix products are so small that a second BLAS thread costs far more than it brings (10x was measured).
-MANY_PARAMETERS = 200_000
 # Half of the samples are calibration samples in the statistical tier, at most so many: three parts of 128.
 MOST_GUIDES = 384
 # Inputs at which hidden units are given their scales.
@@ -162,7 +160,7 @@ def quantize(
     given = None if samples is None else check_samples(trained.input_arrays(samples), region)
     if given is not None and labels is not None:
         labels_of(labels, len(given), size_of(trained.output_shape))
-    with threadpool_limits(1 if trained.parameter_count < MANY_PARAMETERS else None, user_api="blas"):
+    with threads_for(trained):
         guides, untouched = _divide(given, options, seed)
         tolerance = _tolerance(eps, trained, guides, options)
         if exact:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -25,17 +25,33 @@ KEPT = "kept after fine-tuning"
 ACCEPTED = "accepted after fine-tuning"
 
 
+@dataclass(frozen=True, eq=False)
+class Demand:
+    """What is to be proved of other integers. Nothing is claimed: each part means what it does in a `Certificate`."""
+
+    box: Interval
+    box_source: str
+    eps: Reals
+    evidence: Evidence | None
+    phase_tree: SplitTree
+
+    @classmethod
+    def of(cls, certificate: Certificate) -> Demand:
+        """The claim of a certificate, to be proved anew."""
+        return cls(**{name: getattr(certificate, name) for name in cls.__dataclass_fields__})
+
+
 def recertify(
-    quantized: QuantizedNetwork, old: Certificate, eps: Reals | None, effort: Effort
+    quantized: QuantizedNetwork, old: Demand, eps: Reals | None, effort: Effort
 ) -> tuple[QuantizedNetwork, Certificate]:
-    """Prove a network anew that has other integers than its certificate is about, in the same tier over the same box.
+    """Prove what is demanded of a network with other integers than the demand was made for.
 
     Guarantee: the certificate is about the network returned, whose integers are those given; `check` confirms it. Formats of
     results, and accumulators, are as wide as the proved ranges need; results that saturated may still.
 
     Args:
         quantized: the new integers; formats of results may be too narrow.
-        old: the certificate to stand in for.
+        old: the box, the tolerance and the tier, with its samples.
         eps: the tolerance that is accepted; None keeps the old one and, where that is not met, takes the smallest larger one
             that is, which the certificate's `eps_source` then says. In the tier "local" it is met where as many samples
             are certified as before. "statistical" always keeps it, for a tolerance chosen by looking at the untouched
@@ -59,7 +75,7 @@ def recertify(
 
 
 def _sound(
-    quantized: QuantizedNetwork, old: Certificate, eps: Reals | None, effort: Effort
+    quantized: QuantizedNetwork, old: Demand, eps: Reals | None, effort: Effort
 ) -> tuple[QuantizedNetwork, Certificate]:
     """Cut the box until the tolerance is met or the budget ends; what is proved then, counts."""
     wanted = old.eps if eps is None else eps
@@ -75,7 +91,7 @@ def _sound(
     return quantized, replace(certificate, eps=tolerance, eps_source=source, error_budget=budget)
 
 
-def _settled(reached: Reals, old: Certificate, eps: Reals | None) -> tuple[Reals, str]:
+def _settled(reached: Reals, old: Demand, eps: Reals | None) -> tuple[Reals, str]:
     """The tolerance to certify, and where it comes from, when `reached` is what can be.
 
     Raises:
@@ -100,7 +116,7 @@ def _reached(bounds: Reals, needed: int, eps: Reals) -> Reals:
     return bounds[order[:needed]].max(axis=0)
 
 
-def _held_around(quantized: QuantizedNetwork, old: Certificate) -> QuantizedNetwork:
+def _held_around(quantized: QuantizedNetwork, old: Demand) -> QuantizedNetwork:
     """Formats for the box; those that saturate hold what inputs near the samples need, in tier "local"."""
     for _ in range(1 + len(quantized.tables)):
         if isinstance(old.evidence, Local) and quantized.saturating:
@@ -109,7 +125,7 @@ def _held_around(quantized: QuantizedNetwork, old: Certificate) -> QuantizedNetw
     return quantized
 
 
-def _evidence(quantized: QuantizedNetwork, old: Certificate, eps: Reals) -> Evidence | None:
+def _evidence(quantized: QuantizedNetwork, old: Demand, eps: Reals) -> Evidence | None:
     """The same kind of evidence, from the same samples."""
     found = old.evidence
     if isinstance(found, Local):
@@ -121,16 +137,15 @@ def _evidence(quantized: QuantizedNetwork, old: Certificate, eps: Reals) -> Evid
 
 def _certified(
     quantized: QuantizedNetwork,
-    old: Certificate,
+    old: Demand,
     eps: Reals,
     source: str,
     tree: SplitTree,
     evidence: Evidence | None,
 ) -> Certificate:
-    box: Interval = old.box
     proved = certify(
         quantized,
-        box,
+        old.box,
         eps,
         tree,
         box_source=old.box_source,
