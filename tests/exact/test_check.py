@@ -307,9 +307,10 @@ def test_a_certificate_says_it_in_one_way(value):
 @pytest.mark.parametrize("last", [None, Relu(), Table("tanh"), Table("sigmoid")])
 @pytest.mark.parametrize("seed", range(2))
 def test_the_quick_rules_are_as_tight_as_the_first_proof(seed, last):
-    """Of one box: hidden units and the output are pulled back, whatever the output is."""
-    nodes = random_network(np.random.default_rng(seed), (3, 9, 7, 1)).nodes
-    network = Network(nodes if last is None else (*nodes, Node("t", last, (nodes[-1].name,), "t")))
+    """Of one box: hidden units and the output are pulled back, whatever the output is; also where it is a ReLU that is active."""
+    *nodes, end = random_network(np.random.default_rng(seed), (3, 9, 7, 1)).nodes
+    nodes.append(replace(end, op=replace(end.op, bias=end.op.bias + 8.0 * seed)))
+    network = Network(tuple(nodes) if last is None else (*nodes, Node("t", last, (nodes[-1].name,), "t")))
     result = sq.quantize(network, 0.02, (-1.0, 1.0), effort="fast", exact=True)
     assert result.certificate.exact
     region = result.certificate.box
