@@ -21,7 +21,7 @@ from sound_qkeras.types import Reals
 # Object arrays: their elements are Python integers of any length.
 Integers = npt.NDArray[Any]
 # Numbers that a proof rounds, always outward, keep so many bits of the largest beside them.
-PRECISION = 96
+PRECISION = 192
 # Matrix products are sums of int64 products of limbs; numpy multiplies integers itself, no BLAS does. The sum of one product's
 # terms stays below 2**WORD, and up to MOST_SUMS products are added before they become Python's integers. Sums of fewer terms
 # than FEWEST_TERMS are faster in those.

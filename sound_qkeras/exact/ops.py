@@ -17,7 +17,7 @@ from sound_qkeras.network.graph import Node
 from sound_qkeras.network.quantized import QuantizedNetwork
 
 # Slopes of the chords of undecided ReLUs are cut to this many bits; any slope in [0, 1] is sound.
-SLOPE_BITS = 48
+SLOPE_BITS = 64
 
 
 class Meaning(ABC):
