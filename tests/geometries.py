@@ -5,7 +5,7 @@ from fractions import Fraction
 
 import numpy as np
 
-from sound_qkeras.network import Network, Node, QuantizedNetwork
+from sound_qkeras.network import Network, Node, Pair
 from sound_qkeras.network.ops import Affine, AffineCodes, AveragePool, Conv, Dense, Input, Relu, Reshape, Scale
 from sound_qkeras.network.ops.window import causal_padding, same_padding
 
@@ -113,7 +113,7 @@ def network_of(rng: np.random.Generator, number: int, count: int = 1, largest: i
     return Network((*nodes, Node("last", last, ("flat",), "last")))
 
 
-def exact_trace(quantized: QuantizedNetwork, x: np.ndarray) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+def exact_trace(quantized: Pair, x: np.ndarray) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Every node's float and fixed-point value at one point, exactly; a code that leaves its format is an error."""
     fractions = np.vectorize(Fraction, otypes=[object])
     found: dict[str, tuple[np.ndarray, np.ndarray]] = {}
@@ -145,7 +145,7 @@ def exact_trace(quantized: QuantizedNetwork, x: np.ndarray) -> dict[str, tuple[n
     return found
 
 
-def random_twin(network: Network, seed: int, low: float = -2.0, high: float = 3.0) -> tuple[QuantizedNetwork, Box]:
+def random_twin(network: Network, seed: int, low: float = -2.0, high: float = 3.0) -> tuple[Pair, Box]:
     """The fixed-point twin with random fractional bits everywhere; some biases are far from the float ones."""
     rng, ranges = np.random.default_rng(seed), box(network, low, high)
     parameters = {}

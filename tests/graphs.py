@@ -5,7 +5,7 @@ from fractions import Fraction
 
 import numpy as np
 
-from sound_qkeras.network import Network, Node, QuantizedNetwork
+from sound_qkeras.network import Network, Node, Pair
 from sound_qkeras.network.ops import (
     Add,
     Concatenate,
@@ -129,7 +129,7 @@ def random_graph(rng: np.random.Generator, steps: int = 7) -> Network:
     return Network(tuple(builder.nodes))
 
 
-def random_twin(rng: np.random.Generator, network: Network) -> tuple[QuantizedNetwork, Box]:
+def random_twin(rng: np.random.Generator, network: Network) -> tuple[Pair, Box]:
     """The fixed-point twin with random fractional bits on every tensor, and the box its formats are made for."""
     parameters = {
         node.name: nearest(op, int(rng.integers(1, 10)), int(rng.integers(2, 16)))
@@ -141,7 +141,7 @@ def random_twin(rng: np.random.Generator, network: Network) -> tuple[QuantizedNe
     return with_parameters(network, ranges, parameters, bits), ranges
 
 
-def trace(quantized: QuantizedNetwork, x: np.ndarray) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+def trace(quantized: Pair, x: np.ndarray) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Every node's exact float value and fixed-point value, rounded, at one point; codes saturate."""
     from .property.test_structural_ops import exact
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from sound_qkeras.fixed_point import Format, to_grid
 from sound_qkeras.interval import Interval
-from sound_qkeras.network import Network, Node, QuantizedNetwork
+from sound_qkeras.network import Network, Node, Pair
 from sound_qkeras.network.ops import Affine, AffineCodes, AffinePair, Dense, Input, Relu, Reshape
 
 Box = tuple[np.ndarray, np.ndarray]
@@ -55,7 +55,7 @@ def nearest(op: Affine, kernel_bits: int, bias_bits: int) -> AffineCodes:
 
 def quantized(
     network: Network, ranges: Box, kernel_bits: int = 6, activation_bits: int = 6, bias_bits: int | None = None
-) -> QuantizedNetwork:
+) -> Pair:
     """The fixed-point twin with the same fractional bits everywhere and formats as wide as interval ranges need."""
     bias_bits = kernel_bits + activation_bits if bias_bits is None else bias_bits
     parameters = {node.name: nearest(op, kernel_bits, bias_bits) for node, op in network.affine()}
@@ -74,7 +74,7 @@ def by_channel(codes: AffineCodes, rng: np.random.Generator) -> AffineCodes:
 
 def with_parameters(
     network: Network, ranges: Box, parameters: Mapping[str, AffineCodes], fractional_bits: Mapping[str, int]
-) -> QuantizedNetwork:
+) -> Pair:
     """The fixed-point twin with the given integers, each rounding point in the narrowest format of its proved range."""
     formats: dict[str, Format] = {}
     sums: dict[str, Interval] = {}
@@ -88,18 +88,18 @@ def with_parameters(
             formats[node.name] = Format.for_range(exact.lower, exact.upper, bits)
             exact = Interval(*(np.ldexp(to_grid(end, bits), -bits) for end in (exact.lower, exact.upper)))
         facts[node.name] = exact
-    bits_of = QuantizedNetwork(network, parameters, formats, {}).exact_bits
+    bits_of = Pair(network, parameters, formats, {}).exact_bits
     accumulators = {
         node.name: Format.for_range(sums[node.name].lower, sums[node.name].upper, bits_of[node.name])
         for node in network.nodes
         if node.op.accumulates
     }
-    return QuantizedNetwork(network, parameters, formats, accumulators)
+    return Pair(network, parameters, formats, accumulators)
 
 
 def random_quantized(
     rng: np.random.Generator, sizes: Sequence[int] | None = None, low: float = -1.0, high: float = 1.0
-) -> tuple[QuantizedNetwork, Box]:
+) -> tuple[Pair, Box]:
     """A small random network with random fractional bits on every tensor, and the box its formats are made for."""
     if sizes is None:
         sizes = [int(size) for size in rng.integers(1, 8, size=rng.integers(2, 5))]

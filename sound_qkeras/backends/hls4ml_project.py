@@ -25,7 +25,7 @@ from sound_qkeras.backends.tensors import Plan
 from sound_qkeras.backends.vectors import check_box, make_vectors
 from sound_qkeras.errors import DependencyError, InputError, SoundQKerasError
 from sound_qkeras.fixed_point import from_codes
-from sound_qkeras.network import QuantizedNetwork
+from sound_qkeras.network import Pair
 from sound_qkeras.support.files import check_place
 
 MARKER = "hls4ml_config.yml"
@@ -70,7 +70,7 @@ class Hls4mlProject:
 
 
 def to_hls4ml(
-    quantized: QuantizedNetwork,
+    quantized: Pair,
     directory: str | Path,
     *,
     box: tuple[npt.ArrayLike, npt.ArrayLike],

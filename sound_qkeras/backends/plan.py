@@ -13,11 +13,11 @@ from sound_qkeras.backends.options import Options
 from sound_qkeras.backends.tensors import Layer, Plan, Tensor
 from sound_qkeras.backends.writers import WRITERS, writer_for
 from sound_qkeras.errors import InputError, UnsupportedLayerError
-from sound_qkeras.network import QuantizedNetwork
+from sound_qkeras.network import Pair
 from sound_qkeras.network.graph import size_of
 
 
-def make_plan(quantized: QuantizedNetwork, options: Options, ranges: Mapping[str, Any] | None = None) -> Plan:
+def make_plan(quantized: Pair, options: Options, ranges: Mapping[str, Any] | None = None) -> Plan:
     """Choose a name and a type for every tensor.
 
     Args:
@@ -75,7 +75,7 @@ def make_plan(quantized: QuantizedNetwork, options: Options, ranges: Mapping[str
     return Plan(options, quantized, tensors, tuple(layers))
 
 
-def _proved(quantized: QuantizedNetwork, ranges: Mapping[str, Any]) -> dict[str, tuple[float, float]]:
+def _proved(quantized: Pair, ranges: Mapping[str, Any]) -> dict[str, tuple[float, float]]:
     known = quantized.network.by_name
     unknown = sorted(set(ranges) - set(known))
     if unknown:

@@ -16,7 +16,7 @@ from sound_qkeras.backends.tensors import Plan, Slice, Tensor
 from sound_qkeras.backends.vectors import Reals, Vectors
 from sound_qkeras.errors import InputError
 from sound_qkeras.fixed_point import Format
-from sound_qkeras.network import QuantizedNetwork
+from sound_qkeras.network import Pair
 
 GENERATOR = "sound_qkeras.backends"
 REPORT_VERSION = 1
@@ -81,7 +81,7 @@ def _tensor(tensor: Tensor) -> dict[str, Any]:
     }
 
 
-def _weights(quantized: QuantizedNetwork, name: str) -> dict[str, Any]:
+def _weights(quantized: Pair, name: str) -> dict[str, Any]:
     codes = quantized.parameters[name]
     accumulator = quantized.accumulators.get(name)
     own = codes.channel_formats

@@ -8,7 +8,7 @@ from itertools import accumulate
 
 from sound_qkeras.backends.options import Options
 from sound_qkeras.fixed_point import Format
-from sound_qkeras.network import Node, QuantizedNetwork
+from sound_qkeras.network import Node, Pair
 from sound_qkeras.network.graph import size_of
 from sound_qkeras.network.ports import Port
 from sound_qkeras.types import Shape
@@ -61,7 +61,7 @@ class Layer:
     node: Node
     inputs: tuple[Tensor, ...]
     output: Tensor
-    quantized: QuantizedNetwork
+    quantized: Pair
 
     @property
     def identifier(self) -> str:
@@ -118,7 +118,7 @@ class Plan:
     """Everything the templates need: options, tensors by node name (an alias shares its source's), layers in order."""
 
     options: Options
-    quantized: QuantizedNetwork
+    quantized: Pair
     tensors: Mapping[str, Tensor]
     layers: tuple[Layer, ...]
 

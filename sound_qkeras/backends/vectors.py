@@ -13,7 +13,7 @@ import numpy.typing as npt
 from sound_qkeras.backends.tensors import Plan
 from sound_qkeras.errors import InputError, VerificationError
 from sound_qkeras.fixed_point import Codes, Format, to_grid
-from sound_qkeras.network.quantized import round_integers
+from sound_qkeras.network.pair import round_integers
 from sound_qkeras.network.simulate import simulate_codes
 from sound_qkeras.types import Reals
 

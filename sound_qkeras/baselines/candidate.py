@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from sound_qkeras.errors import InputError
 from sound_qkeras.interval import Reals
-from sound_qkeras.network import Network, Node, QuantizedNetwork
+from sound_qkeras.network import Network, Node, Pair
 from sound_qkeras.network.graph import size_of
 from sound_qkeras.network.ops import Affine
 from sound_qkeras.network.simulate import simulate
@@ -36,7 +36,7 @@ class Candidate:
     name: str
     network: Network
     cost: Cost
-    quantized: QuantizedNetwork | None = None
+    quantized: Pair | None = None
     notes: tuple[str, ...] = ()
 
     @property
@@ -50,7 +50,7 @@ class Candidate:
         return self.cost.weight_bits
 
     @property
-    def quantized_network(self) -> QuantizedNetwork:
+    def quantized_network(self) -> Pair:
         """The fixed-point network.
 
         Raises:
@@ -87,7 +87,7 @@ def with_weights(network: Network, kernels: Mapping[str, Reals], biases: Mapping
 
 def from_quantized(
     name: str,
-    quantized: QuantizedNetwork,
+    quantized: Pair,
     *,
     kernel_bits: Mapping[str, int] | None = None,
     notes: tuple[str, ...] = (),

@@ -10,7 +10,7 @@ import numpy as np
 from sound_qkeras.errors import InputError
 from sound_qkeras.fixed_point import MAX_WORD_LENGTH, Codes, Format, to_grid
 from sound_qkeras.interval import Interval, Reals
-from sound_qkeras.network import Network, QuantizedNetwork
+from sound_qkeras.network import Network, Pair
 from sound_qkeras.network.ops import AffineCodes
 from sound_qkeras.tuning.build import narrow
 from sound_qkeras.tuning.groups import candidate_bits
@@ -56,9 +56,7 @@ def round_affine(kernel: Reals, bias: Reals, kernel_length: int, bias_length: in
     return AffineCodes(kernel_codes, kernel_format, *round_tensor(bias, bias_length))
 
 
-def with_word_length(
-    network: Network, box: Interval, parameters: Mapping[str, AffineCodes], word_length: int
-) -> QuantizedNetwork:
+def with_word_length(network: Network, box: Interval, parameters: Mapping[str, AffineCodes], word_length: int) -> Pair:
     """Round every value to a word of `word_length` bits, with as many fractional bits as its proved range leaves room for.
 
     Guarantee: nothing overflows for any input in the box.
@@ -91,9 +89,9 @@ def with_word_length(
 
 def with_fractional_bits(
     network: Network, box: Interval, parameters: Mapping[str, AffineCodes], bits: Mapping[str, int]
-) -> QuantizedNetwork:
+) -> Pair:
     """Round every value to the given fractional bits, in the narrowest words that provably hold it for any input in the box."""
     wide = {name: Format(MAX_WORD_LENGTH, MAX_WORD_LENGTH - 1 - value, True) for name, value in bits.items()}
-    provisional = QuantizedNetwork(network, parameters, wide, {})
+    provisional = Pair(network, parameters, wide, {})
     ranges = fixed_ranges(propagate(network, box[None], provisional))
     return narrow(provisional, {name: (float(r.lower), float(r.upper)) for name, r in ranges.items()})

@@ -19,7 +19,6 @@ from typing import Any
 from uuid import uuid4
 
 import numpy as np
-import numpy.typing as npt
 
 from sound_qkeras.errors import InputError, VerificationError
 from sound_qkeras.exact.dyadic import Dyadic, Range
@@ -35,14 +34,14 @@ from sound_qkeras.exact.proof import (
 )
 from sound_qkeras.exact.rewriting import Signs, check_parameters
 from sound_qkeras.network.graph import Network, size_of
+from sound_qkeras.network.pair import Pair
 from sound_qkeras.network.pickling import Rebuilt
-from sound_qkeras.network.quantized import QuantizedNetwork
+from sound_qkeras.types import Reals
 from sound_qkeras.verify.certificate import Certificate
 from sound_qkeras.verify.evidence import REAL, Local, Statistical
 from sound_qkeras.verify.split_tree import SplitTree
 
 Progress = Callable[[str, float], None]
-Reals = npt.NDArray[np.float64]
 # Layers are matrices here, with an entry for every result and input: so many entries a network may have.
 MOST_ENTRIES = 2_000_000
 # A box on which a claim is not reached is halved at most so often.
@@ -79,7 +78,7 @@ class Work(Rebuilt):
             or `ERRORS` at a point, where nothing is claimed.
     """
 
-    quantized: QuantizedNetwork
+    quantized: Pair
     ranges: Mapping[str, tuple[float, float]]
     kind: str = BOUNDS
 
@@ -151,9 +150,7 @@ def _halves(box: Box) -> Iterator[Box]:
     yield Box(Range(middle.where(here, lower), upper), box.bounds)
 
 
-def prove_again(
-    quantized: QuantizedNetwork, certificate: Certificate, progress: Progress | None = None
-) -> list[Fraction]:
+def prove_again(quantized: Pair, certificate: Certificate, progress: Progress | None = None) -> list[Fraction]:
     """Prove everything that a certificate claims about inputs again, in exact rational arithmetic, or refuse it.
 
     Guarantee: as `sound_qkeras.check`, of whose other checks (that hashes, shapes and tolerances fit) this is no substitute;
@@ -174,6 +171,15 @@ def prove_again(
         VerificationError: a claim does not hold, or an operation is unknown here.
     """
     evidence = certificate.evidence
+    if quantized.obstacles:
+        raise InputError(
+            f"exact arithmetic is for networks of integers: {quantized.obstacles[0]}; rely on the proof without it"
+        )
+    if quantized.input_bits is not None:
+        raise InputError(
+            f"the certificate is about inputs of {quantized.input_bits} fractional bits, which exact arithmetic makes nothing of; "
+            "rely on the proof without it, or certify without input_bits"
+        )
     check_possible(quantized.network, evidence.reference if isinstance(evidence, Statistical) else REAL)
     report = progress or _silent
     report(STAGE, 0.0)
@@ -208,7 +214,7 @@ def _claimed(bounds: Reals) -> tuple[Fraction, ...]:
 
 
 def _leaves(
-    quantized: QuantizedNetwork, certificate: Certificate, tree: SplitTree, claimed: tuple[Fraction, ...] = ()
+    quantized: Pair, certificate: Certificate, tree: SplitTree, claimed: tuple[Fraction, ...] = ()
 ) -> list[Box]:
     leaves = tree.leaves(certificate.box)
     return [Box(box_of(quantized, low, high), claimed) for low, high in zip(leaves.lower, leaves.upper, strict=True)]

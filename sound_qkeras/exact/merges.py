@@ -8,14 +8,14 @@ from sound_qkeras.exact.dyadic import Dyadic, Range
 from sound_qkeras.exact.ops import Meaning, no_rest
 from sound_qkeras.exact.tensors import ExactFacts, ExactRows
 from sound_qkeras.network.graph import Node
-from sound_qkeras.network.quantized import QuantizedNetwork
+from sound_qkeras.network.pair import Pair
 from sound_qkeras.types import Indices
 
 
 class _Broadcast:
     """For each result, the number of the value of an input that it reads; inputs may have sizes of one."""
 
-    def __init__(self, node: Node, quantized: QuantizedNetwork) -> None:
+    def __init__(self, node: Node, quantized: Pair) -> None:
         shapes, result = quantized.network.shapes, quantized.network.shapes[node.name]
         self.sizes = [int(np.prod(shapes[name])) for name in node.inputs]
         self.read: list[Indices] = [
@@ -38,7 +38,7 @@ class _Broadcast:
 class ExactAdd(Meaning):
     """A sum of tensors with signs, divided by a power of two."""
 
-    def __init__(self, node: Node, quantized: QuantizedNetwork) -> None:
+    def __init__(self, node: Node, quantized: Pair) -> None:
         """Signs and places."""
         super().__init__(node, quantized)
         settings = node.op.settings()
@@ -79,7 +79,7 @@ class ExactAdd(Meaning):
 class ExactMultiply(Meaning):
     """The elementwise product of two tensors."""
 
-    def __init__(self, node: Node, quantized: QuantizedNetwork) -> None:
+    def __init__(self, node: Node, quantized: Pair) -> None:
         """Places."""
         super().__init__(node, quantized)
         self.places = _Broadcast(node, quantized)
@@ -120,7 +120,7 @@ class ExactMultiply(Meaning):
 class ExactConcatenate(Meaning):
     """Tensors one behind the other."""
 
-    def __init__(self, node: Node, quantized: QuantizedNetwork) -> None:
+    def __init__(self, node: Node, quantized: Pair) -> None:
         """For each result, its number in all inputs taken together."""
         super().__init__(node, quantized)
         shapes = [quantized.network.shapes[name] for name in node.inputs]

@@ -12,7 +12,7 @@ from sound_qkeras.exact.dyadic import Dyadic, Range
 from sound_qkeras.exact.ops import Meaning, no_rest
 from sound_qkeras.exact.tensors import ExactFacts, ExactRows
 from sound_qkeras.network.graph import Node
-from sound_qkeras.network.quantized import QuantizedNetwork
+from sound_qkeras.network.pair import Pair
 from sound_qkeras.types import Indices
 
 # The source of a result that is always zero.
@@ -22,7 +22,7 @@ ZERO = -1
 class ExactMove(Meaning):
     """Each result is one value of the input, or zero."""
 
-    def __init__(self, node: Node, quantized: QuantizedNetwork) -> None:
+    def __init__(self, node: Node, quantized: Pair) -> None:
         """Number the input's values and see where they end up."""
         super().__init__(node, quantized)
         shape = quantized.network.shapes[node.inputs[0]]
@@ -83,7 +83,7 @@ def _positions(node: Node, axis: int, size: int) -> Indices:
 class ExactMaxPool(Meaning):
     """The largest of the values of each window."""
 
-    def __init__(self, node: Node, quantized: QuantizedNetwork) -> None:
+    def __init__(self, node: Node, quantized: Pair) -> None:
         """List what each window holds."""
         super().__init__(node, quantized)
         self.shape = quantized.network.shapes[node.inputs[0]]

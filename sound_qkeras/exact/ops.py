@@ -14,7 +14,7 @@ from sound_qkeras.exact.dyadic import Dyadic, Integers, Range
 from sound_qkeras.exact.matrices import Indices, coefficients
 from sound_qkeras.exact.tensors import ExactFacts, ExactRows
 from sound_qkeras.network.graph import Node
-from sound_qkeras.network.quantized import QuantizedNetwork
+from sound_qkeras.network.pair import Pair
 
 # Slopes of the chords of undecided ReLUs are cut to this many bits; any slope in [0, 1] is sound.
 SLOPE_BITS = 64
@@ -23,7 +23,7 @@ SLOPE_BITS = 64
 class Meaning(ABC):
     """One node of a pair of networks in exact numbers."""
 
-    def __init__(self, node: Node, quantized: QuantizedNetwork) -> None:
+    def __init__(self, node: Node, quantized: Pair) -> None:
         """Prepare what does not depend on the inputs."""
         self.node = node
 
@@ -69,7 +69,7 @@ def no_rest(rows: ExactRows) -> Range:
 class ExactAffine(Meaning):
     """One affine layer as a matrix, `(outputs, inputs)`."""
 
-    def __init__(self, node: Node, quantized: QuantizedNetwork) -> None:
+    def __init__(self, node: Node, quantized: Pair) -> None:
         """Parameters, integers, residuals and radii as exact numbers."""
         super().__init__(node, quantized)
         arrays, codes, shapes = node.op.arrays(), quantized.parameters[node.name], quantized.network.shapes

@@ -49,11 +49,11 @@ from sound_qkeras.network.ops import (
     Table,
     Upsample,
 )
-from sound_qkeras.network.quantized import QuantizedNetwork
+from sound_qkeras.network.pair import Pair
 
 
 def exact_bound(
-    quantized: QuantizedNetwork, lower: npt.ArrayLike, upper: npt.ArrayLike, *, max_parameters: int = 1000
+    quantized: Pair, lower: npt.ArrayLike, upper: npt.ArrayLike, *, max_parameters: int = 1000
 ) -> list[Fraction]:
     """Prove a bound on `|f_q(x)_k - f(x)_k|` for every real input `x` of a box, and that nothing overflows on it.
 
@@ -87,7 +87,7 @@ def _matrix_entries(network: Network) -> int:
     return sum(size_of(network.shapes[node.name]) * op.fan_in + op.bias.size for node, op in network.affine())
 
 
-def exact_error(quantized: QuantizedNetwork, x: npt.ArrayLike) -> list[Fraction]:
+def exact_error(quantized: Pair, x: npt.ArrayLike) -> list[Fraction]:
     """`f_q(x) - f(x)` for one sample, exactly.
 
     Where folded parameters are only enclosed, so is the error; then the result is the part of it that is certain, the
@@ -100,7 +100,7 @@ def exact_error(quantized: QuantizedNetwork, x: npt.ArrayLike) -> list[Fraction]
     return [min(max(low, Fraction(0)), high) for low, high in exact_error_range(quantized, x)]
 
 
-def exact_error_range(quantized: QuantizedNetwork, x: npt.ArrayLike) -> list[tuple[Fraction, Fraction]]:
+def exact_error_range(quantized: Pair, x: npt.ArrayLike) -> list[tuple[Fraction, Fraction]]:
     """An enclosure of each output's `f_q(x) - f(x)` for one sample; both ends are equal unless parameters were folded.
 
     Args:
@@ -114,7 +114,7 @@ def exact_error_range(quantized: QuantizedNetwork, x: npt.ArrayLike) -> list[tup
     return list(zip(error.lower.fractions(), error.upper.fractions(), strict=True))
 
 
-def _trained_output(quantized: QuantizedNetwork, sample: Dyadic, read: Entries) -> Range:
+def _trained_output(quantized: Pair, sample: Dyadic, read: Entries) -> Range:
     """The trained network's, as it was before its rewrite."""
     trained = quantized.trained
     beside = with_any_integers(trained) if quantized.rewrite else quantized
@@ -131,7 +131,7 @@ def _trained_output(quantized: QuantizedNetwork, sample: Dyadic, read: Entries) 
     return values[trained.output.name]
 
 
-def _fixed_output(quantized: QuantizedNetwork, sample: Dyadic, read: Entries) -> Dyadic:
+def _fixed_output(quantized: Pair, sample: Dyadic, read: Entries) -> Dyadic:
     values: dict[str, Dyadic] = {}
     for node in quantized.network.nodes:
         value = sample
@@ -150,7 +150,7 @@ def _fixed_output(quantized: QuantizedNetwork, sample: Dyadic, read: Entries) ->
     return values[quantized.network.output.name]
 
 
-def with_any_integers(trained: Network) -> QuantizedNetwork:
+def with_any_integers(trained: Network) -> Pair:
     """A twin whose integers nobody looks at: what operations mean in exact numbers is defined for pairs."""
     word = Format(2, 1, True)
 
@@ -158,7 +158,7 @@ def with_any_integers(trained: Network) -> QuantizedNetwork:
         return np.zeros(shape, np.int64)
 
     codes = {n.name: AffineCodes(zero(op.kernel.shape), word, zero(op.bias.shape), word) for n, op in trained.affine()}
-    return QuantizedNetwork(trained, codes, dict.fromkeys(trained.rounding_points, word), {})
+    return Pair(trained, codes, dict.fromkeys(trained.rounding_points, word), {})
 
 
 @dataclass(frozen=True)
@@ -185,7 +185,7 @@ def _values(codes: Integers, output: Format) -> Dyadic:
     return Dyadic.codes(codes, output.fractional_bits)
 
 
-def box_of(quantized: QuantizedNetwork, lower: npt.ArrayLike, upper: npt.ArrayLike) -> Range:
+def box_of(quantized: Pair, lower: npt.ArrayLike, upper: npt.ArrayLike) -> Range:
     """The box as exact numbers, flattened."""
     ends = [np.asarray(end, dtype=np.float64) for end in (lower, upper)]
     shape = quantized.network.input_shape
@@ -232,12 +232,12 @@ def check_known(network: Network) -> None:
             exact_function(node.op.function, node.op.alpha)
 
 
-def meaning_of(node: Node, quantized: QuantizedNetwork) -> Meaning:
+def meaning_of(node: Node, quantized: Pair) -> Meaning:
     """What a node computes, in exact numbers."""
     return MEANINGS[type(node.op)](node, quantized)
 
 
-def meanings_of(quantized: QuantizedNetwork) -> dict[str, Meaning]:
+def meanings_of(quantized: Pair) -> dict[str, Meaning]:
     """What every node but the inputs computes: all of a proof that does not depend on the box.
 
     Raises:
@@ -264,7 +264,7 @@ class Proof:
 
     def __init__(
         self,
-        quantized: QuantizedNetwork,
+        quantized: Pair,
         box: Range,
         meanings: dict[str, Meaning] | None = None,
         *,

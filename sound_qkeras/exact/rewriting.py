@@ -17,7 +17,7 @@ from sound_qkeras.exact.dyadic import Dyadic, Range
 from sound_qkeras.exact.proof import Proof, meanings_of, with_any_integers
 from sound_qkeras.network.graph import Network
 from sound_qkeras.network.ops import Op
-from sound_qkeras.network.quantized import QuantizedNetwork
+from sound_qkeras.network.pair import Pair
 from sound_qkeras.network.rewrite.reduce import Reduction, kept_units, reduce_units, reducible
 from sound_qkeras.network.rewrite.rescale import input_axis, rescalable
 
@@ -58,7 +58,7 @@ class Layer:
         return not any(np.any(x.lower.less(own.lower) | own.upper.less(x.upper)) for own, x in pairs)
 
 
-def check_parameters(quantized: QuantizedNetwork) -> None:
+def check_parameters(quantized: Pair) -> None:
     """Work out the rewritten network's parameters again.
 
     Raises:
@@ -140,7 +140,7 @@ def _joined(a: Range, b: Range, axis: int) -> Range:
 class Signs:
     """That units which were dropped never exceed zero on a box, and that those replaced and replacing never fall below."""
 
-    def __init__(self, quantized: QuantizedNetwork) -> None:
+    def __init__(self, quantized: Pair) -> None:
         """Prepare both networks, of which only the real values matter."""
         self.reductions = {
             name: quantized.rewrite.reductions[name]

@@ -14,7 +14,7 @@ from sound_qkeras.exact.functions import ExactFunction, Span, exact_function
 from sound_qkeras.exact.ops import Lines, Meaning
 from sound_qkeras.exact.tensors import ExactFacts, ExactRows
 from sound_qkeras.network.graph import Node
-from sound_qkeras.network.quantized import QuantizedNetwork
+from sound_qkeras.network.pair import Pair
 
 # Irrational ends are rounded outward, and slopes to nearest, to so many bits.
 BITS = 128
@@ -51,7 +51,7 @@ class ExactUnit(Meaning):
 class ExactClip(ExactUnit):
     """`min(max(z, 0), m) = relu(z) - relu(z - m)`."""
 
-    def __init__(self, node: Node, quantized: QuantizedNetwork) -> None:
+    def __init__(self, node: Node, quantized: Pair) -> None:
         """The bound as an exact number."""
         super().__init__(node, quantized)
         self.maximum = Dyadic.of(np.array(node.op.settings()["maximum"]))
@@ -101,7 +101,7 @@ class ExactClip(ExactUnit):
 class ExactLeaky(ExactUnit):
     """`a z + (1 - a) relu(z)`, in the fixed-point network with slopes of few bits."""
 
-    def __init__(self, node: Node, quantized: QuantizedNetwork) -> None:
+    def __init__(self, node: Node, quantized: Pair) -> None:
         """Slopes and integers as exact numbers, one per element."""
         super().__init__(node, quantized)
         shape, pair = quantized.network.shapes[node.name], quantized.pairs[node.name]
@@ -150,7 +150,7 @@ class ExactLeaky(ExactUnit):
 class ExactTable(ExactUnit):
     """A table, its entries as they are."""
 
-    def __init__(self, node: Node, quantized: QuantizedNetwork) -> None:
+    def __init__(self, node: Node, quantized: Pair) -> None:
         """The entries, and the function they stand for."""
         super().__init__(node, quantized)
         settings, table = node.op.settings(), quantized.tables[node.name]

@@ -19,7 +19,7 @@ import numpy as np
 from sound_qkeras.interval import Interval, Reals, inflate, up
 from sound_qkeras.network.graph import Node
 from sound_qkeras.network.ops import Affine, AffinePair, Input
-from sound_qkeras.network.quantized import QuantizedNetwork
+from sound_qkeras.network.pair import Pair
 from sound_qkeras.verify.propagation import Propagation, propagate
 
 MANTISSA = {"float32": 24, "float64": 53}
@@ -57,7 +57,7 @@ class FloatReport:
 
 
 def float_reports(
-    quantized: QuantizedNetwork, box: Interval, bound: float, *, thorough: bool = True
+    quantized: Pair, box: Interval, bound: float, *, thorough: bool = True
 ) -> tuple[FloatReport, FloatReport]:
     """Prove how far QKeras' evaluation in float32 and in float64 may be from the integer network on the box.
 
@@ -73,7 +73,7 @@ def float_reports(
     )
 
 
-def _report(quantized: QuantizedNetwork, result: Propagation, bound: float, mantissa: int) -> FloatReport:
+def _report(quantized: Pair, result: Propagation, bound: float, mantissa: int) -> FloatReport:
     errors: dict[str, Reals] = {}
     layers: list[FloatLayer] = []
     for node in quantized.network.nodes:
@@ -90,9 +90,7 @@ def _report(quantized: QuantizedNetwork, result: Propagation, bound: float, mant
     return FloatReport(tuple(layers), total, float(np.nextafter(bound + total, np.inf)) if total else bound)
 
 
-def _computed(
-    quantized: QuantizedNetwork, result: Propagation, node: Node, mantissa: int, errors: Sequence[Reals]
-) -> Reals:
+def _computed(quantized: Pair, result: Propagation, node: Node, mantissa: int, errors: Sequence[Reals]) -> Reals:
     """How far a node's result may be off before its own rounding."""
     op, pair = node.op, quantized.pairs.get(node.name)
     known = (result.facts[name].pair()[1].magnitude for name in node.inputs)
@@ -113,7 +111,7 @@ def _computed(
     return inflate(carried + rounding * terms, op.terms + 8)
 
 
-def _after_rounding(quantized: QuantizedNetwork, node: Node, mantissa: int, error: Reals) -> Reals:
+def _after_rounding(quantized: Pair, node: Node, mantissa: int, error: Reals) -> Reals:
     """A wrong value may cross ties; a right one is rounded right, and is a floating-point number if its code fits the mantissa."""
     output = quantized.formats.get(node.name)
     if output is None:

@@ -9,14 +9,12 @@ import numpy as np
 
 from sound_qkeras.exact.check import Progress, prove_again
 from sound_qkeras.interval import Reals
-from sound_qkeras.network.quantized import QuantizedNetwork
+from sound_qkeras.network.pair import Pair
 from sound_qkeras.verify import checker
 from sound_qkeras.verify.certificate import Certificate
 
 
-def check(
-    quantized: QuantizedNetwork, certificate: Certificate, *, exact: bool = False, progress: Progress | None = None
-) -> Reals:
+def check(quantized: Pair, certificate: Certificate, *, exact: bool = False, progress: Progress | None = None) -> Reals:
     """Confirm every claim of a certificate, or refuse it.
 
     Guarantee: returns only if, for every input in the certificate's box (in other tiers: those that `claim` names), every

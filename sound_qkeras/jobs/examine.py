@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from sound_qkeras.errors import VerificationError
 from sound_qkeras.floating.fixed import FloatReport, float_reports
-from sound_qkeras.network.quantized import QuantizedNetwork
+from sound_qkeras.network.pair import Pair
 from sound_qkeras.results.result import Result
 from sound_qkeras.search.falsify import Counterexample
 from sound_qkeras.search.observe import observe
@@ -39,9 +39,7 @@ def or_else(step: Callable[[], Found], default: Found, what: str) -> Found:
         return default
 
 
-def examine(
-    quantized: QuantizedNetwork, certificate: Certificate, *, seed: int = 0, deadline: Deadline | None = None
-) -> Result:
+def examine(quantized: Pair, certificate: Certificate, *, seed: int = 0, deadline: Deadline | None = None) -> Result:
     """A result of these two, without what only whoever made them can tell: `seconds`, `optimality` and so on.
 
     What is not part of the proof does not lose it: where looking for the worst error fails, none was observed in no tries; where

@@ -17,7 +17,7 @@ from sound_qkeras.jobs.recertify import Demand, recertify
 from sound_qkeras.jobs.threads import threads_for
 from sound_qkeras.network.boxes import make_tolerance
 from sound_qkeras.network.graph import size_of
-from sound_qkeras.network.quantized import QuantizedNetwork
+from sound_qkeras.network.pair import Pair
 from sound_qkeras.results.classification import Classification, classify
 from sound_qkeras.results.finetuned import Finetuning
 from sound_qkeras.results.result import Result
@@ -124,7 +124,7 @@ def finetune(
     return replace(found, seconds=time.monotonic() - started, finetuning=record)
 
 
-def renewed(result: Result, quantized: QuantizedNetwork, certificate: Certificate, seed: int = 0) -> Result:
+def renewed(result: Result, quantized: Pair, certificate: Certificate, seed: int = 0) -> Result:
     """What stands in for a result when the integers are others: they and their certificate, examined anew.
 
     Raises:
@@ -144,9 +144,9 @@ class Prover:
     def __init__(self, old: Demand, eps: Reals | None, effort: Effort) -> None:
         """For the arguments of `recertify`."""
         self._old, self._eps, self._effort = old, eps, effort
-        self._last: tuple[QuantizedNetwork, tuple[QuantizedNetwork, Certificate]] | None = None
+        self._last: tuple[Pair, tuple[Pair, Certificate]] | None = None
 
-    def accepts(self, quantized: QuantizedNetwork) -> bool:
+    def accepts(self, quantized: Pair) -> bool:
         """Whether a network meets the tolerance that was given; untouched samples have no say in this."""
         if self._eps is None or isinstance(self._old.evidence, Statistical):
             return True
@@ -156,7 +156,7 @@ class Prover:
             return False
         return True
 
-    def prove(self, quantized: QuantizedNetwork) -> tuple[QuantizedNetwork, Certificate]:
+    def prove(self, quantized: Pair) -> tuple[Pair, Certificate]:
         """The network with formats that fit, and its certificate."""
         if self._last is not None and self._last[0] is quantized:
             return self._last[1]
@@ -186,7 +186,7 @@ def _rows(samples: Reals) -> list[bytes]:
     return [row.tobytes() for row in samples.astype(np.float32) + np.float32(0.0)]
 
 
-def _changes(before: QuantizedNetwork, after: QuantizedNetwork) -> tuple[int, int]:
+def _changes(before: Pair, after: Pair) -> tuple[int, int]:
     """How many integers differ, of how many."""
     pairs = [
         (getattr(before.parameters[name], kind), getattr(after.parameters[name], kind))
@@ -196,7 +196,7 @@ def _changes(before: QuantizedNetwork, after: QuantizedNetwork) -> tuple[int, in
     return sum(int(np.sum(old != new)) for old, new in pairs), sum(old.size for old, _ in pairs)
 
 
-def _classification(result: Result, quantized: QuantizedNetwork, certificate: Certificate) -> Classification | None:
+def _classification(result: Result, quantized: Pair, certificate: Certificate) -> Classification | None:
     """Agreement and proved classes on the samples of tier "local"; others were not kept, or not for this."""
     evidence = certificate.evidence
     if result.classification is None or not isinstance(evidence, Local):

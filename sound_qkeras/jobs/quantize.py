@@ -19,7 +19,7 @@ from sound_qkeras.jobs.threads import threads_for
 from sound_qkeras.network.boxes import describe_box, make_tolerance, network_box
 from sound_qkeras.network.classes import labels_of, tolerance_for
 from sound_qkeras.network.graph import Network, size_of
-from sound_qkeras.network.quantized import QuantizedNetwork
+from sound_qkeras.network.pair import Pair
 from sound_qkeras.network.rewrite.rewrite import Rewrite
 from sound_qkeras.results.classification import Classification, classify
 from sound_qkeras.results.result import Result, tool_versions
@@ -276,7 +276,7 @@ def _judge(network: Network, region: Interval, tolerance: Reals, guides: Reals |
 
 
 def _evidence(
-    quantized: QuantizedNetwork,
+    quantized: Pair,
     region: Interval,
     tolerance: Reals,
     guides: Reals | None,
@@ -292,7 +292,7 @@ def _evidence(
 
 
 def _classification(
-    quantized: QuantizedNetwork, certificate: Certificate, samples: Reals | None, options: Options
+    quantized: Pair, certificate: Certificate, samples: Reals | None, options: Options
 ) -> Classification | None:
     if options.task != "classifier" or samples is None:
         return None

@@ -8,7 +8,7 @@ import numpy as np
 
 from sound_qkeras.errors import InfeasibleError
 from sound_qkeras.interval import Interval, Reals
-from sound_qkeras.network.quantized import QuantizedNetwork
+from sound_qkeras.network.pair import Pair
 from sound_qkeras.results.result import tool_versions
 from sound_qkeras.support.deadline import Deadline
 from sound_qkeras.tuning.budget import alone_with, error_budget
@@ -41,9 +41,7 @@ class Demand:
         return cls(**{name: getattr(certificate, name) for name in cls.__dataclass_fields__})
 
 
-def recertify(
-    quantized: QuantizedNetwork, old: Demand, eps: Reals | None, effort: Effort
-) -> tuple[QuantizedNetwork, Certificate]:
+def recertify(quantized: Pair, old: Demand, eps: Reals | None, effort: Effort) -> tuple[Pair, Certificate]:
     """Prove what is demanded of a network with other integers than the demand was made for.
 
     Guarantee: the certificate is about the network returned, whose integers are those given; `check` confirms it. Formats of
@@ -74,9 +72,7 @@ def recertify(
     return quantized, _certified(quantized, old, tolerance, source, SplitTree(), evidence)
 
 
-def _sound(
-    quantized: QuantizedNetwork, old: Demand, eps: Reals | None, effort: Effort
-) -> tuple[QuantizedNetwork, Certificate]:
+def _sound(quantized: Pair, old: Demand, eps: Reals | None, effort: Effort) -> tuple[Pair, Certificate]:
     """Cut the box until the tolerance is met or the budget ends; what is proved then, counts."""
     wanted = old.eps if eps is None else eps
     judge = ProvingJudge(quantized.network, old.box, wanted, effort)
@@ -116,7 +112,7 @@ def _reached(bounds: Reals, needed: int, eps: Reals) -> Reals:
     return bounds[order[:needed]].max(axis=0)
 
 
-def _held_around(quantized: QuantizedNetwork, old: Demand) -> QuantizedNetwork:
+def _held_around(quantized: Pair, old: Demand) -> Pair:
     """Formats for the box; those that saturate hold what inputs near the samples need, in tier "local"."""
     for _ in range(1 + len(quantized.tables)):
         if isinstance(old.evidence, Local) and quantized.saturating:
@@ -125,7 +121,7 @@ def _held_around(quantized: QuantizedNetwork, old: Demand) -> QuantizedNetwork:
     return quantized
 
 
-def _evidence(quantized: QuantizedNetwork, old: Demand, eps: Reals) -> Evidence | None:
+def _evidence(quantized: Pair, old: Demand, eps: Reals) -> Evidence | None:
     """The same kind of evidence, from the same samples."""
     found = old.evidence
     if isinstance(found, Local):
@@ -136,7 +132,7 @@ def _evidence(quantized: QuantizedNetwork, old: Demand, eps: Reals) -> Evidence 
 
 
 def _certified(
-    quantized: QuantizedNetwork,
+    quantized: Pair,
     old: Demand,
     eps: Reals,
     source: str,

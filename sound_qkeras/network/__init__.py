@@ -1,6 +1,6 @@
-"""The intermediate representation: graph, operations, the fixed-point twin, and files."""
+"""The intermediate representation: graph, operations, pairs of networks, and files."""
 
 from sound_qkeras.network.graph import Network, Node
-from sound_qkeras.network.pair import Pair as QuantizedNetwork
+from sound_qkeras.network.pair import Pair
 
-__all__ = ["Network", "Node", "QuantizedNetwork"]
+__all__ = ["Network", "Node", "Pair"]

@@ -20,8 +20,8 @@ from sound_qkeras.errors import FileFormatError, InputError
 from sound_qkeras.fixed_point import CutFormat, Format
 from sound_qkeras.network.graph import Network, Node
 from sound_qkeras.network.ops import OPS, AffineCodes, Op
+from sound_qkeras.network.pair import Pair
 from sound_qkeras.network.ports import Port
-from sound_qkeras.network.quantized import QuantizedNetwork
 from sound_qkeras.network.rewrite.rewrite import Rewrite
 from sound_qkeras.network.roundings import Rounding, Staircase
 from sound_qkeras.support.npz import MAX_BYTES, read_arrays, write_arrays
@@ -42,9 +42,7 @@ MAX_ELEMENTS = 1 << 28
 MAX_INTEGER_BITS = 512
 
 
-def save_network(
-    directory: str | os.PathLike[str], network: Network, quantized: QuantizedNetwork | None = None
-) -> None:
+def save_network(directory: str | os.PathLike[str], network: Network, quantized: Pair | None = None) -> None:
     """Write `network.json` and `parameters.npz` into an existing directory.
 
     Not atomic by itself: give it a directory that is put in place when it is complete.
@@ -70,7 +68,7 @@ def save_network(
         raise InputError(f"'{folder}' cannot be written ({error.strerror or error}); choose another place") from error
 
 
-def load_network(directory: str | os.PathLike[str]) -> tuple[Network, QuantizedNetwork | None]:
+def load_network(directory: str | os.PathLike[str]) -> tuple[Network, Pair | None]:
     """Read what `save_network` wrote.
 
     Guarantee: the network and the integers are those that were saved, bit for bit, or an error is raised.
@@ -92,7 +90,7 @@ def load_network(directory: str | os.PathLike[str]) -> tuple[Network, QuantizedN
     return network, quantized
 
 
-def _document(network: Network, quantized: QuantizedNetwork | None) -> dict[str, Any]:
+def _document(network: Network, quantized: Pair | None) -> dict[str, Any]:
     """What the json says, its checksum apart."""
     return {
         "format": FORMAT_NAME,
@@ -106,7 +104,7 @@ def _document(network: Network, quantized: QuantizedNetwork | None) -> dict[str,
     }
 
 
-def _read_parts(document: Mapping[str, Any], parameters: Path) -> tuple[Network, QuantizedNetwork | None]:
+def _read_parts(document: Mapping[str, Any], parameters: Path) -> tuple[Network, Pair | None]:
     entries, twin = _list(document["nodes"]), document["fixed_point"]
     names = {_key(index, name): entry for index, entry in enumerate(entries) for name in _names(entry)}
     coded = {} if twin is None else _dict(twin["parameters"])
@@ -141,12 +139,10 @@ def _read_parts(document: Mapping[str, Any], parameters: Path) -> tuple[Network,
     bits = twin.get("input_bits")
     if bits is not None and type(bits) is not int:
         raise FileFormatError(f"the inputs have {bits!r} fractional bits; expected a whole number")
-    return network, QuantizedNetwork(
-        network, parameters_of, formats, accumulators, rewrite, saturating, real, staircases, bits
-    )
+    return network, Pair(network, parameters_of, formats, accumulators, rewrite, saturating, real, staircases, bits)
 
 
-def _arrays(network: Network, quantized: QuantizedNetwork | None) -> dict[str, Array]:
+def _arrays(network: Network, quantized: Pair | None) -> dict[str, Array]:
     arrays: dict[str, Array] = {}
     for index, node in enumerate(network.nodes):
         arrays.update({_key(index, name): array for name, array in node.op.arrays().items()})
@@ -242,7 +238,7 @@ def _setting(value: Any) -> Any:
     raise FileFormatError(f"a setting is a {type(value).__name__}; expected a number, a text or a list")
 
 
-def _subject_to_json(quantized: QuantizedNetwork) -> dict[str, Any]:
+def _subject_to_json(quantized: Pair) -> dict[str, Any]:
     """What the subject has in place of the reference; parts that only models of others have are named where there are some."""
     optional = {
         "real": {name: _part_to_json(op) for name, op in quantized.real.items()},
@@ -288,7 +284,7 @@ def _format(entry: Mapping[str, Any]) -> Format:
     return CutFormat(word_length, integer_bits, signed, *ends) if ends else Format(word_length, integer_bits, signed)
 
 
-def _check_said(document: Mapping[str, Any], network: Network, quantized: QuantizedNetwork | None) -> None:
+def _check_said(document: Mapping[str, Any], network: Network, quantized: Pair | None) -> None:
     """Nothing may be in the json that the network does not say itself."""
     content = {name: value for name, value in document.items() if name != "checksum"}
     if not same_json(content, _document(network, quantized)):

@@ -8,10 +8,10 @@ import numpy as np
 import numpy.typing as npt
 
 from sound_qkeras.fixed_point import from_codes
-from sound_qkeras.network.quantized import QuantizedNetwork
+from sound_qkeras.network.pair import Pair
 
 
-def simulate_codes(quantized: QuantizedNetwork, x: Any) -> npt.NDArray[Any]:
+def simulate_codes(quantized: Pair, x: Any) -> npt.NDArray[Any]:
     """Output codes for samples `(n, *input_shape)`: exact integers, saturating where QKeras does.
 
     Guarantee: equal, with no tolerance, to the QKeras model in float64 wherever its sums fit 53 bits
@@ -28,7 +28,7 @@ def simulate_codes(quantized: QuantizedNetwork, x: Any) -> npt.NDArray[Any]:
     return codes if wide else codes.astype(np.int64)
 
 
-def simulate(quantized: QuantizedNetwork, x: Any) -> npt.NDArray[np.float64]:
+def simulate(quantized: Pair, x: Any) -> npt.NDArray[np.float64]:
     """Output values for samples, as in `simulate_codes`, whose codes these are times the output's step.
 
     Exact while the codes fit 53 bits, else rounded to the nearest float64.
@@ -37,7 +37,7 @@ def simulate(quantized: QuantizedNetwork, x: Any) -> npt.NDArray[np.float64]:
     return from_codes(codes, quantized.fractional_bits[quantized.network.output.name])
 
 
-def _output_codes(quantized: QuantizedNetwork, x: Any) -> npt.NDArray[Any]:
+def _output_codes(quantized: Pair, x: Any) -> npt.NDArray[Any]:
     network = quantized.network
     tiles = network.tiles(network.input_arrays(x))
     return np.concatenate([quantized.simulate_all(tile)[network.output.name] for tile in tiles])

@@ -8,7 +8,7 @@ import numpy as np
 
 from sound_qkeras.floating.fixed import FloatReport
 from sound_qkeras.network.graph import Network
-from sound_qkeras.network.quantized import QuantizedNetwork
+from sound_qkeras.network.pair import Pair
 from sound_qkeras.network.rewrite.reduce import Reduction
 from sound_qkeras.report.claim import DIGITS
 from sound_qkeras.report.tables import Table, count, shape, table
@@ -26,7 +26,7 @@ FORMS = {
 }
 
 
-def layers_table(quantized: QuantizedNetwork) -> Table:
+def layers_table(quantized: Pair) -> Table:
     """Every layer with weights, as trained and as it is in fixed point."""
     rows = [
         (node.name, node.op.kind, shape(quantized.trained.shapes[node.name]), *_sizes(quantized, node.name))
@@ -39,7 +39,7 @@ def layers_table(quantized: QuantizedNetwork) -> Table:
     return table("Layers before and after", columns, rows)
 
 
-def _sizes(quantized: QuantizedNetwork, name: str) -> tuple[str, str, str]:
+def _sizes(quantized: Pair, name: str) -> tuple[str, str, str]:
     before, after = _weights(quantized.trained, name), "merged"
     if name not in quantized.network.by_name:
         return count(before), after, "0"
@@ -50,7 +50,7 @@ def _weights(network: Network, name: str) -> int:
     return next(op.kernel.size for node, op in network.affine() if node.name == name)
 
 
-def rewrite_table(quantized: QuantizedNetwork) -> Table | None:
+def rewrite_table(quantized: Pair) -> Table | None:
     """What was done to the units of each layer; None where nothing was."""
     rewrite = quantized.rewrite
     names = [

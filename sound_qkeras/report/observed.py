@@ -13,7 +13,7 @@ from sound_qkeras.fixed_point import Format, from_codes
 from sound_qkeras.interval import Reals
 from sound_qkeras.network.graph import Node, size_of
 from sound_qkeras.network.ops import Input
-from sound_qkeras.network.quantized import QuantizedNetwork
+from sound_qkeras.network.pair import Pair
 from sound_qkeras.report.tables import FRAME, Bar, Segment, Table, count, filled, percent, table
 from sound_qkeras.results.result import Result
 from sound_qkeras.search.falsify import errors
@@ -75,7 +75,7 @@ def observe(result: Result) -> Observed:
     return Observed(source, len(samples), ranges, beyond, relative)
 
 
-def _before_rounding(quantized: QuantizedNetwork, samples: Reals) -> Iterator[tuple[Node, Reals]]:
+def _before_rounding(quantized: Pair, samples: Reals) -> Iterator[tuple[Node, Reals]]:
     """The values of every node that has a format, before it is rounded to it."""
     held = (*quantized.formats, *quantized.accumulators)
     nodes = [node for node in quantized.network.nodes if node.name in held]
@@ -151,7 +151,7 @@ def ranges_table(result: Result, observed: Observed) -> Table:
     return table("Ranges before rounding", columns, rows)
 
 
-def _drawn(quantized: QuantizedNetwork, name: str, proved: tuple[float, float], seen: tuple[float, float]) -> Bar:
+def _drawn(quantized: Pair, name: str, proved: tuple[float, float], seen: tuple[float, float]) -> Bar:
     output = quantized.formats.get(name) or quantized.accumulators[name]
     start, width = output.minimum, output.maximum - output.minimum or 1.0
 

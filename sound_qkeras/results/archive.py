@@ -23,7 +23,7 @@ from sound_qkeras.floating.fixed import FloatLayer, FloatReport, float_reports
 from sound_qkeras.floating.pair import Arithmetic, pair_float_report
 from sound_qkeras.interval import Reals
 from sound_qkeras.network.files import NETWORK_FILE, PARAMETER_FILE, load_network, save_network
-from sound_qkeras.network.quantized import QuantizedNetwork
+from sound_qkeras.network.pair import Pair
 from sound_qkeras.results.classification import Classification
 from sound_qkeras.results.finetuned import Finetuning
 from sound_qkeras.results.model import GivenModel
@@ -122,7 +122,7 @@ def verify(directory: str | os.PathLike[str]) -> tuple[Result, Reals]:
     return result, bounds
 
 
-def _read_claim(folder: Path) -> tuple[Manifest, QuantizedNetwork, Certificate]:
+def _read_claim(folder: Path) -> tuple[Manifest, Pair, Certificate]:
     """A saved fixed-point network and the certificate beside it: all that a proof needs. The two are not compared yet.
 
     Raises:
@@ -136,7 +136,7 @@ def _read_claim(folder: Path) -> tuple[Manifest, QuantizedNetwork, Certificate]:
     return manifest, quantized, certificate
 
 
-def _read_result(folder: Path, manifest: Manifest, quantized: QuantizedNetwork, certificate: Certificate) -> Result:
+def _read_result(folder: Path, manifest: Manifest, quantized: Pair, certificate: Certificate) -> Result:
     """The result with what its report says besides.
 
     Raises:
@@ -287,7 +287,7 @@ def _check_report(report: Mapping[str, Any], certificate: Certificate) -> None:
         raise FileFormatError(f"{CERTIFICATE_FILE} beside it is not as it was written: the checksum differs")
 
 
-def _result(report: Mapping[str, Any], quantized: QuantizedNetwork, certificate: Certificate) -> Result:
+def _result(report: Mapping[str, Any], quantized: Pair, certificate: Certificate) -> Result:
     sample = np.asarray(report["observed_input"], dtype=np.float64)
     if sample.shape != quantized.network.input_shape:
         raise FileFormatError(f"the worst input has shape {sample.shape}, expected {quantized.network.input_shape}")

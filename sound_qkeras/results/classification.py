@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from sound_qkeras.interval import Reals
 from sound_qkeras.network.classes import classes_of, labels_of, outputs_of
-from sound_qkeras.network.quantized import QuantizedNetwork
+from sound_qkeras.network.pair import Pair
 from sound_qkeras.network.simulate import simulate
 
 
@@ -38,7 +38,7 @@ class Classification:
         return asdict(self)
 
 
-def classify(quantized: QuantizedNetwork, samples: Reals, labels: Any, bounds: Reals) -> Classification:
+def classify(quantized: Pair, samples: Reals, labels: Any, bounds: Reals) -> Classification:
     """Compare both networks on samples.
 
     Args:

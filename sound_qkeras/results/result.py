@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from sound_qkeras.fixed_point import Format
 from sound_qkeras.floating.fixed import FloatReport
-from sound_qkeras.network.quantized import QuantizedNetwork
+from sound_qkeras.network.pair import Pair
 from sound_qkeras.network.simulate import simulate
 from sound_qkeras.results.classification import Classification
 from sound_qkeras.results.finetuned import Finetuning
@@ -76,7 +76,7 @@ class Result:
         model: of a model that somebody else quantised, what there is to know besides.
     """
 
-    quantized: QuantizedNetwork
+    quantized: Pair
     certificate: Certificate
     cost: Cost
     observed_error: float

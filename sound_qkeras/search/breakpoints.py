@@ -12,7 +12,7 @@ import numpy as np
 from sound_qkeras.fixed_point import from_codes, scaled, to_grid
 from sound_qkeras.interval import Interval, Reals
 from sound_qkeras.network.graph import Network
-from sound_qkeras.network.quantized import QuantizedNetwork
+from sound_qkeras.network.pair import Pair
 
 # The grid on which the search moves where inputs have none: this share of the box's width.
 FINE = 2.0**-12
@@ -39,7 +39,7 @@ class Terrain:
     input_bits: int | None = None
 
     @classmethod
-    def of(cls, quantized: QuantizedNetwork, box: Interval) -> Terrain:
+    def of(cls, quantized: Pair, box: Interval) -> Terrain:
         """The terrain of a pair on a box of shape `input_shape`."""
         step = _input_step(quantized, box)
         ends = box.lower.ravel(), box.upper.ravel()
@@ -60,7 +60,7 @@ class Terrain:
         return np.clip(from_codes(np.minimum(np.maximum(codes, low), high), self.input_bits), self.lower, self.upper)
 
 
-def _input_step(quantized: QuantizedNetwork, box: Interval) -> float:
+def _input_step(quantized: Pair, box: Interval) -> float:
     """The step of what the input is rounded to, where it is."""
     first = quantized.network.nodes[0].name
     names = [first, *(reader.name for reader in quantized.network.readers[first])]

@@ -10,7 +10,7 @@ import numpy as np
 from sound_qkeras.fixed_point import from_codes
 from sound_qkeras.interval import Interval, Reals
 from sound_qkeras.network.graph import size_of
-from sound_qkeras.network.quantized import QuantizedNetwork
+from sound_qkeras.network.pair import Pair
 from sound_qkeras.search.breakpoints import Terrain
 from sound_qkeras.search.moves import Indices, propose, spread
 from sound_qkeras.support.deadline import Deadline
@@ -38,7 +38,7 @@ class Counterexample:
     evaluations: int
 
 
-def errors(quantized: QuantizedNetwork, samples: Reals) -> Reals:
+def errors(quantized: Pair, samples: Reals) -> Reals:
     """`f_q - f` per sample and output, shape `(samples, outputs)`, in float64 throughout: to search with, not to claim."""
     network = quantized.network
     outputs = size_of(network.output_shape)
@@ -54,7 +54,7 @@ def errors(quantized: QuantizedNetwork, samples: Reals) -> Reals:
 
 
 def falsify(
-    quantized: QuantizedNetwork,
+    quantized: Pair,
     box: Interval,
     *,
     evaluations: int = EVALUATIONS,

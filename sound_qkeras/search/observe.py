@@ -11,7 +11,7 @@ import numpy as np
 from sound_qkeras.errors import VerificationError
 from sound_qkeras.exact.proof import exact_error
 from sound_qkeras.interval import Interval, Reals
-from sound_qkeras.network.quantized import QuantizedNetwork
+from sound_qkeras.network.pair import Pair
 from sound_qkeras.search.falsify import EVALUATIONS, Counterexample, errors, falsify
 from sound_qkeras.support.deadline import Deadline
 from sound_qkeras.verify.certificate import Certificate
@@ -25,7 +25,7 @@ MOST_EXACT_PRODUCTS = 2_000_000
 
 
 def observe(
-    quantized: QuantizedNetwork,
+    quantized: Pair,
     certificate: Certificate,
     *,
     seed: int = 0,
@@ -58,7 +58,7 @@ def observe(
 
 
 def _observe_around(
-    quantized: QuantizedNetwork,
+    quantized: Pair,
     certificate: Certificate,
     evidence: Local,
     seed: int,
@@ -79,7 +79,7 @@ def _observe_around(
     return Counterexample(worst.error, worst.sample, sum(one.evaluations for one in found))
 
 
-def confirmed(quantized: QuantizedNetwork, found: Counterexample, bounds: Reals) -> Counterexample:
+def confirmed(quantized: Pair, found: Counterexample, bounds: Reals) -> Counterexample:
     """The same with its error in exact arithmetic, compared with the bounds; enclosed where the subject has no integers.
 
     Raises:
@@ -95,7 +95,7 @@ def confirmed(quantized: QuantizedNetwork, found: Counterexample, bounds: Reals)
     return Counterexample(float(max(exact)), found.sample, found.evaluations)
 
 
-def _least_errors(quantized: QuantizedNetwork, sample: Reals) -> Reals:
+def _least_errors(quantized: Pair, sample: Reals) -> Reals:
     """The part of each output's error at a sample that is certain."""
     facts = propagate(quantized.network, Interval.point(sample[None]), quantized, substitute=False).facts
     difference = facts[quantized.network.output.name].pair()[2]

@@ -12,7 +12,7 @@ from sound_qkeras.interval import Reals
 from sound_qkeras.jobs.certify import certify
 from sound_qkeras.keras_io import to_qkeras
 from sound_qkeras.keras_io.autoqkeras.sizes import energy, model_bits
-from sound_qkeras.network import Network, QuantizedNetwork
+from sound_qkeras.network import Network, Pair
 from sound_qkeras.search.falsify import errors, falsify
 from sound_qkeras.study.plan import Plan
 from sound_qkeras.study.subject import Subject
@@ -43,9 +43,7 @@ def row_of(candidate: Candidate, subject: Subject, plan: Plan, eps: Reals, **mea
     return Row.of(candidate, **(fields | measured))
 
 
-def _errors(
-    candidate: Candidate, quantized: QuantizedNetwork, subject: Subject, plan: Plan, eps: Reals
-) -> dict[str, Any]:
+def _errors(candidate: Candidate, quantized: Pair, subject: Subject, plan: Plan, eps: Reals) -> dict[str, Any]:
     """Bound, worst error found and tier."""
     if plan.tier == "sound":
         bound = judge(candidate, subject.box, eps, max_leaves=LEAVES, seconds=SECONDS).bound

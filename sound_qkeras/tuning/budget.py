@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from sound_qkeras.interval import Reals
-from sound_qkeras.network.quantized import QuantizedNetwork
+from sound_qkeras.network.pair import Pair
 from sound_qkeras.support.deadline import Deadline
 from sound_qkeras.tuning.build import provisional, round_parameters
 from sound_qkeras.tuning.groups import Group, groups_of, much_finer
@@ -35,7 +35,7 @@ def error_budget(
     )
 
 
-def alone_with(quantized: QuantizedNetwork, judge: Judge[E]) -> tuple[Alone, tuple[Group, ...]]:
+def alone_with(quantized: Pair, judge: Judge[E]) -> tuple[Alone, tuple[Group, ...]]:
     """Networks in which one group has its integers or its format, wherever they come from, and the rest is much finer."""
     network = quantized.network
     groups = groups_of(network, round_output=network.output.name in quantized.formats)
@@ -44,7 +44,7 @@ def alone_with(quantized: QuantizedNetwork, judge: Judge[E]) -> tuple[Alone, tup
     rounded = round_parameters(network, fine, judge.centers)
     others = provisional(network, fine, rounded)
 
-    def build(group: Group | None) -> QuantizedNetwork:
+    def build(group: Group | None) -> Pair:
         if group is None:
             return others
         if group.kind == "activation":
@@ -59,7 +59,7 @@ def alone_with(quantized: QuantizedNetwork, judge: Judge[E]) -> tuple[Alone, tup
     return build, groups
 
 
-def _fractional_bits(quantized: QuantizedNetwork, group: Group) -> int:
+def _fractional_bits(quantized: Pair, group: Group) -> int:
     if group.kind == "activation":
         return quantized.formats[group.node].fractional_bits
     codes = quantized.parameters[group.node]

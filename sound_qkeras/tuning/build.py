@@ -13,7 +13,7 @@ from sound_qkeras.fixed_point import MAX_WORD_LENGTH, Codes, Format, to_grid
 from sound_qkeras.interval import Reals
 from sound_qkeras.network.graph import Network
 from sound_qkeras.network.ops import Affine, AffineCodes
-from sound_qkeras.network.quantized import QuantizedNetwork
+from sound_qkeras.network.pair import Pair
 from sound_qkeras.network.rewrite.rescale import Indices
 from sound_qkeras.tuning.groups import Bits
 from sound_qkeras.verify.proof import with_margin
@@ -115,17 +115,17 @@ def compensated(op: Affine, kernel: Codes, kernel_bits: int, bias_bits: int, cen
     return Parameters(kernel, kernel_bits, nearest(bias, bias_bits), bias_bits)
 
 
-def provisional(network: Network, bits: Bits, parameters: Mapping[str, Parameters]) -> QuantizedNetwork:
+def provisional(network: Network, bits: Bits, parameters: Mapping[str, Parameters]) -> Pair:
     """The network with rounding points as wide as formats get: for analysis, before the proved ranges narrow them."""
     formats = {
         group.node: Format(MAX_WORD_LENGTH, MAX_WORD_LENGTH - 1 - value, True)
         for group, value in bits.items()
         if group.kind == "activation"
     }
-    return QuantizedNetwork(network, {name: p.to_codes() for name, p in parameters.items()}, formats, {})
+    return Pair(network, {name: p.to_codes() for name, p in parameters.items()}, formats, {})
 
 
-def narrow(quantized: QuantizedNetwork, ranges: Mapping[str, tuple[float, float]]) -> QuantizedNetwork:
+def narrow(quantized: Pair, ranges: Mapping[str, tuple[float, float]]) -> Pair:
     """The same integers in the narrowest formats that hold the ranges as they are recorded; accumulators get theirs."""
     coarser = {name: _no_finer(quantized, name) for name in quantized.parameters}
     quantized = replace(quantized, parameters=coarser, accumulators={})  # which are as fine as biases were
@@ -141,7 +141,7 @@ def narrow(quantized: QuantizedNetwork, ranges: Mapping[str, tuple[float, float]
     return replace(quantized, formats=formats, accumulators=accumulators)
 
 
-def _no_finer(quantized: QuantizedNetwork, name: str) -> AffineCodes:
+def _no_finer(quantized: Pair, name: str) -> AffineCodes:
     """The integers of a layer; a bias of zeros gets no more fractional bits than the products it is added to."""
     codes = quantized.parameters[name]
     source = quantized.network.by_name[name].inputs[0]

@@ -22,7 +22,7 @@ import numpy as np
 from sound_qkeras.interval import Interval, Reals
 from sound_qkeras.network.graph import Node
 from sound_qkeras.network.ops import Conv, Dense, Relu, Rows
-from sound_qkeras.network.quantized import QuantizedNetwork
+from sound_qkeras.network.pair import Pair
 from sound_qkeras.network.rewrite.rescale import Indices
 from sound_qkeras.support.deadline import Deadline
 from sound_qkeras.tuning.costs import cost_of
@@ -56,7 +56,7 @@ def spread_bits(search: Search[Any], base: Attempt[Any]) -> Attempt[Any]:
 
 
 def sensitivities(
-    quantized: QuantizedNetwork,
+    quantized: Pair,
     leaves: Interval,
     eps: Reals,
     centers: Mapping[str, Reals],

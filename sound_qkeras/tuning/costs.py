@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from sound_qkeras.errors import InputError
 from sound_qkeras.network.graph import size_of
 from sound_qkeras.network.ops import Multiply
-from sound_qkeras.network.quantized import QuantizedNetwork
+from sound_qkeras.network.pair import Pair
 from sound_qkeras.tuning.groups import Group, sources_of
 
 # Cost of one group at a word length.
@@ -47,7 +47,7 @@ class Cost:
         return {**asdict(self), "total_bits": self.total_bits}
 
 
-def cost_of(quantized: QuantizedNetwork) -> Cost:
+def cost_of(quantized: Pair) -> Cost:
     """Count the bits of a network; of models of others, numbers that are not fixed point count as float32."""
     network = quantized.network
     weight = bias = operations = 0
@@ -67,13 +67,13 @@ def cost_of(quantized: QuantizedNetwork) -> Cost:
     return Cost(weight, bias, activation, operations)
 
 
-def _bits_read(quantized: QuantizedNetwork, node: str, number: int = 0) -> float:
+def _bits_read(quantized: Pair, node: str, number: int = 0) -> float:
     """The mean word length of what a node that multiplies reads at one of its inputs."""
     sources = sources_of(quantized.network, node, number)
     return sum(share * _bits_of(quantized, name) for name, share in sources.items())
 
 
-def _bits_of(quantized: QuantizedNetwork, name: str) -> int:
+def _bits_of(quantized: Pair, name: str) -> int:
     """Bits of a value of a node: of its format, of the number of its steps, or of a float."""
     if name in quantized.formats:
         return quantized.formats[name].word_length

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import ClassVar, Generic, Protocol, TypeVar
 
 from sound_qkeras.interval import Interval, Reals
-from sound_qkeras.network.quantized import QuantizedNetwork
+from sound_qkeras.network.pair import Pair
 from sound_qkeras.network.rewrite.rescale import Indices
 from sound_qkeras.support.deadline import Deadline
 from sound_qkeras.tuning.build import Parameters
@@ -30,7 +30,7 @@ class Evidence(Protocol):
 
 E = TypeVar("E", bound=Evidence)
 # The network in which only one group is quantised and the rest is much finer; all of it is, for None.
-Alone = Callable[[Group | None], QuantizedNetwork]
+Alone = Callable[[Group | None], Pair]
 
 
 # Integers of every affine node for a choice of bits, and of bits that channels have more.
@@ -64,7 +64,7 @@ class Judge(ABC, Generic[E]):
         """How weights are best rounded for this judge; when the deadline passes, fewer inputs are looked at."""
 
     @abstractmethod
-    def judge(self, quantized: QuantizedNetwork, deadline: Deadline, start: E | None = None) -> E:
+    def judge(self, quantized: Pair, deadline: Deadline, start: E | None = None) -> E:
         """Find out how large the error is.
 
         Args:
@@ -98,7 +98,7 @@ class Judge(ABC, Generic[E]):
         """The evidence in the form in which it will be proved."""
 
     @abstractmethod
-    def narrow(self, quantized: QuantizedNetwork, evidence: E) -> QuantizedNetwork:
+    def narrow(self, quantized: Pair, evidence: E) -> Pair:
         """The same integers in the narrowest formats."""
 
     @abstractmethod

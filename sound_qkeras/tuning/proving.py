@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from sound_qkeras.interval import Interval, Reals
 from sound_qkeras.network.graph import Network
-from sound_qkeras.network.quantized import QuantizedNetwork
+from sound_qkeras.network.pair import Pair
 from sound_qkeras.splitting.refine import Splitting, refine, settle
 from sound_qkeras.support.deadline import Deadline
 from sound_qkeras.tuning.build import narrow
@@ -42,7 +42,7 @@ class ProvingJudge(Judge[Splitting]):
         samples = sample_box(self.box, effort.samples) if effort.samples else None
         return CancellingRounding(self.network, self.centers, samples, self.eps, deadline)
 
-    def judge(self, quantized: QuantizedNetwork, deadline: Deadline, start: Splitting | None = None) -> Splitting:
+    def judge(self, quantized: Pair, deadline: Deadline, start: Splitting | None = None) -> Splitting:
         """Cut the box until the tolerance is met, or leaves or time run out."""
         return refine(
             quantized,
@@ -74,7 +74,7 @@ class ProvingJudge(Judge[Splitting]):
         """With leaves on which it is proved in their final order."""
         return settle(evidence, self.box.shape, target=TARGET, max_leaves=2 * self.effort.most_leaves)
 
-    def narrow(self, quantized: QuantizedNetwork, evidence: Splitting) -> QuantizedNetwork:
+    def narrow(self, quantized: Pair, evidence: Splitting) -> Pair:
         """In formats of the ranges that are proved on the leaves."""
         return narrow(quantized, bound_leaves(quantized, self.box, evidence.tree).ranges)
 

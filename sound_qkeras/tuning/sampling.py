@@ -21,7 +21,7 @@ from sound_qkeras.interval import Interval, Reals
 from sound_qkeras.network.classes import outputs_of
 from sound_qkeras.network.graph import Network, Node, size_of
 from sound_qkeras.network.ops import Affine
-from sound_qkeras.network.quantized import QuantizedNetwork
+from sound_qkeras.network.pair import Pair
 from sound_qkeras.support.deadline import Deadline
 from sound_qkeras.support.scratch import at_once
 from sound_qkeras.tuning.clipping import clipped, narrow_in_box
@@ -106,7 +106,7 @@ class SamplingJudge(Judge[SampleErrors]):
         """With error feedback on what the samples show every layer."""
         return FeedbackRounding(self.network, self.shaping, self.centers, deadline)
 
-    def judge(self, quantized: QuantizedNetwork, deadline: Deadline, start: SampleErrors | None = None) -> SampleErrors:
+    def judge(self, quantized: Pair, deadline: Deadline, start: SampleErrors | None = None) -> SampleErrors:
         """Run the integers on the choosing samples and, where those accept them, on the stopping ones."""
         narrowed = self._clipped(quantized)
         found = self._errors(narrowed, self.choosing, self.references[0], deadline)
@@ -114,9 +114,7 @@ class SamplingJudge(Judge[SampleErrors]):
             return found
         return replace(found, later=self._errors(narrowed, self.stopping, self.references[1], deadline))
 
-    def _errors(
-        self, quantized: QuantizedNetwork, samples: Reals, reference: Reals, deadline: Deadline
-    ) -> SampleErrors:
+    def _errors(self, quantized: Pair, samples: Reals, reference: Reals, deadline: Deadline) -> SampleErrors:
         name = self.network.output.name
         parts: list[Reals] = []
         for tile in self.network.tiles(samples):
@@ -133,7 +131,7 @@ class SamplingJudge(Judge[SampleErrors]):
         """Whether the choosing samples accept, and the stopping ones do not."""
         return evidence.later is not None and evidence.worst > TARGET
 
-    def _clipped(self, quantized: QuantizedNetwork) -> QuantizedNetwork:
+    def _clipped(self, quantized: Pair) -> Pair:
         if not self.saturate:
             return quantized
         ends = {name: self.range_of(name, old.fractional_bits) for name, old in quantized.formats.items()}
@@ -213,7 +211,7 @@ class SamplingJudge(Judge[SampleErrors]):
         """As it is."""
         return evidence
 
-    def narrow(self, quantized: QuantizedNetwork, evidence: SampleErrors) -> QuantizedNetwork:
+    def narrow(self, quantized: Pair, evidence: SampleErrors) -> Pair:
         """In formats of the ranges; saturation only where the box asks for a wider format than the samples do."""
         return narrow_in_box(self._clipped(quantized), self.box)
 
@@ -236,7 +234,7 @@ def _limits(largest: float) -> list[float]:
 class _Change:
     """What rounding one group changes at its node."""
 
-    def __init__(self, quantized: QuantizedNetwork, group: Group) -> None:
+    def __init__(self, quantized: Pair, group: Group) -> None:
         """Keep what is needed of a network in which only the group is coarse."""
         self.bits = 0
         self.kernel: Reals | None = None

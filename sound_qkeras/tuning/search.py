@@ -16,7 +16,7 @@ import numpy as np
 from sound_qkeras.errors import InfeasibleError, SolverError
 from sound_qkeras.fixed_point import Format
 from sound_qkeras.interval import Reals
-from sound_qkeras.network.quantized import QuantizedNetwork
+from sound_qkeras.network.pair import Pair
 from sound_qkeras.network.rewrite.rescale import Indices
 from sound_qkeras.support.deadline import Deadline
 from sound_qkeras.tuning.build import nearest, provisional
@@ -51,7 +51,7 @@ class Attempt(Generic[E]):
     """One choice of formats and what is known about it; `relative` is the error over the tolerance."""
 
     bits: Bits
-    quantized: QuantizedNetwork
+    quantized: Pair
     evidence: E
     cost: float
     sum_bits: float
@@ -103,7 +103,7 @@ class Search(Generic[E]):
         self.refusals = 0
         self.tolerance: float = judge.first_tolerance
 
-    def build(self, bits: Bits) -> QuantizedNetwork:
+    def build(self, bits: Bits) -> Pair:
         """Integers for a choice of bits, in formats of provisional width."""
         return provisional(self.network, bits, self.rounding(bits, self.offsets))
 
@@ -142,14 +142,14 @@ class Search(Generic[E]):
         fitting = [found for found in self.accepted if self.accepts(found)]
         return min(fitting, key=lambda found: found.cost, default=None)
 
-    def _sum_bits(self, quantized: QuantizedNetwork) -> float:
+    def _sum_bits(self, quantized: Pair) -> float:
         """Bits the widest integer sum needs once formats are narrowed to about the ranges."""
         ranges = {
             name: (1.01 * float(found.lower.min()), 1.01 * float(found.upper.max()))
             for name, found in self.space.ranges.items()
         }
         narrowed = {name: Format.for_range(*ranges[name], f.fractional_bits) for name, f in quantized.formats.items()}
-        sizes = QuantizedNetwork(self.network, quantized.parameters, narrowed, {}).accumulator_magnitudes
+        sizes = Pair(self.network, quantized.parameters, narrowed, {}).accumulator_magnitudes
         return float(np.log2(max(1.0, *sizes.values()))) + 0.5
 
     def _drop_faint(self) -> None:
@@ -296,7 +296,7 @@ class Search(Generic[E]):
         """Networks in which only one group is as coarse as `measured`, or else `bits`, says."""
         others = much_finer(self.network, bits, self.space.ranges)
 
-        def build(group: Group | None) -> QuantizedNetwork:
+        def build(group: Group | None) -> Pair:
             return self.build(others if group is None else {**others, group: measured.get(group, bits[group])})
 
         return build

@@ -9,7 +9,7 @@ import numpy as np
 
 from sound_qkeras.interval import Interval, Reals
 from sound_qkeras.network.graph import Network
-from sound_qkeras.network.quantized import QuantizedNetwork
+from sound_qkeras.network.pair import Pair
 from sound_qkeras.support.deadline import Deadline
 from sound_qkeras.tuning.clipping import clipped, narrow_in_box
 from sound_qkeras.tuning.effort import Effort
@@ -86,7 +86,7 @@ class SurroundingJudge(Judge[SampleErrors]):
         points[: count // 2] = self.near[chosen[: count // 2]]
         return points
 
-    def judge(self, quantized: QuantizedNetwork, deadline: Deadline, start: SampleErrors | None = None) -> SampleErrors:
+    def judge(self, quantized: Pair, deadline: Deadline, start: SampleErrors | None = None) -> SampleErrors:
         """Bound the error on every box, unless those that were worst before are too many that fail."""
         relative = np.zeros(len(self.near))
         first, rest = self.order[:FIRST_BOXES], self.order[FIRST_BOXES:]
@@ -97,7 +97,7 @@ class SurroundingJudge(Judge[SampleErrors]):
             self.order = np.argsort(-relative, kind="stable")
         return found
 
-    def _relative(self, quantized: QuantizedNetwork, chosen: np.ndarray, deadline: Deadline) -> Reals:
+    def _relative(self, quantized: Pair, chosen: np.ndarray, deadline: Deadline) -> Reals:
         """Infinity for what a firm deadline leaves out."""
         relative = np.full(len(chosen), np.inf)
         bounds = np.concatenate(over_batches(bound_boxes, quantized, self.around[chosen], deadline.if_firm))
@@ -118,7 +118,7 @@ class SurroundingJudge(Judge[SampleErrors]):
         """As it is."""
         return evidence
 
-    def narrow(self, quantized: QuantizedNetwork, evidence: SampleErrors) -> QuantizedNetwork:
+    def narrow(self, quantized: Pair, evidence: SampleErrors) -> Pair:
         """In formats that clip nothing on the samples' boxes, and hold what is proved over the whole box or saturate."""
         if not self.saturate:
             return narrow_in_box(quantized, self.box)

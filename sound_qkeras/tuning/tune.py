@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from sound_qkeras.network.quantized import QuantizedNetwork
+from sound_qkeras.network.pair import Pair
 from sound_qkeras.tuning.budget import error_budget
 from sound_qkeras.tuning.channels import SHARE_OF_TIME, spread_bits
 from sound_qkeras.tuning.gap import optimality
@@ -21,7 +21,7 @@ from sound_qkeras.verify.split_tree import SplitTree
 class Outcome:
     """The tuned network, the leaves to prove it on, where its error comes from, how good the MILP's answer was, what ended it."""
 
-    quantized: QuantizedNetwork
+    quantized: Pair
     tree: SplitTree
     error_budget: tuple[BudgetRow, ...]
     optimality: Optimality | None

@@ -13,7 +13,7 @@ from sound_qkeras.fixed_point import MAX_WORD_LENGTH, Format
 from sound_qkeras.interval import Interval
 from sound_qkeras.network.graph import Network
 from sound_qkeras.network.ops import AffineCodes
-from sound_qkeras.network.quantized import QuantizedNetwork
+from sound_qkeras.network.pair import Pair
 from sound_qkeras.splitting.refine import refine
 from sound_qkeras.tuning.build import Parameters, nearest, provisional
 from sound_qkeras.tuning.costs import Cost, cost_of
@@ -43,7 +43,7 @@ class Uniform:
     format: Format
     relative: float
     cost: Cost
-    quantized: QuantizedNetwork = field(compare=False)
+    quantized: Pair = field(compare=False)
 
 
 def smallest_uniform(
@@ -101,7 +101,7 @@ class Trial:
         evidence = self.certificate.evidence
         return self._everywhere(twin) if evidence is None else self._near_samples(twin, evidence)
 
-    def _everywhere(self, twin: QuantizedNetwork) -> tuple[float, Uniform | None]:
+    def _everywhere(self, twin: Pair) -> tuple[float, Uniform | None]:
         """Proved over the box."""
         box = self.certificate.box
         splitting = refine(twin, box, self.certificate.eps, max_leaves=self.max_leaves)
@@ -114,7 +114,7 @@ class Trial:
         check_overflow(whole, ranges)
         return splitting.worst, _uniform(whole, splitting.worst)
 
-    def _near_samples(self, twin: QuantizedNetwork, evidence: Evidence) -> tuple[float, Uniform | None]:
+    def _near_samples(self, twin: Pair, evidence: Evidence) -> tuple[float, Uniform | None]:
         """For as many of the samples as the certificate has."""
         box, eps = self.certificate.box, self.certificate.eps
         ranges = _near_ranges(twin, box, evidence) if self.saturate else ranges_of(twin, box)
@@ -135,7 +135,7 @@ class Trial:
         return worst, _uniform(whole, worst) if worst <= 1.0 else None
 
 
-def _near_ranges(twin: QuantizedNetwork, box: Interval, evidence: Evidence) -> dict[str, tuple[float, float]]:
+def _near_ranges(twin: Pair, box: Interval, evidence: Evidence) -> dict[str, tuple[float, float]]:
     """Ranges of results at the samples, or on the boxes around them, and of the input in the whole box."""
     ranges: dict[str, tuple[float, float]] = {}
     if isinstance(evidence, Local):
@@ -145,7 +145,7 @@ def _near_ranges(twin: QuantizedNetwork, box: Interval, evidence: Evidence) -> d
     return {**ranges, twin.network.nodes[0].name: (float(box.lower.min()), float(box.upper.max()))}
 
 
-def _in_one_format(twin: QuantizedNetwork, ranges: Mapping[str, tuple[float, float]]) -> QuantizedNetwork | None:
+def _in_one_format(twin: Pair, ranges: Mapping[str, tuple[float, float]]) -> Pair | None:
     """With one format for everything that holds all parameters and ranges; None where it is too long."""
     needed = [Format.for_range(*ranges[name], output.fractional_bits) for name, output in twin.formats.items()]
     for codes in twin.parameters.values():
@@ -159,5 +159,5 @@ def _in_one_format(twin: QuantizedNetwork, ranges: Mapping[str, tuple[float, flo
     return replace(twin, parameters=parameters, formats=dict.fromkeys(twin.formats, only))
 
 
-def _uniform(whole: QuantizedNetwork, relative: float) -> Uniform:
+def _uniform(whole: Pair, relative: float) -> Uniform:
     return Uniform(next(iter(whole.formats.values())), relative, cost_of(whole), whole)

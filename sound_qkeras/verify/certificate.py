@@ -11,7 +11,7 @@ import numpy as np
 
 from sound_qkeras.errors import FileFormatError
 from sound_qkeras.interval import Interval, Reals
-from sound_qkeras.network.quantized import QuantizedNetwork
+from sound_qkeras.network.pair import Pair
 from sound_qkeras.support.reading import digest_of_json, same_json
 from sound_qkeras.verify.evidence import Evidence, from_json
 from sound_qkeras.verify.proof import MARGIN, prove, prove_ranges, with_margin
@@ -211,7 +211,7 @@ def _tree(axes: Any) -> SplitTree:
 
 
 def certify(
-    quantized: QuantizedNetwork,
+    quantized: Pair,
     box: Interval,
     eps: Reals,
     tree: SplitTree,

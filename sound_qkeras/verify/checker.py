@@ -7,7 +7,7 @@ import numpy as np
 from sound_qkeras.errors import VerificationError
 from sound_qkeras.interval import Reals
 from sound_qkeras.network.graph import size_of
-from sound_qkeras.network.quantized import QuantizedNetwork
+from sound_qkeras.network.pair import Pair
 from sound_qkeras.verify.certificate import TIERS, Certificate
 from sound_qkeras.verify.evidence import check_samples
 from sound_qkeras.verify.proof import check_overflow, prove, prove_ranges
@@ -15,7 +15,7 @@ from sound_qkeras.verify.split_tree import SplitTree
 from sound_qkeras.verify.stability import check_rewrite
 
 
-def check(quantized: QuantizedNetwork, certificate: Certificate) -> Reals:
+def check(quantized: Pair, certificate: Certificate) -> Reals:
     """Confirm every claim of a certificate, or refuse it.
 
     Guarantee: returns only if, for every input in the certificate's box (in other tiers: those that `claim` names), every
@@ -51,7 +51,7 @@ def check(quantized: QuantizedNetwork, certificate: Certificate) -> Reals:
     return bounds
 
 
-def _found(quantized: QuantizedNetwork, certificate: Certificate) -> tuple[Reals, dict[str, tuple[float, float]]]:
+def _found(quantized: Pair, certificate: Certificate) -> tuple[Reals, dict[str, tuple[float, float]]]:
     """Bounds and ranges, proved again."""
     box, evidence = certificate.box, certificate.evidence
     if not certificate.claims_distance:
@@ -64,7 +64,7 @@ def _found(quantized: QuantizedNetwork, certificate: Certificate) -> tuple[Reals
     return evidence.bounds_of(certificate.eps), prove_ranges(quantized, box)
 
 
-def check_identity(quantized: QuantizedNetwork, certificate: Certificate) -> None:
+def check_identity(quantized: Pair, certificate: Certificate) -> None:
     """The certificate must be about this trained network and these integers.
 
     Raises:
@@ -84,7 +84,7 @@ def check_identity(quantized: QuantizedNetwork, certificate: Certificate) -> Non
         )
 
 
-def _check_claim(quantized: QuantizedNetwork, certificate: Certificate) -> None:
+def _check_claim(quantized: Pair, certificate: Certificate) -> None:
     """Shapes, finiteness, and that the bounds meet the tolerance."""
     outputs = size_of(quantized.network.output_shape)
     box = certificate.box
@@ -118,7 +118,7 @@ def _check_claim(quantized: QuantizedNetwork, certificate: Certificate) -> None:
         raise VerificationError(f"layers {missing} have no accumulator format, so nothing is claimed about their sums")
 
 
-def _check_trees(quantized: QuantizedNetwork, certificate: Certificate) -> None:
+def _check_trees(quantized: Pair, certificate: Certificate) -> None:
     """A tree that no proof of this tier uses must be that of the whole box: nobody would notice what it says."""
     unused = [certificate.tree] if certificate.evidence is not None or not certificate.claims_distance else []
     unused += [] if quantized.rewrite.reductions else [certificate.phase_tree]

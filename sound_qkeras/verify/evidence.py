@@ -18,7 +18,7 @@ from sound_qkeras.errors import FileFormatError, InputError, VerificationError
 from sound_qkeras.fixed_point import from_codes, to_grid
 from sound_qkeras.interval import Interval, Reals, down, up
 from sound_qkeras.network.graph import Network
-from sound_qkeras.network.quantized import QuantizedNetwork
+from sound_qkeras.network.pair import Pair
 from sound_qkeras.support.decimals import at_most
 from sound_qkeras.verify.batching import over_batches
 from sound_qkeras.verify.binomial import upper_limit
@@ -56,7 +56,7 @@ class Evidence(ABC):
         """The bound of every output that the claim is about, shape `(outputs,)`."""
 
     @abstractmethod
-    def check(self, quantized: QuantizedNetwork, box: Interval, eps: Reals) -> None:
+    def check(self, quantized: Pair, box: Interval, eps: Reals) -> None:
         """Find all of it again.
 
         Raises:
@@ -90,7 +90,7 @@ class Local(Evidence):
     bounds: Reals
 
     @classmethod
-    def prove(cls, quantized: QuantizedNetwork, box: Interval, samples: Reals, radius: float) -> Local:
+    def prove(cls, quantized: Pair, box: Interval, samples: Reals, radius: float) -> Local:
         """Bound the error on every box."""
         bounds = bound_boxes(quantized, around(box, samples, radius))
         return cls(samples, radius, bounds * (1.0 + MARGIN))
@@ -111,7 +111,7 @@ class Local(Evidence):
         """Largest over the certified samples."""
         return self.bounds[self.certified(eps)].max(axis=0, initial=0.0)
 
-    def check(self, quantized: QuantizedNetwork, box: Interval, eps: Reals) -> None:
+    def check(self, quantized: Pair, box: Interval, eps: Reals) -> None:
         """Prove every box again."""
         if self.bounds.shape != (len(self.samples), eps.size) or not 0.0 <= self.radius < np.inf:
             raise VerificationError("there is not one bound for each sample and output, or the radius is no distance")
@@ -157,7 +157,7 @@ class Statistical(Evidence):
     @classmethod
     def count(
         cls,
-        quantized: QuantizedNetwork,
+        quantized: Pair,
         samples: Reals,
         eps: Reals,
         confidence: float,
@@ -186,7 +186,7 @@ class Statistical(Evidence):
         """The tolerance itself."""
         return eps
 
-    def check(self, quantized: QuantizedNetwork, box: Interval, eps: Reals) -> None:
+    def check(self, quantized: Pair, box: Interval, eps: Reals) -> None:
         """Count again."""
         if self.reference not in {REAL, FLOAT64}:
             raise VerificationError(f"reference '{self.reference}' is unknown; accepted: {REAL}, {FLOAT64}")
@@ -216,7 +216,7 @@ def around(box: Interval, samples: Reals, radius: float) -> Interval:
     return Interval(lower, upper)
 
 
-def error_limits(quantized: QuantizedNetwork, samples: Reals, reference: str = REAL) -> Reals:
+def error_limits(quantized: Pair, samples: Reals, reference: str = REAL) -> Reals:
     """Upper limits of `|f_q(x) - f(x)|` at samples, shape `(n, outputs)`.
 
     Args:
@@ -239,7 +239,7 @@ def error_limits(quantized: QuantizedNetwork, samples: Reals, reference: str = R
     return np.concatenate(found)
 
 
-def _point_errors(quantized: QuantizedNetwork, points: Interval) -> Reals:
+def _point_errors(quantized: Pair, points: Interval) -> Reals:
     """The same where the subject has no integers: both networks are enclosed."""
     difference = (
         propagate(quantized.network, points, quantized, substitute=False).facts[quantized.network.output.name].pair()[2]

@@ -9,7 +9,6 @@ import numpy as np
 from sound_qkeras.errors import VerificationError
 from sound_qkeras.interval import Interval, Reals
 from sound_qkeras.network.pair import Pair
-from sound_qkeras.network.quantized import QuantizedNetwork
 from sound_qkeras.verify.batching import over_batches
 from sound_qkeras.verify.propagation import Propagation, fixed_ranges, output_difference, propagate
 from sound_qkeras.verify.split_tree import SplitTree
@@ -39,7 +38,7 @@ class Proof:
         return float(self.output_bounds.max())
 
 
-def prove(quantized: QuantizedNetwork, box: Interval, tree: SplitTree | None = None) -> Proof:
+def prove(quantized: Pair, box: Interval, tree: SplitTree | None = None) -> Proof:
     """Prove error bounds and the absence of overflow for every input in `box` (shape `input_shape`).
 
     Guarantee: uses only the graph, the float parameters, the integers, the formats and the box; nothing the tuner or the
@@ -53,7 +52,7 @@ def prove(quantized: QuantizedNetwork, box: Interval, tree: SplitTree | None = N
     return proof
 
 
-def prove_ranges(quantized: QuantizedNetwork, box: Interval) -> dict[str, tuple[float, float]]:
+def prove_ranges(quantized: Pair, box: Interval) -> dict[str, tuple[float, float]]:
     """The ranges of `prove` alone, from node to node, and that nothing overflows.
 
     Raises:
@@ -107,7 +106,7 @@ def _scalars(result: Propagation) -> dict[str, tuple[float, float]]:
     return {name: (float(found.lower), float(found.upper)) for name, found in fixed_ranges(result).items()}
 
 
-def check_overflow(quantized: QuantizedNetwork, ranges: dict[str, tuple[float, float]]) -> None:
+def check_overflow(quantized: Pair, ranges: dict[str, tuple[float, float]]) -> None:
     """Refuse formats that do not contain the proved range of what is rounded to them or summed in them, and huge tables.
 
     Rounding points that saturate are exempt: their proof charges what is cut off.

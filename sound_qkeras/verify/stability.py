@@ -10,7 +10,7 @@ import numpy as np
 from sound_qkeras.errors import VerificationError
 from sound_qkeras.interval import Interval
 from sound_qkeras.network.graph import Network
-from sound_qkeras.network.quantized import QuantizedNetwork
+from sound_qkeras.network.pair import Pair
 from sound_qkeras.network.rewrite.reduce import Reduction, kept_units, reducible
 from sound_qkeras.verify.batching import over_batches
 from sound_qkeras.verify.propagation import propagate
@@ -33,7 +33,7 @@ def _hulls(network: Network, boxes: Interval, names: Sequence[str]) -> list[Inte
     return [facts[name].value.hull() for name in names]
 
 
-def check_rewrite(quantized: QuantizedNetwork, box: Interval, tree: SplitTree) -> None:
+def check_rewrite(quantized: Pair, box: Interval, tree: SplitTree) -> None:
     """Prove that the rewritten network is the same function as the trained one for every input in the box.
 
     Guarantee: on every leaf of the tree, units that were dropped never exceed zero, units that were replaced never fall
@@ -62,12 +62,12 @@ def check_rewrite(quantized: QuantizedNetwork, box: Interval, tree: SplitTree) -
             _refuse(quantized, name, "replacement", rewritten[name].lower[first:] >= 0.0)
 
 
-def _check_units(quantized: QuantizedNetwork, name: str, reduction: Reduction, values: Interval) -> None:
+def _check_units(quantized: Pair, name: str, reduction: Reduction, values: Interval) -> None:
     _refuse(quantized, name, "dropped", values.upper[reduction.dead] <= 0.0)
     _refuse(quantized, name, "replaced", values.lower[reduction.active] >= 0.0)
 
 
-def _refuse(quantized: QuantizedNetwork, name: str, what: str, holds: np.ndarray) -> None:
+def _refuse(quantized: Pair, name: str, what: str, holds: np.ndarray) -> None:
     if not np.all(holds):
         layer = quantized.trained.by_name[name].layer
         raise VerificationError(

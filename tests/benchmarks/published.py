@@ -26,7 +26,7 @@ from sound_qkeras.backends import compile_and_run
 from sound_qkeras.baselines.fixed import fitting_bits, round_affine
 from sound_qkeras.fixed_point import Format
 from sound_qkeras.jobs.quantize import read
-from sound_qkeras.network import Network, QuantizedNetwork
+from sound_qkeras.network import Network, Pair
 from sound_qkeras.network.classes import margins_of, outputs_of
 from sound_qkeras.tuning.costs import cost_of
 from sound_qkeras.tuning.survey import Survey
@@ -110,7 +110,7 @@ def words_alike(word_length: int) -> Case:
         formats = {name: word_for(*ends[name], word_length) for name in network.rounding_points}
         first = network.nodes[0].name
         formats[first] = word_for(0.0, 255.0, word_length)
-        twin = QuantizedNetwork(network, parameters, formats, {}, saturating=frozenset(formats) - {first})
+        twin = Pair(network, parameters, formats, {}, saturating=frozenset(formats) - {first})
         found, scores = twin.simulate_all(x, exact=False)[network.output.name], outputs_of(network, x)
         cost = cost_of(twin).total_bits
         return {
@@ -175,7 +175,7 @@ def shares(result: sq.Result) -> dict[str, float]:
     }
 
 
-def eight_bits(quantized: QuantizedNetwork) -> int:
+def eight_bits(quantized: Pair) -> int:
     """Bits of the same network with 8 for everything."""
     network = quantized.network
     values = sum(op.kernel.size + op.bias.size for _, op in network.affine())

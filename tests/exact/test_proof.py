@@ -13,7 +13,7 @@ from sound_qkeras.exact.dyadic import Dyadic, Range
 from sound_qkeras.exact.proof import FORWARD, QUICK, THOROUGH, Proof, exact_bound, exact_error, exact_error_range
 from sound_qkeras.fixed_point import Format
 from sound_qkeras.interval import Interval
-from sound_qkeras.network import Network, Node, QuantizedNetwork
+from sound_qkeras.network import Network, Node, Pair
 from sound_qkeras.network.ops import AffineCodes, Dense, Input, Op, Relu, Reshape
 from sound_qkeras.network.simulate import simulate
 from sound_qkeras.verify.proof import prove
@@ -155,7 +155,7 @@ def test_dropping_one_bit_may_err_by_half_a_step():
     """`1/2 * 1/4` from the input, and a tie of `1/4` where two fractional bits become one."""
     twin, ranges = tiny(0.5, 1)
     output = Format.for_range(np.zeros(1), np.ones(1), 1)
-    twin = QuantizedNetwork(twin.network, twin.parameters, {**twin.formats, "d": output}, {})
+    twin = Pair(twin.network, twin.parameters, {**twin.formats, "d": output}, {})
     assert exact_bound(twin, *ranges) == [Fraction(3, 8)]
     assert exact_error(twin, [0.5]) == [Fraction(-1, 4)]
 
@@ -299,7 +299,7 @@ def test_a_sum_that_just_fits_is_accepted_and_one_code_more_is_refused():
         accumulator = Format(60, 0, False)
         bits = accumulator.fractional_bits
         codes = replace(codes, bias_format=Format(53, 53 - 1 - bits, True))
-        twin = QuantizedNetwork(network, {"d": codes}, {"x": input_format}, {"d": accumulator})
+        twin = Pair(network, {"d": codes}, {"x": input_format}, {"d": accumulator})
         if fits:
             assert exact_bound(twin, [1.0], [1.0]) == [Fraction(1, 2**60)]
         else:
@@ -355,7 +355,7 @@ def test_no_arithmetic_of_the_operations_is_used(monkeypatch):
     twin, ranges = random_quantized(np.random.default_rng(8), (4, 5, 3, 2))
     x = samples(np.random.default_rng(0), ranges, 1)[0]
     expected = exact_bound(twin, *ranges), exact_error(twin, x)
-    twin = QuantizedNetwork(twin.network, twin.parameters, twin.formats, twin.accumulators)
+    twin = Pair(twin.network, twin.parameters, twin.formats, twin.accumulators)
 
     def forbidden(*_args):
         raise AssertionError

@@ -10,12 +10,12 @@ from hypothesis.strategies import DrawFn
 
 from sound_qkeras.fixed_point import MAX_WORD_LENGTH, Codes, Format, from_codes, to_grid
 from sound_qkeras.interval import Interval
-from sound_qkeras.network import Network, Node, QuantizedNetwork
+from sound_qkeras.network import Network, Node, Pair
 from sound_qkeras.network.ops import AffineCodes, AffinePair, Dense, Input, Relu, Reshape
 from tests.graphs import random_graph
 
 Box = tuple[np.ndarray, np.ndarray]
-Claimed = tuple[QuantizedNetwork, Box]
+Claimed = tuple[Pair, Box]
 
 SIZES = st.sampled_from([1, 1, 2, 3, 4])
 # Integer bits from far below zero to far above the word length come from these.
@@ -129,7 +129,7 @@ def draw_twin(draw: DrawFn, network: Network, widest: int, *, saturate: bool = T
             formats[node.name], bits = output, output.fractional_bits
             exact = on_grid(exact, bits).mapped(lambda x, f=output: np.clip(x, f.minimum, f.maximum))
         facts[node.name], fractions[node.name] = exact, bits
-    quantized = QuantizedNetwork(network, parameters, formats, accumulators, saturating=frozenset(saturating))
+    quantized = Pair(network, parameters, formats, accumulators, saturating=frozenset(saturating))
     return quantized, ranges
 
 

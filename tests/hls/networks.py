@@ -8,7 +8,7 @@ import numpy as np
 
 from sound_qkeras.backends.options import Style, Target
 from sound_qkeras.fixed_point import Format
-from sound_qkeras.network import Network, Node, QuantizedNetwork
+from sound_qkeras.network import Network, Node, Pair
 from sound_qkeras.network.ops import AffineCodes, Dense, Input, Relu
 from tests import networks
 
@@ -17,7 +17,7 @@ BOTH: tuple[Style, Style] = ("unrolled", "loops")
 STYLES: list[tuple[Style, Target]] = [(style, target) for target in ("hls", "c") for style in BOTH]
 
 
-def steering() -> tuple[QuantizedNetwork, Box]:
+def steering() -> tuple[Pair, Box]:
     """3 -> 4 -> 2 with every number written down: zero weights, a dead neuron, a coarse output bias."""
     nodes = [
         Node("x", Input((3,)), (), "x"),
@@ -35,17 +35,17 @@ def steering() -> tuple[QuantizedNetwork, Box]:
     formats = {"x": Format(8, 1, True), "dense_relu": Format(6, 1, False)}
     accumulators = {"dense": Format(13, 1, True), "steer": Format(10, 1, True)}
     lower, upper = np.array([-1.0, -0.75, -0.5]), np.array([1.0, 0.75, 0.6])
-    return QuantizedNetwork(Network(tuple(nodes)), parameters, formats, accumulators), (lower, upper)
+    return Pair(Network(tuple(nodes)), parameters, formats, accumulators), (lower, upper)
 
 
-def dense(sizes: Sequence[int], bits: int = 6, seed: int = 0) -> tuple[QuantizedNetwork, Box]:
+def dense(sizes: Sequence[int], bits: int = 6, seed: int = 0) -> tuple[Pair, Box]:
     """A random network with ReLUs, of any size."""
     network = networks.random_network(np.random.default_rng(seed), sizes)
     box = networks.box(network)
     return networks.quantized(network, box, bits, bits), box
 
 
-def controller(file: Path, bits: int = 10) -> tuple[QuantizedNetwork, Box]:
+def controller(file: Path, bits: int = 10) -> tuple[Pair, Box]:
     """A published controller with its own box, `bits` fractional bits everywhere."""
     data = np.load(file)
     layers = len([key for key in data if key.startswith("W")])
@@ -59,7 +59,7 @@ def controller(file: Path, bits: int = 10) -> tuple[QuantizedNetwork, Box]:
     return networks.quantized(Network(tuple(nodes)), box, bits, bits), box
 
 
-def channelled(round_output: bool = True) -> tuple[QuantizedNetwork, Box]:
+def channelled(round_output: bool = True) -> tuple[Pair, Box]:
     """`steering` with formats of its own for each channel, one of them unsigned, and a rounded result."""
     quantized, box = steering()
     dense_kernel = np.array([[12, -6, 0, 0], [0, 30, -32, 0], [5, 0, 16, 0]])

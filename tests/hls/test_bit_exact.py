@@ -15,7 +15,7 @@ from sound_qkeras.backends.export import needed_bits
 from sound_qkeras.backends.options import InputGuard, Options
 from sound_qkeras.backends.plan import make_plan
 from sound_qkeras.fixed_point import Format
-from sound_qkeras.network import Network, Node, QuantizedNetwork
+from sound_qkeras.network import Network, Node, Pair
 from sound_qkeras.network.ops import AffineCodes, Dense, Input
 from sound_qkeras.network.simulate import simulate_codes
 
@@ -148,7 +148,7 @@ def test_a_sum_wider_than_64_bits(tmp_path):
     kernel, wide = np.full((3, 1), (1 << 30) - 1), Format(30, 10, False)
     network = Network((Node("x", Input((3,)), (), "x"), Node("y", Dense(np.ones((3, 1)), np.zeros(1)), ("x",), "y")))
     codes = AffineCodes(kernel, wide, np.array([-5]), Format(4, -40, True))
-    quantized = QuantizedNetwork(network, {"y": codes}, {"x": Format(40, 19, True)}, {"y": Format(77, 33, True)})
+    quantized = Pair(network, {"y": codes}, {"x": Format(40, 19, True)}, {"y": Format(77, 33, True)})
     box = (np.full(3, -(2.0**19)), np.full(3, 2.0**19 - 1.0))
     assert simulate_codes(quantized, np.stack(box)).dtype == object
     for style in BOTH:
@@ -184,7 +184,7 @@ def test_a_guarded_input_saturates_outside_its_format(tmp_path):
     """Samples outside are part of the vectors where everything behind the input still fits."""
     network = Network((Node("x", Input((2,)), (), "x"), Node("y", Dense(np.ones((2, 1)), np.zeros(1)), ("x",), "y")))
     codes = AffineCodes(np.array([[1], [1]]), Format(2, 1, True), np.array([0]), Format(2, 1, True))
-    quantized = QuantizedNetwork(network, {"y": codes}, {"x": Format(5, 2, True)}, {"y": Format(6, 3, True)})
+    quantized = Pair(network, {"y": codes}, {"x": Format(5, 2, True)}, {"y": Format(6, 3, True)})
     box = (np.full(2, -1.0), np.full(2, 1.0))
     guarded = export_hls(quantized, tmp_path / "hls", box=box, input_guard="saturate")
     plain = export_hls(quantized, tmp_path / "plain", box=box, target="c")
@@ -242,9 +242,7 @@ def test_a_narrow_result_of_a_wide_alignment(tmp_path, style, saturating):
     network = Network((Node("x", Input((1,)), (), "x"), Node("y", Dense(np.ones((1, 2)), np.zeros(2)), ("x",), "y")))
     codes = AffineCodes(np.array([[1, 1]]), Format(2, 21, True), np.array([500, -300]), Format(10, -11, True))
     formats = {"x": Format(2, 1, True), "y": Format(4 if saturating else 6, -12 if saturating else -10, True)}
-    quantized = QuantizedNetwork(
-        network, {"y": codes}, formats, {"y": Format(10, -11, True)}, saturating=frozenset(saturating)
-    )
+    quantized = Pair(network, {"y": codes}, formats, {"y": Format(10, -11, True)}, saturating=frozenset(saturating))
     box = (np.zeros(1), np.zeros(1))
     folder = export_hls(quantized, tmp_path / "net", box=box, style=style, target="c")
     assert compile_and_run(folder, flags=["-Werror"]).passed

@@ -13,7 +13,7 @@ from sound_qkeras.backends.options import Options
 from sound_qkeras.backends.plan import make_plan
 from sound_qkeras.errors import DependencyError, InputError, UnsupportedLayerError
 from sound_qkeras.fixed_point import Format
-from sound_qkeras.network import Network, Node, QuantizedNetwork
+from sound_qkeras.network import Network, Node, Pair
 from sound_qkeras.network.ops import AffineCodes, Dense, Input, Multiply, Op, Pad, Relu, Reshape, Table, Upsample
 from tests.networks import box as networks_box
 from tests.networks import float32, nearest, quantized, random_network, with_parameters
@@ -109,7 +109,7 @@ def test_a_difference_is_placed(tmp_path, monkeypatch):
     assert "word_lengths=(2, 24) (--word-lengths 2 24), or use export_hls" in project.summary()
 
 
-def one_operation(op: Op, shape: tuple[int, ...], *others: tuple[int, ...], bits: int = 6) -> QuantizedNetwork:
+def one_operation(op: Op, shape: tuple[int, ...], *others: tuple[int, ...], bits: int = 6) -> Pair:
     """A Dense layer, its values in some shapes, and an operation the user knows as "theirs"."""
     size = int(np.prod(shape))
     kernel = float32(np.random.default_rng(0).normal(size=(2, size)))
@@ -123,9 +123,9 @@ def one_operation(op: Op, shape: tuple[int, ...], *others: tuple[int, ...], bits
     parameters: dict[str, AffineCodes] = {"dense": nearest(nodes[1].op, 4, 4)}  # type: ignore[arg-type]
     formats = dict.fromkeys(network.rounding_points, Format(bits + 4, 3, True))
     sums = {n.name: Format(20, 9, True) for n in network.nodes if n.op.accumulates}
-    bare = QuantizedNetwork(network, parameters, formats, {})
+    bare = Pair(network, parameters, formats, {})
     accumulators = {name: Format(20, 19 - bare.exact_bits[name], True) for name in sums}
-    return QuantizedNetwork(network, parameters, formats, accumulators)
+    return Pair(network, parameters, formats, accumulators)
 
 
 REFUSED = {

@@ -6,7 +6,7 @@ import pytest
 from sound_qkeras.backends import compile_and_run, estimate, export_hls
 from sound_qkeras.errors import UnsupportedLayerError
 from sound_qkeras.fixed_point import Format
-from sound_qkeras.network import Network, Node, QuantizedNetwork
+from sound_qkeras.network import Network, Node, Pair
 from sound_qkeras.network.ops import AffineCodes, Clip, Dense, Input, Table
 from tests import units
 
@@ -28,7 +28,7 @@ def every_code(op, source, output):
     codes = AffineCodes(np.array([[1]]), Format(2, 1, True), np.zeros(1, np.int64), Format(1, 1, False))
     formats = {"x": source, "same": source, "unit": output}
     box = np.array([source.minimum]), np.array([source.maximum])
-    return QuantizedNetwork(Network(tuple(nodes)), {"same": codes}, formats, {"same": source}), box
+    return Pair(Network(tuple(nodes)), {"same": codes}, formats, {"same": source}), box
 
 
 @pytest.mark.parametrize("bits", [PLAIN, FINE], ids=["plain", "fine"])

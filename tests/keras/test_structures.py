@@ -6,7 +6,7 @@ import pytest
 from sound_qkeras.errors import ModelError, UnsupportedLayerError
 from sound_qkeras.keras_io import float64, load_model, read_model, save_model, to_keras, to_qkeras
 from sound_qkeras.keras_io.files.stored_model import check_stored_model
-from sound_qkeras.network import Network, QuantizedNetwork
+from sound_qkeras.network import Network, Pair
 from sound_qkeras.network.files import load_network, save_network
 from sound_qkeras.network.simulate import simulate
 from tests.networks import Box, nearest, with_parameters
@@ -17,7 +17,7 @@ from .structures import BUILDERS, build, samples, several_ends
 pytestmark = pytest.mark.keras
 
 
-def twin(network: Network, seed: int = 0) -> tuple[QuantizedNetwork, Box]:
+def twin(network: Network, seed: int = 0) -> tuple[Pair, Box]:
     """Random fractional bits on every tensor; formats for inputs from -1 to 1."""
     rng = np.random.default_rng(seed)
     box = (np.full(network.input_shape, -1.0), np.full(network.input_shape, 1.0))

@@ -22,7 +22,7 @@ from sound_qkeras.keras_io import (
 )
 from sound_qkeras.keras_io.session.environment import float_type
 from sound_qkeras.keras_io.write.quantizers import activation_quantizer
-from sound_qkeras.network import Network, Node, QuantizedNetwork
+from sound_qkeras.network import Network, Node, Pair
 from sound_qkeras.network.ops import AffineCodes, Dense, Input, Relu, Reshape
 from sound_qkeras.network.simulate import simulate
 from tests.networks import (
@@ -105,7 +105,7 @@ def one_layer(output, codes, activation=SIX_BITS):
     )
     bias = Format(8, 0, True)
     parameters = {"d": AffineCodes(codes, output, np.arange(codes.shape[1]) % 256 - 128, bias)}
-    return QuantizedNetwork(network, parameters, {"x": activation}, {})
+    return Pair(network, parameters, {"x": activation}, {})
 
 
 @pytest.mark.parametrize(
@@ -133,7 +133,7 @@ def test_random_networks_equal_the_simulator_in_float64(seed):
             np.testing.assert_array_equal(call(model, beyond), simulate(network, beyond))
 
 
-def rounded_output(seed: int, last: str) -> tuple[QuantizedNetwork, Box]:
+def rounded_output(seed: int, last: str) -> tuple[Pair, Box]:
     """A random network whose result is rounded to few bits, each output channel with a format of its own."""
     rng = np.random.default_rng(seed)
     plain = random_network(rng, (4, 6, 5, 3), linear=(1,))
@@ -203,7 +203,7 @@ def test_a_relu_narrower_than_qkeras_can_say_saturates_all_the_same(dtype):
         Node("b", Dense(kernel, np.zeros(1)), ("r",), "b"),
     )
     formats = {"x": Format(12, 2, True), "r": Format(3, -2, False)}
-    network = QuantizedNetwork(Network(nodes), {"a": integers, "b": integers}, formats, {})
+    network = Pair(Network(nodes), {"a": integers, "b": integers}, formats, {})
     x = np.linspace(-5, 5, 2001)[:, None].astype(dtype)
     with float_type(dtype):
         result = call(to_qkeras(network, dtype=dtype), x)

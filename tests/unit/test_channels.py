@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from sound_qkeras.errors import FileFormatError, ModelError
 from sound_qkeras.fixed_point import Format
 from sound_qkeras.interval import Interval
-from sound_qkeras.network import QuantizedNetwork
+from sound_qkeras.network import Pair
 from sound_qkeras.network.files import load_network, save_network
 from sound_qkeras.network.simulate import simulate_codes
 from sound_qkeras.tuning.build import Parameters, nearest, round_parameters
@@ -29,7 +29,7 @@ KERNEL = np.array([[5, -8, 16, 0], [-3, 12, 48, 0], [0, 4, 0, 0]])
 FORMATS = (Format(4, 2, True), Format(3, 3, True), Format(2, 5, False), Format(1, 0, False))
 
 
-def with_channels(formats: tuple[Format, ...] | None = FORMATS) -> QuantizedNetwork:
+def with_channels(formats: tuple[Format, ...] | None = FORMATS) -> Pair:
     """3 -> 4 -> 2; the formats are those of the first layer, whose own has one fractional bit."""
     network = random_network(np.random.default_rng(0), (3, 4, 2))
     plain = quantized(network, box(network, -4.0, 4.0))

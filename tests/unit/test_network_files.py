@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from sound_qkeras.errors import FileFormatError, InputError
-from sound_qkeras.network import Network, Node, QuantizedNetwork
+from sound_qkeras.network import Network, Node, Pair
 from sound_qkeras.network.files import _checksum, load_network, save_network
 from sound_qkeras.network.ops import Dense, Input
 from sound_qkeras.support.npz import read_arrays
@@ -46,7 +46,7 @@ def test_the_round_trip_is_exact(tmp_path, seed):
     saved, ranges = random_quantized(np.random.default_rng(seed))
     save_network(tmp_path, saved.network, saved)
     network, loaded = load_network(tmp_path)
-    assert isinstance(loaded, QuantizedNetwork)
+    assert isinstance(loaded, Pair)
     assert loaded.network is network
     assert same(loaded, saved)
     assert (loaded.formats, loaded.accumulators) == (saved.formats, saved.accumulators)

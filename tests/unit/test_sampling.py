@@ -12,7 +12,7 @@ import sound_qkeras as sq
 from sound_qkeras.baselines.fixed import round_affine
 from sound_qkeras.fixed_point import Format
 from sound_qkeras.interval import Interval
-from sound_qkeras.network import Network, Node, QuantizedNetwork
+from sound_qkeras.network import Network, Node, Pair
 from sound_qkeras.network.ops import Conv, Dense, Input, Relu, Reshape
 from sound_qkeras.network.rewrite.rescale import rescalable, rescale, scaled_like
 from sound_qkeras.search.falsify import errors
@@ -80,12 +80,12 @@ def test_samples_that_did_not_choose_may_refuse():
     network = judge.network
     exact = {name: round_affine(op.kernel, op.bias, 12, 12) for name, op in ((n.name, o) for n, o in network.affine())}
     formats = {name: Format(8, 7, True) for name in bits}
-    coarse = judge.judge(QuantizedNetwork(network, exact, formats, {}), Deadline())
+    coarse = judge.judge(Pair(network, exact, formats, {}), Deadline())
     assert coarse.relative.max() == 0.0
     assert coarse.worst > 1.0
     assert judge.refuses(coarse)
     fine = {name: Format(16, 7, True) for name in bits}
-    assert not judge.refuses(judge.judge(QuantizedNetwork(network, exact, fine, {}), Deadline()))
+    assert not judge.refuses(judge.judge(Pair(network, exact, fine, {}), Deadline()))
 
 
 @pytest.mark.solver

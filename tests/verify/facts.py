@@ -9,14 +9,14 @@ import numpy as np
 from sound_qkeras.exact.dyadic import Dyadic, Range
 from sound_qkeras.exact.proof import Proof
 from sound_qkeras.interval import Interval
-from sound_qkeras.network import QuantizedNetwork
+from sound_qkeras.network import Pair
 from sound_qkeras.verify.propagation import propagate
 from tests.networks import samples
 
-Trace = Callable[[QuantizedNetwork, Any], Mapping[str, tuple[Any, Any]]]
+Trace = Callable[[Pair, Any], Mapping[str, tuple[Any, Any]]]
 
 
-def points_with_ties(rng, twin: QuantizedNetwork, ranges) -> np.ndarray:
+def points_with_ties(rng, twin: Pair, ranges) -> np.ndarray:
     """Points of the box, and some on ties of the input's grid."""
     points = samples(rng, ranges, 4)
     step = twin.formats["x"].step
@@ -30,7 +30,7 @@ def inside(interval: Interval, x) -> bool:
     return all(Fraction(low) <= value <= Fraction(high) for low, value, high in ends)
 
 
-def check_facts(twin: QuantizedNetwork, ranges, points, trace: Trace) -> Iterator[tuple[Any, Mapping[str, Any]]]:
+def check_facts(twin: Pair, ranges, points, trace: Trace) -> Iterator[tuple[Any, Mapping[str, Any]]]:
     """Assert that every fact of both proofs holds at every point; yields each with its exact values by node."""
     box = Interval(*ranges)
     facts = propagate(twin.network, box[None], twin).facts

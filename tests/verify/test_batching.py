@@ -13,7 +13,7 @@ from threadpoolctl import threadpool_info, threadpool_limits
 
 from sound_qkeras.errors import InfeasibleError, SolverError, UnsupportedLayerError, VerificationError
 from sound_qkeras.interval import Interval
-from sound_qkeras.network import QuantizedNetwork
+from sound_qkeras.network import Pair
 from sound_qkeras.splitting.refine import refine
 from sound_qkeras.verify import batching
 from sound_qkeras.verify.batching import over_batches
@@ -30,12 +30,12 @@ def spread_all(monkeypatch):
     monkeypatch.setattr(batching, "WORTH_ASKING", 0.0)
 
 
-def pair(seed: int = 0) -> tuple[QuantizedNetwork, Interval]:
+def pair(seed: int = 0) -> tuple[Pair, Interval]:
     quantized, ranges = random_quantized(np.random.default_rng(seed), (3, 8, 8, 2))
     return quantized, Interval(*ranges)
 
 
-def proved(quantized: QuantizedNetwork, box: Interval) -> tuple:
+def proved(quantized: Pair, box: Interval) -> tuple:
     """Everything about a split tree of 24 leaves and the proof on it."""
     eps = np.full(2, 1e-6)
     found = refine(quantized, box, eps, max_leaves=24)
@@ -43,7 +43,7 @@ def proved(quantized: QuantizedNetwork, box: Interval) -> tuple:
     return found.tree, found.boxes.score.tobytes(), proof.leaf_bounds.tobytes(), proof.ranges
 
 
-def where(quantized: QuantizedNetwork, boxes: Interval, note: str) -> tuple[int, str, float]:
+def where(quantized: Pair, boxes: Interval, note: str) -> tuple[int, str, float]:
     return os.getpid(), f"{note} {len(boxes.lower)}", float(boxes.lower.ravel()[0])
 
 
@@ -80,7 +80,7 @@ def test_processes_prove_the_same_and_do_it_themselves(spread_all):
 
 @pytest.mark.slow
 def test_processes_multiply_matrices_with_as_many_threads_as_here(spread_all):
-    def threads(quantized: QuantizedNetwork, boxes: Interval) -> int:
+    def threads(quantized: Pair, boxes: Interval) -> int:
         return max(int(found["num_threads"]) for found in threadpool_info() if found["user_api"] == "blas")
 
     for count in (1, 3):
@@ -97,7 +97,7 @@ def test_an_error_elsewhere_is_the_error_here(spread_all):
         over_batches(no_third_batch, pair()[0], leaves(12))
 
 
-def no_third_batch(quantized: QuantizedNetwork, boxes: Interval) -> None:
+def no_third_batch(quantized: Pair, boxes: Interval) -> None:
     if boxes.lower[0, 0] >= 8.0:
         raise VerificationError("no third batch", layer_name="dense_0")
 

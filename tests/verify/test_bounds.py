@@ -14,7 +14,7 @@ from sound_qkeras.errors import ModelError, VerificationError
 from sound_qkeras.exact.proof import exact_bound, exact_error
 from sound_qkeras.fixed_point import Format
 from sound_qkeras.interval import Interval
-from sound_qkeras.network import Network, Node, QuantizedNetwork
+from sound_qkeras.network import Network, Node, Pair
 from sound_qkeras.network.ops import AffineCodes, Dense, Input, Relu
 from sound_qkeras.verify.proof import Proof, bound_leaves, prove
 from sound_qkeras.verify.propagation import batches, propagate
@@ -72,9 +72,7 @@ def hold(case: Case, proof: Proof, x: np.ndarray, values: dict[str, twins.Trace]
         assert all(low <= member <= high for member in value.before), name
 
 
-def same_codes(
-    quantized: QuantizedNetwork, simulated: dict[str, np.ndarray], number: int, values: dict[str, twins.Trace]
-) -> None:
+def same_codes(quantized: Pair, simulated: dict[str, np.ndarray], number: int, values: dict[str, twins.Trace]) -> None:
     """The simulator has the same codes at every node; nothing saturates in the box."""
     for name, codes in simulated.items():
         step = Fraction(2) ** -quantized.fractional_bits[name]
@@ -216,7 +214,7 @@ def test_ranges_are_reached_where_the_input_rounds_outward():
     one = Dense(np.ones((1, 1)), np.zeros(1))
     network = Network((Node("x", Input((1,))), Node("y", one, ("x",))))
     codes = AffineCodes(np.array([[1]]), Format(2, 1, True), np.array([0]), Format(2, 1, True))
-    quantized = QuantizedNetwork(network, {"y": codes}, {"x": Format(6, 3, True)}, {})
+    quantized = Pair(network, {"y": codes}, {"x": Format(6, 3, True)}, {})
     proof = bound_leaves(quantized, Interval(np.array([-0.875]), np.array([0.875])))
     assert proof.ranges["x"] == (-0.875, 0.875)
     assert proof.ranges["y"][0] <= -1.0 <= 1.0 <= proof.ranges["y"][1]
@@ -311,7 +309,7 @@ def test_what_overflows_float64_has_no_finite_bound():
     ]
     zero = AffineCodes(np.array([[0]]), Format(2, 1, True), np.array([0]), Format(2, 1, True))
     formats = dict.fromkeys(["x", *names[:-1]], Format(8, 2, True))
-    quantized = QuantizedNetwork(Network(tuple(nodes)), dict.fromkeys(names, zero), formats, {})
+    quantized = Pair(Network(tuple(nodes)), dict.fromkeys(names, zero), formats, {})
     box = Interval(np.array([0.5]), np.array([1.0]))
     with np.errstate(all="ignore"):
         assert not np.isfinite(bound_leaves(quantized, box).bound)
@@ -328,4 +326,4 @@ def test_steps_at_the_ends_of_float64_are_refused(bits):
         (AffineCodes(one, plain, zero, plain), extreme),
     ):
         with pytest.raises(ModelError, match="fractional bits"):
-            QuantizedNetwork(network, {"d": codes}, {"x": output}, {})
+            Pair(network, {"d": codes}, {"x": output}, {})

@@ -11,7 +11,7 @@ from sound_qkeras.exact.proof import exact_bound, exact_error_range
 from sound_qkeras.fixed_point import Format
 from sound_qkeras.floating.fixed import float_reports
 from sound_qkeras.interval import Interval
-from sound_qkeras.network import QuantizedNetwork
+from sound_qkeras.network import Pair
 from sound_qkeras.network.files import load_network, save_network
 from sound_qkeras.network.simulate import simulate
 from sound_qkeras.verify.certificate import certify
@@ -147,4 +147,4 @@ def test_kernels_of_another_shape_are_refused(claim):
     codes = twin.parameters[node.name]
     wrong = replace(codes, kernel=np.concatenate([codes.kernel, codes.kernel]))
     with pytest.raises(ModelError, match="codes are"):
-        QuantizedNetwork(twin.network, {**twin.parameters, node.name: wrong}, twin.formats, twin.accumulators)
+        Pair(twin.network, {**twin.parameters, node.name: wrong}, twin.formats, twin.accumulators)

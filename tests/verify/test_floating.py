@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from sound_qkeras.fixed_point import Format
 from sound_qkeras.floating.fixed import MANTISSA, float_reports
 from sound_qkeras.interval import Interval
-from sound_qkeras.network import Network, Node, QuantizedNetwork
+from sound_qkeras.network import Network, Node, Pair
 from sound_qkeras.network.ops import AffineCodes, Dense, Input, Relu, Reshape
 from sound_qkeras.network.simulate import simulate
 from sound_qkeras.verify.split_tree import SplitTree
@@ -76,7 +76,7 @@ def flushing(x: Array, kernel: Array, bias: Array, rng: np.random.Generator) -> 
 SUMS: list[Sum] = [by_blas, one_by_one, in_pairs, fused, flushing]
 
 
-def floating(quantized: QuantizedNetwork, x: Array, dtype: type, add: Sum, rng: np.random.Generator) -> Array:
+def floating(quantized: Pair, x: Array, dtype: type, add: Sum, rng: np.random.Generator) -> Array:
     """What QKeras computes: parameters and values of one type, `x + (round(x) - x)` at rounding points."""
     values: dict[str, Array] = {}
     for node in quantized.network.nodes:
@@ -101,7 +101,7 @@ def floating(quantized: QuantizedNetwork, x: Array, dtype: type, add: Sum, rng: 
     return values[quantized.network.output.name].reshape(len(x), -1)
 
 
-def worst(quantized: QuantizedNetwork, x: Array, dtype: type, add: Sum, rng: np.random.Generator) -> Fraction | None:
+def worst(quantized: Pair, x: Array, dtype: type, add: Sum, rng: np.random.Generator) -> Fraction | None:
     """The largest difference to the integers, exactly; None where floating point gave no number."""
     with np.errstate(all="ignore"):
         found = floating(quantized, x, dtype, add, rng)
@@ -182,7 +182,7 @@ def test_exactness_is_claimed_where_it_is_and_not_where_it_is_not():
 # Exponents near the ends of float32.
 
 
-def chain(weight: float, kernel_bits: int, input_bits: int, depth: int = 1) -> QuantizedNetwork:
+def chain(weight: float, kernel_bits: int, input_bits: int, depth: int = 1) -> Pair:
     """`x * weight`, then times one, in 8-bit formats."""
     nodes = [Node("x", Input((1,)), (), "x")]
     codes, formats = {}, {"x": Format(8, 7 - input_bits, True)}
@@ -197,7 +197,7 @@ def chain(weight: float, kernel_bits: int, input_bits: int, depth: int = 1) -> Q
         )
         if number < depth - 1:
             formats[name] = Format(8, 7 - input_bits, True)
-    return QuantizedNetwork(Network(tuple(nodes)), codes, formats, {})
+    return Pair(Network(tuple(nodes)), codes, formats, {})
 
 
 @pytest.mark.parametrize(
@@ -241,7 +241,7 @@ def test_a_word_of_more_than_24_bits_is_not_exact_in_float32():
     network = Network(
         (Node("x", Input((1,)), (), "x"), Node("d", Dense(np.array([[weight]]), np.zeros(1)), ("x",), "d"))
     )
-    quantized = QuantizedNetwork(network, {"d": codes}, {"x": Format(4, 1, True)}, {})
+    quantized = Pair(network, {"d": codes}, {"x": Format(4, 1, True)}, {})
     box = Interval(np.array([-1.0]), np.array([1.0]))
     single, double = float_reports(quantized, box, 0.25)
     assert not single.exact
@@ -258,7 +258,7 @@ def test_a_sum_is_exact_up_to_24_bits_and_not_beyond(terms):
     network = Network(
         (Node("x", Input((terms,)), (), "x"), Node("d", Dense(np.full((terms, 1), 64.0), np.zeros(1)), ("x",), "d"))
     )
-    quantized = QuantizedNetwork(network, {"d": codes}, {"x": Format(8, 7, True)}, {})
+    quantized = Pair(network, {"d": codes}, {"x": Format(8, 7, True)}, {})
     box = Interval(np.full(terms, 64.0), np.full(terms, 64.0))
     assert float_reports(quantized, box, 0.0)[0].exact == (terms < 2**12)
 
@@ -291,9 +291,7 @@ def test_an_error_crosses_ties():
     assert found > 6
 
 
-def near_ties(
-    input_bits: int, weight: int, weight_bits: int, hidden_bits: int
-) -> tuple[QuantizedNetwork, Interval, Array]:
+def near_ties(input_bits: int, weight: int, weight_bits: int, hidden_bits: int) -> tuple[Pair, Interval, Array]:
     """`x * weight` rounded to so many bits, then times eight; and the inputs whose products are closest to ties."""
     codes = {
         "a": AffineCodes(np.array([[weight]]), Format(40, 39 - weight_bits, True), np.array([0]), Format(2, 1, True)),
@@ -328,7 +326,7 @@ def test_every_rounding_of_a_sum_counts(terms):
     codes = AffineCodes(np.full((terms, 1), 5), Format(8, -19, True), np.array([2**26]), Format(28, 1, True))
     kernel = np.full((terms, 1), 5 * 2.0**-26)
     nodes = (Node("x", Input((terms,)), (), "x"), Node("d", Dense(kernel, np.ones(1)), ("x",), "d"))
-    quantized = QuantizedNetwork(Network(nodes), {"d": codes}, {"x": Format(2, 1, True)}, {})
+    quantized = Pair(Network(nodes), {"d": codes}, {"x": Format(2, 1, True)}, {})
     box = Interval(np.ones(terms), np.ones(terms))
     total = np.float32(1.0)
     for _ in range(terms):

@@ -10,7 +10,7 @@ from sound_qkeras.exact.dyadic import Dyadic, Range
 from sound_qkeras.exact.proof import Proof, exact_error
 from sound_qkeras.fixed_point import Format
 from sound_qkeras.interval import Interval
-from sound_qkeras.network import QuantizedNetwork
+from sound_qkeras.network import Pair
 from sound_qkeras.verify.proof import bound_leaves, prove
 from tests.graphs import random_graph, random_twin, trace
 
@@ -59,6 +59,6 @@ def test_an_accumulator_that_is_too_narrow_is_refused(seed):
         if tight.word_length < 4:
             continue
         less = Format(tight.word_length - 1, tight.integer_bits - 1, tight.signed)
-        wrong = QuantizedNetwork(twin.network, twin.parameters, twin.formats, {**twin.accumulators, name: less})
+        wrong = Pair(twin.network, twin.parameters, twin.formats, {**twin.accumulators, name: less})
         with pytest.raises(VerificationError):
             prove(wrong, box)

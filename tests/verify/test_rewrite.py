@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from sound_qkeras.errors import ModelError, VerificationError
 from sound_qkeras.exact.proof import exact_error_range
 from sound_qkeras.interval import Interval
-from sound_qkeras.network import Network, QuantizedNetwork
+from sound_qkeras.network import Network, Pair
 from sound_qkeras.network.rewrite.reduce import Reduction, reducible
 from sound_qkeras.network.rewrite.rescale import rescale
 from sound_qkeras.network.rewrite.rewrite import Rewrite
@@ -94,7 +94,7 @@ FORMS = ("kept", "outputs", "inputs", "merged")
 
 
 @pytest.fixture(scope="module", params=FORMS)
-def claim(request) -> tuple[QuantizedNetwork, Certificate]:
+def claim(request) -> tuple[Pair, Certificate]:
     """A claim whose rewrite has the form asked for."""
     sizes = {"kept": (2, 9, 9), "outputs": (4, 12, 2), "inputs": (2, 12, 4), "merged": (3, 8, 2)}[request.param]
     for seed in range(500):
@@ -115,7 +115,7 @@ def claim(request) -> tuple[QuantizedNetwork, Certificate]:
     return quantized, certify(quantized, box, np.full(size, 9.0), SplitTree(), phase_tree=tree)
 
 
-def changed(claim: tuple[QuantizedNetwork, Certificate], reduction: Reduction) -> tuple[QuantizedNetwork, Certificate]:
+def changed(claim: tuple[Pair, Certificate], reduction: Reduction) -> tuple[Pair, Certificate]:
     """Another reduction, everything else remade for it, and the certificate names it."""
     quantized, certificate = claim
     rewrite = Rewrite({"dense_0": reduction})

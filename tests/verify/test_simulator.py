@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from sound_qkeras.fixed_point import Format
-from sound_qkeras.network import Network, Node, QuantizedNetwork
+from sound_qkeras.network import Network, Node, Pair
 from sound_qkeras.network.ops import AffineCodes, Dense, Input, Relu
 
 from .twins import cases, fractions, values
@@ -22,7 +22,7 @@ def saturating(x: np.ndarray, output: Format) -> list[int]:
     return [min(max(code, output.min_code), output.max_code) for code in codes]
 
 
-def exact_values(quantized: QuantizedNetwork, x: np.ndarray) -> dict[str, np.ndarray]:
+def exact_values(quantized: Pair, x: np.ndarray) -> dict[str, np.ndarray]:
     """Every node's fixed-point value at one point, anywhere."""
     found: dict[str, np.ndarray] = {}
     for node in quantized.network.nodes:
@@ -51,7 +51,7 @@ def test_every_code_is_exact_inside_the_box_and_far_outside(case, scale):
             assert [int(code) * step for code in simulated[name][number].reshape(-1)] == list(value), name
 
 
-def scaled_by(shift: int, input_bits: int, weight: int, bias: int = 0, ends: Format | None = None) -> QuantizedNetwork:
+def scaled_by(shift: int, input_bits: int, weight: int, bias: int = 0, ends: Format | None = None) -> Pair:
     """`x -> weight * x + bias`, codes rounded after a shift by so many bits, and then read once more."""
     one = Dense(np.ones((1, 1)), np.zeros(1))
     nodes = (Node("x", Input((1,)), (), "x"), Node("a", one, ("x",), "a"), Node("b", one, ("a",), "b"))
@@ -60,7 +60,7 @@ def scaled_by(shift: int, input_bits: int, weight: int, bias: int = 0, ends: For
     plain = AffineCodes(np.array([[1]]), Format(2, 1, True), np.array([0]), Format(2, 1, True))
     codes = AffineCodes(np.array([[weight]]), wide, np.array([bias]), Format(53, 52 + shift // 2, True))
     formats = {"x": Format(input_bits, input_bits - 1, True), "a": ends or Format(12, 11 - half, True)}
-    return QuantizedNetwork(Network(nodes), {"a": codes, "b": plain}, formats, {})
+    return Pair(Network(nodes), {"a": codes, "b": plain}, formats, {})
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,7 @@ def test_a_parameter_of_zero_may_have_any_point(bits, zero):
     codes = AffineCodes(np.array([[0]]), fine, np.array([2**45 + 1]), wide)
     if zero == "bias":
         codes = AffineCodes(np.array([[2**45 + 1]]), wide, np.array([0]), fine)
-    quantized = QuantizedNetwork(network, {"a": codes}, {"x": Format(16, 15, True)}, {})
+    quantized = Pair(network, {"a": codes}, {"x": Format(16, 15, True)}, {})
     for x in (-7.0, 0.0, 3.0, 1e9):
         point = np.array([x])
         found = quantized.simulate_all(point[None])["a"][0, 0]

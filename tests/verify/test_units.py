@@ -14,7 +14,7 @@ from sound_qkeras.floating.fixed import float_reports
 from sound_qkeras.interval import Interval
 from sound_qkeras.network.files import load_network, save_network
 from sound_qkeras.network.ops import Table, table_pair
-from sound_qkeras.network.quantized import QuantizedNetwork
+from sound_qkeras.network.pair import Pair
 from sound_qkeras.search.falsify import errors
 from sound_qkeras.verify.certificate import certify
 from sound_qkeras.verify.checker import check
@@ -104,7 +104,7 @@ def corrupted(monkeypatch, quantized, piece, by):
     codes[piece] += by
     made = table_pair.measured(table, codes)
     monkeypatch.setattr(table_pair, "derived", lambda found: made)
-    return QuantizedNetwork(quantized.network, quantized.parameters, quantized.formats, quantized.accumulators)
+    return Pair(quantized.network, quantized.parameters, quantized.formats, quantized.accumulators)
 
 
 INTERPOLATED = pytest.param(FINE, id="interpolated", marks=pytest.mark.slow)

@@ -12,7 +12,7 @@ import numpy as np
 
 from sound_qkeras.fixed_point import Format, from_codes, to_grid
 from sound_qkeras.interval import Interval
-from sound_qkeras.network import Network, Node, QuantizedNetwork
+from sound_qkeras.network import Network, Node, Pair
 from sound_qkeras.network.ops import AffineCodes, Dense, Input, Relu
 
 from .twins import twin
@@ -22,7 +22,7 @@ from .twins import twin
 class Tight:
     """The pair, its box, and the point at which the error of output 0 is as large as the proof allows."""
 
-    quantized: QuantizedNetwork
+    quantized: Pair
     box: Interval
     worst: np.ndarray
 

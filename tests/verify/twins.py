@@ -17,7 +17,7 @@ import numpy as np
 
 from sound_qkeras.fixed_point import Format, to_grid
 from sound_qkeras.interval import Interval
-from sound_qkeras.network import Network, Node, QuantizedNetwork
+from sound_qkeras.network import Network, Node, Pair
 from sound_qkeras.network.ops import AffineCodes, Dense, Input, Relu, Reshape
 from sound_qkeras.verify.proof import bound_leaves
 from sound_qkeras.verify.split_tree import SplitTree
@@ -35,9 +35,7 @@ class Trace:
     after: Exact
 
 
-def trace(
-    quantized: QuantizedNetwork, x: np.ndarray, signs: dict[str, tuple[Exact, Exact]] | None = None
-) -> dict[str, Trace]:
+def trace(quantized: Pair, x: np.ndarray, signs: dict[str, tuple[Exact, Exact]] | None = None) -> dict[str, Trace]:
     """Every node of both networks at one float64 point; a code that leaves its format is an error, not saturated.
 
     Args:
@@ -96,7 +94,7 @@ def rounded(x: Exact, output: Format, saturates: bool = False) -> Exact:
     return np.array([code * step for code in codes], dtype=object)
 
 
-def output_error(quantized: QuantizedNetwork, found: dict[str, Trace]) -> Exact:
+def output_error(quantized: Pair, found: dict[str, Trace]) -> Exact:
     """`|f_q(x) - f(x)|` for every output."""
     output = found[quantized.network.output.name]
     return np.abs(output.after - output.real)
@@ -133,7 +131,7 @@ def weights(rng: np.random.Generator, kind: str, *shape: int) -> np.ndarray:
 class Case:
     """A pair of networks whose formats are as narrow as the proof allows, and its box."""
 
-    quantized: QuantizedNetwork
+    quantized: Pair
     box: Interval
     tree: SplitTree
     rng: np.random.Generator
@@ -230,7 +228,7 @@ def cases(
     return Case(quantized, box, tree, rng)
 
 
-def too_narrow(quantized: QuantizedNetwork, rng: np.random.Generator) -> dict[str, Format]:
+def too_narrow(quantized: Pair, rng: np.random.Generator) -> dict[str, Format]:
     """Formats for some rounding points that lack bits on the left."""
     lost = {
         n: int(rng.integers(1, min(4, f.word_length - 2))) for n, f in quantized.formats.items() if f.word_length > 3
@@ -264,14 +262,14 @@ def twin(
     box: Interval,
     tree: SplitTree | None = None,
     saturating: Mapping[str, Format] | None = None,
-) -> QuantizedNetwork:
+) -> Pair:
     """The fixed-point network in the narrowest formats of its proved ranges; coarser where 53 bits are too few.
 
     `saturating` names rounding points that clip to a given format instead.
     """
     given = dict(saturating or {})
     wide = {name: Format(53, 52 - value, True) for name, value in bits.items()} | given
-    quantized = QuantizedNetwork(network, codes, wide, {}, saturating=frozenset(given))
+    quantized = Pair(network, codes, wide, {}, saturating=frozenset(given))
     ranges = bound_leaves(quantized, box, tree).ranges
 
     def narrowest(name: str, fractional_bits: int) -> Format:
@@ -353,7 +351,7 @@ def climbed(case: Case, rounds: int = 6, tries: int = 24) -> np.ndarray:
     return best
 
 
-def float_error(quantized: QuantizedNetwork, x: np.ndarray) -> np.ndarray:
+def float_error(quantized: Pair, x: np.ndarray) -> np.ndarray:
     """The largest output error in float64, to choose points by."""
     output = quantized.network.output.name
     codes = quantized.simulate_all(x)[output].astype(np.float64)

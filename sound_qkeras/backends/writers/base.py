@@ -11,7 +11,7 @@ from sound_qkeras.backends.options import Options
 from sound_qkeras.backends.tensors import Layer, Tensor
 from sound_qkeras.errors import InputError
 from sound_qkeras.fixed_point import Codes, Format
-from sound_qkeras.network import Node, QuantizedNetwork
+from sound_qkeras.network import Node, Pair
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Constant:
     what: str
 
 
-def accumulator_of(quantized: QuantizedNetwork, node: Node) -> Format:
+def accumulator_of(quantized: Pair, node: Node) -> Format:
     """The format of a node's exact sum or product.
 
     Raises:
@@ -62,7 +62,7 @@ class OpWriter(ABC):
     verilog: ClassVar[bool] = True
 
     @abstractmethod
-    def exact_format(self, quantized: QuantizedNetwork, node: Node, *inputs: Tensor) -> Format:
+    def exact_format(self, quantized: Pair, node: Node, *inputs: Tensor) -> Format:
         """A format that holds every exact result inside the box, given the inputs' types."""
 
     def template(self, layer: Layer, options: Options) -> str:

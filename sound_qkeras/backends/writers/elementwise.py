@@ -7,7 +7,7 @@ from typing import ClassVar
 from sound_qkeras.backends.tensors import Tensor
 from sound_qkeras.backends.writers.base import OpWriter
 from sound_qkeras.fixed_point import Format
-from sound_qkeras.network import Node, QuantizedNetwork
+from sound_qkeras.network import Node, Pair
 
 
 class ReluWriter(OpWriter):
@@ -15,7 +15,7 @@ class ReluWriter(OpWriter):
 
     kind: ClassVar[str] = "relu"
 
-    def exact_format(self, quantized: QuantizedNetwork, node: Node, *inputs: Tensor) -> Format:
+    def exact_format(self, quantized: Pair, node: Node, *inputs: Tensor) -> Format:
         """The input's format without its sign."""
         source = inputs[0].format
         bits = max(1, source.word_length - source.signed)
@@ -28,6 +28,6 @@ class ReshapeWriter(OpWriter):
     kind: ClassVar[str] = "reshape"
     alias: ClassVar[bool] = True
 
-    def exact_format(self, quantized: QuantizedNetwork, node: Node, *inputs: Tensor) -> Format:
+    def exact_format(self, quantized: Pair, node: Node, *inputs: Tensor) -> Format:
         """The input's format."""
         return inputs[0].format

@@ -13,7 +13,7 @@ from sound_qkeras.backends.tensors import Layer, Tensor
 from sound_qkeras.backends.writers.base import OpWriter, accumulator_of
 from sound_qkeras.backends.writers.walks import Index, Walk, broadcast, corner, row_major
 from sound_qkeras.fixed_point import Format
-from sound_qkeras.network import Node, QuantizedNetwork
+from sound_qkeras.network import Node, Pair
 from sound_qkeras.network.ops import Add, Concatenate
 
 
@@ -55,7 +55,7 @@ class MergeWriter(OpWriter):
     def passes(self, layer: Layer) -> Sequence[Pass]:
         """The loop nests, which together write every result once."""
 
-    def exact_format(self, quantized: QuantizedNetwork, node: Node, *inputs: Tensor) -> Format:
+    def exact_format(self, quantized: Pair, node: Node, *inputs: Tensor) -> Format:
         """The accumulator, as wide as its proved final range."""
         return accumulator_of(quantized, node)
 

@@ -11,7 +11,7 @@ from sound_qkeras.backends.tensors import Layer, Shape, Tensor
 from sound_qkeras.backends.writers.base import OpWriter
 from sound_qkeras.backends.writers.walks import Index, Walk, corner, row_major
 from sound_qkeras.fixed_point import Format
-from sound_qkeras.network import Node, QuantizedNetwork
+from sound_qkeras.network import Node, Pair
 from sound_qkeras.network.ops import Crop, Op, Pad, Permute, Upsample
 
 
@@ -26,7 +26,7 @@ class MoveWriter(OpWriter):
     def walk(self, op: Op, shape: Shape, output: Shape) -> Walk:
         """Where each value comes from and goes to, for an input and an output of these shapes."""
 
-    def exact_format(self, quantized: QuantizedNetwork, node: Node, *inputs: Tensor) -> Format:
+    def exact_format(self, quantized: Pair, node: Node, *inputs: Tensor) -> Format:
         """The input's format, which has a zero."""
         return inputs[0].format
 

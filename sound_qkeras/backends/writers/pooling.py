@@ -10,7 +10,7 @@ from sound_qkeras.backends.tensors import Layer, Tensor
 from sound_qkeras.backends.writers.affine import Plane
 from sound_qkeras.backends.writers.base import OpWriter
 from sound_qkeras.fixed_point import Format
-from sound_qkeras.network import Node, QuantizedNetwork
+from sound_qkeras.network import Node, Pair
 from sound_qkeras.network.ops import MaxPool
 
 
@@ -20,7 +20,7 @@ class MaxPoolWriter(OpWriter):
     kind: ClassVar[str] = "max_pool"
     verilog: ClassVar[bool] = False
 
-    def exact_format(self, quantized: QuantizedNetwork, node: Node, *inputs: Tensor) -> Format:
+    def exact_format(self, quantized: Pair, node: Node, *inputs: Tensor) -> Format:
         """The input's format."""
         return inputs[0].format
 

@@ -11,7 +11,7 @@ from sound_qkeras.backends.options import Options
 from sound_qkeras.backends.tensors import Layer, Tensor
 from sound_qkeras.backends.writers.base import Constant, OpWriter
 from sound_qkeras.fixed_point import Format
-from sound_qkeras.network import Node, QuantizedNetwork
+from sound_qkeras.network import Node, Pair
 from sound_qkeras.network.ops import Clip, LeakyPair, TablePair
 
 
@@ -20,7 +20,7 @@ class ClipWriter(OpWriter):
 
     kind: ClassVar[str] = "clip"
 
-    def exact_format(self, quantized: QuantizedNetwork, node: Node, *inputs: Tensor) -> Format:
+    def exact_format(self, quantized: Pair, node: Node, *inputs: Tensor) -> Format:
         """From zero to the bound, or to the largest value there is below it."""
         bits = quantized.exact_bits[node.name]
         largest = inputs[0].format.max_code << (bits - inputs[0].format.fractional_bits)
@@ -52,7 +52,7 @@ class LeakyWriter(OpWriter):
     kind: ClassVar[str] = "leaky"
     verilog: ClassVar[bool] = False
 
-    def exact_format(self, quantized: QuantizedNetwork, node: Node, *inputs: Tensor) -> Format:
+    def exact_format(self, quantized: Pair, node: Node, *inputs: Tensor) -> Format:
         """The accumulator's, whose range is proved."""
         return quantized.accumulators[node.name]
 
@@ -83,7 +83,7 @@ class TableWriter(OpWriter):
     kind: ClassVar[str] = "table"
     verilog: ClassVar[bool] = False
 
-    def exact_format(self, quantized: QuantizedNetwork, node: Node, *inputs: Tensor) -> Format:
+    def exact_format(self, quantized: Pair, node: Node, *inputs: Tensor) -> Format:
         """What the entries are codes of, and a code within a piece."""
         pair = quantized.tables[node.name]
         if not pair.shift:

@@ -16,7 +16,7 @@ import numpy as np
 
 from sound_qkeras.errors import FileFormatError, VerificationError
 from sound_qkeras.keras_io.write.quantizers import activation_quantizer
-from sound_qkeras.network import Network, Node, QuantizedNetwork
+from sound_qkeras.network import Network, Node, Pair
 from sound_qkeras.network.ops import AveragePool, Table
 from sound_qkeras.support.reading import ARCHIVE_ERRORS, open_regular
 from sound_qkeras.types import Array
@@ -49,7 +49,7 @@ class StoredLayer:
     weights: tuple[Array, ...]
 
 
-def check_stored_model(path: Path, quantized: QuantizedNetwork) -> None:
+def check_stored_model(path: Path, quantized: Pair) -> None:
     """Confirm that a model that `save_model` wrote has the integers and formats of a fixed-point network.
 
     Guarantee: its kernels, biases and tables are those of the network's layers, number by number, with the network's quantizers;
@@ -130,7 +130,7 @@ def _snake_case(name: str) -> str:
     return re.sub(r"([a-z])([A-Z])", r"\1_\2", name).lower()
 
 
-def _is_layer_of(quantized: QuantizedNetwork, node: Node, layer: StoredLayer) -> bool:
+def _is_layer_of(quantized: Pair, node: Node, layer: StoredLayer) -> bool:
     """Whether a layer has the integers and quantizers of an affine node; constants of averages may be repeated."""
     codes = quantized.parameters[node.name]
     kernel, bias = (value.astype(np.float32).reshape(-1) for value in (codes.kernel_value, codes.bias_value))
@@ -167,7 +167,7 @@ def _text(quantizer: Any) -> str:
     return f"{name}({settings.get('bits')},{settings.get('integer')},keep_negative={int(bool(kept))},alpha={alpha})"
 
 
-def _check_roundings(path: Path, quantized: QuantizedNetwork, layers: list[StoredLayer]) -> None:
+def _check_roundings(path: Path, quantized: Pair, layers: list[StoredLayer]) -> None:
     """The quantizers of activations, and the integers of tables."""
     network = quantized.network
     formats = {

@@ -14,7 +14,7 @@ from sound_qkeras.keras_io.train.data import Task, by_name
 from sound_qkeras.keras_io.train.latent import Latent, latents_of, with_values
 from sound_qkeras.keras_io.write.float_model import to_keras
 from sound_qkeras.keras_io.write.writer import to_qkeras
-from sound_qkeras.network import QuantizedNetwork
+from sound_qkeras.network import Pair
 
 keras, tf = import_keras(), import_tensorflow()
 
@@ -30,17 +30,17 @@ class Trained:
         kept_epoch: the one that measured best; 0 where none was better than the start.
     """
 
-    quantized: QuantizedNetwork
+    quantized: Pair
     kept_epoch: int
 
 
 def train(
-    quantized: QuantizedNetwork,
+    quantized: Pair,
     task: Task,
     optimizer: Any,
     epochs: int,
     monitor: str,
-    accepts: Callable[[QuantizedNetwork], bool],
+    accepts: Callable[[Pair], bool],
     report: Callable[[float], None],
 ) -> Trained:
     """Train the QKeras model of a fixed-point network, and round what comes out to the same formats.
@@ -95,13 +95,13 @@ def _first(model: Any, task: Task) -> Measures:
         ) from error
 
 
-def measure_float(quantized: QuantizedNetwork, task: Task) -> Measures:
+def measure_float(quantized: Pair, task: Task) -> Measures:
     """Loss and metrics of the network as it was trained."""
     with float_type("float32"):
         return _measure(to_keras(quantized.trained), task)
 
 
-def measure(quantized: QuantizedNetwork, task: Task) -> Measures:
+def measure(quantized: Pair, task: Task) -> Measures:
     """Loss and metrics of the fixed-point network as QKeras evaluates it in float32."""
     with float_type("float32"):
         return _measure(to_qkeras(quantized), task)
@@ -146,10 +146,10 @@ class _Best(keras.callbacks.Callback):
 
     def __init__(
         self,
-        quantized: QuantizedNetwork,
+        quantized: Pair,
         latents: Mapping[str, tuple[Latent, ...]],
         first: tuple[str, float],
-        accepts: Callable[[QuantizedNetwork], bool],
+        accepts: Callable[[Pair], bool],
         report: Callable[[int], None],
     ) -> None:
         super().__init__()
@@ -166,7 +166,7 @@ class _Best(keras.callbacks.Callback):
                 self.quantized, self._lowest, self.epoch = found, value, epoch + 1
         self._report(epoch + 1)
 
-    def _rounded(self) -> QuantizedNetwork:
+    def _rounded(self) -> Pair:
         old = self.quantized.parameters
         made = {
             name: with_values(old[name], pair, [np.array(latent.variable.numpy()) for latent in pair])

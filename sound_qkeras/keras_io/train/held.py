@@ -16,7 +16,7 @@ import numpy as np
 from sound_qkeras.errors import ModelError
 from sound_qkeras.keras_io.session.environment import import_tensorflow
 from sound_qkeras.keras_io.train.latent import Grid
-from sound_qkeras.network import Network, QuantizedNetwork
+from sound_qkeras.network import Network, Pair
 from sound_qkeras.network.ops import Affine, AffineCodes, Conv, Dense
 from sound_qkeras.types import Reals
 
@@ -33,7 +33,7 @@ def grids_of(codes: AffineCodes) -> Grids:
     return kernel, Grid.of(codes.bias, codes.bias_format)
 
 
-def rounded(formats: QuantizedNetwork, trained: Network) -> QuantizedNetwork:
+def rounded(formats: Pair, trained: Network) -> Pair:
     """The fixed-point network with the formats of another, and with other weights, each rounded to the nearest.
 
     Args:
@@ -81,7 +81,7 @@ class HeldModel:
                     )
                 self._weights[node.name] = kernel, _found(layers[node.layer], op.bias)
 
-    def hold(self, quantized: QuantizedNetwork) -> None:
+    def hold(self, quantized: Pair) -> None:
         """Give every weight the value its integer stands for, and its latent weight one near the trained number."""
         arrays = {node.name: (op.kernel, op.bias) for node, op in quantized.trained.affine()}
         for name, pair in self._weights.items():

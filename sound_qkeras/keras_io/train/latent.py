@@ -15,7 +15,7 @@ import numpy.typing as npt
 from sound_qkeras.fixed_point import Codes, Format
 from sound_qkeras.keras_io.session.environment import import_keras, import_tensorflow
 from sound_qkeras.keras_io.write.keras_names import keras_names
-from sound_qkeras.network import QuantizedNetwork
+from sound_qkeras.network import Pair
 from sound_qkeras.network.ops import AffineCodes, Conv, Dense
 from sound_qkeras.types import Reals
 
@@ -100,7 +100,7 @@ class Latent:
         return np.where(value.reshape(made.shape) == self.first.reshape(made.shape), self.grid.codes, made)
 
 
-def latents_of(quantized: QuantizedNetwork, model: Any) -> dict[str, tuple[Latent, ...]]:
+def latents_of(quantized: Pair, model: Any) -> dict[str, tuple[Latent, ...]]:
     """The latent weights of a model from `to_qkeras`, kernel first, by node; everything else is made untrainable.
 
     Dense and convolutional layers have some. Averages, normalisations of their own, slopes and tables stay as they are.

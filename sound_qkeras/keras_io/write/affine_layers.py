@@ -16,7 +16,7 @@ import numpy as np
 
 from sound_qkeras.fixed_point import Format
 from sound_qkeras.keras_io.session.environment import import_keras, import_qkeras
-from sound_qkeras.network import Network, Node, QuantizedNetwork
+from sound_qkeras.network import Network, Node, Pair
 from sound_qkeras.network.ops import Affine, AffineCodes, AveragePool, Conv, Dense, Scale
 from sound_qkeras.network.ops.base import Reals, Shape
 from sound_qkeras.network.ops.window import causal_padding, same_padding
@@ -111,7 +111,7 @@ def kernel_quantizer_name(op: Affine) -> str:
     return "depthwise_quantizer" if depthwise else "kernel_quantizer"
 
 
-def quantized_layers(quantized: QuantizedNetwork, name: str, dtype: str) -> Chain:
+def quantized_layers(quantized: Pair, name: str, dtype: str) -> Chain:
     """The QKeras layers of an affine node, named after it."""
     node = quantized.network.by_name[name]
     shape = quantized.network.shapes[node.inputs[0]]

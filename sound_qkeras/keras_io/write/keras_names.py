@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
-from sound_qkeras.network import Network, QuantizedNetwork
+from sound_qkeras.network import Network, Pair
 from sound_qkeras.network.rewrite.rewrite import Rewrite
 
 # Parts between slashes, which are groups in HDF5 files: none is empty, and none starts with a dot.
@@ -58,7 +58,7 @@ def name_notes(network: Network) -> list[str]:
     return [f"Names that tf_keras does not allow are mended in QKeras models: {shown}{more}."]
 
 
-def with_keras_names(quantized: QuantizedNetwork) -> QuantizedNetwork:
+def with_keras_names(quantized: Pair) -> Pair:
     """The same integers and formats on the rewritten network, its names as in emitted models; itself where all are allowed."""
     networks = quantized.trained, quantized.network
     if not changed_names(*networks):
@@ -69,7 +69,7 @@ def with_keras_names(quantized: QuantizedNetwork) -> QuantizedNetwork:
         for part in ("parameters", "formats", "accumulators")
     )
     saturating = frozenset(names[name] for name in quantized.saturating)
-    return QuantizedNetwork(renamed(quantized.network, names), parameters, formats, accumulators, Rewrite(), saturating)
+    return Pair(renamed(quantized.network, names), parameters, formats, accumulators, Rewrite(), saturating)
 
 
 def renamed(network: Network, names: dict[str, str]) -> Network:

@@ -10,7 +10,7 @@ from sound_qkeras.fixed_point import Format
 from sound_qkeras.keras_io.session.environment import import_qkeras
 from sound_qkeras.keras_io.write.affine_layers import kernel_quantizer_name, layer_name
 from sound_qkeras.keras_io.write.keras_names import with_keras_names
-from sound_qkeras.network import Node, QuantizedNetwork
+from sound_qkeras.network import Node, Pair
 from sound_qkeras.network.ops import Affine, Elementwise, Input, Relu
 
 # quantized_relu computes in float32 whatever the session does, exactly up to here.
@@ -31,7 +31,7 @@ def activation_quantizer(output: Format, dtype: str) -> str:
     return f"quantized_relu({bits},{output.integer_bits + wider})"
 
 
-def quantizer_config(quantized: QuantizedNetwork) -> QuantizerConfig:
+def quantizer_config(quantized: Pair) -> QuantizerConfig:
     """What `qkeras.utils.model_quantize` takes: Keras layer names to quantizer strings, for float32 sessions.
 
     A layer with weights maps to its `kernel_quantizer` (`depthwise_quantizer`), `bias_quantizer` and, where its result is rounded,
@@ -53,7 +53,7 @@ def quantizer_config(quantized: QuantizedNetwork) -> QuantizerConfig:
     return config
 
 
-def _add_activation(config: QuantizerConfig, quantized: QuantizedNetwork, node: Node) -> None:
+def _add_activation(config: QuantizerConfig, quantized: Pair, node: Node) -> None:
     """The node's rounding; a rectifier that is not rounded stays one, which QKeras has to be told.
 
     `model_quantize` has no words for tables, nor for clipped and leaky units: those stay as they are in the float model.
@@ -77,7 +77,7 @@ def _add_activation(config: QuantizerConfig, quantized: QuantizedNetwork, node: 
         config[node.layer] = quantizer
 
 
-def _has_own_layer(quantized: QuantizedNetwork, node: Node) -> bool:
+def _has_own_layer(quantized: Pair, node: Node) -> bool:
     """Whether a node, or what reads its rounded sum, is a unit that QKeras' configuration cannot describe."""
     readers = [reader.op for reader in quantized.network.readers[node.name]]
     units = [node.op, *(readers if isinstance(node.op, Affine) else [])]

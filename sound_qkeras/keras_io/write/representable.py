@@ -14,14 +14,14 @@ from collections.abc import Iterator
 
 from sound_qkeras.errors import InputError
 from sound_qkeras.fixed_point import Format
-from sound_qkeras.network import Node, QuantizedNetwork
+from sound_qkeras.network import Node, Pair
 
 MAX_INTEGER_BITS = 30
 # 2**bits is formed as a number of the model's own type.
 MAX_EXPONENT = {"float32": 127, "float64": 1023}
 
 
-def check_representable(quantized: QuantizedNetwork, dtype: str) -> None:
+def check_representable(quantized: Pair, dtype: str) -> None:
     """Refuse formats that QKeras misreads.
 
     Whether the sums are exact in `dtype` is another matter, which `verify.floating` proves layer by layer.
@@ -39,7 +39,7 @@ def check_representable(quantized: QuantizedNetwork, dtype: str) -> None:
             raise InputError(f"layer '{node.layer}' {kind}: {output}: {problem}")
 
 
-def _formats(quantized: QuantizedNetwork) -> Iterator[tuple[Node, str, Format]]:
+def _formats(quantized: Pair) -> Iterator[tuple[Node, str, Format]]:
     for node in quantized.network.nodes:
         if node.name in quantized.formats:
             yield node, "activation", quantized.formats[node.name]

@@ -15,7 +15,7 @@ from sound_qkeras.keras_io.write.model_ends import as_model, inner_nodes, model_
 from sound_qkeras.keras_io.write.plain_layers import plain_layers
 from sound_qkeras.keras_io.write.quantizers import activation_quantizer
 from sound_qkeras.keras_io.write.representable import check_representable
-from sound_qkeras.network import Node, QuantizedNetwork
+from sound_qkeras.network import Node, Pair
 from sound_qkeras.network.ops import MOVES, Relu, Table
 
 Dtype = Literal["float32", "float64"]
@@ -24,7 +24,7 @@ Dtype = Literal["float32", "float64"]
 ROUNDED = "_rounded"
 
 
-def to_qkeras(quantized: QuantizedNetwork, *, dtype: Dtype = "float32", head: bool = False) -> Any:
+def to_qkeras(quantized: Pair, *, dtype: Dtype = "float32", head: bool = False) -> Any:
     """The QKeras model of a fixed-point network, its weights set to the network's exact values.
 
     Guarantee: in float64, inside `sound_qkeras.float64()`, the model equals `simulate` bit for bit, for every input of
@@ -58,7 +58,7 @@ def to_qkeras(quantized: QuantizedNetwork, *, dtype: Dtype = "float32", head: bo
         return _build(quantized, dtype, head)
 
 
-def _build(quantized: QuantizedNetwork, dtype: Dtype, head: bool) -> Any:
+def _build(quantized: Pair, dtype: Dtype, head: bool) -> Any:
     """The layers and their connections."""
     keras, network = import_keras(), quantized.network
     sources, entry = model_inputs(network, dtype), network.nodes[0].name
@@ -78,7 +78,7 @@ def _build(quantized: QuantizedNetwork, dtype: Dtype, head: bool) -> Any:
     return as_model(network, sources, found)
 
 
-def _rounded(quantized: QuantizedNetwork, name: str, exact: Any, dtype: Dtype) -> Any:
+def _rounded(quantized: Pair, name: str, exact: Any, dtype: Dtype) -> Any:
     """A tensor after the rounding of a node's format, if it has one."""
     output, node = quantized.formats.get(name), quantized.network.by_name[name]
     if output is None or isinstance(node.op, Table) or _rectifies_itself(quantized, node, dtype):
@@ -94,7 +94,7 @@ def _q_activation(output: Format, name: str, dtype: Dtype) -> Any:
     return import_qkeras().QActivation(activation_quantizer(output, dtype), name=name, dtype=dtype)
 
 
-def _rectifies_itself(quantized: QuantizedNetwork, node: Node, dtype: Dtype) -> bool:
+def _rectifies_itself(quantized: Pair, node: Node, dtype: Dtype) -> bool:
     """Whether the node is a ReLU that one `quantized_relu` computes, rounding included."""
     output = quantized.formats.get(node.name)
     if output is None or not isinstance(node.op, Relu) or output.integer_bits < 0:
@@ -102,11 +102,11 @@ def _rectifies_itself(quantized: QuantizedNetwork, node: Node, dtype: Dtype) -> 
     return activation_quantizer(output, dtype).startswith("quantized_relu")
 
 
-def _write_affine(quantized: QuantizedNetwork, node: Node, dtype: Dtype) -> Any:
+def _write_affine(quantized: Pair, node: Node, dtype: Dtype) -> Any:
     return quantized_layers(quantized, node.name, dtype)
 
 
-def _write_relu(quantized: QuantizedNetwork, node: Node, dtype: Dtype) -> Any:
+def _write_relu(quantized: Pair, node: Node, dtype: Dtype) -> Any:
     """QKeras' rounding ReLU; where there is none, a plain one, whose gradient training needs although rounding clips.
 
     Where QKeras has to be given a wider format, the plain ReLU saturates in its place.
@@ -119,33 +119,33 @@ def _write_relu(quantized: QuantizedNetwork, node: Node, dtype: Dtype) -> Any:
     return import_keras().layers.ReLU(max_value=maximum, name=node.name, dtype=dtype)
 
 
-def _write_plain(quantized: QuantizedNetwork, node: Node, dtype: Dtype) -> Any:
+def _write_plain(quantized: Pair, node: Node, dtype: Dtype) -> Any:
     shapes = [quantized.network.shapes[name] for name in node.inputs]
     return plain_layers(node.op, shapes, Names.of(quantized.network, node.name, dtype))
 
 
-def _write_clip(quantized: QuantizedNetwork, node: Node, dtype: Dtype) -> Any:
+def _write_clip(quantized: Pair, node: Node, dtype: Dtype) -> Any:
     return import_keras().layers.ReLU(max_value=node.op.settings()["maximum"], name=node.name, dtype=dtype)
 
 
-def _write_leaky(quantized: QuantizedNetwork, node: Node, dtype: Dtype) -> Any:
+def _write_leaky(quantized: Pair, node: Node, dtype: Dtype) -> Any:
     """With the slopes of the fixed-point network."""
     return leaky_layer(quantized.pairs[node.name].slope, node.name, dtype)
 
 
-def _write_table(quantized: QuantizedNetwork, node: Node, dtype: Dtype) -> Any:
+def _write_table(quantized: Pair, node: Node, dtype: Dtype) -> Any:
     from sound_qkeras.keras_io.write.table_layer import table_layer
 
     return table_layer(quantized.tables[node.name], node.name, dtype)
 
 
-def _unused(quantized: QuantizedNetwork, name: str) -> str:
+def _unused(quantized: Pair, name: str) -> str:
     while name in quantized.network.by_name:
         name += "_"
     return name
 
 
-WRITERS: dict[str, Callable[[QuantizedNetwork, Node, Dtype], Any]] = {
+WRITERS: dict[str, Callable[[Pair, Node, Dtype], Any]] = {
     **dict.fromkeys(("average_pool", "conv", "dense", "scale"), _write_affine),
     **dict.fromkeys(("add", "concatenate", "max_pool", "multiply"), _write_plain),
     **dict.fromkeys((op.kind for op in MOVES), _write_plain),
