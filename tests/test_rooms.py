@@ -1,0 +1,44 @@
+"""Every operation has a meaning in every room that must know all of them, or is declared to have none there."""
+
+import pytest
+
+from sound_qkeras.backends.hls4ml_layers import EMITTERS
+from sound_qkeras.backends.writers import WRITERS
+from sound_qkeras.exact.matrices import ENTRIES
+from sound_qkeras.exact.proof import MEANINGS
+from sound_qkeras.keras_io.write.writer import WRITERS as KERAS_WRITERS
+from sound_qkeras.network.ops import AFFINE, OPS
+
+KINDS = {kind for kind in OPS if kind != "input"}
+
+# Room -> the kinds of operations that have a meaning there.
+ROOMS = {
+    "exact": {op.kind for op in MEANINGS},
+    "exact, layers as matrices": {op.kind for op in ENTRIES},
+    "hls": set(WRITERS),
+    "c": set(WRITERS),
+    "verilog": {kind for kind, writer in WRITERS.items() if writer.verilog},
+    "hls4ml": set(EMITTERS),
+    "QKeras": set(KERAS_WRITERS),
+}
+# (room, kinds) -> why there is none.
+DECLARED = {
+    ("exact, layers as matrices", frozenset(KINDS - {op.kind for op in AFFINE})): "they have no weights",
+    (
+        "verilog",
+        frozenset(
+            {"add", "concatenate", "crop", "leaky", "max_pool", "multiply", "pad", "permute", "table", "upsample"}
+        ),
+    ): "Verilog has layers with weights, rectifiers and reshapes",
+}
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_every_operation_has_a_meaning_or_is_declared_to_have_none(room):
+    declared = {kind for (where, kinds), _ in DECLARED.items() if where == room for kind in kinds}
+    assert KINDS - ROOMS[room] == declared, "a hole that is not declared, or a declaration of what is none"
+    assert ROOMS[room] <= KINDS, "a meaning of what is no operation"
+
+
+def test_an_operation_is_saved_under_its_own_kind():
+    assert {kind: op.kind for kind, op in OPS.items()} == {kind: kind for kind in OPS}
