@@ -31,7 +31,7 @@ import numpy as np
 import pyomo.environ as pyo
 
 from sound_qkeras.network import Network
-from sound_qkeras.search.breakpoints import Terrain
+from sound_qkeras.search.breakpoints import SearchSpace
 from sound_qkeras.search.falsify import search
 
 Array = np.ndarray
@@ -224,10 +224,10 @@ def violation(network: Network, box: Box, formats: Formats, *, evaluations: int 
             [emitted(layers, formats, box, part, truncated) - network.evaluate(part) for part in parts]
         )
 
-    terrain = Terrain(
+    space = SearchSpace(
         network, _unrounded(network, parameters(layers, formats, box, truncated)), *box, 2.0**-formats.input
     )
-    worst = search(errors, terrain, evaluations, seed).sample
+    worst = search(errors, space, evaluations, seed).sample
     x = fractions(worst)[None]
     truth = exact(network, x)
     found = {

@@ -146,7 +146,7 @@ def exact_trace(quantized: Pair, x: np.ndarray) -> dict[str, tuple[np.ndarray, n
 
 
 def random_twin(network: Network, seed: int, low: float = -2.0, high: float = 3.0) -> tuple[Pair, Box]:
-    """The fixed-point twin with random fractional bits everywhere; some biases are far from the float ones."""
+    """The fixed-point network with random fractional bits everywhere; some biases are far from the float ones."""
     rng, ranges = np.random.default_rng(seed), box(network, low, high)
     parameters = {}
     for node, op in network.affine():

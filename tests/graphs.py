@@ -130,7 +130,7 @@ def random_graph(rng: np.random.Generator, steps: int = 7) -> Network:
 
 
 def random_twin(rng: np.random.Generator, network: Network) -> tuple[Pair, Box]:
-    """The fixed-point twin with random fractional bits on every tensor, and the box its formats are made for."""
+    """The fixed-point network with random fractional bits on every tensor, and the box its formats are made for."""
     parameters = {
         node.name: nearest(op, int(rng.integers(1, 10)), int(rng.integers(2, 16)))
         for node, op in network.affine()

@@ -56,7 +56,7 @@ def nearest(op: Affine, kernel_bits: int, bias_bits: int) -> AffineCodes:
 def quantized(
     network: Network, ranges: Box, kernel_bits: int = 6, activation_bits: int = 6, bias_bits: int | None = None
 ) -> Pair:
-    """The fixed-point twin with the same fractional bits everywhere and formats as wide as interval ranges need."""
+    """The fixed-point network with the same fractional bits everywhere and formats as wide as interval ranges need."""
     bias_bits = kernel_bits + activation_bits if bias_bits is None else bias_bits
     parameters = {node.name: nearest(op, kernel_bits, bias_bits) for node, op in network.affine()}
     return with_parameters(network, ranges, parameters, dict.fromkeys(network.rounding_points, activation_bits))
@@ -75,7 +75,7 @@ def by_channel(codes: AffineCodes, rng: np.random.Generator) -> AffineCodes:
 def with_parameters(
     network: Network, ranges: Box, parameters: Mapping[str, AffineCodes], fractional_bits: Mapping[str, int]
 ) -> Pair:
-    """The fixed-point twin with the given integers, each rounding point in the narrowest format of its proved range."""
+    """The fixed-point network with the given integers, each rounding point in the narrowest format of its proved range."""
     formats: dict[str, Format] = {}
     sums: dict[str, Interval] = {}
     facts: dict[str, Interval] = {}

@@ -37,7 +37,7 @@ def test_ablation(tmp_path):
     [found] = json.loads((tmp_path / "kept.json").read_text()).values()
     rows = {key.removeprefix("made "): row["mean_bits"] for key, row in found.items()}
     assert len(rows) == 10
-    assert rows["MILP and shaving"] >= rows["nothing"] > 0.0
+    assert rows["MILP and trimming"] >= rows["nothing"] > 0.0
     assert text.count("\n") == 10 + 11
     assert run("ablation.py", tmp_path, "--effort", "fast", "--out", tmp_path / "kept.json").count("\n") == 11
 

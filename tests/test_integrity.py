@@ -113,15 +113,15 @@ def test_no_field_can_be_changed(saved, name):
 
 FORGED = {
     "probability": ("statistical", lambda c: c["evidence"].update(probability=1e-9)),
-    "calibration samples negative": ("statistical", lambda c: c["evidence"].update(guides=-7)),
-    "calibration samples a fraction": ("statistical", lambda c: c["evidence"].update(guides=7.5)),
+    "calibration samples negative": ("statistical", lambda c: c["evidence"].update(calibration_samples=-7)),
+    "calibration samples a fraction": ("statistical", lambda c: c["evidence"].update(calibration_samples=7.5)),
     "confidence 1": ("statistical", lambda c: c["evidence"].update(confidence=1.0)),
     "violations below zero": ("statistical", lambda c: c["evidence"].update(failures=-1)),
     "number of samples": ("statistical", lambda c: c["evidence"].update(samples=2000)),
     "tree nobody uses": ("statistical", lambda c: c.update(split_tree=[5])),
     "tree nobody uses, well formed": ("local", lambda c: c.update(split_tree=[0, -1, -1])),
     "tree of booleans": ("sound", lambda c: c.update(split_tree=[False, -1, -1])),
-    "phase tree nobody uses": ("sound", lambda c: c.update(phase_tree=[0, -1])),
+    "phase tree nobody uses": ("sound", lambda c: c.update(stability_tree=[0, -1])),
     "radius infinite": ("local", lambda c: c["evidence"].update(radius=1e999)),
     "all infinite": ("sound", lambda c: c.update(eps=[1e999] * 2, output_bounds=[1e999] * 2, bound=1e999)),
     "bound": ("sound", lambda c: c.update(bound=1e-9)),

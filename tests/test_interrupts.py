@@ -39,7 +39,7 @@ def test_ctrl_c_ends_the_search_with_what_was_proved():
     assert result.certificate.bound <= EPS
     sq.check(result.quantized, result.certificate)
     assert pressing.after.count("solve and judge") == 0
-    assert "shave" not in pressing.after
+    assert "trim" not in pressing.after
     assert pressing.after[-1] == "done"
 
 

@@ -154,7 +154,7 @@ def test_other_tiers_keep_their_samples(tier, saturates):
     if tier == "statistical":
         assert np.array_equal(proved.eps, old.eps)
         assert proved.eps_source == KEPT
-        assert proved.evidence.guides == old.evidence.guides
+        assert proved.evidence.calibration_samples == old.evidence.calibration_samples
     else:
         assert proved.evidence.certified(proved.eps).sum() >= old.evidence.certified(old.eps).sum()
 

@@ -37,11 +37,11 @@ def certify(
     ],
     reference: Annotated[
         str | None,
-        typer.Option(metavar="MODEL", help="Its float twin; or latent: itself with nothing rounded."),
+        typer.Option(metavar="MODEL", help="Its float reference; or latent: itself with nothing rounded."),
     ] = None,
     weights: Weights = None,
     reference_weights: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Where the float twin is a .json: its weights.")
+        Path | None, typer.Option(metavar="FILE", help="Where the float reference is a .json: its weights.")
     ] = None,
     box: Box = None,
     data: Data = None,
@@ -67,7 +67,7 @@ def certify(
         Path | None, typer.Option("--json", metavar="FILE", help="Where to write all numbers as json.")
     ] = None,
 ) -> None:
-    """Prove how far a QKeras model may be from its float twin, which quantizers may saturate, and what float32 adds."""
+    """Prove how far a QKeras model may be from its float reference, which quantizers may saturate, and what float32 adds."""
     with clear_errors():
         tolerance = None if eps is None else parse_eps(eps)
         if isinstance(tolerance, str):

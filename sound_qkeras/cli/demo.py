@@ -84,7 +84,7 @@ class ClosedLoop:
 
 
 def close_the_loop(result: Result) -> ClosedLoop:
-    """Simulate the pendulum with the trained network and with its fixed-point twin."""
+    """Simulate the pendulum with the trained network and with its fixed-point network."""
     first = starts()
     floating = simulate(result.quantized.network.evaluate, first)
     fixed = simulate(result.simulate, first)

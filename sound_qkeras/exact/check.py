@@ -186,7 +186,9 @@ def prove_again(quantized: Pair, certificate: Certificate, progress: Progress | 
     if quantized.rewrite:
         check_parameters(quantized)
     if quantized.rewrite.reductions:
-        _over(Work(quantized, {}, SIGNS), _leaves(quantized, certificate, certificate.phase_tree), report, "rewrite")
+        _over(
+            Work(quantized, {}, SIGNS), _leaves(quantized, certificate, certificate.stability_tree), report, "rewrite"
+        )
     pair = Work(quantized, certificate.ranges)
     if evidence is None:
         claimed = _claimed(certificate.output_bounds)

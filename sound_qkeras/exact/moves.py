@@ -139,8 +139,8 @@ class ExactMaxPool(Meaning):
         found = np.zeros((rows.shape[0], self.size), dtype=object)
         pairs = zip(self._winners(facts.value), self._winners(facts.fixed), strict=True)
         open_windows = np.ones(len(self.windows), dtype=np.bool_)
-        for column, (real, twin) in enumerate(pairs):
-            if real.size == twin.size == 1 and real[0] == twin[0]:
+        for column, (real, subject) in enumerate(pairs):
+            if real.size == subject.size == 1 and real[0] == subject[0]:
                 found[:, real[0]] += rows.numbers[:, column]
                 open_windows[column] = False
         rest, none = self.difference(facts), Dyadic.zeros(len(self.windows))

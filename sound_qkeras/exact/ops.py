@@ -16,7 +16,7 @@ from sound_qkeras.exact.tensors import ExactFacts, ExactRows
 from sound_qkeras.network.graph import Node
 from sound_qkeras.network.pair import Pair
 
-# Slopes of the chords of undecided ReLUs are cut to this many bits; any slope in [0, 1] is sound.
+# Slopes of the chords of unstable ReLUs are cut to this many bits; any slope in [0, 1] is sound.
 SLOPE_BITS = 64
 
 

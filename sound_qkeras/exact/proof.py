@@ -61,7 +61,7 @@ def exact_bound(
     number in the proof is an exact rational.
 
     Args:
-        quantized: the network and its fixed-point twin.
+        quantized: the pair of networks.
         lower: lower ends of the box, shape `input_shape`, taken as the exact values of the float64 numbers.
         upper: upper ends of the box.
         max_parameters: refuse larger networks, which would take long; a weight counts once per position it is used at.
@@ -94,7 +94,7 @@ def exact_error(quantized: Pair, x: npt.ArrayLike) -> list[Fraction]:
     member of the enclosure nearest to zero. A proved bound is never below its magnitude.
 
     Args:
-        quantized: the network and its fixed-point twin.
+        quantized: the pair of networks.
         x: one sample of float64 numbers, shape `input_shape`.
     """
     return [min(max(low, Fraction(0)), high) for low, high in exact_error_range(quantized, x)]
@@ -104,7 +104,7 @@ def exact_error_range(quantized: Pair, x: npt.ArrayLike) -> list[tuple[Fraction,
     """An enclosure of each output's `f_q(x) - f(x)` for one sample; both ends are equal unless parameters were folded.
 
     Args:
-        quantized: the network and its fixed-point twin; values that overflow their format saturate.
+        quantized: the pair of networks; values that overflow their format saturate.
         x: one sample of float64 numbers, shape `input_shape`.
     """
     check_known(quantized.network)
@@ -151,7 +151,7 @@ def _fixed_output(quantized: Pair, sample: Dyadic, read: Entries) -> Dyadic:
 
 
 def with_any_integers(trained: Network) -> Pair:
-    """A twin whose integers nobody looks at: what operations mean in exact numbers is defined for pairs."""
+    """A pair whose integers nobody looks at: what operations mean in exact numbers is defined for pairs."""
     word = Format(2, 1, True)
 
     def zero(shape: tuple[int, ...]) -> Integers:

@@ -1,4 +1,4 @@
-"""The proved distance of any QKeras model from its float twin: read both, match them, prove, search, report."""
+"""The proved distance of any QKeras model from its float reference: read both, match them, prove, search, report."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def certify(
     seed: int = 0,
     box_source: str = "given",
 ) -> Result:
-    """Prove how far a QKeras model may be from its float twin, which quantizers may saturate, and what float32 does to it.
+    """Prove how far a QKeras model may be from its float reference, which quantizers may saturate, and what float32 does to it.
 
     Guarantee: the model is what QKeras 0.9.0 computes with its quantised weights, in exact real arithmetic; parameters are the
     numbers that the quantizers return for what is stored. In the tier "sound", for every real input in the box every output is
@@ -232,16 +232,16 @@ def _name(reference: Any) -> str:
     return str(getattr(reference, "name", "the network"))
 
 
-def _ranges(twin: Pair, box: Interval, tree: SplitTree) -> dict[str, tuple[float, float]]:
+def _ranges(pair: Pair, box: Interval, tree: SplitTree) -> dict[str, tuple[float, float]]:
     """Ranges over the leaves, met with those over the box as a whole."""
-    whole = ranges_of(twin, box)
+    whole = ranges_of(pair, box)
     if tree.leaf_count == 1:
         return whole
-    parts = bound_leaves(twin, box, tree).ranges
+    parts = bound_leaves(pair, box, tree).ranges
     return {name: (max(low, whole[name][0]), min(high, whole[name][1])) for name, (low, high) in parts.items()}
 
 
-def _seen(twin: Pair, question: Question, worst: Reals) -> dict[str, float]:
+def _seen(pair: Pair, question: Question, worst: Reals) -> dict[str, float]:
     """The share of values that every quantizer cuts off on samples, or on random inputs, and on the worst one."""
     rng = np.random.default_rng(question.seed)
     box = question.box
@@ -250,11 +250,11 @@ def _seen(twin: Pair, question: Question, worst: Reals) -> dict[str, float]:
     else:
         chosen = box.lower + (box.upper - box.lower) * rng.random((SAMPLES_SEEN, *box.shape))
     chosen = np.concatenate([chosen, worst[None]])
-    counts = dict.fromkeys(twin.roundings, 0.0)
-    for tile in twin.network.tiles(chosen):
-        values = twin.evaluate_all(tile)
-        for name, rounding in twin.roundings.items():
-            node = twin.subject.by_name[name]
+    counts = dict.fromkeys(pair.roundings, 0.0)
+    for tile in pair.network.tiles(chosen):
+        values = pair.evaluate_all(tile)
+        for name, rounding in pair.roundings.items():
+            node = pair.subject.by_name[name]
             before = node.op.evaluate(*(values[source] for source in node.inputs)) if node.inputs else tile
             low, high = rounding.reach
             counts[name] += float(np.mean((before < low) | (before > high))) * len(tile) / len(chosen)
@@ -262,16 +262,16 @@ def _seen(twin: Pair, question: Question, worst: Reals) -> dict[str, float]:
 
 
 def _quantizer_row(
-    twin: Pair, name: str, layer: str, text: str, ranges: dict[str, tuple[float, float]], seen: dict[str, float]
+    pair: Pair, name: str, layer: str, text: str, ranges: dict[str, tuple[float, float]], seen: dict[str, float]
 ) -> QuantizerRow:
-    rounding, (lower, upper) = twin.roundings[name], ranges[name]
+    rounding, (lower, upper) = pair.roundings[name], ranges[name]
     low, high = rounding.reach
     beyond = lower < low or upper > high
     return QuantizerRow(name, layer, text, rounding.minimum, rounding.maximum, lower, upper, beyond, seen[name])
 
 
-def _sums(twin: Pair, ranges: dict[str, tuple[float, float]]) -> tuple[SumRow, ...]:
+def _sums(pair: Pair, ranges: dict[str, tuple[float, float]]) -> tuple[SumRow, ...]:
     return tuple(
-        SumRow.of(node.name, node.layer, ranges[node.name], twin.exact_grids[node.name])
-        for node, _ in twin.network.affine()
+        SumRow.of(node.name, node.layer, ranges[node.name], pair.exact_grids[node.name])
+        for node, _ in pair.network.affine()
     )

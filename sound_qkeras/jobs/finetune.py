@@ -76,7 +76,7 @@ def finetune(
 
     Raises:
         InputError: an argument is not usable, Keras refuses loss, metrics or data, nothing measured is called `monitor`, or in
-            tier "statistical" an untouched sample is among the data.
+            tier "statistical" an held-out sample is among the data.
         InfeasibleError: no epoch, nor the start, meets the given `eps`; carries the bound of the start.
         DependencyError: TensorFlow, tf_keras or QKeras is missing or of the wrong kind.
     """
@@ -147,7 +147,7 @@ class Prover:
         self._last: tuple[Pair, tuple[Pair, Certificate]] | None = None
 
     def accepts(self, quantized: Pair) -> bool:
-        """Whether a network meets the tolerance that was given; untouched samples have no say in this."""
+        """Whether a network meets the tolerance that was given; held-out samples have no say in this."""
         if self._eps is None or isinstance(self._old.evidence, Statistical):
             return True
         try:
@@ -172,11 +172,11 @@ def _check_untouched(result: Result, task: Any) -> None:
     evidence = result.certificate.evidence
     if not isinstance(evidence, Statistical):
         return
-    untouched = set(_rows(evidence.samples))
-    shared = len({row for x in task.inputs(result.quantized.trained) for row in _rows(x)} & untouched)
+    held_out = set(_rows(evidence.samples))
+    shared = len({row for x in task.inputs(result.quantized.trained) for row in _rows(x)} & held_out)
     if shared:
         raise InputError(
-            f"{shared} of the {len(evidence.samples)} untouched samples of the certificate are among the data; train on others, "
+            f"{shared} of the {len(evidence.samples)} held-out samples of the certificate are among the data; train on others, "
             "or quantise with other samples: a limit counted on what was trained on is none"
         )
 

@@ -42,7 +42,7 @@ from sound_qkeras.verify.split_tree import SplitTree
 Progress = Callable[[str, float], None]
 
 # Half of the samples are calibration samples in the statistical tier, at most so many: three parts of 128.
-MOST_GUIDES = 384
+MOST_CALIBRATION = 384
 # Inputs at which hidden units are given their scales.
 SCALING_SAMPLES = 256
 FEWEST_SAMPLES = 12
@@ -161,14 +161,15 @@ def quantize(
     if given is not None and labels is not None:
         labels_of(labels, len(given), size_of(trained.output_shape))
     with threads_for(trained):
-        guides, untouched = _divide(given, options, seed)
-        tolerance = _tolerance(eps, trained, guides, options)
+        calibration, held_out = _divide(given, options, seed)
+        tolerance = _tolerance(eps, trained, calibration, options)
         if exact:
             check_possible(
-                trained, REAL if untouched is None or guides is None else reference_for(trained, guides, tolerance)
+                trained,
+                REAL if held_out is None or calibration is None else reference_for(trained, calibration, tolerance),
             )
         deadline = Deadline.within(options.budget.seconds, firm=options.budget.firm)
-        outcome, phase_tree = _tune(trained, region, tolerance, guides, options, report, deadline)
+        outcome, stability_tree = _tune(trained, region, tolerance, calibration, options, report, deadline)
         report("prove", 0.0)
         quantized = outcome.quantized
         certificate = certify(
@@ -179,8 +180,8 @@ def quantize(
             box_source=describe_box(box_source, margin),
             error_budget=outcome.error_budget,
             versions=tool_versions(),
-            phase_tree=phase_tree,
-            evidence=_evidence(quantized, region, tolerance, guides, untouched, options),
+            stability_tree=stability_tree,
+            evidence=_evidence(quantized, region, tolerance, calibration, held_out, options),
         )
         certificate = replace(certificate, exact=exact)
         check(quantized, certificate, exact=exact, progress=report)
@@ -222,7 +223,7 @@ def _divide(samples: Reals | None, options: Options, seed: int) -> tuple[Reals |
     if len(samples) < FEWEST_SAMPLES:
         raise InputError(f"tier 'statistical' has {len(samples)} samples; accepted: at least {FEWEST_SAMPLES}")
     order = np.random.default_rng(seed).permutation(len(samples))
-    count = min(MOST_GUIDES, len(samples) // 2)
+    count = min(MOST_CALIBRATION, len(samples) // 2)
     return samples[order[:count]], samples[order[count:]]
 
 
@@ -230,7 +231,7 @@ def _tune(
     trained: Network,
     region: Interval,
     tolerance: Reals,
-    guides: Reals | None,
+    calibration: Reals | None,
     options: Options,
     report: Progress,
     deadline: Deadline,
@@ -238,17 +239,17 @@ def _tune(
     """Rewrite the network where that saves bits, and choose integers; also the tree that proves the rewrite."""
     report("simplify", 0.0)
     budget = options.budget
-    reductions, phase_tree = {}, SplitTree()
+    reductions, stability_tree = {}, SplitTree()
     if not options.keep_architecture:
-        reductions, phase_tree = reductions_of(
-            trained, region, max_leaves=budget.phase_leaves, deadline=deadline.if_firm
+        reductions, stability_tree = reductions_of(
+            trained, region, max_leaves=budget.stability_leaves, deadline=deadline.if_firm
         )
     rewrite = Rewrite(reductions)
     if options.rescale_units:
-        samples = sample_box(region, SCALING_SAMPLES) if guides is None else guides[:SCALING_SAMPLES]
+        samples = sample_box(region, SCALING_SAMPLES) if calibration is None else calibration[:SCALING_SAMPLES]
         rewrite = replace(rewrite, exponents=scaling(rewrite.apply(trained), samples, tolerance, deadline.if_firm))
     network = rewrite.apply(trained)
-    judge = _judge(network, region, tolerance, guides, options)
+    judge = _judge(network, region, tolerance, calibration, options)
     space = Space(
         network,
         judge.ranges,
@@ -262,33 +263,37 @@ def _tune(
     search = Search(space, judge, tolerance, budget, options.solver, report, deadline if deadline.firm else None)
     with ended_by_interrupt(search.deadline):
         outcome = tune(search, per_channel=options.per_channel)
-    return replace(outcome, quantized=replace(outcome.quantized, trained=trained, rewrite=rewrite)), phase_tree
+    return replace(outcome, quantized=replace(outcome.quantized, trained=trained, rewrite=rewrite)), stability_tree
 
 
-def _judge(network: Network, region: Interval, tolerance: Reals, guides: Reals | None, options: Options) -> Judge[Any]:
-    if guides is None or options.tier == "sound":
+def _judge(
+    network: Network, region: Interval, tolerance: Reals, calibration: Reals | None, options: Options
+) -> Judge[Any]:
+    if calibration is None or options.tier == "sound":
         return ProvingJudge(network, region, tolerance, options.budget)
     share, saturate = options.share, options.saturate
     if options.radius is not None:
         radius, budget = options.radius, options.budget
-        return SurroundingJudge(network, region, tolerance, budget, guides, radius, coverage=share, saturate=saturate)
-    return SamplingJudge(network, region, tolerance, guides, coverage=share, saturate=saturate)
+        return SurroundingJudge(
+            network, region, tolerance, budget, calibration, radius, coverage=share, saturate=saturate
+        )
+    return SamplingJudge(network, region, tolerance, calibration, coverage=share, saturate=saturate)
 
 
 def _evidence(
     quantized: Pair,
     region: Interval,
     tolerance: Reals,
-    guides: Reals | None,
-    untouched: Reals | None,
+    calibration: Reals | None,
+    held_out: Reals | None,
     options: Options,
 ) -> Evidence | None:
-    if guides is None or options.tier == "sound":
+    if calibration is None or options.tier == "sound":
         return None
-    if untouched is not None:
-        reference = reference_for(quantized.trained, guides, tolerance)
-        return Statistical.count(quantized, untouched, tolerance, options.confidence, len(guides), reference)
-    return Local.prove(quantized, region, guides, options.radius or 0.0)
+    if held_out is not None:
+        reference = reference_for(quantized.trained, calibration, tolerance)
+        return Statistical.count(quantized, held_out, tolerance, options.confidence, len(calibration), reference)
+    return Local.prove(quantized, region, calibration, options.radius or 0.0)
 
 
 def _classification(

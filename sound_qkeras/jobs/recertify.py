@@ -33,7 +33,7 @@ class Demand:
     box_source: str
     eps: Reals
     evidence: Evidence | None
-    phase_tree: SplitTree
+    stability_tree: SplitTree
 
     @classmethod
     def of(cls, certificate: Certificate) -> Demand:
@@ -52,7 +52,7 @@ def recertify(quantized: Pair, old: Demand, eps: Reals | None, effort: Effort) -
         old: the box, the tolerance and the tier, with its samples.
         eps: the tolerance that is accepted; None keeps the old one and, where that is not met, takes the smallest larger one
             that is, which the certificate's `eps_source` then says. In the tier "local" it is met where as many samples
-            are certified as before. "statistical" always keeps it, for a tolerance chosen by looking at the untouched
+            are certified as before. "statistical" always keeps it, for a tolerance chosen by looking at the held-out
             samples would make the limit none.
         effort: how far the box is cut.
 
@@ -127,7 +127,9 @@ def _evidence(quantized: Pair, old: Demand, eps: Reals) -> Evidence | None:
     if isinstance(found, Local):
         return Local.prove(quantized, old.box, found.samples, found.radius)
     if isinstance(found, Statistical):
-        return Statistical.count(quantized, found.samples, eps, found.confidence, found.guides, found.reference)
+        return Statistical.count(
+            quantized, found.samples, eps, found.confidence, found.calibration_samples, found.reference
+        )
     return None
 
 
@@ -146,7 +148,7 @@ def _certified(
         tree,
         box_source=old.box_source,
         versions=tool_versions(),
-        phase_tree=old.phase_tree,
+        stability_tree=old.stability_tree,
         evidence=evidence,
     )
     return replace(proved, eps_source=source)

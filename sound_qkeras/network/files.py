@@ -1,4 +1,4 @@
-"""A network and its fixed-point twin on disk: `network.json` beside `parameters.npz`.
+"""A network, and what stands for it, on disk: `network.json` beside `parameters.npz`.
 
 The json holds the graph and the formats, the npz the numbers. Reading builds only operations listed in `OPS`, from
 their declared fields; it executes nothing. Every bit survives the round trip, and both files are covered by a checksum,
@@ -50,10 +50,10 @@ def save_network(directory: str | os.PathLike[str], network: Network, quantized:
     Args:
         directory: where to write.
         network: the trained network.
-        quantized: its fixed-point twin, if there is one yet.
+        quantized: what stands for it, if there is something yet.
 
     Raises:
-        InputError: the twin is another network's, or the directory cannot be written.
+        InputError: the subject is another network's, or the directory cannot be written.
     """
     if quantized is not None and quantized.trained is not network:
         raise InputError("the fixed-point network to be saved belongs to another network")
@@ -105,13 +105,14 @@ def _document(network: Network, quantized: Pair | None) -> dict[str, Any]:
 
 
 def _read_parts(document: Mapping[str, Any], parameters: Path) -> tuple[Network, Pair | None]:
-    entries, twin = _list(document["nodes"]), document["fixed_point"]
+    entries, subject = _list(document["nodes"]), document["fixed_point"]
     names = {_key(index, name): entry for index, entry in enumerate(entries) for name in _names(entry)}
-    coded = {} if twin is None else _dict(twin["parameters"])
+    coded = {} if subject is None else _dict(subject["parameters"])
     index_of = {str(entry["name"]): index for index, entry in enumerate(entries)}
     codes = [_key(index_of[name], part) for name in coded for part in ("kernel_codes", "bias_codes")]
     others = {
-        kind: _dict({} if twin is None else twin.get(f"{kind}s" if kind == "staircase" else kind, {})) for kind in OWN
+        kind: _dict({} if subject is None else subject.get(f"{kind}s" if kind == "staircase" else kind, {}))
+        for kind in OWN
     }
     own = [
         _key(index_of[name], f"{kind}_{part}")
@@ -125,18 +126,18 @@ def _read_parts(document: Mapping[str, Any], parameters: Path) -> tuple[Network,
     notes = tuple(map(_text, _list(document["notes"])))
     inputs, outputs = (tuple(map(_port, _list(document[kind]))) for kind in ("inputs", "outputs"))
     network = Network(nodes, None if head is None else _text(head), notes, inputs, outputs)
-    if twin is None:
+    if subject is None:
         return network, None
     parameters_of = {name: _codes_from_json(index_of[name], entry, arrays) for name, entry in coded.items()}
     formats, accumulators = (
-        {name: _format(entry) for name, entry in _dict(twin[kind]).items()} for kind in ("formats", "accumulators")
+        {name: _format(entry) for name, entry in _dict(subject[kind]).items()} for kind in ("formats", "accumulators")
     )
-    rewrite, saturating = Rewrite.from_json(twin["rewrite"]), frozenset(map(_text, _list(twin["saturating"])))
+    rewrite, saturating = Rewrite.from_json(subject["rewrite"]), frozenset(map(_text, _list(subject["saturating"])))
     real = {name: _real_from_json(index_of[name], entry, arrays) for name, entry in others["real"].items()}
     staircases = {
         name: _staircase_from_json(index_of[name], entry, arrays) for name, entry in others["staircase"].items()
     }
-    bits = twin.get("input_bits")
+    bits = subject.get("input_bits")
     if bits is not None and type(bits) is not int:
         raise FileFormatError(f"the inputs have {bits!r} fractional bits; expected a whole number")
     return network, Pair(network, parameters_of, formats, accumulators, rewrite, saturating, real, staircases, bits)

@@ -93,25 +93,25 @@ def _local(result: Result, evidence: Local) -> Claim:
 
 
 def _statistical(result: Result, evidence: Statistical) -> Claim:
-    certificate, untouched = result.certificate, len(evidence.samples)
+    certificate, held_out = result.certificate, len(evidence.samples)
     limit, confidence = percent_at_most(evidence.probability, DIGITS), repr(float(evidence.confidence))
     reference = ", as float64 evaluates it," if evidence.reference == FLOAT64 else ""
     sentence = (
-        f"With confidence {confidence}, at most {limit} of the inputs drawn like the {count(untouched)} untouched samples "
+        f"With confidence {confidence}, at most {limit} of the inputs drawn like the {count(held_out)} held-out samples "
         f"make {_outputs(certificate, 'an output')} of the fixed-point network differ from the trained network's{reference} by "
         f"more than the {tolerance_text(certificate)}. For every input in the box, {_overflow(result)}."
     )
     meaning = (
-        f"counted on {count(untouched)} samples that no choice depended on ({count(evidence.failures)} exceed the tolerance) "
+        f"counted on {count(held_out)} samples that no choice depended on ({count(evidence.failures)} exceed the tolerance) "
         "and turned into an exact binomial limit; nothing is proved about the error at a single input"
     )
     tightness = (
-        f"The largest error at an untouched sample is {at_least(result.observed_error, DIGITS)}; no bound is proved."
+        f"The largest error at an held-out sample is {at_least(result.observed_error, DIGITS)}; no bound is proved."
     )
     facts = (
         ("Share that may exceed eps", f"at most {limit}"),
         ("Confidence", confidence),
-        ("Untouched samples beyond eps", f"{count(evidence.failures)} of {count(untouched)}"),
+        ("Held-out samples beyond eps", f"{count(evidence.failures)} of {count(held_out)}"),
         ("Tolerance eps", _short_tolerance(certificate)),
     )
     return Claim(sentence, certificate.tier, meaning, tightness, facts)

@@ -160,7 +160,7 @@ def _identity(result: Result) -> Table:
         ("Integers, formats, rewrite (SHA-256)", certificate.code_hash),
         ("Certificate (SHA-256 of its content)", certificate.digest),
         ("Parts of the box proved one by one", count(certificate.tree.leaf_count)),
-        ("Parts on which units were decided", count(certificate.phase_tree.leaf_count)),
+        ("Parts on which units were proved stable", count(certificate.stability_tree.leaf_count)),
         *((f"Made with {tool}", version) for tool, version in certificate.versions.items()),
         ("Page written by sound_qkeras", __version__),
     ]

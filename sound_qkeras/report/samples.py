@@ -39,15 +39,15 @@ def _bounds(result: Result, evidence: Local) -> Table:
 
 
 def _counts(evidence: Statistical) -> Table:
-    untouched, limit = len(evidence.samples), evidence.probability
+    held_out, limit = len(evidence.samples), evidence.probability
     bar = Bar(
-        (Segment(0.0, limit, "outer"), Segment(0.0, evidence.failures / untouched, "core"), FRAME),
+        (Segment(0.0, limit, "outer"), Segment(0.0, evidence.failures / held_out, "core"), FRAME),
         (Mark(min(limit, 1.0), "line"),),
     )
-    texts = (count(untouched), count(evidence.failures), percent(evidence.failures, untouched))
+    texts = (count(held_out), count(evidence.failures), percent(evidence.failures, held_out))
     row = ("beyond the tolerance", *texts, f"{at_most(100.0 * limit, DIGITS)}%", bar)
     columns = (
-        "Inputs:name, Untouched samples:number, Of them:number, Observed share:number, "
+        "Inputs:name, Held-out samples:number, Of them:number, Observed share:number, "
         "Share claimed at most:number, Drawn to all inputs:bar"
     )
     return table(f"Exact binomial limit, confidence {float(evidence.confidence)!r}", columns, [row])

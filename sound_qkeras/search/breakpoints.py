@@ -19,7 +19,7 @@ FINE = 2.0**-12
 
 
 @dataclass(frozen=True)
-class Terrain:
+class SearchSpace:
     """What the moves know about a pair of networks: inputs are flat here, shape `(samples, inputs)`.
 
     Args:
@@ -39,8 +39,8 @@ class Terrain:
     input_bits: int | None = None
 
     @classmethod
-    def of(cls, quantized: Pair, box: Interval) -> Terrain:
-        """The terrain of a pair on a box of shape `input_shape`."""
+    def of(cls, quantized: Pair, box: Interval) -> SearchSpace:
+        """The space of a pair on a box of shape `input_shape`."""
         step = _input_step(quantized, box)
         ends = box.lower.ravel(), box.upper.ravel()
         return cls(quantized.trained, quantized.subject, *ends, step, quantized.input_bits)

@@ -11,7 +11,7 @@ from sound_qkeras.fixed_point import from_codes
 from sound_qkeras.interval import Interval, Reals
 from sound_qkeras.network.graph import size_of
 from sound_qkeras.network.pair import Pair
-from sound_qkeras.search.breakpoints import Terrain
+from sound_qkeras.search.breakpoints import SearchSpace
 from sound_qkeras.search.moves import Indices, propose, spread
 from sound_qkeras.support.deadline import Deadline
 
@@ -73,13 +73,13 @@ def falsify(
     Returns:
         The worst input found and its largest absolute output error.
     """
-    terrain = Terrain.of(quantized, box)
-    return search(lambda samples: errors(quantized, samples), terrain, evaluations, seed, deadline)
+    space = SearchSpace.of(quantized, box)
+    return search(lambda samples: errors(quantized, samples), space, evaluations, seed, deadline)
 
 
 def search(
     errors_at: Callable[[Reals], Reals],
-    terrain: Terrain,
+    space: SearchSpace,
     evaluations: int,
     seed: int,
     deadline: Deadline | None = None,
@@ -88,7 +88,7 @@ def search(
 
     Args:
         errors_at: signed errors of samples `(n, *input_shape)`, shape `(n, outputs)`.
-        terrain: what guides the moves.
+        space: what guides the moves.
         evaluations: about how many inputs to try, and not fewer unless the deadline passes.
         seed: of the search.
         deadline: when it passes, what was found so far has to do.
@@ -100,7 +100,7 @@ def search(
     ascent; Storn and Price, Differential evolution (1997), for steps along differences of points.
     """
     deadline = deadline or Deadline()
-    climb = _Climb(errors_at, terrain, np.random.default_rng(seed), deadline)
+    climb = _Climb(errors_at, space, np.random.default_rng(seed), deadline)
     points = int(np.clip(evaluations // EVALUATIONS_A_POINT, FEWEST_POINTS, MOST_POINTS))
     climb.start(max(LAST_POINTS, int(FIRST * evaluations)), points)
     rounds = int(np.clip(evaluations // EVALUATIONS_A_ROUND, FEWEST_ROUNDS, MOST_ROUNDS))
@@ -111,7 +111,7 @@ def search(
             halved += 1
         climb.move(min((evaluations - started) // rounds + 1, evaluations - climb.evaluations))
     best = int(np.argmax(climb.size))
-    shape = terrain.network.input_shape
+    shape = space.network.input_shape
     return Counterexample(float(climb.size[best]), climb.points[best].reshape(shape), climb.evaluations)
 
 
@@ -119,14 +119,14 @@ class _Climb:
     """Points that climb, shape `(points, inputs)`, and their errors `(points, outputs)`."""
 
     def __init__(
-        self, errors_at: Callable[[Reals], Reals], terrain: Terrain, rng: np.random.Generator, deadline: Deadline
+        self, errors_at: Callable[[Reals], Reals], space: SearchSpace, rng: np.random.Generator, deadline: Deadline
     ) -> None:
-        self.errors_at, self.terrain, self.rng, self.deadline = errors_at, terrain, rng, deadline
-        network = terrain.network
-        self.points = np.empty((0, terrain.lower.size))
+        self.errors_at, self.space, self.rng, self.deadline = errors_at, space, rng, deadline
+        network = space.network
+        self.points = np.empty((0, space.lower.size))
         self.errors = np.empty((0, size_of(network.output_shape)))
         self.evaluations = 0
-        tries = min(BATCH_NUMBERS // terrain.lower.size, BATCH_PRODUCTS // max(1, network.products))
+        tries = min(BATCH_NUMBERS // space.lower.size, BATCH_PRODUCTS // max(1, network.products))
         self.most_tries, self.most_points = max(1, tries), max(1, BATCH_NUMBERS // network.value_count)
 
     @property
@@ -140,7 +140,7 @@ class _Climb:
 
     def measure(self, points: Reals) -> Reals:
         """Errors of points with any leading axes."""
-        flat = points.reshape(-1, *self.terrain.network.input_shape)
+        flat = points.reshape(-1, *self.space.network.input_shape)
         self.evaluations += len(flat)
         return self.errors_at(flat).reshape(*points.shape[:-1], -1)
 
@@ -148,7 +148,7 @@ class _Climb:
         """The best of many points, and the best of random groups of them, so that not all lie together."""
         keep, first = min(keep, self.most_points), True
         while tries > 0 and not (self.count and self.deadline.passed):
-            points = spread(self.rng, self.terrain, min(tries, self.most_tries), corners=first)
+            points = spread(self.rng, self.space, min(tries, self.most_tries), corners=first)
             self.points = np.concatenate([self.points, points])
             self.errors = np.concatenate([self.errors, self.measure(points)])
             size, groups = self.size, np.array_split(self.rng.permutation(self.count), keep // 2)
@@ -162,7 +162,7 @@ class _Climb:
         at, worst = np.arange(self.count), np.abs(self.errors).argmax(axis=1)
         rows = np.zeros_like(self.errors)
         rows[at, worst] = np.where(self.errors[at, worst] < 0.0, -1.0, 1.0)
-        moved = propose(self.rng, self.terrain, self.points, rows, count)
+        moved = propose(self.rng, self.space, self.points, rows, count)
         found = self.measure(moved)
         best = np.abs(found).max(axis=2).argmax(axis=1)
         better = (np.abs(found[at, best]).max(axis=1) > self.size)[:, None]

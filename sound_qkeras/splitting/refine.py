@@ -152,7 +152,7 @@ def _measure_batch(
 def _best_axis(result: Propagation, rows: Mapping[str, Rows], output: Indices) -> Indices:
     """The input with the largest effect on the worst output's bound.
 
-    An input acts directly, through the value row that reaches it, and through every undecided unit, whose remainder
+    An input acts directly, through the value row that reaches it, and through every unstable unit, whose remainder
     shrinks with the width of its pre-activation; the local gradient at the box's centre says how much of it is whose.
     """
     network = result.network
@@ -167,13 +167,13 @@ def _best_axis(result: Propagation, rows: Mapping[str, Rows], output: Indices) -
     for node in network.nodes[1:]:
         difference = rows[node.name].difference if node.name in rows else None
         if isinstance(node.op, Elementwise) and difference is not None:
-            weight = _undecided_weight(node.op, result.facts[node.inputs[0]], difference[np.arange(boxes), output])
+            weight = _unstable_weight(node.op, result.facts[node.inputs[0]], difference[np.arange(boxes), output])
             flat = np.abs(gradients[node.inputs[0]]).reshape(boxes, inputs, -1)
             score = score + (flat @ weight.reshape(boxes, -1, 1))[..., 0]
     return (score * box.radius.reshape(boxes, inputs)).argmax(axis=1)
 
 
-def _undecided_weight(op: Elementwise, facts: Facts, difference: Reals) -> Reals:
+def _unstable_weight(op: Elementwise, facts: Facts, difference: Reals) -> Reals:
     """How much of the bound the spread of each unit's slopes may cost per unit of its pre-activation's width."""
     value, fixed, change = facts.pair()
     spread = np.maximum.reduce([found.upper - found.lower for found in (op.slopes(value), op.slopes(fixed))])

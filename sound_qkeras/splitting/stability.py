@@ -1,7 +1,7 @@
 """Which hidden units are dead, and which always active, for every input in a box.
 
 Units that never change sign at samples are the candidates; those that one propagation does not settle are settled on the
-leaves of a tree, the leaf with the most open candidates first. `verify.phases` proves what comes out once more.
+leaves of a tree, the leaf with the most open candidates first. `verify.stability` proves what comes out once more.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Flags = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
-class Phases:
+class StableUnits:
     """Units proved dead and proved active on every leaf of the tree, by Dense node; a node that is missing has neither."""
 
     dead: Mapping[str, Indices]
@@ -38,10 +38,10 @@ class Phases:
     tree: SplitTree
 
 
-def find_phases(
+def find_stable_units(
     network: Network, box: Interval, samples: Reals, *, max_leaves: int, deadline: Deadline | None = None
-) -> Phases:
-    """Settle the phases of all units that a ReLU and then one Dense node read.
+) -> StableUnits:
+    """Settle which units are stable, of all that a ReLU and then one Dense node read.
 
     Args:
         network: the trained network.
@@ -92,7 +92,7 @@ class _Search:
         for number, node in enumerate(nodes):
             self.open[int(node)] = {name: flag[number] for name, flag in flags.items()}
 
-    def found(self) -> Phases:
+    def found(self) -> StableUnits:
         """What no leaf leaves open; on the whole box at once, if cutting settled nothing more."""
         still = self._any(self.boxes.leaves)
         tree = self.boxes.tree
@@ -102,7 +102,7 @@ class _Search:
         def settled(candidates: Mapping[str, Flags]) -> dict[str, Indices]:
             return {name: np.flatnonzero(flags & ~still[name]) for name, flags in candidates.items()}
 
-        return Phases(settled(self.dead), settled(self.active), tree)
+        return StableUnits(settled(self.dead), settled(self.active), tree)
 
     def _any(self, leaves: Indices) -> dict[str, Flags]:
         return {name: np.any([self.open[int(leaf)][name] for leaf in leaves], axis=0) for name in self.dead}

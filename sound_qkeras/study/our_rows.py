@@ -22,7 +22,7 @@ from sound_qkeras.study.subject import Subject
 from sound_qkeras.study.verdict import model_verdict, row_of, to_qkeras_or_none
 from sound_qkeras.verify.evidence import Statistical
 
-# Training samples that formats are chosen and judged on in the statistical tier. Half of them stay untouched, by fine-tuning too.
+# Training samples that formats are chosen and judged on in the statistical tier. Half of them are held out, by fine-tuning too.
 SAMPLES = 512
 
 
@@ -73,7 +73,7 @@ def _ours(subject: Subject, plan: Plan, choice: Choice) -> Iterator[Row]:
     seconds = {"search_seconds": result.seconds, "training_seconds": tuned.seconds}
     row = _row(tuned, f"{name}, fine-tuned", subject, plan, **seconds)
     left = len(np.asarray(subject.train[0])) - len(np.asarray(data[0]))
-    note = f"Trained without the {left} untouched samples of its certificate."
+    note = f"Trained without the {left} held-out samples of its certificate."
     yield replace(row, notes=(*row.notes, note)) if left else row
 
 
@@ -109,8 +109,8 @@ def _without_untouched(data: Data, result: Result) -> Data:
     if not isinstance(evidence, Statistical):
         return data
     inputs, labels = map(np.asarray, data)
-    untouched = {_bytes(row) for row in evidence.samples}
-    kept = np.array([_bytes(row) not in untouched for row in inputs])
+    held_out = {_bytes(row) for row in evidence.samples}
+    kept = np.array([_bytes(row) not in held_out for row in inputs])
     return inputs[kept], labels[kept]
 
 

@@ -88,7 +88,7 @@ def round_parameters(
     Args:
         network: the float network.
         bits: fractional bits of every group.
-        centers: for each affine node the point `m` of its input at which weight errors are compensated.
+        centers: for each affine node the point `m` of its input at which weight errors are corrected by the bias.
         offsets: for some affine nodes, how many fractional bits more each output channel has than its group.
     """
     chosen = {(group.node, group.kind): value for group, value in bits.items()}
@@ -100,12 +100,12 @@ def round_parameters(
             channel_bits = kernel_bits + offsets[node.name]
             kernel_bits = int(channel_bits.max())
         kernel = nearest(op.kernel, kernel_bits, channel_bits)
-        rounded = compensated(op, kernel, kernel_bits, bias_bits, centers[node.name])
+        rounded = bias_corrected(op, kernel, kernel_bits, bias_bits, centers[node.name])
         found[node.name] = replace(rounded, channel_bits=channel_bits)
     return found
 
 
-def compensated(op: Affine, kernel: Codes, kernel_bits: int, bias_bits: int, center: Reals) -> Parameters:
+def bias_corrected(op: Affine, kernel: Codes, kernel_bits: int, bias_bits: int, center: Reals) -> Parameters:
     """Codes of a kernel, and a bias that absorbs what they change at an input, on average over positions."""
     residual = np.ldexp(kernel.astype(np.float64), -kernel_bits) - op.kernel
     shift = op.apply(residual, center[None])[0]

@@ -51,7 +51,7 @@ def spread_bits(search: Search[Any], base: Attempt[Any]) -> Attempt[Any]:
     search.deadline = search.deadline.moved(min(latest, now + max(LEAST_SECONDS, 2.0 * (now - search.started))))
     spread = _Spread(search, base)
     spread.lower()
-    spread.shave()
+    spread.trim()
     return spread.best
 
 
@@ -125,7 +125,7 @@ class _Spread:
             else:
                 lowest = level
 
-    def shave(self) -> None:
+    def trim(self) -> None:
         """Take single bits off some channels of a layer, first all, then halves, where most is saved first."""
         number = count()
         pending: list[tuple[int, int, str, Indices]] = []

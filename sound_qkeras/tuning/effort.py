@@ -11,13 +11,13 @@ class Effort:
 
     Args:
         leaves: most leaves of the split tree while formats are searched.
-        most_leaves: most leaves while single bits are shaved.
+        most_leaves: most leaves while single bits are trimmed.
         rounds: rounds of measuring and solving.
         solves: right-hand sides tried in a round.
         samples: points at which error-aware rounding looks; 0 keeps nearest rounding.
         rows: worst leaves that become rows of the MILP.
         seconds: time budget of the search.
-        phase_leaves: most leaves on which units are proved dead or active.
+        stability_leaves: most leaves on which units are proved dead or active.
         firm: whether the budget was asked for in seconds and is to be kept; others see a first round through.
     """
 
@@ -28,7 +28,7 @@ class Effort:
     samples: int
     rows: int
     seconds: float
-    phase_leaves: int
+    stability_leaves: int
     firm: bool = False
 
     @classmethod

@@ -22,7 +22,7 @@ from sound_qkeras.network.ops import Affine, Conv, Dense
 from sound_qkeras.network.rewrite.rescale import Indices
 from sound_qkeras.support.deadline import Deadline
 from sound_qkeras.support.scratch import SCRATCH_NUMBERS
-from sound_qkeras.tuning.build import Parameters, compensated, nearest
+from sound_qkeras.tuning.build import Parameters, bias_corrected, nearest
 from sound_qkeras.tuning.groups import Bits
 
 # Share of the mean variance that is added to each: directions the samples do not show matter a little, too.
@@ -76,7 +76,7 @@ class FeedbackRounding:
             kernel = nearest(op.kernel, kernel_bits)
             if name in self.factors:
                 kernel = _feed_back(op.kernel, kernel, kernel_bits, self.factors[name])
-            self._kept[key] = compensated(op, kernel, kernel_bits, bias_bits, self.centers[name])
+            self._kept[key] = bias_corrected(op, kernel, kernel_bits, bias_bits, self.centers[name])
             self._numbers += kernel.size
         return self._kept[key]
 

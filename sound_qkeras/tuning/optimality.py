@@ -11,7 +11,7 @@ class Optimality:
 
     It compares choices of the model that was solved: its candidates, its error tables, its right-hand side. The tables are
     estimates and the proof has the last word, so this says how much the solver may have left, and nothing about networks
-    that the model does not know; shaving goes below the model's optimum.
+    that the model does not know; trimming goes below the model's optimum.
 
     Args:
         cost: of the answer, counted again from the tables.

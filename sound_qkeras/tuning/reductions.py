@@ -10,7 +10,7 @@ import numpy as np
 from sound_qkeras.interval import Interval, Reals, up
 from sound_qkeras.network.graph import Network
 from sound_qkeras.network.rewrite.reduce import Path, Reduction, kept_units, reduce_units, reducible
-from sound_qkeras.splitting.stability import MOST_INPUTS_TO_SPLIT, Phases, find_phases
+from sound_qkeras.splitting.stability import MOST_INPUTS_TO_SPLIT, StableUnits, find_stable_units
 from sound_qkeras.support.deadline import Deadline
 from sound_qkeras.tuning.rounding import sample_box
 from sound_qkeras.verify.split_tree import SplitTree
@@ -40,35 +40,35 @@ def reductions_of(
     count = SAMPLES
     if box.lower.size > MOST_INPUTS_TO_SPLIT:
         count = min(SAMPLES, max(FEWEST_SAMPLES, MOST_PRODUCTS // max(1, network.products)))
-    phases = find_phases(network, box, sample_box(box, count), max_leaves=max_leaves, deadline=deadline)
-    chosen = choose(network, phases)
+    stable = find_stable_units(network, box, sample_box(box, count), max_leaves=max_leaves, deadline=deadline)
+    chosen = choose(network, stable)
     if not chosen:
         return {}, SplitTree()
-    return _shifted(network, chosen, phases.tree.leaves(box)), phases.tree
+    return _shifted(network, chosen, stable.tree.leaves(box)), stable.tree
 
 
-def choose(network: Network, phases: Phases) -> dict[str, Reduction]:
+def choose(network: Network, stable: StableUnits) -> dict[str, Reduction]:
     """The form with the fewest weights for every layer, the last one first; replacement units are not shifted yet."""
     paths = reducible(network)
-    units = {node.name: max(1, op.bias.size - phases.dead.get(node.name, NONE).size) for node, op in network.affine()}
+    units = {node.name: max(1, op.bias.size - stable.dead.get(node.name, NONE).size) for node, op in network.affine()}
     feeders = {path.last.name: name for name, path in paths.items()}
     found: dict[str, Reduction] = {}
     for name, path in reversed(paths.items()):
         kernel = path.first.op.arrays()["kernel"]
         inputs = units[feeders[name]] if name in feeders else kernel.shape[0]
-        reduction = _cheapest(path, phases, kernel.shape[1], inputs, units[path.last.name])
+        reduction = _cheapest(path, stable, kernel.shape[1], inputs, units[path.last.name])
         if reduction is not None:
             found[name] = reduction
             units[name] = _units_left(reduction, kernel.shape[1], units[path.last.name])
     return found
 
 
-def _cheapest(path: Path, phases: Phases, total: int, inputs: int, outputs: int) -> Reduction | None:
+def _cheapest(path: Path, stable: StableUnits, total: int, inputs: int, outputs: int) -> Reduction | None:
     """The best reduction of a layer of `total` units that reads so many inputs and is read by so many units."""
     if path.relu is None:
         dead, active = NONE, np.arange(total)
     else:
-        dead, active = (found.get(path.first.name, NONE) for found in (phases.dead, phases.active))
+        dead, active = (found.get(path.first.name, NONE) for found in (stable.dead, stable.active))
     if dead.size == total:  # a layer needs a unit
         dead = dead[1:]
     kept = total - dead.size - active.size

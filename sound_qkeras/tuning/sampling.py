@@ -57,7 +57,7 @@ class SamplingJudge(Judge[SampleErrors]):
         network: Network,
         box: Interval,
         eps: Reals,
-        guides: Reals,
+        calibration: Reals,
         *,
         coverage: float,
         saturate: bool,
@@ -69,7 +69,7 @@ class SamplingJudge(Judge[SampleErrors]):
             network: the network.
             box: all inputs, shape `input_shape`.
             eps: tolerance per output, shape `(outputs,)`.
-            guides: calibration samples, shape `(n, *input_shape)`, in three equal parts: one shapes roundings and biases; one
+            calibration: calibration samples, shape `(n, *input_shape)`, in three equal parts: one shapes roundings and biases; one
                 chooses, for on its own samples a rounding looks better than it is; one stops the descent, for the best of
                 many choices looks better on the samples that chose it than it is.
             coverage: share of them that is to meet the tolerance.
@@ -77,8 +77,8 @@ class SamplingJudge(Judge[SampleErrors]):
             seed: of the random sums of outputs.
         """
         self.network, self.box, self.eps = network, box, eps
-        self.guides = guides
-        self.shaping, self.choosing, self.stopping = guides[::3], guides[1::3], guides[2::3]
+        self.calibration = calibration
+        self.shaping, self.choosing, self.stopping = calibration[::3], calibration[1::3], calibration[2::3]
         self.coverage, self.saturate = coverage, saturate
         outputs = eps.size
         self.directions: Reals = np.eye(outputs) / eps
@@ -155,12 +155,12 @@ class SamplingJudge(Judge[SampleErrors]):
         points = self.network.rounding_points[1:]
         limits = {name: _limits(self.ranges[name].magnitude.max()) for name in points}
         sums = {name: np.zeros(len(found)) for name, found in limits.items()}
-        for tile in self.network.tiles(self.guides):
+        for tile in self.network.tiles(self.calibration):
             values = self.network.evaluate_all(tile)
             for name in points:
                 size = np.abs(values[name])
                 beyond = (np.mean(np.maximum(size - limit, 0.0) ** 2) for limit in limits[name])
-                sums[name] += len(tile) / len(self.guides) * np.fromiter(beyond, np.float64, len(limits[name]))
+                sums[name] += len(tile) / len(self.calibration) * np.fromiter(beyond, np.float64, len(limits[name]))
         return {name: list(zip(found, sums[name].tolist(), strict=True)) for name, found in limits.items()}
 
     def contributions(

@@ -193,7 +193,7 @@ class Search(Generic[E]):
         return min(tried.values(), key=lambda t: t.relative)
 
     def run(self) -> Attempt[E]:
-        """The cheapest attempt that was accepted, before single bits are shaved.
+        """The cheapest attempt that was accepted, before single bits are trimmed.
 
         Raises:
             KeyboardInterrupt: the search was interrupted before anything was accepted.

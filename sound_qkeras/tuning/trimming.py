@@ -12,7 +12,7 @@ LEAST_SAVING = 1e-4
 MOST_REFUSALS = 3
 
 
-def shave(search: Search[E], best: Attempt[E]) -> Attempt[E]:
+def trim(search: Search[E], best: Attempt[E]) -> Attempt[E]:
     """Take bits away until nothing more comes off, the time is up, or samples that did not choose refuse."""
     space, improved = search.space, True
     last = search.refusals + MOST_REFUSALS
@@ -21,10 +21,10 @@ def shave(search: Search[E], best: Attempt[E]) -> Attempt[E]:
         worth = [group for group in space.groups if space.saving(best.bits, group) > LEAST_SAVING * best.cost]
         worth.sort(key=lambda group: -space.saving(best.bits, group))
         for number, group in enumerate(worth):
-            search.report("shave", number / len(worth))
+            search.report("trim", number / len(worth))
             step = 1
             while step:
-                found = _shaved(search, best, group, step)
+                found = _trimmed(search, best, group, step)
                 if search.refusals >= last:
                     return best if found is None else found
                 if found is not None:
@@ -34,7 +34,7 @@ def shave(search: Search[E], best: Attempt[E]) -> Attempt[E]:
     return best
 
 
-def _shaved(search: Search[E], best: Attempt[E], group: Group, step: int) -> Attempt[E] | None:
+def _trimmed(search: Search[E], best: Attempt[E], group: Group, step: int) -> Attempt[E] | None:
     """An accepted attempt with `step` bits less in `group`, or None.
 
     A weight bit that does not come off alone is tried with a bit more on everything that is not a weight, and then on

@@ -12,7 +12,7 @@ from sound_qkeras.tuning.judge import E
 from sound_qkeras.tuning.optimality import Optimality
 from sound_qkeras.tuning.output import coarsen_output
 from sound_qkeras.tuning.search import Attempt, Search
-from sound_qkeras.tuning.trimming import shave
+from sound_qkeras.tuning.trimming import trim
 from sound_qkeras.verify.certificate import BudgetRow
 from sound_qkeras.verify.split_tree import SplitTree
 
@@ -40,7 +40,7 @@ def tune(search: Search[E], *, per_channel: bool = False) -> Outcome:
     """
     if per_channel and search.deadline.firm:
         search.deadline = search.deadline.moved(search.deadline.latest - SHARE_OF_TIME * search.effort.seconds)
-    found = _settled(search, shave(search, search.run()))
+    found = _settled(search, trim(search, search.run()))
     if per_channel and not search.deadline.interrupted:
         search.report("channels", 0.0)
         found = _settled(search, spread_bits(search, found), found)

@@ -97,28 +97,28 @@ class Trial:
             }
         except InputError:
             return 1.0, None
-        twin = provisional(self.network, dict.fromkeys(groups_of(self.network), bits), codes)
+        pair = provisional(self.network, dict.fromkeys(groups_of(self.network), bits), codes)
         evidence = self.certificate.evidence
-        return self._everywhere(twin) if evidence is None else self._near_samples(twin, evidence)
+        return self._everywhere(pair) if evidence is None else self._near_samples(pair, evidence)
 
-    def _everywhere(self, twin: Pair) -> tuple[float, Uniform | None]:
+    def _everywhere(self, pair: Pair) -> tuple[float, Uniform | None]:
         """Proved over the box."""
         box = self.certificate.box
-        splitting = refine(twin, box, self.certificate.eps, max_leaves=self.max_leaves)
+        splitting = refine(pair, box, self.certificate.eps, max_leaves=self.max_leaves)
         if not splitting.worst <= 1.0:
             return splitting.worst, None
-        ranges = {name: with_margin(*ends) for name, ends in bound_leaves(twin, box, splitting.tree).ranges.items()}
-        whole = _in_one_format(twin, ranges)
+        ranges = {name: with_margin(*ends) for name, ends in bound_leaves(pair, box, splitting.tree).ranges.items()}
+        whole = _in_one_format(pair, ranges)
         if whole is None:
             return splitting.worst, None
         check_overflow(whole, ranges)
         return splitting.worst, _uniform(whole, splitting.worst)
 
-    def _near_samples(self, twin: Pair, evidence: Evidence) -> tuple[float, Uniform | None]:
+    def _near_samples(self, pair: Pair, evidence: Evidence) -> tuple[float, Uniform | None]:
         """For as many of the samples as the certificate has."""
         box, eps = self.certificate.box, self.certificate.eps
-        ranges = _near_ranges(twin, box, evidence) if self.saturate else ranges_of(twin, box)
-        whole = _in_one_format(twin, {name: with_margin(*ends) for name, ends in ranges.items()})
+        ranges = _near_ranges(pair, box, evidence) if self.saturate else ranges_of(pair, box)
+        whole = _in_one_format(pair, {name: with_margin(*ends) for name, ends in ranges.items()})
         if whole is None:
             return 1.0, None
         if self.saturate:
@@ -135,28 +135,28 @@ class Trial:
         return worst, _uniform(whole, worst) if worst <= 1.0 else None
 
 
-def _near_ranges(twin: Pair, box: Interval, evidence: Evidence) -> dict[str, tuple[float, float]]:
+def _near_ranges(pair: Pair, box: Interval, evidence: Evidence) -> dict[str, tuple[float, float]]:
     """Ranges of results at the samples, or on the boxes around them, and of the input in the whole box."""
     ranges: dict[str, tuple[float, float]] = {}
     if isinstance(evidence, Local):
-        ranges = ranges_over(twin, around(box, evidence.samples, evidence.radius))
+        ranges = ranges_over(pair, around(box, evidence.samples, evidence.radius))
     else:
-        ranges = dict(Survey.of(twin.network, evidence.samples).ends)
-    return {**ranges, twin.network.nodes[0].name: (float(box.lower.min()), float(box.upper.max()))}
+        ranges = dict(Survey.of(pair.network, evidence.samples).ends)
+    return {**ranges, pair.network.nodes[0].name: (float(box.lower.min()), float(box.upper.max()))}
 
 
-def _in_one_format(twin: Pair, ranges: Mapping[str, tuple[float, float]]) -> Pair | None:
+def _in_one_format(pair: Pair, ranges: Mapping[str, tuple[float, float]]) -> Pair | None:
     """With one format for everything that holds all parameters and ranges; None where it is too long."""
-    needed = [Format.for_range(*ranges[name], output.fractional_bits) for name, output in twin.formats.items()]
-    for codes in twin.parameters.values():
+    needed = [Format.for_range(*ranges[name], output.fractional_bits) for name, output in pair.formats.items()]
+    for codes in pair.parameters.values():
         needed += [codes.kernel_format, codes.bias_format]
     integer_bits = max(output.integer_bits for output in needed)
     word_length = integer_bits + needed[0].fractional_bits + 1
     if word_length > MAX_WORD_LENGTH:
         return None
     only = Format(word_length, integer_bits, True)
-    parameters = {n: AffineCodes(c.kernel, only, c.bias, only) for n, c in twin.parameters.items()}
-    return replace(twin, parameters=parameters, formats=dict.fromkeys(twin.formats, only))
+    parameters = {n: AffineCodes(c.kernel, only, c.bias, only) for n, c in pair.parameters.items()}
+    return replace(pair, parameters=parameters, formats=dict.fromkeys(pair.formats, only))
 
 
 def _uniform(whole: Pair, relative: float) -> Uniform:

@@ -21,7 +21,7 @@ from sound_qkeras.verify.stability import check_rewrite
 # Where the tolerance is what is proved, its source begins with this.
 PROVED = "what is proved"
 TIERS = ("sound", "local", "statistical")
-FORMAT, VERSION = "sound_qkeras certificate", 2
+FORMAT, VERSION = "sound_qkeras certificate", 3
 # Where there is no reference that distances are claimed from.
 RANGES_CLAIM = (
     "for every x in the box every value stays within its range, and nothing overflows but where results are marked so"
@@ -52,7 +52,7 @@ class Certificate:
         box: the inputs, shape `input_shape`.
         box_source: where the box came from, in words.
         tree: the bisections whose leaves were proved one by one.
-        phase_tree: the bisections on whose leaves dropped and replaced units were proved to be so.
+        stability_tree: the bisections on whose leaves dropped and replaced units were proved to be so.
         ranges: for each node, what the fixed-point value before rounding stays within.
         weight_hash: SHA-256 of the float network as it was trained, see `Network.weight_hash`.
         code_hash: SHA-256 of the integers, the formats and the rewrite of the trained network.
@@ -75,7 +75,7 @@ class Certificate:
     code_hash: str
     error_budget: tuple[BudgetRow, ...] = ()
     versions: Mapping[str, str] = field(default_factory=dict[str, str])
-    phase_tree: SplitTree = field(default_factory=SplitTree)
+    stability_tree: SplitTree = field(default_factory=SplitTree)
     evidence: Evidence | None = None
     eps_source: str = "given"
     notes: tuple[str, ...] = ()
@@ -126,7 +126,7 @@ class Certificate:
             "code_hash": self.code_hash,
             "error_budget": [{"layer": r.layer, "kind": r.kind, "bound": r.bound} for r in self.error_budget],
             "versions": dict(self.versions),
-            "phase_tree": list(self.phase_tree.axes),
+            "stability_tree": list(self.stability_tree.axes),
             "evidence": None if self.evidence is None else self.evidence.to_json(),
             "notes": list(self.notes),
             **({} if self.input_bits is None else {"input_bits": self.input_bits}),
@@ -162,7 +162,7 @@ class Certificate:
                     BudgetRow(str(row["layer"]), str(row["kind"]), float(row["bound"])) for row in data["error_budget"]
                 ),
                 versions={str(tool): str(version) for tool, version in data["versions"].items()},
-                phase_tree=_tree(data["phase_tree"]),
+                stability_tree=_tree(data["stability_tree"]),
                 evidence=from_json(str(data["tier"]), data["evidence"], arrays or {}, len(data["eps"])),
                 eps_source=str(data["eps_source"]),
                 notes=tuple(str(note) for note in data["notes"]),
@@ -182,7 +182,7 @@ def _check_version(data: Any) -> None:
     """Refuse what is no certificate, and one of another version."""
     if not isinstance(data, Mapping) or cast("Mapping[str, Any]", data).get("format") != FORMAT:
         raise FileFormatError(
-            f"the certificate is not of the format '{FORMAT}' (before version {VERSION} it had none); quantise the model again"
+            f"the certificate is not of the format '{FORMAT}' (before version 2 it had none); quantise the model again"
         )
     version = cast("Mapping[str, Any]", data).get("version")
     if version != VERSION:
@@ -219,7 +219,7 @@ def certify(
     box_source: str = "given",
     error_budget: tuple[BudgetRow, ...] = (),
     versions: Mapping[str, str] | None = None,
-    phase_tree: SplitTree | None = None,
+    stability_tree: SplitTree | None = None,
     evidence: Evidence | None = None,
 ) -> Certificate:
     """Prove the network on the leaves of `tree` and write down what was proved, with `MARGIN`.
@@ -231,8 +231,8 @@ def certify(
     Raises:
         VerificationError: something may overflow, or the rewritten network is not proved to be the trained one.
     """
-    phase_tree = phase_tree or SplitTree()
-    check_rewrite(quantized, box, phase_tree)
+    stability_tree = stability_tree or SplitTree()
+    check_rewrite(quantized, box, stability_tree)
     if evidence is None and eps.size == 0:
         ranges, bounds = prove_ranges(quantized, box), eps
     elif evidence is None:
@@ -252,7 +252,7 @@ def certify(
         code_hash=quantized.code_hash,
         error_budget=error_budget,
         versions=versions or {},
-        phase_tree=phase_tree,
+        stability_tree=stability_tree,
         evidence=evidence,
         notes=quantized.trained.notes,
         input_bits=quantized.input_bits,

@@ -31,7 +31,7 @@ def check(quantized: Pair, certificate: Certificate) -> Reals:
     """
     check_identity(quantized, certificate)
     _check_claim(quantized, certificate)
-    check_rewrite(quantized, certificate.box, certificate.phase_tree)
+    check_rewrite(quantized, certificate.box, certificate.stability_tree)
     bounds, ranges = _found(quantized, certificate)
     beyond = np.flatnonzero(~(bounds <= certificate.output_bounds))
     if beyond.size:
@@ -121,6 +121,6 @@ def _check_claim(quantized: Pair, certificate: Certificate) -> None:
 def _check_trees(quantized: Pair, certificate: Certificate) -> None:
     """A tree that no proof of this tier uses must be that of the whole box: nobody would notice what it says."""
     unused = [certificate.tree] if certificate.evidence is not None or not certificate.claims_distance else []
-    unused += [] if quantized.rewrite.reductions else [certificate.phase_tree]
+    unused += [] if quantized.rewrite.reductions else [certificate.stability_tree]
     if any(tree != SplitTree() for tree in unused):
         raise VerificationError("the split tree is malformed: nothing is proved on its leaves in this tier")

@@ -31,8 +31,8 @@ REAL, FLOAT64 = "real", "float64"
 NO_OVERFLOW = "for any x in the box no value overflows, except that results saturate where formats are marked so"
 # By so much float64 evaluations on two machines may differ, relative to the largest result.
 SLACK = 2.0**-36
-# Guiding samples that decide what errors are measured against, and the share of the tolerance that an enclosure may take.
-REFERENCE_GUIDES, REFERENCE_SHARE = 16, 1.0 / 16
+# Calibration samples that decide what errors are measured against, and the share of the tolerance that an enclosure may take.
+REFERENCE_SAMPLES, REFERENCE_SHARE = 16, 1.0 / 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,14 +144,14 @@ class Statistical(Evidence):
         samples: independent inputs that no choice depended on.
         failures: how many of them exceed the tolerance, or may do so.
         confidence: of the claim.
-        guides: how many other samples guided the choice of formats.
+        calibration_samples: how many calibration samples the choice of formats depended on.
         reference: what the trained network's results are: "real", enclosed in exact arithmetic, or "float64", as computed.
     """
 
     tier: ClassVar[str] = "statistical"
     failures: int
     confidence: float
-    guides: int
+    calibration_samples: int
     reference: str
 
     @classmethod
@@ -161,12 +161,12 @@ class Statistical(Evidence):
         samples: Reals,
         eps: Reals,
         confidence: float,
-        guides: int,
+        calibration_samples: int,
         reference: str = REAL,
     ) -> Statistical:
-        """Evaluate the untouched samples once, against a reference that does not depend on them."""
+        """Evaluate the held-out samples once, against a reference that does not depend on them."""
         failures = int(np.sum(np.any(error_limits(quantized, samples, reference) > eps, axis=1)))
-        return cls(samples, failures, confidence, guides, reference)
+        return cls(samples, failures, confidence, calibration_samples, reference)
 
     @property
     def probability(self) -> float:
@@ -177,7 +177,7 @@ class Statistical(Evidence):
     def claim(self) -> str:
         """What is claimed."""
         return (
-            f"with confidence {float(self.confidence)!r}, an input drawn like the {len(self.samples)} untouched samples violates "
+            f"with confidence {float(self.confidence)!r}, an input drawn like the {len(self.samples)} held-out samples violates "
             f"|f_q(x)_k - f(x)_k| <= eps[k] with probability at most {at_most(self.probability, 6)}"
             f"{', with f as float64 evaluates it' if self.reference == FLOAT64 else ''}; {NO_OVERFLOW}"
         )
@@ -191,7 +191,7 @@ class Statistical(Evidence):
         if self.reference not in {REAL, FLOAT64}:
             raise VerificationError(f"reference '{self.reference}' is unknown; accepted: {REAL}, {FLOAT64}")
         check_input_bits(self.samples, quantized.input_bits)
-        counts = 0 <= self.failures <= len(self.samples) and self.guides >= 0
+        counts = 0 <= self.failures <= len(self.samples) and self.calibration_samples >= 0
         if not (counts and 0.0 < self.confidence < 1.0):
             raise VerificationError("the counts or the confidence make no sense")
         found = int(np.sum(np.any(error_limits(quantized, self.samples, self.reference) > eps, axis=1)))
@@ -202,7 +202,11 @@ class Statistical(Evidence):
 
     def to_json(self) -> dict[str, Any]:
         """Counts, confidence and hash."""
-        counted = {"failures": self.failures, "confidence": self.confidence, "guides": self.guides}
+        counted = {
+            "failures": self.failures,
+            "confidence": self.confidence,
+            "calibration_samples": self.calibration_samples,
+        }
         return {**self._head(), **counted, "reference": self.reference, "probability": self.probability}
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
@@ -247,13 +251,13 @@ def _point_errors(quantized: Pair, points: Interval) -> Reals:
     return difference.magnitude.reshape(points.shape[0], -1)
 
 
-def reference_for(network: Network, guides: Reals, eps: Reals) -> str:
+def reference_for(network: Network, calibration: Reals, eps: Reals) -> str:
     """What errors can be measured against: "real" where enclosures of the trained network are far narrower than the tolerance.
 
     Those of very deep networks are wider than any error; "float64" then says what the claim is about. Ask it of samples that
-    guide the choice of formats: what the untouched ones show must not decide what is counted on them.
+    guide the choice of formats: what the held-out ones show must not decide what is counted on them.
     """
-    some = guides[:REFERENCE_GUIDES]
+    some = calibration[:REFERENCE_SAMPLES]
     widths = np.concatenate(
         [(value.upper - value.lower) for value in (_enclosed(network, t) for t in network.tiles(some))]
     )
@@ -349,5 +353,5 @@ def from_json(
                 f"the bounds of {len(samples)} samples and {outputs} outputs have shape {bounds.shape}"
             )
         return Local(samples, float(data["radius"]), bounds)
-    counts = int(data["failures"]), float(data["confidence"]), int(data["guides"])
+    counts = int(data["failures"]), float(data["confidence"]), int(data["calibration_samples"])
     return Statistical(samples, *counts, str(data["reference"]))

@@ -1,12 +1,12 @@
-"""What can be proved about every tensor of a network, and of its fixed-point twin, on a batch of boxes.
+"""What can be proved about every tensor of a network, and of what stands for it, on a batch of boxes.
 
 Forward, each node gets enclosures of its float value, its fixed-point value and their difference (interval arithmetic and
-the vector recursion). Where that leaves a ReLU undecided, the pre-activation is bounded again by pulling linear forms
+the vector recursion). Where that leaves a ReLU unstable, the pre-activation is bounded again by pulling linear forms
 back to the input, where correlations between neurons cancel (the adjoint), and the enclosures are intersected.
 
 The linear form has a row `p` on float values and a row `a` on differences, because the residual of a layer turns a
 difference row into a value row: this is the dual of a zonotope in which values and differences share their noise symbols.
-With all ReLUs decided it is exact up to the rounding terms; every undecided ReLU adds one remainder.
+With all ReLUs stable it is exact up to the rounding terms; every unstable ReLU adds one remainder.
 
 Reference: Singh et al., An abstract domain for certifying neural networks (POPL 2019), for the back-substitution of
 values; Mohammadinejad et al., DiffRNN / Paulsen et al., NeuroDiff (ASE 2020), for bounding differences layer by layer.
@@ -44,7 +44,7 @@ class Propagation:
 
     Args:
         network: the float network.
-        quantized: its twin, or None when only ranges are asked for.
+        quantized: what stands for it, or None when only ranges are asked for.
         facts: enclosures of every node as its readers see it, shape `(boxes, *shape)`.
         exact: enclosures of the fixed-point value before rounding, at the nodes that are rounded.
         roundoff: largest error of rounding and saturating, at the nodes that are rounded.
@@ -135,7 +135,7 @@ def propagate(
     Args:
         network: the float network.
         boxes: the inputs.
-        quantized: its twin, or None for values alone.
+        quantized: what stands for it, or None for values alone.
         substitute: pull the inputs of relaxed operations back to the input of the network.
         values: enclosures of the float values on the very same boxes, from an earlier call; they are not computed again.
     """

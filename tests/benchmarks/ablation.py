@@ -40,7 +40,7 @@ def effort(**changes: int) -> Patch:
 
 
 def without_compensation(stack: ExitStack) -> None:
-    """Biases are rounded as they are: weight errors are compensated at an input of zero, where they have no effect."""
+    """Biases are rounded as they are: weight errors are corrected by the bias at an input of zero, where they have no effect."""
     original = rounding.round_parameters
 
     def plain(network, bits, centers, *others):
@@ -51,11 +51,11 @@ def without_compensation(stack: ExitStack) -> None:
 
 def without_shaving(stack: ExitStack) -> None:
     """What the MILP found is final."""
-    stack.enter_context(mock.patch.object(tune, "shave", lambda _, best: best))
+    stack.enter_context(mock.patch.object(tune, "trim", lambda _, best: best))
 
 
 def without_milp(stack: ExitStack) -> None:
-    """The proved uniform formats are where shaving begins."""
+    """The proved uniform formats are where trimming begins."""
     stack.enter_context(mock.patch.object(Search, "_sweep", lambda self, tables, current, number: current))
 
 
@@ -72,10 +72,10 @@ TECHNIQUES: dict[str, Patch | dict[str, bool]] = {
     "bias compensation": without_compensation,
     "rescaling": {"rescale_units": False},
     "simplification": {"keep_architecture": True},
-    "splitting for phases": effort(phase_leaves=1),
-    "shaving": without_shaving,
+    "splitting for phases": effort(stability_leaves=1),
+    "trimming": without_shaving,
     "MILP": without_milp,
-    "MILP and shaving": without_milp_and_shaving,
+    "MILP and trimming": without_milp_and_shaving,
 }
 
 

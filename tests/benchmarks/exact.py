@@ -71,7 +71,7 @@ def main() -> int:
             said = f" refused: {error}"
         seconds = time.monotonic() - started
         late += bool(said) or seconds > LIMIT
-        leaves = f"{certificate.tree.leaf_count} + {certificate.phase_tree.leaf_count} leaves"
+        leaves = f"{certificate.tree.leaf_count} + {certificate.stability_tree.leaf_count} leaves"
         sys.stdout.write(f"{name:36} {leaves:>18} {seconds:7.1f} s{said}\n")
         sys.stdout.flush()
     return int(late > 0)

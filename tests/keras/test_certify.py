@@ -98,7 +98,7 @@ def test_activations_are_those_of_qkeras(activation):
 
 @pytest.mark.parametrize("activation", ACTIVATIONS, ids=str)
 def test_no_error_exceeds_the_bound(activation):
-    """With a float twin whose weights differ a little, as after fine-tuning."""
+    """With a float reference whose weights differ a little, as after fine-tuning."""
     for seed in range(2):
         model = sequential(*dense(activation), seed=seed)
         reference = sequential(LAYERS.Dense(6), kept(ACTIVATIONS[activation]), LAYERS.Dense(3), seed=seed)

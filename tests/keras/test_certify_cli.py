@@ -16,7 +16,7 @@ BITS = "quantized_bits(6,1,alpha=1.0)"
 
 @pytest.fixture
 def files(tmp_path):
-    """A QKeras model, its float twin, and samples."""
+    """A QKeras model, its float reference, and samples."""
     quantised = sequential(
         qk.QActivation(BITS), qk.QDense(4, kernel_quantizer=BITS), qk.QActivation("quantized_relu(4,0)"), qk.QDense(2)
     )

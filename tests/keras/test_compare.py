@@ -314,7 +314,7 @@ def test_ours_is_fine_tuned_on_what_everyone_trains_on_and_certified_again(model
     assert len(kept) == 36
     assert kept < {row.tobytes() for row in subject.train[0]}
     tuned = next(row for row in study.rows if row.name == "ours, statistical, eps 0.2, fine-tuned")
-    assert "36 untouched samples" in " ".join(tuned.notes)
+    assert "36 held-out samples" in " ".join(tuned.notes)
 
 
 def test_what_is_no_classifier_with_data_is_refused(model):
@@ -337,11 +337,11 @@ def test_our_models_are_judged_as_they_were_proved(model, lower):
 
 
 def test_test_samples_of_their_own_are_left_alone(model):
-    untouched = X[:40] + 5.0
-    subject = subject_of(model, (X, Y), (untouched, Y[:40]))
+    held_out = X[:40] + 5.0
+    subject = subject_of(model, (X, Y), (held_out, Y[:40]))
     assert [len(part[0]) for part in (subject.train, subject.validation, subject.test)] == [90, 30, 40]
-    np.testing.assert_array_equal(subject.test[0], untouched)
-    assert subject.box.upper.max() >= untouched.max()
+    np.testing.assert_array_equal(subject.test[0], held_out)
+    assert subject.box.upper.max() >= held_out.max()
 
 
 def test_validation_samples_of_their_own_are_all_that_chooses(model):

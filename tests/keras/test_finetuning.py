@@ -202,7 +202,7 @@ def test_untouched_samples_stay_untouched(classes):
     result = sq.quantize(model, 4.0, (-1, 1), effort="fast", tier="statistical", samples=x[:60])
     dataset = tf.data.Dataset.from_tensor_slices((x, y)).batch(64)
     for data, validation in (((x, y), None), (dataset, None), ((x[60:], y[60:]), (x, y))):
-        with pytest.raises(InputError, match="30 of the 30 untouched samples"):
+        with pytest.raises(InputError, match="30 of the 30 held-out samples"):
             sq.finetune(result, data, 1, validation=validation)
 
 

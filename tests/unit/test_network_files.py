@@ -22,7 +22,7 @@ from ..networks import box, quantized, random_network, random_quantized, samples
 
 
 def twin(seed=0, sizes=(4, 6, 3, 2)):
-    """A network with notes, a head, a slash in a name and folded parameters, and its fixed-point twin."""
+    """A network with notes, a head, a slash in a name and folded parameters, and its fixed-point network."""
     network = random_network(np.random.default_rng(seed), sizes)
     dense, op = list(network.affine())[-1]
     bias = op.bias.copy()

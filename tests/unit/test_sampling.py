@@ -17,7 +17,7 @@ from sound_qkeras.network.ops import Conv, Dense, Input, Relu, Reshape
 from sound_qkeras.network.rewrite.rescale import rescalable, rescale, scaled_like
 from sound_qkeras.search.falsify import errors
 from sound_qkeras.support.deadline import Deadline
-from sound_qkeras.tuning import trimming as shaving
+from sound_qkeras.tuning import trimming as trimming
 from sound_qkeras.tuning.rounding import mean_squares
 from sound_qkeras.tuning.sample_errors import SampleErrors, tolerance_factor
 from sound_qkeras.tuning.sampling import SamplingJudge
@@ -101,7 +101,7 @@ def test_a_descent_ends_where_samples_that_did_not_choose_refuse(monkeypatch):
         return found
 
     monkeypatch.setattr(Search, "attempt", counted)
-    monkeypatch.setattr(shaving, "MOST_REFUSALS", 1)
+    monkeypatch.setattr(trimming, "MOST_REFUSALS", 1)
     samples = np.random.default_rng(0).normal(size=(120, 4)).clip(-6.0, 6.0)
     sq.quantize(hidden(0), 0.05, (-6.0, 6.0), tier="statistical", samples=samples, effort="fast")
     assert refused[-1]

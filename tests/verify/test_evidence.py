@@ -128,7 +128,7 @@ def test_a_share_of_the_samples_may_be_left_out():
 def test_untouched_samples_alone_yield_the_limit(statistical):
     evidence = statistical.certificate.evidence
     assert isinstance(evidence, Statistical)
-    assert (evidence.guides, len(evidence.samples)) == (30, 30)
+    assert (evidence.calibration_samples, len(evidence.samples)) == (30, 30)
     exceeded = [max(map(abs, exact_error(statistical.quantized, x))) > Fraction(EPS) for x in evidence.samples]
     assert evidence.failures == sum(exceeded)
     assert evidence.probability == upper_limit(sum(exceeded), 30, 0.99)
@@ -183,9 +183,9 @@ def test_a_claim_about_float64_says_so_and_is_checked(statistical):
 
 def test_what_guides_show_decides_the_reference():
     """Enclosures as wide as the tolerance, as those of very deep networks are, would count errors that are none."""
-    trained, guides = network(0), SAMPLES[:20]
-    assert reference_for(trained, guides, np.full(2, EPS)) == "real"
-    assert reference_for(trained, guides, np.array([EPS, 1e-15])) == "float64"
+    trained, calibration = network(0), SAMPLES[:20]
+    assert reference_for(trained, calibration, np.full(2, EPS)) == "real"
+    assert reference_for(trained, calibration, np.array([EPS, 1e-15])) == "float64"
 
 
 @pytest.mark.slow

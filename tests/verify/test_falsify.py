@@ -7,7 +7,7 @@ from sound_qkeras.interval import Interval
 from sound_qkeras.network import Network, Node
 from sound_qkeras.network.ops import Dense, Input, Relu
 from sound_qkeras.search import falsify as module
-from sound_qkeras.search.breakpoints import Terrain, kinks, slopes
+from sound_qkeras.search.breakpoints import SearchSpace, kinks, slopes
 from sound_qkeras.search.falsify import errors, falsify
 from sound_qkeras.search.moves import propose, spread
 from tests import networks
@@ -96,7 +96,7 @@ def test_small_batches_find_the_same_corner(monkeypatch):
 
 def test_every_corner_of_a_small_box_is_tried():
     twin, box = pair(linear(np.ones((4, 1))), 3)
-    points = spread(np.random.default_rng(0), Terrain.of(twin, box), 32, corners=True)
+    points = spread(np.random.default_rng(0), SearchSpace.of(twin, box), 32, corners=True)
     assert len(np.unique(points[:16], axis=0)) == 16
     assert np.all(np.abs(points[:16]) == 1.0)
 
@@ -104,9 +104,9 @@ def test_every_corner_of_a_small_box_is_tried():
 def test_slopes_and_kinks_are_those_of_the_network():
     rng = np.random.default_rng(5)
     twin, ends = networks.random_quantized(rng, (3, 6, 5, 2))
-    terrain = Terrain.of(twin, Interval(*ends))
+    space = SearchSpace.of(twin, Interval(*ends))
     points, rows, directions = rng.uniform(-1, 1, (7, 3)), rng.normal(size=(7, 2)), rng.normal(size=(7, 3))
-    for network in (terrain.network, terrain.unrounded):
+    for network in (space.network, space.unrounded):
 
         def along(t, network=network):
             return np.sum(rows * network.evaluate(points + np.reshape(t, (-1, 1)) * directions), axis=1)
@@ -121,8 +121,8 @@ def test_slopes_and_kinks_are_those_of_the_network():
 
 def test_moves_have_the_number_and_the_shape_asked_for():
     twin, ends = networks.random_quantized(np.random.default_rng(6), (3, 2))
-    terrain = Terrain.of(twin, Interval(*ends))
+    space = SearchSpace.of(twin, Interval(*ends))
     for count in (8, 13, 50):
-        moved = propose(np.random.default_rng(0), terrain, np.zeros((5, 3)), np.ones((5, 2)), count)
+        moved = propose(np.random.default_rng(0), space, np.zeros((5, 3)), np.ones((5, 2)), count)
         assert moved.shape == (5, count, 3)
-        assert np.all((terrain.lower <= moved) & (moved <= terrain.upper))
+        assert np.all((space.lower <= moved) & (moved <= space.upper))

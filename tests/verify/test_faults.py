@@ -98,7 +98,7 @@ def claim() -> Claim:
 
 
 @pytest.fixture(scope="module")
-def undecided() -> Claim:
+def unstable() -> Claim:
     """A pair with ReLUs whose sign is open, so that its bound needs every leaf of its tree."""
     rng = np.random.default_rng(3)
     network = random_network(rng, (3, 8, 8, 2))
@@ -109,9 +109,9 @@ def undecided() -> Claim:
     return Claim(quantized, certificate, box.upper)
 
 
-def test_the_claims_are_accepted_as_they_are(claim, undecided):
+def test_the_claims_are_accepted_as_they_are(claim, unstable):
     claim.check()
-    undecided.check()
+    unstable.check()
     claim.reformatted().check()
     assert not claim.is_false()
 
@@ -264,9 +264,9 @@ def test_a_bound_inward_is_false_and_not_only_unproved(claim):
 
 
 @pytest.mark.parametrize("axes", [(-1,), (0, -1, -1), (1, 2, -1, -1, -1)])
-def test_a_coarser_tree_does_not_prove_the_bound_of_a_finer_one(undecided, axes):
+def test_a_coarser_tree_does_not_prove_the_bound_of_a_finer_one(unstable, axes):
     with pytest.raises(VerificationError, match="the proved bound"):
-        undecided.saying(tree=SplitTree(axes)).check()
+        unstable.saying(tree=SplitTree(axes)).check()
 
 
 @pytest.mark.parametrize("axes", [(0.5, -1, -1), (0.0, -1, -1), ("0", -1, -1), (None, -1, -1)], ids=str)
@@ -277,16 +277,16 @@ def test_axes_that_are_no_integers_are_never_accepted(claim, axes):
 
 
 @pytest.mark.parametrize("cut", range(1, 11))
-def test_any_tree_cut_short_is_refused(undecided, cut):
+def test_any_tree_cut_short_is_refused(unstable, cut):
     with pytest.raises(VerificationError, match="uncovered"):
-        undecided.saying(tree=SplitTree(undecided.certificate.tree.axes[:cut])).check()
+        unstable.saying(tree=SplitTree(unstable.certificate.tree.axes[:cut])).check()
 
 
 @pytest.mark.parametrize("at", range(11))
-def test_any_element_dropped_from_a_tree_is_refused(undecided, at):
-    axes = undecided.certificate.tree.axes
+def test_any_element_dropped_from_a_tree_is_refused(unstable, at):
+    axes = unstable.certificate.tree.axes
     with pytest.raises(VerificationError, match=r"malformed|the proved bound"):
-        undecided.saying(tree=SplitTree(axes[:at] + axes[at + 1 :])).check()
+        unstable.saying(tree=SplitTree(axes[:at] + axes[at + 1 :])).check()
 
 
 # What is proved about: the hash gives it away; and where it does not, the proof does.
@@ -668,8 +668,8 @@ WRITTEN: dict[str, dict[str, Any]] = {
     "tree nested": {"split_tree": [[0], -1, -1]},
     "tree null": {"split_tree": None},
     "tree empty": {"split_tree": []},
-    "phase tree with words": {"phase_tree": ["0", "-1", "-1"]},
-    "phase tree null": {"phase_tree": None},
+    "phase tree with words": {"stability_tree": ["0", "-1", "-1"]},
+    "phase tree null": {"stability_tree": None},
     "ranges a list": {"ranges": []},
     "ranges with one end": {"ranges": {"x": [0.0]}},
     "ranges NaN": {"ranges": dict.fromkeys(["x", "a", "a_relu", "b"], [float("nan")] * 2)},

@@ -112,7 +112,7 @@ def claim(request) -> tuple[Pair, Certificate]:
         twin(quantized.network, dict(quantized.parameters), bits, box), trained=network, rewrite=rewrite
     )
     size = network.output_shape[0]
-    return quantized, certify(quantized, box, np.full(size, 9.0), SplitTree(), phase_tree=tree)
+    return quantized, certify(quantized, box, np.full(size, 9.0), SplitTree(), stability_tree=tree)
 
 
 def changed(claim: tuple[Pair, Certificate], reduction: Reduction) -> tuple[Pair, Certificate]:

@@ -1,4 +1,4 @@
-"""A QKeras model beside its float twin, node by node: layers are matched by their order, their kinds and their shapes."""
+"""A QKeras model beside its float reference, node by node: layers are matched by their order, their kinds and their shapes."""
 
 from __future__ import annotations
 

@@ -116,9 +116,9 @@ class MaxPool(Op):
         value, fixed, d = inputs[0].pair()
         return self._difference(d, self._winners(value), self._winners(fixed))
 
-    def _difference(self, d: Interval, real: npt.NDArray[np.bool_], twin: npt.NDArray[np.bool_]) -> Interval:
+    def _difference(self, d: Interval, real: npt.NDArray[np.bool_], subject: npt.NDArray[np.bool_]) -> Interval:
         lower, upper = np.stack(self._views(d.lower, 0.0)), np.stack(self._views(d.upper, 0.0))
-        return Interval(np.where(real, lower, np.inf).min(axis=0), np.where(twin, upper, -np.inf).max(axis=0))
+        return Interval(np.where(real, lower, np.inf).min(axis=0), np.where(subject, upper, -np.inf).max(axis=0))
 
     def adjoint(self, parameters: Any, rows: Rows, remainder: Remainder, *inputs: Facts) -> tuple[Rows, ...]:
         """Through the one winner where it is certain.
@@ -148,10 +148,10 @@ class MaxPool(Op):
 
     def _pull_difference(self, rows: Reals, remainder: Remainder, facts: Facts, shape: Shape) -> Reals:
         value, fixed, d = facts.pair()
-        real, twin = self._winners(value), self._winners(fixed)
-        either = real | twin
+        real, subject = self._winners(value), self._winners(fixed)
+        either = real | subject
         certain = either.sum(axis=0) == 1
-        rest = self._difference(d, real, twin)
+        rest = self._difference(d, real, subject)
         rest = Interval(np.where(certain, 0.0, rest.lower), np.where(certain, 0.0, rest.upper))
         self._charge_rest(remainder, rows, rest)
         return self._scattered([rows * (part & certain)[:, None] for part in either], 2, shape)
