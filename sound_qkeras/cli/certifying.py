@@ -14,6 +14,7 @@ from sound_qkeras.cli.options import (
     Confidence,
     Data,
     Effort,
+    Exact,
     Margin,
     Overwrite,
     Radius,
@@ -56,6 +57,7 @@ def certify(
         str | None, typer.Option(metavar="FILE", help="Samples on which scales that depend on the batch are frozen.")
     ] = None,
     effort: Effort = "normal",
+    exact: Exact = False,
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Where to save the result, to be verified and exported.")
     ] = None,
@@ -86,7 +88,12 @@ def certify(
 
         options: dict[str, Any] = {"tier": tier, "samples": load_samples(samples), "radius": radius, "margin": margin}
         options |= {"confidence": confidence, "eps": tolerance, "input_bits": input_bits}
-        options |= {"freeze": load_samples(freeze), "effort": parse_effort(effort), "box_source": source}
+        options |= {
+            "freeze": load_samples(freeze),
+            "effort": parse_effort(effort),
+            "box_source": source,
+            "exact": exact,
+        }
         with quiet_tensorflow():
             found = prove(saved, other, box=region, **options)
         if json_file is not None:

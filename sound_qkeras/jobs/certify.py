@@ -15,6 +15,7 @@ from sound_qkeras.errors import VerificationError
 from sound_qkeras.fixed_point import Format
 from sound_qkeras.floating.pair import Arithmetic, pair_float_report
 from sound_qkeras.interval import Interval, Reals
+from sound_qkeras.jobs.check import check
 from sound_qkeras.jobs.options import check_whole
 from sound_qkeras.jobs.threads import threads_for
 from sound_qkeras.jobs.tiers import Question, evidence_of, judged, tree_of, tries, worst_error
@@ -28,7 +29,6 @@ from sound_qkeras.search.observe import observe
 from sound_qkeras.tuning.costs import cost_of
 from sound_qkeras.verify.certificate import Certificate
 from sound_qkeras.verify.certificate import certify as prove
-from sound_qkeras.verify.checker import check
 from sound_qkeras.verify.evidence import Local, Statistical, check_input_bits, check_samples, error_limits
 from sound_qkeras.verify.proof import MARGIN, bound_leaves, ranges_of, with_margin
 from sound_qkeras.verify.split_tree import SplitTree
@@ -57,6 +57,7 @@ def certify(
     effort: str | float = "normal",
     margin: float = 0.0,
     seed: int = 0,
+    exact: bool = False,
     box_source: str = "given",
 ) -> Result:
     """Prove how far a QKeras model may be from its float reference, which quantizers may saturate, and what float32 does to it.
@@ -84,6 +85,7 @@ def certify(
         effort: "fast", "normal", "max", or seconds: how long the box is cut into parts.
         margin: widens the box by this share of its width, on every side.
         seed: of the search for the worst error.
+        exact: prove the certificate again in exact arithmetic, where the model is one of integers; see `sound_qkeras.check`.
         box_source: where the box came from, for the report.
 
     Raises:
@@ -107,7 +109,8 @@ def certify(
         pair = _with_inputs_on_grid(matched.pair, region, input_bits)
         prove_it = _certificate if reference is not None else _certificate_of_ranges
         pair, certificate, share = prove_it(pair, question, describe_box(box_source, margin))
-        check(pair, certificate)
+        certificate = replace(certificate, exact=exact)
+        check(pair, certificate, exact=exact)
         worst = observe(pair, certificate, seed=seed, evaluations=tries(pair))
         as_proved = not alone.offsets and alone.pair.subject.weight_hash == matched.pair.subject.weight_hash
         single = pair if as_proved else _with_inputs_on_grid(alone.pair, region, input_bits)

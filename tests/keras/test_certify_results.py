@@ -49,6 +49,9 @@ def test_networks_of_integers_are_proved_again_exactly(kind):
     _, found = certified(MODELS[kind])
     bounds = sq.check(found.quantized, found.certificate, exact=True)
     assert np.all(bounds <= found.certificate.output_bounds)
+    _, again = certified(MODELS[kind], exact=True)
+    assert again.certificate.exact
+    assert "re-proved in exact arithmetic" in again.summary()
 
 
 def test_what_exact_arithmetic_makes_nothing_of_is_named():

@@ -33,7 +33,7 @@ def test_the_network_is_the_model_and_its_file(build, tmp_path):
             model.save(path)
         found = read_model(path)
         assert found.weight_hash == network.weight_hash
-        assert found.certificate.notes == network.notes
+        assert found.notes == network.notes
 
 
 def test_both_kinds_of_keras_read_alike():
