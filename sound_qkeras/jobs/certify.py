@@ -64,7 +64,7 @@ def certify(
 
     Guarantee: the model is what QKeras 0.9.0 computes with its quantised weights, in exact real arithmetic; parameters are the
     numbers that the quantizers return for what is stored. In the tier "sound", for every real input in the box every output is
-    within its bound of the reference in exact arithmetic. `floating` bounds what Keras' own arithmetic adds to that.
+    within its bound of the reference in exact arithmetic. `result.evaluation` bounds what Keras' own arithmetic adds to that.
 
     Args:
         qmodel: a built QKeras model, or the path of one (.h5, .keras, SavedModel), or a pair of paths of its json and its
@@ -79,7 +79,8 @@ def certify(
         radius: of the tier "local", in units of the input.
         confidence: of the tier "statistical".
         eps: a tolerance to be judged, a number or one per output.
-        input_bits: fractional bits that inputs are known to have (8 for multiples of 1/256). Only exactness depends on it.
+        input_bits: fractional bits that inputs are known to have (8 for multiples of 1/256). All that is proved is about such
+            inputs then, and a model without a quantizer at its input can be exported.
         freeze: samples on which quantizers of activations whose scale depends on the batch are frozen; see
             `keras_io.freezing`. What that changes is in `notes`.
         effort: "fast", "normal", "max", or seconds: how long the box is cut into parts.

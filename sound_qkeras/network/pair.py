@@ -216,10 +216,17 @@ class Pair(Rebuilt):
 
     def grid_after(self, name: str, exact: int | None) -> int | None:
         """Fractional bits of a node's values as its readers see them, given those before its rounding."""
-        if name not in self.formats and name not in self.staircases:
+        if name in self.staircases:
+            return self.staircases[name].grid
+        if name not in self.formats:
             return exact
-        grid = self.formats[name].fractional_bits if name in self.formats else self.staircases[name].grid
-        return grid if exact is None or grid is None else min(grid, exact)
+        output = self.formats[name]
+        bits = output.fractional_bits
+        if exact is None or exact >= bits:
+            return bits
+        # Rounding to a finer grid changes nothing, but what is cut off becomes an end of the format, coarse or not.
+        ends = (output.min_code, output.max_code) if name in self.saturating else ()
+        return exact if all(code % (1 << (bits - exact)) == 0 for code in ends) else bits
 
     @cached_property
     def grids(self) -> dict[str, int | None]:

@@ -252,5 +252,31 @@ def test_grids_are_those_of_the_values():
     assert pair_of(table, table, {}, input_bits=2).grids == {"x": 2, "d": 9, "t": 10}
 
 
+def test_what_is_cut_off_has_the_grid_of_the_ends():
+    """Inputs of two fractional bits that saturate at 127/128 have seven: a sum of them is no multiple of a quarter."""
+    made = network([(np.eye(3, HIDDEN), np.zeros(HIDDEN)), (np.ones((HIDDEN, 2)), np.zeros(2))], NO_RADII, Relu())
+    steps = {"x_rounded": Uniform(7, -128, 127), "rounded": Uniform(2, 0, 32)}
+    pair = pair_of(made, made, steps, input_bits=2)
+    assert (pair.grids["x"], pair.grids["x_rounded"], pair.exact_grids["rounded"]) == (2, 7, 7)
+    box = Interval(np.full(3, 0.75), np.full(3, 2.0))
+    facts = propagate(pair.network, box[None], pair).facts
+    values = pair.evaluate_all(np.full((1, 3), 2.0))
+    for name in ("x_rounded", "hidden", "rounded", "y"):
+        fixed = facts[name].pair()[1]
+        assert np.all(fixed.lower <= values[name])
+        assert np.all(values[name] <= fixed.upper)
+    assert pair_of(made, made, {"x_rounded": Uniform(7, -128, 128)}, input_bits=2).grids["x_rounded"] == 2
+
+
+def test_steps_have_the_grid_of_their_values():
+    """Whole numbers that become halves are no whole numbers any more."""
+    made = network([(np.eye(3, HIDDEN), np.zeros(HIDDEN)), (np.ones((HIDDEN, 2)), np.zeros(2))], NO_RADII, Relu())
+    halves = Staircase(np.array([0.0]), (True,), np.array([-0.5, 0.5]))
+    assert pair_of(made, made, {"x_rounded": halves}, input_bits=0).grids["x_rounded"] == 1
+
+
+NO_RADII = [(np.zeros((3, HIDDEN)), np.zeros(HIDDEN)), (np.zeros((HIDDEN, 2)), np.zeros(2))]
+
+
 def one_dense(bias=0.0):
     return Node("x", Input((1,))), Node("d", Dense(np.array([[0.5]]), np.array([bias])), ("x",))
