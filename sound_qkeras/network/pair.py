@@ -411,10 +411,11 @@ def pair_of(
     parameters: dict[str, AffineCodes] = {}
     real: dict[str, Op] = {}
     for node, other in zip(reference.nodes, subject.nodes, strict=True):
+        _check_alike(node, other.op)
         codes = _codes_of(other.op) if isinstance(other.op, Affine) else None
-        if codes is not None and type(node.op) is type(other.op):
+        if codes is not None:
             parameters[node.name] = codes
-        if codes is None and (isinstance(node.op, Affine | Leaky | Table) or node.op.kind != other.op.kind):
+        elif isinstance(node.op, Affine | Leaky | Table):
             real[node.name] = other.op
     formats = {name: rounding.format for name, rounding in roundings.items() if isinstance(rounding, Uniform)}
     staircases = {name: rounding for name, rounding in roundings.items() if name not in formats}

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from sound_qkeras.errors import ModelError
 from sound_qkeras.interval import Interval
 from sound_qkeras.network import Network, Node
-from sound_qkeras.network.ops import Dense, Input, Leaky, Relu, Reshape, Table
+from sound_qkeras.network.ops import Clip, Dense, Input, Leaky, Relu, Reshape, Table
 from sound_qkeras.network.ops.function_pair import FunctionPair
 from sound_qkeras.network.pair import pair_of
 from sound_qkeras.network.roundings import Staircase, Uniform, fractional_bits_of
@@ -233,6 +233,8 @@ def test_pairs_are_checked():
     one = network(first, radii[0], Relu())
     with pytest.raises(ModelError, match="relu in one network, leaky in the other"):
         pair_of(one, network(second, radii[1], Leaky(np.array([0.5]))), {})
+    with pytest.raises(ModelError, match="'unit' is clip in one network, clip in the other"):
+        pair_of(network(first, radii[0], Clip(6.0)), network(second, radii[1], Clip(4.0)), {})
     with pytest.raises(ModelError, match="no nodes"):
         pair_of(one, one, {"nowhere": Uniform(1, 0, 1)})
 
