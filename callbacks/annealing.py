@@ -54,7 +54,7 @@ class FormatKeeper(StepExtension):
             if before is not None:
                 self._held.round()
             raise
-        self._held.hold(self._result.quantized)
+        self._held.hold(self._result.pair)
 
     def around(self, step: Step, data: Any) -> Any:
         """A training step whose losses and gradients are those of rounded weights, and that moves the latent ones."""
@@ -76,6 +76,6 @@ class FormatKeeper(StepExtension):
         certificate = self._result.certificate
         old = replace(Demand.of(certificate), box=box, box_source=source)
         with threads_for(network):
-            found = recertify(rounded(self._result.quantized, network), old, old.eps, self._effort)
+            found = recertify(rounded(self._result.pair, network), old, old.eps, self._effort)
             made = renewed(self._result, found[0], replace(found[1], eps_source=certificate.eps_source))
         return replace(made, seconds=time.monotonic() - started)

@@ -57,7 +57,7 @@ def run(options: argparse.Namespace, name: str, eps: str, **settings: bool) -> t
     network, lower, upper = load(options.nets / f"{name}.npz")
     result = sq.quantize(network, eps=float(eps), box=(lower, upper), effort=options.effort, **settings)
     result.save(options.out / "results" / "_".join([name, eps, *settings]))
-    worst = falsify(result.quantized, result.certificate.box, evaluations=options.evaluations)
+    worst = falsify(result.pair, result.certificate.box, evaluations=options.evaluations)
     return result, max(worst.error, result.observed_error)
 
 
@@ -148,7 +148,7 @@ def break_promise(options: argparse.Namespace, baselines: dict, rows: list[dict]
     same = agrees(layers, formats, lower, upper, entry)
     found = violation(network, (lower, upper), formats)
     ours = sq.load(options.out / "results" / f"{name}_{eps}")
-    own = float(max(abs(error) for error in exact_error(ours.quantized, found["input"])))
+    own = float(max(abs(error) for error in exact_error(ours.pair, found["input"])))
     found |= {"network": name, "eps": eps, "setting": setting, "agrees_with_baseline": same, "our_error": own}
     found |= {"our_bound": ours.certificate.bound, "baseline_observed": entry["observed_error"]}
     found["input"] = found["input"].tolist()

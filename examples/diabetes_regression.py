@@ -48,7 +48,7 @@ def main(out: str) -> None:
     # The target runs from 25 to 346: a tenth of a unit is far below what the network gets wrong anyway.
     # The box is spanned by the training samples, and a tenth wider on every side.
     result = sq.quantize(model, eps=0.1, box=x_train, margin=0.1, box_source="10 % beyond the training samples")
-    for note in result.quantized.network.notes:
+    for note in result.pair.network.notes:
         print(f"note: {note}")
     print(result.summary())
 

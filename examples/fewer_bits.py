@@ -63,7 +63,7 @@ def run(task: str, seed: int, strength: float, epochs: int) -> dict[str, float]:
     model.fit(x, y, epochs=epochs, verbose=0, callbacks=[sound], **options)
     if sound.result is None:
         raise SystemExit(f"{task}, seed {seed}: not quantised: {sound.error}")
-    sound_qkeras.check(sound.result.quantized, sound.result.certificate)
+    sound_qkeras.check(sound.result.pair, sound.result.certificate)
     loss = float(np.mean((model.predict(x_new, verbose=0) - y_new) ** 2))
     return {"loss": loss, "weight_bits": sound.result.cost.weight_bits, "bound": sound.result.certificate.bound}
 

@@ -100,7 +100,7 @@ def main(out: Path, trials: int, epochs: int) -> None:
     rest, inside = abs(trajectory[-1, :, 0]).max(), bool(np.all(abs(trajectory) <= STATES))
     print(f"after 5 s within {rest:.4f} rad of upright; always in the box: {inside}")
     loaded = sound_qkeras.load(out / "result")
-    sound_qkeras.check(loaded.quantized, loaded.certificate)
+    sound_qkeras.check(loaded.pair, loaded.certificate)
     print(f"{loaded.cost.total_bits} bits, saved in {out / 'result'}, loaded and proved again")
 
 

@@ -54,14 +54,14 @@ def main(out: str) -> None:
     print(f"{result.cost.weight_bits} bits of weights, {result.cost.total_bits} with biases and activations")
 
     # 4. The fixed-point network closes the loop as well as the trained one.
-    for name, controller in (("trained", result.quantized.network.evaluate), ("fixed-point", result.simulate)):
+    for name, controller in (("trained", result.pair.network.evaluate), ("fixed-point", result.simulate)):
         trajectory = simulate(controller, starts())
         rest, inside = abs(trajectory[-1, :, 0]).max(), bool(np.all(certificate.box.contains(trajectory)))
         print(f"{name}: after 5 s within {rest:.4f} rad of upright; always in the box: {inside}")
 
     # 5. On disk, and back: the same integers, and the same proof again.
     loaded = sound_qkeras.load(result.save(out))
-    sound_qkeras.check(loaded.quantized, loaded.certificate)
+    sound_qkeras.check(loaded.pair, loaded.certificate)
     print(f"saved in {out}, loaded and proved again")
 
     # 6. The QKeras model, with its weights set. In float64 it computes exactly the integers.

@@ -82,8 +82,8 @@ def random_result(seed: int = 0, sizes: tuple[int, ...] = (3, 6, 2), tier: str =
 def content(result: Result) -> dict:
     """Everything a result says, for comparison without tolerance."""
     return {
-        "weights": result.quantized.network.weight_hash,
-        "codes": result.quantized.code_hash,
+        "weights": result.pair.network.weight_hash,
+        "codes": result.pair.code_hash,
         "certificate": result.certificate.to_json(),
         "formats": result.formats,
         "cost": result.cost,
@@ -93,5 +93,5 @@ def content(result: Result) -> dict:
         "seconds": result.seconds,
         "optimality": result.optimality,
         "ended_by": result.ended_by,
-        "notes": (result.quantized.network.notes, result.quantized.network.head),
+        "notes": (result.pair.network.notes, result.pair.network.head),
     }

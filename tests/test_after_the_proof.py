@@ -60,7 +60,7 @@ def test_the_command_line_says_it_in_one_line(tmp_path, monkeypatch, capfd):
 
 def cli_claim(folder):
     result = sq.load(folder)
-    return result.quantized, result.certificate
+    return result.pair, result.certificate
 
 
 @pytest.mark.parametrize("step", ["observe", "float_reports"])

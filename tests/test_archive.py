@@ -43,8 +43,8 @@ def test_round_trip(tmp_path, sizes):
     loaded = sq.load(folder)
     assert content(loaded) == content(result)
     assert loaded.summary() == result.summary()
-    sq.check(loaded.quantized, loaded.certificate)
-    x = np.random.default_rng(0).uniform(-1.0, 1.0, (20, *result.quantized.network.input_shape))
+    sq.check(loaded.pair, loaded.certificate)
+    x = np.random.default_rng(0).uniform(-1.0, 1.0, (20, *result.pair.network.input_shape))
     np.testing.assert_array_equal(loaded.simulate(x), result.simulate(x))
 
 

@@ -166,7 +166,7 @@ def test_a_solver_that_answers_nonsense_proves_nothing(network, monkeypatch, cho
     except (InfeasibleError, SolverError, VerificationError):
         return
     assert result.observed_error <= result.certificate.bound <= 1e-2
-    sq.check(result.quantized, result.certificate)
+    sq.check(result.pair, result.certificate)
 
 
 @pytest.mark.solver
@@ -176,8 +176,8 @@ def test_a_search_that_returns_other_integers_than_it_proved_is_refused(network,
     def coarse(search, **options):
         outcome = real(search, **options)
         attempt = search.attempt({group: min(found) for group, found in search.space.candidates.items()})
-        ranges = bound_leaves(attempt.quantized, search.judge.box, outcome.tree).ranges
-        return replace(outcome, quantized=narrow(attempt.quantized, ranges))
+        ranges = bound_leaves(attempt.pair, search.judge.box, outcome.tree).ranges
+        return replace(outcome, pair=narrow(attempt.pair, ranges))
 
     monkeypatch.setattr(pipeline, "tune", coarse)
     with pytest.raises(VerificationError, match=r"exceeds the tolerance|overflow|reach"):

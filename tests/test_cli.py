@@ -245,8 +245,8 @@ def test_quantize_with_formats_of_other_kinds(capfd, here, stub, flag):
     assert main(quantize_arguments(**{flag: ()})) == OK
     capfd.readouterr()
     result = sq.load("out")
-    rounded = stub.output.name in result.quantized.formats
-    own = [codes.channel_formats is not None for codes in result.quantized.parameters.values()]
+    rounded = stub.output.name in result.pair.formats
+    own = [codes.channel_formats is not None for codes in result.pair.parameters.values()]
     assert (rounded, all(own), any(own)) == ((True, False, False) if flag == "round_output" else (False, True, True))
     assert main(["verify", "out"]) == OK
 
@@ -261,7 +261,7 @@ def test_quantize(capfd, here, stub):
     assert all(row.kind in out for row in result.formats)
     assert result.certificate.box.lower.tolist() == [-1.0, -2.0, float(np.float32(-0.1))]
     assert result.certificate.eps.tolist() == [1e-2, 1e-2]
-    sq.check(result.quantized, result.certificate)
+    sq.check(result.pair, result.certificate)
 
 
 @pytest.mark.solver

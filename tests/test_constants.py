@@ -82,10 +82,10 @@ def confirm(network: Network, box: tuple[np.ndarray, np.ndarray], directory: Any
     if "tier" in options:
         options["samples"] = np.clip(float32(x), *box)[: 6 if options["tier"] == "local" else 40]
     result = sq.quantize(network, 0.05, box, **options, effort="fast")
-    check(result.quantized, result.certificate)
+    check(result.pair, result.certificate)
     result.save(directory)
     loaded = sq.load(directory)
-    assert loaded.quantized.code_hash == result.quantized.code_hash
+    assert loaded.pair.code_hash == result.pair.code_hash
     assert np.array_equal(result.simulate(x), loaded.simulate(x))
     if "tier" not in options:
         assert np.max(np.abs(result.simulate(x) - network.evaluate(x))) <= result.certificate.bound <= 0.05
@@ -122,8 +122,8 @@ def test_a_box_without_width(tmp_path, ends, options):
 def test_biases_of_zero_have_the_step_of_what_they_are_added_to():
     network = chain(dense(3, 4, 1e3, 0.0), RELU, dense(4, 2, 1e3, 0.0))
     result = sq.quantize(network, 1e8, (-1e3, 1e3), effort="fast", rescale_units=False)
-    assert not np.any(result.quantized.parameters["dense_0"].bias)
-    assert result.quantized.accumulators["dense_0"].fractional_bits < 0
+    assert not np.any(result.pair.parameters["dense_0"].bias)
+    assert result.pair.accumulators["dense_0"].fractional_bits < 0
 
 
 def test_what_is_next_to_zero_is_kept_where_it_matters():
@@ -150,7 +150,7 @@ def test_a_pruned_model_with_normalisations(tmp_path):
     box = np.full(4, -1.0), np.ones(4)
     x = samples(np.random.default_rng(0), box, 40)
     result = sq.quantize(model, 0.05, box, effort="fast", keep_architecture=True)
-    check(result.quantized, result.certificate)
+    check(result.pair, result.certificate)
     assert max(row.word_length - row.integer_bits - row.signed for row in result.formats) <= 24
     with sq.float64():
         assert np.array_equal(result.to_qkeras(dtype="float64")(x), result.simulate(x))

@@ -38,7 +38,7 @@ def run(cwd, script, *arguments):
 def proved(directory):
     """The result in a directory, its certificate proved again."""
     result = sq.load(directory)
-    sq.check(result.quantized, result.certificate)
+    sq.check(result.pair, result.certificate)
     for target in ("hls", "c"):
         bench = compile_and_run(result.export_hls(directory.parent / target, target=target))
         assert bench.passed

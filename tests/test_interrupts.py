@@ -37,7 +37,7 @@ def test_ctrl_c_ends_the_search_with_what_was_proved():
     assert result.ended_by == "interrupt"
     assert "search interrupted" in result.summary()
     assert result.certificate.bound <= EPS
-    sq.check(result.quantized, result.certificate)
+    sq.check(result.pair, result.certificate)
     assert pressing.after.count("solve and judge") == 0
     assert "trim" not in pressing.after
     assert pressing.after[-1] == "done"
@@ -86,7 +86,7 @@ def test_ctrl_c_while_another_choice_is_judged_leaves_what_was_accepted(monkeypa
     result = sq.quantize(network(), EPS, BOX, effort="fast", **options)
     assert result.ended_by == "interrupt"
     assert pressing.left == 0
-    sq.check(result.quantized, result.certificate)
+    sq.check(result.pair, result.certificate)
 
 
 def test_errors_without_a_limit_end_the_search_with_a_refusal(monkeypatch):
@@ -111,7 +111,7 @@ def test_somebody_elses_handler_is_left_alone():
 def test_a_search_that_ends_by_itself_can_be_repeated_and_says_so():
     first, second = (sq.quantize(network(), EPS, BOX, effort="fast") for _ in range(2))
     assert first.ended_by == second.ended_by == "search"
-    assert first.quantized.code_hash == second.quantized.code_hash
+    assert first.pair.code_hash == second.pair.code_hash
     assert first.observed_error == second.observed_error
 
 

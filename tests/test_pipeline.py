@@ -41,7 +41,7 @@ def quantize(model: Network, eps: Any = 1e-2, box: Any = (-1.0, 1.0), **options:
 
 def confirm(model: Network, result: sq.Result, eps: Any) -> None:
     """Everything a result says about itself, from its integers."""
-    certificate, quantized = result.certificate, result.quantized
+    certificate, quantized = result.certificate, result.pair
     check(quantized, certificate)
     eps = np.broadcast_to(np.asarray(eps, np.float64), certificate.output_bounds.shape)
     assert np.array_equal(certificate.eps, eps)
@@ -60,7 +60,7 @@ def confirm(model: Network, result: sq.Result, eps: Any) -> None:
 
 def counted(result: sq.Result) -> None:
     """The cost by hand: one row per tensor, elements times bits."""
-    quantized, cost = result.quantized, result.cost
+    quantized, cost = result.pair, result.cost
     weight = bias = operations = 0
     words = {name: output.word_length for name, output in quantized.formats.items()}
     read = None
@@ -80,12 +80,12 @@ def counted(result: sq.Result) -> None:
 
 
 def _format(result: sq.Result, row: Any) -> Any:
-    codes = result.quantized.parameters.get(row.node)
+    codes = result.pair.parameters.get(row.node)
     return {
         "weight": lambda: codes.kernel_format,  # type: ignore[union-attr]
         "bias": lambda: codes.bias_format,  # type: ignore[union-attr]
-        "accumulator": lambda: result.quantized.accumulators[row.node],
-        "activation": lambda: result.quantized.formats[row.node],
+        "accumulator": lambda: result.pair.accumulators[row.node],
+        "activation": lambda: result.pair.formats[row.node],
     }[row.kind]()
 
 
@@ -117,7 +117,7 @@ def test_a_tiny_tolerance_is_met_and_no_alarm_is_raised(eps):
     model = network(2, (2, 4, 1))
     result = quantize(model, eps)
     confirm(model, result, eps)
-    rational = exact_bound(result.quantized, result.certificate.box.lower, result.certificate.box.upper)
+    rational = exact_bound(result.pair, result.certificate.box.lower, result.certificate.box.upper)
     assert max(rational) <= Fraction(result.certificate.bound)
 
 
@@ -153,7 +153,7 @@ def test_an_infeasible_request_says_what_would_do():
 def test_the_same_call_gives_the_same_result():
     model = network(4, (3, 5, 2))
     first, second = (quantize(model, 1e-3) for _ in range(2))
-    assert first.quantized.code_hash == second.quantized.code_hash
+    assert first.pair.code_hash == second.pair.code_hash
     assert first.certificate.to_json() == second.certificate.to_json()
     assert first.observed_error == second.observed_error
 
@@ -182,7 +182,7 @@ def test_a_cost_may_be_a_function():
     result = quantize(model, 1e-2, cost=only_the_last_layer)
     confirm(model, result, 1e-2)
     assert seen == {"weight", "bias", "activation"}
-    words = [r.quantized.parameters["dense_1"].kernel_format.word_length for r in (result, plain)]
+    words = [r.pair.parameters["dense_1"].kernel_format.word_length for r in (result, plain)]
     assert words[0] <= words[1]
 
 
@@ -199,8 +199,8 @@ def test_hidden_units_are_rescaled_only_if_allowed():
     model = network(9, (3, 8, 2))
     free, kept = quantize(model, 1e-3), quantize(model, 1e-3, rescale_units=False)
     confirm(model, kept, 1e-3)
-    assert free.quantized.rewrite.exponents
-    assert not kept.quantized.rewrite.exponents
+    assert free.pair.rewrite.exponents
+    assert not kept.pair.rewrite.exponents
 
 
 def test_the_architecture_is_kept_if_asked_for():
@@ -210,8 +210,8 @@ def test_the_architecture_is_kept_if_asked_for():
     kept = quantize(model, 1e-3, box, keep_architecture=True, rescale_units=False)
     for result in (free, kept):
         confirm(model, result, 1e-3)
-    assert kept.quantized.network is model
-    assert free.quantized.network.parameter_count < model.parameter_count
+    assert kept.pair.network is model
+    assert free.pair.network.parameter_count < model.parameter_count
     assert free.cost.weight_bits < kept.cost.weight_bits
 
 
@@ -235,11 +235,11 @@ def test_a_rounded_output_stays_within_the_tolerance(effort, eps):
     model = network(11)
     result = quantize(model, eps, effort=effort, round_output=True)
     confirm(model, result, eps)
-    output = result.quantized.formats[model.output.name]
+    output = result.pair.formats[model.output.name]
     least = np.min(eps)
     assert 0.5 * output.step < least
     assert output.fractional_bits <= np.ceil(-np.log2(least / 8))
-    assert output.word_length < result.quantized.accumulators["dense_1"].word_length
+    assert output.word_length < result.pair.accumulators["dense_1"].word_length
     rows = [row for row in result.formats if row.node == "dense_1" and row.kind == "activation"]
     assert [row.word_length for row in rows] == [output.word_length]
     budget = [
@@ -259,7 +259,7 @@ def test_a_coarse_sum_is_not_given_bits_it_does_not_have():
     model = Network(nodes)
     result = quantize(model, 1.2, (-8.0, 8.0), round_output=True)
     confirm(model, result, 1.2)
-    assert result.quantized.formats["d"].fractional_bits <= result.quantized.exact_bits["d"]
+    assert result.pair.formats["d"].fractional_bits <= result.pair.exact_bits["d"]
 
 
 @pytest.mark.parametrize("effort", ["fast", "normal"])
@@ -268,15 +268,15 @@ def test_channels_have_fewer_bits_and_the_same_promise(effort):
     plain, own = (quantize(model, 1e-2, effort=effort, per_channel=value) for value in (False, True))
     confirm(model, own, 1e-2)
     assert own.cost.weight_bits < plain.cost.weight_bits
-    for codes in own.quantized.parameters.values():
+    for codes in own.pair.parameters.values():
         assert codes.channel_formats is not None
         assert len(codes.channel_formats) == codes.kernel.shape[1]
-    assert all(codes.channel_formats is None for codes in plain.quantized.parameters.values())
+    assert all(codes.channel_formats is None for codes in plain.pair.parameters.values())
 
 
 def test_channels_have_no_more_bits_than_allowed():
     result = quantize(network(13), 1e-3, effort="normal", word_lengths=(2, 14), per_channel=True, round_output=True)
-    words = [output.word_length for codes in result.quantized.parameters.values() for output in codes.own_formats]
+    words = [output.word_length for codes in result.pair.parameters.values() for output in codes.own_formats]
     assert max(words) <= 14
 
 

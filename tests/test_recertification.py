@@ -52,7 +52,7 @@ def points(result, count=12):
 
 
 def evidence_of(result, tier):
-    x, quantized = points(result), result.quantized
+    x, quantized = points(result), result.pair
     if tier == "local":
         return Local.prove(quantized, result.certificate.box, x, 0.01)
     return Statistical.count(quantized, x, np.full(2, 0.02), 0.9, 3)
@@ -62,7 +62,7 @@ def certified(result, tier, eps):
     box = result.certificate.box
     return Demand.of(
         certify(
-            result.quantized,
+            result.pair,
             box,
             np.full(2, eps),
             SplitTree(),
@@ -74,14 +74,14 @@ def certified(result, tier, eps):
 
 def test_a_tolerance_that_still_holds_is_kept_and_weight_formats_too():
     result = random_result()
-    new, proved = recertify(changed(result.quantized), Demand.of(result.certificate), None, FAST)
+    new, proved = recertify(changed(result.pair), Demand.of(result.certificate), None, FAST)
     sq.check(new, proved)
     assert np.array_equal(proved.eps, result.certificate.eps)
     assert proved.eps_source == KEPT
     assert proved.box_source == "made up"
     assert proved.code_hash != result.certificate.code_hash
     assert proved.weight_hash == result.certificate.weight_hash
-    for name, codes in result.quantized.parameters.items():
+    for name, codes in result.pair.parameters.items():
         assert new.parameters[name].kernel_format == codes.kernel_format
         assert new.parameters[name].bias_format == codes.bias_format
 
@@ -91,7 +91,7 @@ def test_another_box_is_proved_and_no_certificate_speaks_of_it_before():
     box = result.certificate.box
     half = Interval(0.5 * box.lower, 0.5 * box.upper)
     new, proved = recertify(
-        result.quantized, replace(Demand.of(result.certificate), box=half, box_source="half"), None, FAST
+        result.pair, replace(Demand.of(result.certificate), box=half, box_source="half"), None, FAST
     )
     sq.check(new, proved)
     assert np.array_equal(proved.box.upper, half.upper)
@@ -101,7 +101,7 @@ def test_another_box_is_proved_and_no_certificate_speaks_of_it_before():
 
 def test_a_tolerance_that_does_not_hold_becomes_what_is_proved_and_says_so():
     result = random_result()
-    new, proved = recertify(changed(result.quantized, 9), with_tolerance(result, 0.011), None, FAST)
+    new, proved = recertify(changed(result.pair, 9), with_tolerance(result, 0.011), None, FAST)
     sq.check(new, proved)
     assert proved.bound > 0.011
     assert np.array_equal(proved.eps, np.maximum(proved.output_bounds, 0.011))
@@ -110,7 +110,7 @@ def test_a_tolerance_that_does_not_hold_becomes_what_is_proved_and_says_so():
 
 def test_a_given_tolerance_holds_or_is_refused_with_the_bound():
     result = random_result()
-    old, twin = with_tolerance(result, 0.01), changed(result.quantized, 9)
+    old, twin = with_tolerance(result, 0.01), changed(result.pair, 9)
     with pytest.raises(InfeasibleError, match="a larger eps") as refused:
         recertify(twin, old, np.full(2, 0.02), FAST)
     assert refused.value.best_bound > 0.02
@@ -121,12 +121,12 @@ def test_a_given_tolerance_holds_or_is_refused_with_the_bound():
 def test_results_get_more_integer_bits_where_their_ranges_grow():
     result = random_result()
     name = "dense_0"
-    codes = result.quantized.parameters[name]
+    codes = result.pair.parameters[name]
     large = replace(codes, kernel=np.full_like(codes.kernel, codes.kernel_format.max_code))
-    twin = replace(result.quantized, parameters={**result.quantized.parameters, name: large})
+    twin = replace(result.pair, parameters={**result.pair.parameters, name: large})
     new, proved = recertify(twin, Demand.of(result.certificate), None, FAST)
     sq.check(new, proved)
-    before, after = (network.formats["dense_0_relu"] for network in (result.quantized, new))
+    before, after = (network.formats["dense_0_relu"] for network in (result.pair, new))
     assert after.integer_bits > before.integer_bits
     assert after.fractional_bits == before.fractional_bits
     for tier in ("local", "statistical"):
@@ -140,12 +140,12 @@ def test_results_get_more_integer_bits_where_their_ranges_grow():
 def test_other_tiers_keep_their_samples(tier, saturates):
     result = random_result()
     if saturates:
-        twin = result.quantized
+        twin = result.pair
         narrow = replace(twin.formats["dense_0_relu"], word_length=8, integer_bits=0)
         formats = {**twin.formats, "dense_0_relu": narrow}
-        result = replace(result, quantized=replace(twin, formats=formats, saturating=frozenset({"dense_0_relu"})))
+        result = replace(result, pair=replace(twin, formats=formats, saturating=frozenset({"dense_0_relu"})))
     old = certified(result, tier, 0.05 if not saturates else 5.0)
-    new, proved = recertify(changed(result.quantized), old, None, FAST)
+    new, proved = recertify(changed(result.pair), old, None, FAST)
     if saturates:  # what saturates holds what inputs near the samples of "local" need, and stays as it is otherwise
         assert (new.formats["dense_0_relu"].integer_bits > 0) == (tier == "local")
     sq.check(new, proved)
@@ -163,7 +163,7 @@ def test_the_local_tier_never_certifies_fewer_samples_unasked():
     result = random_result()
     old = certified(result, "local", 0.02)
     count = old.evidence.certified(old.eps).sum()
-    twin = changed(result.quantized, 9)
+    twin = changed(result.pair, 9)
     new, proved = recertify(twin, old, None, FAST)
     sq.check(new, proved)
     assert proved.eps.max() > 0.02
@@ -175,21 +175,21 @@ def test_the_local_tier_never_certifies_fewer_samples_unasked():
 def test_latent_weights_round_to_codes_of_the_same_formats():
     rng = np.random.default_rng(3)
     result = random_result(sizes=(5, 7, 3))
-    for codes in result.quantized.parameters.values():
+    for codes in result.pair.parameters.values():
         own = by_channel(codes, rng)
         for made in (codes, own):
             grid = Grid.of(made.kernel, made.kernel_format, made.channel_formats)
             assert np.array_equal(grid.round(made.kernel_value), made.kernel)
             far = grid.round(rng.normal(size=made.kernel.shape) * 100.0)
             trained = replace(made, kernel=far)
-            twin = {**result.quantized.parameters}
+            twin = {**result.pair.parameters}
             name = next(name for name, old in twin.items() if old is codes)
-            replace(result.quantized, parameters={**twin, name: trained})  # refuses what does not fit
+            replace(result.pair, parameters={**twin, name: trained})  # refuses what does not fit
 
 
 def test_latent_weights_start_near_the_float_ones_and_stand_for_the_codes():
     result = random_result(seed=4)
-    for (_, op), codes in zip(result.quantized.network.affine(), result.quantized.parameters.values(), strict=True):
+    for (_, op), codes in zip(result.pair.network.affine(), result.pair.parameters.values(), strict=True):
         grid = Grid.of(codes.kernel, codes.kernel_format)
         start = grid.start(op.kernel)
         assert np.array_equal(grid.round(start.astype(np.float64)), codes.kernel)
@@ -202,7 +202,7 @@ def test_latent_weights_start_near_the_float_ones_and_stand_for_the_codes():
 def test_untouched_samples_have_no_say_in_which_epoch_is_kept(tier):
     result = random_result()
     old = with_tolerance(result, 0.02) if tier == "sound" else certified(result, tier, 0.02)
-    twin = changed(result.quantized, 9)
+    twin = changed(result.pair, 9)
     assert Prover(old, np.full(2, 0.02), FAST).accepts(twin) == (tier == "statistical")
     assert Prover(old, None, FAST).accepts(twin)
     prover = Prover(old, np.full(2, 9.0), FAST)
@@ -237,23 +237,23 @@ def test_a_record_of_training_survives_json():
 
 def test_the_error_budget_is_that_of_the_new_integers():
     result = random_result()
-    (name, codes), *_ = result.quantized.parameters.items()
+    (name, codes), *_ = result.pair.parameters.items()
     # One weight is a quarter off, which is larger than everything else.
     kernel = codes.kernel.copy()
     kernel[0, 0] += 1 << (codes.kernel_format.fractional_bits - 2)
     low, high = int(kernel.min()), int(kernel.max())
     wider = Format.for_codes(low, high, codes.kernel_format.fractional_bits)
     twin = replace(
-        result.quantized,
-        parameters={**result.quantized.parameters, name: replace(codes, kernel=kernel, kernel_format=wider)},
+        result.pair,
+        parameters={**result.pair.parameters, name: replace(codes, kernel=kernel, kernel_format=wider)},
     )
     (_, before), (_, after) = (
-        recertify(quantized, with_tolerance(result, 10.0), None, FAST) for quantized in (result.quantized, twin)
+        recertify(quantized, with_tolerance(result, 10.0), None, FAST) for quantized in (result.pair, twin)
     )
     old, new = ({(row.layer, row.kind): row.bound for row in proved.error_budget} for proved in (before, after))
     assert set(old) == set(new)
     assert all(0.0 < bound <= before.bound for bound in old.values())
-    layer = result.quantized.network.by_name[name].layer
+    layer = result.pair.network.by_name[name].layer
     assert new[layer, "weight"] > 4.0 * before.bound
     assert max(new.values()) <= after.bound
     for group, bound in old.items():

@@ -45,7 +45,7 @@ def test_it_quantizes():
     network = networks.random_network(np.random.default_rng(0), (3, 6, 4, 2))
     results = [sq.quantize(network, 1e-2, (-1.0, 1.0), solver=solver, effort="fast") for solver in ("cbc", "highs")]
     for result in results:
-        sq.check(result.quantized, result.certificate)
+        sq.check(result.pair, result.certificate)
         assert result.certificate.bound <= 1e-2
         assert result.optimality.gap < 0.1
     ours, theirs = (result.optimality.cost for result in results)

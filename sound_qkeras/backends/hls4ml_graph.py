@@ -97,7 +97,7 @@ class Builder:
     def __init__(self, plan: Plan, version: str) -> None:
         """Nothing yet; `version` is hls4ml's, for messages."""
         self.plan, self.version = plan, version
-        self.network = plan.quantized.network
+        self.network = plan.pair.network
         self.result = Hls4mlLayers()
         self.shapes: dict[str, Shape] = {}
         self.formats: dict[str, Format] = {}

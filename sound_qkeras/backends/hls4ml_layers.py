@@ -85,7 +85,7 @@ def clip(build: Builder, node: Node) -> None:
 
 def leaky(build: Builder, node: Node) -> None:
     """A slope for every value."""
-    pair = build.plan.quantized.pairs[node.name]
+    pair = build.plan.pair.pairs[node.name]
     shape = build.network.shapes[node.name]
     codes = np.broadcast_to(pair.codes, shape).reshape(-1)
     held = Format.for_codes(int(codes.min()), int(codes.max()), pair.bits)
@@ -97,7 +97,7 @@ def leaky(build: Builder, node: Node) -> None:
 
 def table(build: Builder, node: Node) -> None:
     """Every result, looked up by the bits of what is read."""
-    pair, output = build.plan.quantized.tables[node.name], build.format_of(node)
+    pair, output = build.plan.pair.tables[node.name], build.format_of(node)
     if pair.source.word_length > TABLE_BITS:
         build.refuse(
             node, f"{pair.function} of values of {pair.source.word_length} bits",

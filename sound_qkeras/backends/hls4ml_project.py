@@ -169,7 +169,7 @@ def _one_line(plan: Plan, layers: Hls4mlLayers, version: str) -> Iterator[None]:
     except Exception as error:
         text = f"{error}\n{printed.getvalue()}"
         complaint = next((line for line in printed.getvalue().splitlines() if _COMPLAINT.search(line)), "")
-        named = (node for node in plan.quantized.network.nodes if node.name in layers.names)
+        named = (node for node in plan.pair.network.nodes if node.name in layers.names)
         near = [node.layer for node in named if re.search(rf"\b{layers.names[node.name]}\b", text)]
         where = f" at layer '{near[0]}'" if near else ""
         reason = " ".join(f"{type(error).__name__}: {error} {complaint}".split())[:300]
@@ -205,7 +205,7 @@ def _joined(found: Any) -> npt.NDArray[np.float64]:
 
 def _first_difference(plan: Plan, layers: Hls4mlLayers, model: Any, samples: npt.NDArray[np.float64]) -> str | None:
     """The first layer, in graph order, in which hls4ml's values are not the simulator's."""
-    quantized = plan.quantized
+    quantized = plan.pair
     repeated = np.repeat(samples, 2, axis=0)  # hls4ml reads a single sample otherwise
     _, traced = model.trace(_split(plan, repeated))
     codes = quantized.simulate_all(repeated.reshape(-1, *plan.input.shape))

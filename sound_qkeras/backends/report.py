@@ -43,14 +43,14 @@ def report_text(plan: Plan, box: tuple[Reals, Reals], vectors: Vectors, certific
         "clock_ns": options.clock_ns,
         "box": {"lower": box[0].tolist(), "upper": box[1].tolist()},
         "certificate": certificate,
-        "weight_hash": plan.quantized.trained.weight_hash,
-        "code_hash": plan.quantized.code_hash,
+        "weight_hash": plan.pair.reference.weight_hash,
+        "code_hash": plan.pair.code_hash,
         "inputs": [_slice(one) for one in plan.input_slices],
         "outputs": [_slice(one) for one in plan.output_slices],
         "tensors": [_tensor(tensor) for tensor in plan.written],
-        "weights": [_weights(plan.quantized, name) for name in plan.quantized.parameters],
+        "weights": [_weights(plan.pair, name) for name in plan.pair.parameters],
         "vectors": len(vectors),
-        "cost_estimate": estimate(plan.quantized).to_json(),
+        "cost_estimate": estimate(plan.pair).to_json(),
     }
     try:
         return json.dumps(report, indent=2, allow_nan=False, default=_plain) + "\n"

@@ -61,7 +61,7 @@ class Layer:
     node: Node
     inputs: tuple[Tensor, ...]
     output: Tensor
-    quantized: Pair
+    pair: Pair
 
     @property
     def identifier(self) -> str:
@@ -76,7 +76,7 @@ class Layer:
     @property
     def shapes(self) -> tuple[Shape, ...]:
         """The shapes the operation reads; tensors may be stored under others."""
-        return tuple(self.quantized.network.shapes[name] for name in self.node.inputs)
+        return tuple(self.pair.network.shapes[name] for name in self.node.inputs)
 
     @property
     def arguments(self) -> dict[str, Tensor]:
@@ -118,34 +118,34 @@ class Plan:
     """Everything the templates need: options, tensors by node name (an alias shares its source's), layers in order."""
 
     options: Options
-    quantized: Pair
+    pair: Pair
     tensors: Mapping[str, Tensor]
     layers: tuple[Layer, ...]
 
     @property
     def input(self) -> Tensor:
         """The network's rounded input."""
-        return self.tensors[self.quantized.network.nodes[0].name]
+        return self.tensors[self.pair.network.nodes[0].name]
 
     @property
     def output(self) -> Tensor:
         """The network's result."""
-        return self.tensors[self.quantized.network.output.name]
+        return self.tensors[self.pair.network.output.name]
 
     @property
     def input_slices(self) -> tuple[Slice, ...]:
         """The model's inputs in the order in which they lie in the network's."""
-        network = self.quantized.network
+        network = self.pair.network
         return self._slices(network.inputs or (Port(network.nodes[0].name, network.nodes[0].name),))
 
     @property
     def output_slices(self) -> tuple[Slice, ...]:
         """The model's outputs in the order in which they lie in the network's."""
-        network = self.quantized.network
+        network = self.pair.network
         return self._slices(network.outputs or (Port(network.output.name, network.output.name, network.head),))
 
     def _slices(self, ports: Sequence[Port]) -> tuple[Slice, ...]:
-        shapes = [self.quantized.network.shapes[port.node] for port in ports]
+        shapes = [self.pair.network.shapes[port.node] for port in ports]
         starts = accumulate(map(size_of, shapes[:-1]), initial=0)
         parts = zip(ports, starts, shapes, strict=True)
         return tuple(Slice(port.name, first, shape, port.head) for port, first, shape in parts)

@@ -77,7 +77,7 @@ def make_vectors(plan: Plan, lower: Reals, upper: Reals, count: int | None = Non
     if plan.input.saturated:
         outside = [row[None] for row in _outside(plan, rng) if not _overflowing(plan, row[None])]
         samples = np.concatenate([samples, *outside])
-    output = simulate_codes(plan.quantized, samples.reshape(-1, *plan.input.shape))
+    output = simulate_codes(plan.pair, samples.reshape(-1, *plan.input.shape))
     return Vectors(samples, plan.input.format.quantize(samples), output.reshape(len(samples), -1))
 
 
@@ -111,12 +111,12 @@ def _overflowing(plan: Plan, samples: Reals) -> str:
 
     Where everything fits, saturating as QKeras does and wrapping as the exported code does are the same.
     """
-    tiles = plan.quantized.network.tiles(samples.reshape(-1, *plan.input.shape))
+    tiles = plan.pair.network.tiles(samples.reshape(-1, *plan.input.shape))
     return next((name for tile in tiles if (name := _overflowing_in(plan, tile))), "")
 
 
 def _overflowing_in(plan: Plan, samples: Reals) -> str:
-    quantized = plan.quantized
+    quantized = plan.pair
     codes = quantized.simulate_all(samples)
     for node in quantized.network.nodes[1:]:
         exact = quantized.exact_result(node, codes)

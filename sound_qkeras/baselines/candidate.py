@@ -36,7 +36,7 @@ class Candidate:
     name: str
     network: Network
     cost: Cost
-    quantized: Pair | None = None
+    pair: Pair | None = None
     notes: tuple[str, ...] = ()
 
     @property
@@ -56,13 +56,13 @@ class Candidate:
         Raises:
             InputError: there is none.
         """
-        if self.quantized is None:
+        if self.pair is None:
             raise InputError(f"'{self.name}' is no fixed-point network; accepted: candidates with `quantized`")
-        return self.quantized
+        return self.pair
 
     def evaluate(self, x: npt.ArrayLike) -> Reals:
         """Outputs for samples `(n, *input_shape)`: bit-exact for fixed-point candidates, in float64 for the others."""
-        return self.network.evaluate(x) if self.quantized is None else simulate(self.quantized, x)
+        return self.network.evaluate(x) if self.pair is None else simulate(self.pair, x)
 
 
 def weight_nodes(network: Network) -> Iterator[tuple[Node, Affine]]:

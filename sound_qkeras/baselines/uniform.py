@@ -137,7 +137,7 @@ def single_format(network: Network, box: Interval, eps: Reals) -> Candidate:
             f"no single format of at most {MAX_WORD_LENGTH} bits is proved to meet the tolerance; raise eps",
             best_bound=float("inf"),
         )
-    return from_quantized(f"single format of {found.format.word_length} bits", found.quantized)
+    return from_quantized(f"single format of {found.format.word_length} bits", found.pair)
 
 
 def smallest_word(

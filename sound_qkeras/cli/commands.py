@@ -248,7 +248,7 @@ def verify(
         if exact:
             started = time.monotonic()
             with progress_bars() as progress:
-                prove_again(result.quantized, certificate, progress)
+                prove_again(result.pair, certificate, progress)
             typer.echo(f"verified again in exact arithmetic, all of it: {time.monotonic() - started:.1f} s")
         elif certificate.exact:
             typer.echo(
@@ -335,6 +335,6 @@ def cost(
         typer.echo(f"({estimate.to_json()['method']})")
         if measure:
             box = result.certificate.box
-            measured = hls.measure(result.quantized, box=(box.lower, box.upper))
+            measured = hls.measure(result.pair, box=(box.lower, box.upper))
             for quantity, value in measured.to_json().items():
                 typer.echo(f"{quantity.replace('_', ' '):>20}  {value}")

@@ -56,13 +56,13 @@ def show(result: Result, directory: Path) -> None:
         table.add_column(column, justify="right")
     for row in result.formats:
         ends = (f"{row.lower:.4g}", f"{row.upper:.4g}")
-        cut = row.kind == "activation" and row.node in result.quantized.saturating
+        cut = row.kind == "activation" and row.node in result.pair.saturating
         kind, signed = f"{row.kind}, saturates" if cut else row.kind, "yes" if row.signed else "no"
         table.add_row(row.node, kind, str(row.word_length), str(row.integer_bits), signed, *ends)
     Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH, markup=False, highlight=False).print(table)
     if result.ended_by != SEARCH:
         typer.echo(f"note: {ENDED[result.ended_by]}")
-    for note in result.quantized.network.notes:
+    for note in result.pair.network.notes:
         typer.echo(f"note: {note}")
     missing = read_json(directory / REPORT_FILE).get("no_qkeras_model_because")
     if missing:

@@ -86,7 +86,7 @@ class ClosedLoop:
 def close_the_loop(result: Result) -> ClosedLoop:
     """Simulate the pendulum with the trained network and with its fixed-point network."""
     first = starts()
-    floating = simulate(result.quantized.network.evaluate, first)
+    floating = simulate(result.pair.network.evaluate, first)
     fixed = simulate(result.simulate, first)
     box = result.certificate.box
     inside = np.all(box.contains(floating)) and np.all(box.contains(fixed))

@@ -78,17 +78,17 @@ class Work(Rebuilt):
             or `ERRORS` at a point, where nothing is claimed.
     """
 
-    quantized: Pair
+    pair: Pair
     ranges: Mapping[str, tuple[float, float]]
     kind: str = BOUNDS
 
     @cached_property
     def _meanings(self) -> Any:
-        return meanings_of(self.quantized)
+        return meanings_of(self.pair)
 
     @cached_property
     def _signs(self) -> Signs:
-        return Signs(self.quantized)
+        return Signs(self.pair)
 
     def prove(self, box: Box, cuts: int = CUTS) -> list[Fraction]:
         """The bounds of all outputs on a box.
@@ -98,8 +98,8 @@ class Work(Rebuilt):
         """
         if self.kind == ERRORS:
             sample = np.array([float(x) for x in box.region.lower.fractions()])  # it came from such numbers
-            sample = sample.reshape(self.quantized.network.input_shape)
-            return [max(abs(low), abs(high)) for low, high in exact_error_range(self.quantized, sample)]
+            sample = sample.reshape(self.pair.network.input_shape)
+            return [max(abs(low), abs(high)) for low, high in exact_error_range(self.pair, sample)]
         for effort in (FORWARD, QUICK) if self.kind == RANGES else (QUICK,):
             with suppress(VerificationError):
                 return self._prove(box, effort)
@@ -115,8 +115,8 @@ class Work(Rebuilt):
         if self.kind == SIGNS:
             self._signs.check(box.region, effort)
             return []
-        proof = Proof(self.quantized, box.region, self._meanings, effort=effort)
-        _check_ranges(self.quantized.network, proof, self.ranges)
+        proof = Proof(self.pair, box.region, self._meanings, effort=effort)
+        _check_ranges(self.pair.network, proof, self.ranges)
         for k, (found, claimed) in enumerate(zip(proof.bounds, box.bounds, strict=bool(box.bounds))):
             if found > claimed:
                 raise VerificationError(

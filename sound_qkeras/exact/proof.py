@@ -108,7 +108,7 @@ def exact_error_range(quantized: Pair, x: npt.ArrayLike) -> list[tuple[Fraction,
         x: one sample of float64 numbers, shape `input_shape`.
     """
     check_known(quantized.network)
-    check_known(quantized.trained)
+    check_known(quantized.reference)
     sample, read = box_of(quantized, x, x).lower, Entries()
     error = Range.point(_fixed_output(quantized, sample, read)) - _trained_output(quantized, sample, read)
     return list(zip(error.lower.fractions(), error.upper.fractions(), strict=True))
@@ -116,7 +116,7 @@ def exact_error_range(quantized: Pair, x: npt.ArrayLike) -> list[tuple[Fraction,
 
 def _trained_output(quantized: Pair, sample: Dyadic, read: Entries) -> Range:
     """The trained network's, as it was before its rewrite."""
-    trained = quantized.trained
+    trained = quantized.reference
     beside = with_any_integers(trained) if quantized.rewrite else quantized
     values: dict[str, Range] = {}
     for node in trained.nodes:
@@ -272,7 +272,7 @@ class Proof:
         values: bool = False,
     ) -> None:
         """Prove all of it."""
-        self.quantized, self.box = quantized, box
+        self.pair, self.box = quantized, box
         self.effort, self.values = effort, values
         self.meanings = meanings_of(quantized) if meanings is None else meanings
         self.facts: dict[str, ExactFacts] = {}
@@ -287,7 +287,7 @@ class Proof:
     @property
     def bounds(self) -> list[Fraction]:
         """A bound for each output, flattened."""
-        return self.facts[self.quantized.network.output.name].difference.magnitude().fractions()
+        return self.facts[self.pair.network.output.name].difference.magnitude().fractions()
 
     def _before_rounding(self, node: Node) -> ExactFacts:
         if type(node.op) is Input:
@@ -298,11 +298,11 @@ class Proof:
             facts = ExactFacts(value, value, Range.point(value.lower - value.lower), None)
             return self._substituted(node, facts) if node.op.accumulates else facts
         facts = meaning.facts(*sources)
-        if node.op.accumulates or node is self.quantized.network.output:
+        if node.op.accumulates or node is self.pair.network.output:
             facts = self._substituted(node, facts)
         facts = facts.consistent()
-        if node.name in self.quantized.accumulators:
-            _check(node, "accumulator", facts.fixed, self.quantized.accumulators[node.name])
+        if node.name in self.pair.accumulators:
+            _check(node, "accumulator", facts.fixed, self.pair.accumulators[node.name])
         return facts
 
     def _substituted(self, node: Node, facts: ExactFacts) -> ExactFacts:
@@ -310,7 +310,7 @@ class Proof:
         if self.effort == FORWARD:
             return facts
         size, thorough = facts.value.lower.shape[0], self.effort == THOROUGH
-        is_output = node is self.quantized.network.output
+        is_output = node is self.pair.network.output
         chosen = np.arange(size) if thorough or is_output else self._unstable(node, facts)
         if not chosen.size:
             return facts
@@ -326,17 +326,17 @@ class Proof:
 
     def _unstable(self, node: Node, facts: ExactFacts) -> npt.NDArray[np.int64]:
         """Elements on both sides of zero in one of the networks; all where something else than ReLUs reads them."""
-        readers, zero = self.quantized.network.readers[node.name], Dyadic.zeros()
+        readers, zero = self.pair.network.readers[node.name], Dyadic.zeros()
         if any(type(reader.op) is not Relu for reader in readers):
             return np.arange(facts.value.lower.shape[0])
         open_in = [x.lower.less(zero) & zero.less(x.upper) for x in (facts.value, facts.fixed)]
         return np.flatnonzero(open_in[0] | open_in[1])
 
     def _rounded(self, node: Node, before: ExactFacts) -> ExactFacts:
-        output = self.quantized.formats.get(node.name)
+        output = self.pair.formats.get(node.name)
         if output is None:
             return before
-        saturates = node.name in self.quantized.saturating
+        saturates = node.name in self.pair.saturating
         codes = _clipped(before.fixed, output) if saturates else _check(node, "output", before.fixed, output)
         bits = output.fractional_bits
         fixed = Range(*(_values(end, output) for end in codes))
@@ -352,7 +352,7 @@ class Proof:
         """The range of linear forms in a node's result before rounding: the best of stopping at every earlier node."""
         rest = Range.point(Dyadic.zeros(rows.value.shape[0]))
         live, best = {target.name: rows}, None
-        for node in reversed(self.quantized.network.nodes):
+        for node in reversed(self.pair.network.nodes):
             rows_here = live.pop(node.name, None)
             if rows_here is None:
                 continue

@@ -64,7 +64,7 @@ def check_parameters(quantized: Pair) -> None:
     Raises:
         VerificationError: one is not where the rewritten network has it.
     """
-    trained, rewrite, network = quantized.trained, quantized.rewrite, quantized.network
+    trained, rewrite, network = quantized.reference, quantized.rewrite, quantized.network
     layers = {node.name: Layer.of(op) for node, op in trained.affine()}
     reduced = reduce_units(trained, rewrite.reductions) if rewrite.reductions else trained
     _reduce(trained, rewrite.reductions, layers)
@@ -144,10 +144,10 @@ class Signs:
         """Prepare both networks, of which only the real values matter."""
         self.reductions = {
             name: quantized.rewrite.reductions[name]
-            for name, path in reducible(quantized.trained).items()
+            for name, path in reducible(quantized.reference).items()
             if path.relu is not None and name in quantized.rewrite.reductions
         }
-        self.trained, self.rewritten = with_any_integers(quantized.trained), with_any_integers(quantized.network)
+        self.trained, self.rewritten = with_any_integers(quantized.reference), with_any_integers(quantized.network)
         self.meanings = meanings_of(self.trained), meanings_of(self.rewritten)
 
     def check(self, box: Range, effort: int) -> None:

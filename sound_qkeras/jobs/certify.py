@@ -123,7 +123,7 @@ def certify(
         ranges = _ranges(alone.pair, region, certificate.tree)
         seen = _seen(alone.pair, question, worst.sample)
     return Result(
-        quantized=pair,
+        pair=pair,
         certificate=certificate,
         cost=cost_of(pair),
         observed_error=worst.error,

@@ -66,7 +66,7 @@ def examine(quantized: Pair, certificate: Certificate, *, seed: int = 0, deadlin
         "the bound of the floating-point evaluation",
     )
     return Result(
-        quantized=quantized,
+        pair=quantized,
         certificate=certificate,
         cost=cost_of(quantized),
         observed_error=worst.error,

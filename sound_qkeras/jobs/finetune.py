@@ -84,7 +84,7 @@ def finetune(
     check_whole("epochs", epochs)
     check_whole("batch_size", batch_size)
     check_whole("seed", seed, least=0)
-    old, trained = result.quantized, result.quantized.trained
+    old, trained = result.pair, result.pair.reference
     accepted = None if eps is None else make_tolerance(eps, size_of(trained.output_shape))
     prover = Prover(Demand.of(result.certificate), accepted, effort_of(effort))
 
@@ -102,10 +102,10 @@ def finetune(
             old, task, optimizer, epochs, monitor, prover.accepts, lambda fraction: report("train", fraction)
         )
         report("prove")
-        proved = prover.prove(chosen.quantized)
+        proved = prover.prove(chosen.pair)
         report("look for the worst error")
         found = renewed(result, *proved, seed)
-    quantized = found.quantized
+    quantized = found.pair
     measured_on = "training data" if validation is None else "validation data"
     record = or_else(
         lambda: Finetuning(
@@ -173,7 +173,7 @@ def _check_untouched(result: Result, task: Any) -> None:
     if not isinstance(evidence, Statistical):
         return
     held_out = set(_rows(evidence.samples))
-    shared = len({row for x in task.inputs(result.quantized.trained) for row in _rows(x)} & held_out)
+    shared = len({row for x in task.inputs(result.pair.reference) for row in _rows(x)} & held_out)
     if shared:
         raise InputError(
             f"{shared} of the {len(evidence.samples)} held-out samples of the certificate are among the data; train on others, "

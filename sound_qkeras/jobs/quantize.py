@@ -171,7 +171,7 @@ def quantize(
         deadline = Deadline.within(options.budget.seconds, firm=options.budget.firm)
         outcome, stability_tree = _tune(trained, region, tolerance, calibration, options, report, deadline)
         report("prove", 0.0)
-        quantized = outcome.quantized
+        quantized = outcome.pair
         certificate = certify(
             quantized,
             region,
@@ -263,7 +263,7 @@ def _tune(
     search = Search(space, judge, tolerance, budget, options.solver, report, deadline if deadline.firm else None)
     with ended_by_interrupt(search.deadline):
         outcome = tune(search, per_channel=options.per_channel)
-    return replace(outcome, quantized=replace(outcome.quantized, trained=trained, rewrite=rewrite)), stability_tree
+    return replace(outcome, pair=replace(outcome.pair, reference=trained, rewrite=rewrite)), stability_tree
 
 
 def _judge(
@@ -291,7 +291,7 @@ def _evidence(
     if calibration is None or options.tier == "sound":
         return None
     if held_out is not None:
-        reference = reference_for(quantized.trained, calibration, tolerance)
+        reference = reference_for(quantized.reference, calibration, tolerance)
         return Statistical.count(quantized, held_out, tolerance, options.confidence, len(calibration), reference)
     return Local.prove(quantized, region, calibration, options.radius or 0.0)
 

@@ -55,7 +55,7 @@ def save_network(directory: str | os.PathLike[str], network: Network, quantized:
     Raises:
         InputError: the subject is another network's, or the directory cannot be written.
     """
-    if quantized is not None and quantized.trained is not network:
+    if quantized is not None and quantized.reference is not network:
         raise InputError("the fixed-point network to be saved belongs to another network")
     folder = Path(directory)
     document = _document(network, quantized)

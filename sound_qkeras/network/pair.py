@@ -50,7 +50,7 @@ class Pair(Rebuilt):
     the reference can be proved.
 
     Args:
-        trained: the reference, as it was trained.
+        reference: the network that is stood for, as it was trained.
         parameters: integers of the subject's affine nodes, by node name.
         formats: the format a node's result is rounded to (half to even, saturating), by node name.
         accumulators: formats of exact results that may be wider than what they are made of (sums, products), as wide as
@@ -66,7 +66,7 @@ class Pair(Rebuilt):
         ModelError: a node lacks its parameters or its format, shapes differ, or a code does not fit its format.
     """
 
-    trained: Network
+    reference: Network
     parameters: Mapping[str, AffineCodes]
     formats: Mapping[str, Format]
     accumulators: Mapping[str, Format]
@@ -116,7 +116,7 @@ class Pair(Rebuilt):
     @cached_property
     def network(self) -> Network:
         """The reference as the subject follows it: as trained, or rewritten to the same function on the box."""
-        return self.rewrite.apply(self.trained)
+        return self.rewrite.apply(self.reference)
 
     @cached_property
     def subject(self) -> Network:

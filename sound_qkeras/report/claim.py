@@ -123,7 +123,7 @@ def _outputs(certificate: Certificate, many: str = "") -> str:
 
 
 def _overflow(result: Result) -> str:
-    if not result.quantized.saturating:
+    if not result.pair.saturating:
         return "no value in it ever overflows its format"
     return "no value in it ever wraps: results that may exceed their formats saturate"
 

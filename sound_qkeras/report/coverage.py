@@ -26,7 +26,7 @@ BEYOND_EVIDENCE = {
 
 def not_covered(result: Result) -> list[str]:
     """What the claim does not say, most important first."""
-    quantized, evidence = result.quantized, result.certificate.evidence
+    quantized, evidence = result.pair, result.certificate.evidence
     found = ["Inputs outside the box."]
     if evidence is not None:
         found.append(BEYOND_EVIDENCE[evidence.tier])

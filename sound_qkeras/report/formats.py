@@ -28,13 +28,13 @@ def uniform_of(result: Result) -> Uniform | None:
     """The smallest uniform format for the same claim, or None where none was found or finding it would take long."""
     if result.model is not None or not affordable(result):
         return None
-    trained, saturate = result.quantized.trained, bool(result.quantized.saturating)
+    trained, saturate = result.pair.reference, bool(result.pair.saturating)
     return smallest_uniform(trained, result.certificate, saturate=saturate, max_leaves=_boxes(result))
 
 
 def affordable(result: Result) -> bool:
     """Whether the smallest uniform format is looked for. Depends on the result only, so that a page can be made again."""
-    trained = result.quantized.trained
+    trained = result.pair.reference
     products = trained.products * _boxes(result)
     if isinstance(result.certificate.evidence, Statistical):
         return products <= CHEAP_RUNS
@@ -86,7 +86,7 @@ def formats_table(result: Result, uniform: Uniform | None) -> Table:
 
 def _length(result: Result, row: FormatRow) -> str:
     """The word length; behind it those of single channels where they have formats of their own."""
-    codes = result.quantized.parameters.get(row.node)
+    codes = result.pair.parameters.get(row.node)
     if row.kind != "weight" or codes is None or codes.channel_formats is None:
         return str(row.word_length)
     own = [output.word_length for output in codes.channel_formats]
@@ -96,9 +96,9 @@ def _length(result: Result, row: FormatRow) -> str:
 def values_in(result: Result, row: FormatRow) -> int:
     """How many numbers a tensor holds."""
     if row.kind in ("weight", "bias"):
-        codes = result.quantized.parameters[row.node]
+        codes = result.pair.parameters[row.node]
         return int((codes.kernel if row.kind == "weight" else codes.bias).size)
-    return size_of(result.quantized.network.shapes[row.node])
+    return size_of(result.pair.network.shapes[row.node])
 
 
 def _bits(row: FormatRow, longest: int, uniform: Uniform | None) -> Bar:
@@ -121,7 +121,7 @@ def comparison_table(result: Result, uniform: Uniform | None) -> Table:
 
 
 def _comparison(result: Result, uniform: Uniform | None) -> Iterator[tuple[Cell, ...]]:
-    trained = result.quantized.trained
+    trained = result.pair.reference
     weights = sum(op.kernel.size for _, op in trained.affine())
     values = sum(size_of(trained.shapes[name]) for name in trained.rounding_points)
     naive = NAIVE * (trained.parameter_count + values)

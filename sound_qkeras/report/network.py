@@ -29,8 +29,8 @@ FORMS = {
 def layers_table(quantized: Pair) -> Table:
     """Every layer with weights, as trained and as it is in fixed point."""
     rows = [
-        (node.name, node.op.kind, shape(quantized.trained.shapes[node.name]), *_sizes(quantized, node.name))
-        for node, _ in quantized.trained.affine()
+        (node.name, node.op.kind, shape(quantized.reference.shapes[node.name]), *_sizes(quantized, node.name))
+        for node, _ in quantized.reference.affine()
     ]
     columns = (
         "Layer:name, Kind, Trained output:number, Trained weights:number, Fixed-point output:number, "
@@ -40,7 +40,7 @@ def layers_table(quantized: Pair) -> Table:
 
 
 def _sizes(quantized: Pair, name: str) -> tuple[str, str, str]:
-    before, after = _weights(quantized.trained, name), "merged"
+    before, after = _weights(quantized.reference, name), "merged"
     if name not in quantized.network.by_name:
         return count(before), after, "0"
     return count(before), shape(quantized.network.shapes[name]), count(_weights(quantized.network, name))
@@ -54,7 +54,7 @@ def rewrite_table(quantized: Pair) -> Table | None:
     """What was done to the units of each layer; None where nothing was."""
     rewrite = quantized.rewrite
     names = [
-        node.name for node, _ in quantized.trained.affine() if node.name in {*rewrite.reductions, *rewrite.exponents}
+        node.name for node, _ in quantized.reference.affine() if node.name in {*rewrite.reductions, *rewrite.exponents}
     ]
     if not names:
         return None
@@ -77,7 +77,7 @@ def _reduction(reduction: Reduction | None) -> tuple[str, str, str]:
 
 def cost_table(result: Result) -> Table | None:
     """The analytic estimate per layer, and its total; None where there are no integers to build from."""
-    if not result.quantized.has_integers:
+    if not result.pair.has_integers:
         return None
     estimate = result.estimate_hardware()
     rows = [
@@ -101,8 +101,8 @@ def executions_table(result: Result) -> Table:
         ("Integer simulator", "the reference", "0"),
         ("Exported C++; C; Verilog", "bit for bit; every code is compared by their test bench", "0"),
     ]
-    if not result.quantized.has_integers:
-        rows = [("Exact arithmetic", f"no integers: {result.quantized.obstacles[0]}", "0")]
+    if not result.pair.has_integers:
+        rows = [("Exact arithmetic", f"no integers: {result.pair.obstacles[0]}", "0")]
     name = "QKeras" if result.model is None else "The model"
     rows += [
         (f"{name} in float64", *_float(result.float64)),

@@ -52,7 +52,7 @@ def observe(result: Result) -> Observed:
     Raises:
         VerificationError: a value lies outside its proved range: a bug that must stop everything.
     """
-    quantized, evidence = result.quantized, result.certificate.evidence
+    quantized, evidence = result.pair, result.certificate.evidence
     if evidence is None:
         samples = _drawn_inputs(result)
         source = f"{count(len(samples))} corners and random points of the box, the worst input found among them"
@@ -95,7 +95,7 @@ def _before_rounding(quantized: Pair, samples: Reals) -> Iterator[tuple[Node, Re
 def _range(result: Result, node: Node, values: npt.NDArray[np.float64]) -> tuple[float, float]:
     seen = float(values.min()), float(values.max())
     low, high = result.certificate.ranges[node.name]
-    slack = 0.0 if result.quantized.has_integers else SLACK * max(abs(low), abs(high))
+    slack = 0.0 if result.pair.has_integers else SLACK * max(abs(low), abs(high))
     if not (low - slack <= seen[0] and seen[1] <= high + slack):
         raise VerificationError(
             f"layer '{node.layer}' ({node.name}): values in {seen} were observed, outside the proved range {(low, high)}: "
@@ -112,7 +112,7 @@ def _shares(values: npt.NDArray[np.float64], output: Format) -> tuple[float, flo
 
 def _most(result: Result) -> int:
     """How many inputs are simulated."""
-    quantized = result.quantized
+    quantized = result.pair
     widest = max(map(size_of, quantized.network.shapes.values()))
     budget = WIDE_BUDGET if quantized.has_integers and quantized.wide_layers else BUDGET
     return int(np.clip(budget // widest, FEWEST, MOST))
@@ -144,7 +144,7 @@ def ranges_table(result: Result, observed: Observed) -> Table:
         proved = result.certificate.ranges[name]
         used = percent(high - low, proved[1] - proved[0])
         texts = (interval(*proved, DIGITS), f"[{low:.{DIGITS}g}, {high:.{DIGITS}g}]", used)
-        rows.append((name, *texts, _drawn(result.quantized, name, proved, (low, high))))
+        rows.append((name, *texts, _drawn(result.pair, name, proved, (low, high))))
     columns = (
         "Layer:name, Proved:number range, Observed:number range, Observed / proved:number, Drawn in the format:bar"
     )
@@ -166,7 +166,7 @@ def saturation_table(result: Result, observed: Observed) -> Table | None:
     """Rounded results that may exceed their formats, and how often they do; None where none may."""
     rows: list[tuple[str | Bar, ...]] = []
     for name, (values, inputs) in observed.beyond.items():
-        output = result.quantized.formats[name]
+        output = result.pair.formats[name]
         holds = f"[{at_most(output.minimum, DIGITS)}, {at_least(output.maximum, DIGITS)}]"
         proved = interval(*result.certificate.ranges[name], DIGITS)
         rows.append((name, holds, proved, percent(values, 1.0), percent(inputs, 1.0), filled(inputs)))

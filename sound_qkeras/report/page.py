@@ -50,7 +50,7 @@ def page(result: Result, sweep: Iterable[Result] = ()) -> str:
             "the result claims no distance, which a report is about; certify the model with its reference, or with 'latent'"
         )
     drawn = sweep_of(result, sweep)
-    check(result.quantized, result.certificate)
+    check(result.pair, result.certificate)
     return _environment().get_template("page.html.j2").render(sweep=drawn, **_content(result))
 
 
@@ -71,13 +71,13 @@ def _environment() -> Environment:
 
 def _content(result: Result) -> dict[str, Any]:
     """Everything the template shows."""
-    quantized = result.quantized
+    quantized = result.pair
     return {
         "mark": MARK,
         "version": __version__,
         "result": result,
-        "trained": quantized.trained,
-        "shapes": (shape(quantized.trained.input_shape), shape(quantized.trained.output_shape)),
+        "trained": quantized.reference,
+        "shapes": (shape(quantized.reference.input_shape), shape(quantized.reference.output_shape)),
         "claim": claim_of(result),
         "classes": classification_table(result),
         "evidence": evidence_table(result),

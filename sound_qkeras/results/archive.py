@@ -68,7 +68,7 @@ def save(result: Result, directory: str | os.PathLike[str], *, overwrite: bool =
     """
     target = check_writable(directory, names=FILES, overwrite=overwrite)
     with atomic_directory(target, overwrite=overwrite) as folder:
-        save_network(folder, result.quantized.trained, result.quantized)
+        save_network(folder, result.pair.reference, result.pair)
         reason = _qkeras_model(result, folder / MODEL_FILE)
         if result.certificate.evidence is not None:
             write_arrays(folder / SAMPLES_FILE, result.certificate.evidence.arrays())
@@ -81,7 +81,7 @@ def load(directory: str | os.PathLike[str]) -> Result:
     """Read what `save` wrote, without TensorFlow.
 
     Guarantee: every file is as it was saved, by its SHA-256, they belong together, and the result is the one that was saved,
-    bit for bit; or an error is raised. Nothing is proved again here: `sound_qkeras.check(result.quantized, result.certificate)`
+    bit for bit; or an error is raised. Nothing is proved again here: `sound_qkeras.check(result.pair, result.certificate)`
     does that.
 
     Raises:
@@ -204,9 +204,9 @@ def _float_reports(result: Result) -> tuple[FloatReport, FloatReport]:
     box, model = result.certificate.box, result.model
     bound = result.certificate.bound if result.certificate.claims_distance else 0.0
     if model is None:
-        return float_reports(result.quantized, box, bound, thorough=result.certificate.evidence is None)
+        return float_reports(result.pair, box, bound, thorough=result.certificate.evidence is None)
     single, double = (
-        pair_float_report(result.quantized, box, bound, Arithmetic(dtype, narrow=model.narrow))
+        pair_float_report(result.pair, box, bound, Arithmetic(dtype, narrow=model.narrow))
         for dtype in ("float32", "float64")
     )
     return single, double
@@ -216,9 +216,9 @@ def _check_observed(result: Result) -> None:
     """The worst error that was found must be the error at the input that is recorded with it, unless none was looked for."""
     if not result.evaluations:
         return
-    quantized, sample = result.quantized, result.observed_input[None]
+    quantized, sample = result.pair, result.observed_input[None]
     found = float(np.abs(errors(quantized, sample)).max())
-    scale = float(np.abs(quantized.trained.evaluate(sample)).max())
+    scale = float(np.abs(quantized.reference.evaluate(sample)).max())
     if not abs(found - result.observed_error) <= SLACK * max(scale, found, result.observed_error):
         raise VerificationError(
             f"the worst error found is said to be {result.observed_error:.9g}; at the input beside it, it is {found:.9g}"
@@ -292,7 +292,7 @@ def _result(report: Mapping[str, Any], quantized: Pair, certificate: Certificate
     if sample.shape != quantized.network.input_shape:
         raise FileFormatError(f"the worst input has shape {sample.shape}, expected {quantized.network.input_shape}")
     return Result(
-        quantized=quantized,
+        pair=quantized,
         certificate=certificate,
         cost=cost_of(quantized),
         observed_error=float(report["observed_error"]),

@@ -50,7 +50,7 @@ def classify(quantized: Pair, samples: Reals, labels: Any, bounds: Reals) -> Cla
     Raises:
         InputError: there is not one label per sample, or one is no class.
     """
-    before = outputs_of(quantized.trained, samples)
+    before = outputs_of(quantized.reference, samples)
     after = simulate(quantized, samples).reshape(len(samples), -1)
     old, new = classes_of(before), classes_of(after)
     wanted = None if labels is None else labels_of(labels, len(samples), before.shape[1])

@@ -76,7 +76,7 @@ class Result:
         model: of a model that somebody else quantised, what there is to know besides.
     """
 
-    quantized: Pair
+    pair: Pair
     certificate: Certificate
     cost: Cost
     observed_error: float
@@ -105,25 +105,23 @@ class Result:
     def formats(self) -> tuple[FormatRow, ...]:
         """One row per tensor, in graph order."""
         rows: list[FormatRow] = []
-        for node in self.quantized.network.nodes:
+        for node in self.pair.network.nodes:
             proved = self.certificate.ranges[node.name]
-            if node.name in self.quantized.parameters:
-                codes = self.quantized.parameters[node.name]
+            if node.name in self.pair.parameters:
+                codes = self.pair.parameters[node.name]
                 rows.append(_row(node.layer, node.name, "weight", codes.kernel_format, codes.kernel_value))
                 rows.append(_row(node.layer, node.name, "bias", codes.bias_format, codes.bias_value))
-            if node.name in self.quantized.accumulators:
-                accumulator = self.quantized.accumulators[node.name]
+            if node.name in self.pair.accumulators:
+                accumulator = self.pair.accumulators[node.name]
                 rows.append(_row(node.layer, node.name, "accumulator", accumulator, np.array(proved)))
-            if node.name in self.quantized.formats:
-                rows.append(
-                    _row(node.layer, node.name, "activation", self.quantized.formats[node.name], np.array(proved))
-                )
+            if node.name in self.pair.formats:
+                rows.append(_row(node.layer, node.name, "activation", self.pair.formats[node.name], np.array(proved)))
         return tuple(rows)
 
     @property
     def channel_formats(self) -> Mapping[str, tuple[Format, ...]]:
         """Per layer with weights, by node, the format of each output channel's weights; all alike unless asked otherwise."""
-        return {name: codes.own_formats for name, codes in self.quantized.parameters.items()}
+        return {name: codes.own_formats for name, codes in self.pair.parameters.items()}
 
     @property
     def quantizer_config(self) -> dict[str, Any]:
@@ -135,11 +133,11 @@ class Result:
         """
         from sound_qkeras.keras_io import quantizer_config
 
-        return dict(quantizer_config(self.quantized))
+        return dict(quantizer_config(self.pair))
 
     def simulate(self, x: npt.ArrayLike) -> Reals:
         """The bit-exact integer network on samples `(n, *input_shape)`; values, not codes."""
-        return simulate(self.quantized, x)
+        return simulate(self.pair, x)
 
     def to_qkeras(self, *, dtype: str = "float32", head: bool = False) -> Any:
         """The QKeras model, weights set: "float32", which any session can load and train, or the exact "float64".
@@ -150,21 +148,21 @@ class Result:
         """
         from sound_qkeras.keras_io import to_qkeras
 
-        return to_qkeras(self.quantized, dtype=dtype, head=head)  # type: ignore[arg-type]
+        return to_qkeras(self.pair, dtype=dtype, head=head)  # type: ignore[arg-type]
 
     def float_model(self) -> Any:
         """The float tf_keras model that was given formats: the trained one on the box, its units reduced and rescaled."""
         from sound_qkeras.keras_io import to_keras
         from sound_qkeras.keras_io.write.keras_names import with_keras_names
 
-        return to_keras(with_keras_names(self.quantized).network)
+        return to_keras(with_keras_names(self.pair).network)
 
     @property
     def keras_names(self) -> dict[str, str]:
         """Names that tf_keras does not allow, and what stands for them in `to_qkeras`, `float_model` and `quantizer_config`."""
         from sound_qkeras.keras_io.write.keras_names import changed_names
 
-        return changed_names(self.quantized.trained, self.quantized.network)
+        return changed_names(self.pair.reference, self.pair.network)
 
     def export_hls(self, directory: str | Path, **options: Any) -> Path:
         """Write the network as HLS C++, or with `target="c"` / `"verilog"` as C99 or Verilog, with a test bench.
@@ -183,7 +181,7 @@ class Result:
         proved = () if isinstance(self.certificate.evidence, Statistical) else ("bound", "output_bounds")
         kept = ("tier", "claim", "eps", *proved, "weight_hash", "code_hash", "versions")
         return export_hls(
-            self.quantized,
+            self.pair,
             directory,
             box=(self.certificate.box.lower, self.certificate.box.upper),
             ranges=self.certificate.ranges,
@@ -199,13 +197,13 @@ class Result:
         from sound_qkeras.backends.hls4ml_project import to_hls4ml
 
         box = self.certificate.box
-        return to_hls4ml(self.quantized, directory, box=(box.lower, box.upper), **options)
+        return to_hls4ml(self.pair, directory, box=(box.lower, box.upper), **options)
 
     def estimate_hardware(self, *, reuse_factor: int = 1) -> CostEstimate:
         """An analytic estimate of multipliers, adders, memory, BRAM and DSP; no synthesis tool is run."""
         from sound_qkeras.backends import estimate
 
-        return estimate(self.quantized, reuse_factor=reuse_factor)
+        return estimate(self.pair, reuse_factor=reuse_factor)
 
     def save(self, directory: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
         """Write certificate, formats, network and QKeras model; an interrupted run leaves the old directory or the new one.
@@ -268,7 +266,7 @@ class Result:
         found, report = self.model, self.evaluation
         exact = "exact" if report.exact else f"not exact, proved within {report.error:.6g} of exact arithmetic"
         box = f"box: {self.certificate.box_source}, {self.certificate.tree.leaf_count} parts"
-        obstacles = [f"no integers to export: {self.quantized.obstacles[0]}"] if self.quantized.obstacles else []
+        obstacles = [f"no integers to export: {self.pair.obstacles[0]}"] if self.pair.obstacles else []
         return [
             f"compared with {found.reference}",
             *found.lines(),

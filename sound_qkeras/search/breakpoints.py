@@ -43,7 +43,7 @@ class SearchSpace:
         """The space of a pair on a box of shape `input_shape`."""
         step = _input_step(quantized, box)
         ends = box.lower.ravel(), box.upper.ravel()
-        return cls(quantized.trained, quantized.subject, *ends, step, quantized.input_bits)
+        return cls(quantized.reference, quantized.subject, *ends, step, quantized.input_bits)
 
     @property
     def width(self) -> Reals:

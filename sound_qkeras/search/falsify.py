@@ -43,13 +43,13 @@ def errors(quantized: Pair, samples: Reals) -> Reals:
     network = quantized.network
     outputs = size_of(network.output_shape)
     found: list[Reals] = []
-    for part in quantized.trained.tiles(samples):
+    for part in quantized.reference.tiles(samples):
         if quantized.has_integers:
             codes = quantized.simulate_all(part, exact=False)[network.output.name]
             value = from_codes(codes, quantized.fractional_bits[network.output.name])
         else:
             value = quantized.evaluate_all(part)[network.output.name]
-        found.append((value - quantized.trained.evaluate(part)).reshape(len(part), outputs))
+        found.append((value - quantized.reference.evaluate(part)).reshape(len(part), outputs))
     return np.concatenate(found)
 
 

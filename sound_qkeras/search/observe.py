@@ -88,7 +88,7 @@ def confirmed(quantized: Pair, found: Counterexample, bounds: Reals) -> Countere
     if not quantized.has_integers:
         _refuse_beyond(np.abs(_least_errors(quantized, found.sample)), bounds)
         return found
-    if quantized.trained.products > MOST_EXACT_PRODUCTS:
+    if quantized.reference.products > MOST_EXACT_PRODUCTS:
         return found
     exact = [abs(error) for error in exact_error(quantized, found.sample)]
     _refuse_beyond(exact, bounds)

@@ -37,7 +37,7 @@ class Splitting:
     Where the whole box is never cut, `values` may hold the trained network's enclosures on it, `(1, *shape)` each.
     """
 
-    quantized: Pair
+    pair: Pair
     eps: Reals
     boxes: Bisection
     values: Mapping[str, Interval] | None = None
@@ -61,7 +61,7 @@ class Splitting:
         """Bound the given leaves and choose the axis each would be cut along; those the deadline leaves out stay as they are."""
         boxes = self.boxes.boxes(nodes, shape)
         work = partial(_measure_batch, eps=self.eps, values=self.values)
-        found = over_batches(work, self.quantized, boxes, deadline)
+        found = over_batches(work, self.pair, boxes, deadline)
         if found:
             relative = np.concatenate([relative for relative, _ in found])
             self.boxes.score[nodes[: relative.size]] = relative
@@ -126,7 +126,7 @@ def settle(state: Splitting, shape: tuple[int, ...], *, target: float, max_leave
     """
     if state.leaves.size == 1:
         return state
-    state = Splitting(state.quantized, state.eps, state.boxes.copy())
+    state = Splitting(state.pair, state.eps, state.boxes.copy())
     while True:
         leaves = state.boxes.leaves_in_order
         state.measure(leaves, shape)

@@ -78,7 +78,7 @@ def _ours(subject: Subject, plan: Plan, choice: Choice) -> Iterator[Row]:
 
 
 def _row(result: Result, name: str, subject: Subject, plan: Plan, **seconds: float) -> Row:
-    candidate = replace(from_quantized(name, result.quantized), cost=result.cost)
+    candidate = replace(from_quantized(name, result.pair), cost=result.cost)
     return row_of(
         candidate, subject, plan, _eps(subject, result), **_verdict(result, candidate, subject, plan), **seconds
     )
@@ -96,7 +96,7 @@ def _verdict(result: Result, candidate: Candidate, subject: Subject, plan: Plan)
     model = to_qkeras_or_none(candidate)
     if model is None:
         return {"bound": None, "notes": ("Not judged: QKeras has no such formats.",)}
-    return {"bound": None, **model_verdict(model, result.quantized.network, subject, plan)}
+    return {"bound": None, **model_verdict(model, result.pair.network, subject, plan)}
 
 
 def _eps(subject: Subject, result: Result) -> Any:

@@ -38,8 +38,8 @@ def row_of(candidate: Candidate, subject: Subject, plan: Plan, eps: Reals, **mea
     """
     outputs = candidate.evaluate(subject.test[0])
     fields = subject.measured(outputs.reshape(len(outputs), -1)) | qkeras_fields(to_qkeras_or_none(candidate))
-    if candidate.quantized is not None and "bound" not in measured:
-        fields |= _errors(candidate, candidate.quantized, subject, plan, eps)
+    if candidate.pair is not None and "bound" not in measured:
+        fields |= _errors(candidate, candidate.pair, subject, plan, eps)
     return Row.of(candidate, **(fields | measured))
 
 
@@ -58,7 +58,7 @@ def _errors(candidate: Candidate, quantized: Pair, subject: Subject, plan: Plan,
 def to_qkeras_or_none(candidate: Candidate) -> Any:
     """The QKeras model of a fixed-point candidate; None where QKeras cannot say its formats."""
     try:
-        return None if candidate.quantized is None else to_qkeras(candidate.quantized)
+        return None if candidate.pair is None else to_qkeras(candidate.pair)
     except SoundQKerasError:
         return None
 

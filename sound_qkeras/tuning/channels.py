@@ -161,14 +161,14 @@ class _Spread:
         found = self.search.try_out(self.base.bits, self.best)
         if not self.search.accepts(found):
             return False
-        if cost_of(found.quantized).weight_bits <= self.weight_bits:
+        if cost_of(found.pair).weight_bits <= self.weight_bits:
             self.best = found
         return True
 
     @property
     def weight_bits(self) -> int:
         """Of the best attempt."""
-        return cost_of(self.best.quantized).weight_bits
+        return cost_of(self.best.pair).weight_bits
 
     def _most(self, name: str) -> Indices:
         """Largest offset of each channel within the longest word; a channel of zeros stays where its layer is."""
@@ -184,7 +184,7 @@ class _Spread:
         """Offsets that would make the contributions of a layer's channels equal."""
         search, judge = self.search, self.search.judge
         boxes = judge.boxes(self.base.evidence)
-        found = sensitivities(self.base.quantized, boxes, search.eps, judge.centers, search.deadline)
+        found = sensitivities(self.base.pair, boxes, search.eps, judge.centers, search.deadline)
         return {
             name: np.log2(np.maximum(found[name] / max(float(found[name].mean()), TINIEST), LEAST_SENSITIVITY))
             for name in self.groups

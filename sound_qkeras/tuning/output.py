@@ -13,7 +13,7 @@ from sound_qkeras.tuning.search import Attempt, Search
 
 def coarsen_output(search: Search[E], found: Attempt[E], output: Group) -> Attempt[E]:
     """The network of a proved attempt with as few bits in its output as the proof allows, and nothing else changed."""
-    exact = found.quantized.exact_bits[output.node]
+    exact = found.pair.exact_bits[output.node]
     bits = min(found.bits[output], exact)
     while bits >= min(search.space.candidates[output]):
         tried = search.try_out({**found.bits, output: bits}, found)

@@ -51,7 +51,7 @@ class Attempt(Generic[E]):
     """One choice of formats and what is known about it; `relative` is the error over the tolerance."""
 
     bits: Bits
-    quantized: Pair
+    pair: Pair
     evidence: E
     cost: float
     sum_bits: float

@@ -21,7 +21,7 @@ from sound_qkeras.verify.split_tree import SplitTree
 class Outcome:
     """The tuned network, the leaves to prove it on, where its error comes from, how good the MILP's answer was, what ended it."""
 
-    quantized: Pair
+    pair: Pair
     tree: SplitTree
     error_budget: tuple[BudgetRow, ...]
     optimality: Optimality | None
@@ -50,7 +50,7 @@ def tune(search: Search[E], *, per_channel: bool = False) -> Outcome:
         found = _settled(search, coarsen_output(search, found, search.space.output), found)
     search.offsets = found.offsets
     return Outcome(
-        quantized=search.judge.narrow(found.quantized, found.evidence),
+        pair=search.judge.narrow(found.pair, found.evidence),
         tree=search.judge.tree(found.evidence),
         error_budget=error_budget(
             search.judge,

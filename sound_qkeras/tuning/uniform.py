@@ -43,7 +43,7 @@ class Uniform:
     format: Format
     relative: float
     cost: Cost
-    quantized: Pair = field(compare=False)
+    pair: Pair = field(compare=False)
 
 
 def smallest_uniform(

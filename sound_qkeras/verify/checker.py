@@ -71,14 +71,14 @@ def check_identity(quantized: Pair, certificate: Certificate) -> None:
         VerificationError: it is about others.
     """
     for what, found, claimed in (
-        ("float weights", quantized.trained.weight_hash, certificate.weight_hash),
+        ("float weights", quantized.reference.weight_hash, certificate.weight_hash),
         ("integers and formats", quantized.code_hash, certificate.code_hash),
     ):
         if found != claimed:
             raise VerificationError(
                 f"the {what} are not those of the certificate: hash {found[:12]}, expected {claimed[:12]}"
             )
-    if quantized.trained.notes != certificate.notes or quantized.input_bits != certificate.input_bits:
+    if quantized.reference.notes != certificate.notes or quantized.input_bits != certificate.input_bits:
         raise VerificationError(
             "the notes about the trained network, or its inputs' grid, are not those of the certificate"
         )

@@ -238,7 +238,7 @@ def error_limits(quantized: Pair, samples: Reals, reference: str = REAL) -> Real
         # Codes beyond 53 bits are rounded when they become numbers.
         value = from_codes(codes, bits)
         exact = Interval(down(value), up(value)) if codes.dtype != np.float64 else Interval.point(value)
-        trained = _enclosed(quantized.trained, tile) if reference == REAL else _evaluated(quantized.trained, tile)
+        trained = _enclosed(quantized.reference, tile) if reference == REAL else _evaluated(quantized.reference, tile)
         found.append((exact - trained).magnitude)
     return np.concatenate(found)
 

@@ -51,14 +51,14 @@ class Propagation:
     """
 
     network: Network
-    quantized: Pair | None
+    pair: Pair | None
     facts: dict[str, Facts]
     exact: dict[str, Interval]
     roundoff: dict[str, Reals]
 
     def parameters(self, node: Node) -> Any:
         """The node's parameter pair, where it has one."""
-        return None if self.quantized is None else self.quantized.pairs.get(node.name)
+        return None if self.pair is None else self.pair.pairs.get(node.name)
 
     def substitute(self, name: str, rows: Rows) -> Interval:
         """Enclose linear forms in the tensor `name`, of shape `(boxes, rows)`, by pulling them back to the input."""
@@ -171,7 +171,7 @@ def propagate(
 def _round(result: Propagation, node: Node) -> None:
     """Replace the facts of a rounding point by those after rounding, and note what rounding may add."""
     value, fixed, difference = result.facts[node.name].pair()
-    found = None if result.quantized is None else result.quantized.rounded(node.name, fixed)
+    found = None if result.pair is None else result.pair.rounded(node.name, fixed)
     if found is None:
         return
     rounded, roundoff = found

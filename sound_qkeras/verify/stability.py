@@ -51,8 +51,8 @@ def check_rewrite(quantized: Pair, box: Interval, tree: SplitTree) -> None:
     if not reductions:
         return
     leaves = tree.leaves(box)
-    rectified = {name for name, path in reducible(quantized.trained).items() if path.relu is not None}
-    trained = value_ranges(quantized.trained, leaves, set(reductions) & rectified)
+    rectified = {name for name, path in reducible(quantized.reference).items() if path.relu is not None}
+    trained = value_ranges(quantized.reference, leaves, set(reductions) & rectified)
     replaced = {name for name in trained if reductions[name].form in {"outputs", "inputs"}}
     rewritten = value_ranges(quantized.network, leaves, replaced)
     for name, values in trained.items():
@@ -69,7 +69,7 @@ def _check_units(quantized: Pair, name: str, reduction: Reduction, values: Inter
 
 def _refuse(quantized: Pair, name: str, what: str, holds: np.ndarray) -> None:
     if not np.all(holds):
-        layer = quantized.trained.by_name[name].layer
+        layer = quantized.reference.by_name[name].layer
         raise VerificationError(
             f"layer '{layer}': its {what} unit {int(np.argmin(holds))} is not proved to stay on one side of zero, so the "
             "rewritten network may differ from the trained one",

@@ -38,7 +38,7 @@ FIXED = {
 @pytest.mark.parametrize("name", FIXED)
 def test_the_verifier_judges_it_and_its_bound_holds(name):
     found = FIXED[name]()
-    prove(found.quantized, BOX)  # raises where something may overflow
+    prove(found.pair, BOX)  # raises where something may overflow
     judged = baselines.judge(found, BOX, EPS, max_leaves=4)
     error = np.abs(found.evaluate(SAMPLES) - NETWORK.evaluate(SAMPLES)).max(axis=0)
     assert np.all(error <= judged.output_bounds)
@@ -48,22 +48,22 @@ def test_the_verifier_judges_it_and_its_bound_holds(name):
 @pytest.mark.parametrize("word_length", [4, 8, 16])
 def test_uniform_means_uniform(word_length):
     found = baselines.uniform(NETWORK, BOX, word_length)
-    parameters = found.quantized.parameters.values()
-    formats = [*found.quantized.formats.values(), *(f for c in parameters for f in (c.kernel_format, c.bias_format))]
+    parameters = found.pair.parameters.values()
+    formats = [*found.pair.formats.values(), *(f for c in parameters for f in (c.kernel_format, c.bias_format))]
     assert {output.word_length for output in formats} == {word_length}
-    assert found.cost == cost_of(found.quantized)
+    assert found.cost == cost_of(found.pair)
     for node, op in NETWORK.affine():
-        bits = found.quantized.parameters[node.name].kernel_format.fractional_bits
+        bits = found.pair.parameters[node.name].kernel_format.fractional_bits
         assert Format.for_range(op.kernel.min(), op.kernel.max(), bits + 1).word_length > word_length
     # One fractional bit more and a value would no longer fit.
-    ranges = prove(found.quantized, BOX).ranges
-    for name, output in found.quantized.formats.items():
+    ranges = prove(found.pair, BOX).ranges
+    for name, output in found.pair.formats.items():
         assert Format.for_range(*ranges[name], output.fractional_bits + 2).word_length > word_length
 
 
 def test_the_smallest_word_is_proved_and_no_shorter_one_is():
     found = baselines.smallest_word(NETWORK, BOX, EPS, max_leaves=1)
-    length = found.candidate.quantized.formats["x"].word_length
+    length = found.candidate.pair.formats["x"].word_length
     assert np.all(found.output_bounds <= EPS)
     for shorter in range(2, length):
         judged = baselines.judge(baselines.uniform(NETWORK, BOX, shorter), BOX, EPS, max_leaves=1)
@@ -87,7 +87,7 @@ def test_auto_po2_counts_its_word_length_though_channels_share_a_grid():
     assert found.weight_bits == 6 * weights
     for node, op in NETWORK.affine():
         codes, exponents = auto_po2(op.kernel, 6)
-        value = found.quantized.parameters[node.name].kernel_value
+        value = found.pair.parameters[node.name].kernel_value
         assert np.array_equal(value, codes * 2.0**exponents)
 
 
@@ -114,7 +114,7 @@ def test_the_rule_refuses_what_it_cannot_do():
 
 def test_the_rules_bits_reach_weights_biases_and_results_of_their_layer():
     bounds = {"dense_0": 2.0**-6, "dense_1": 2.0**-9, "dense_2": 2.0**-12}
-    found = baselines.per_layer_rule(NETWORK, BOX, bounds).quantized
+    found = baselines.per_layer_rule(NETWORK, BOX, bounds).pair
     for name, bits in {"dense_0": 6, "dense_1": 9, "dense_2": 12}.items():
         codes = found.parameters[name]
         assert (codes.kernel_format.fractional_bits, codes.bias_format.fractional_bits) == (bits, bits)
@@ -156,7 +156,7 @@ def test_stochastic_codes_are_neighbours_in_the_word_and_unbiased():
 
 def test_seeds_repeat_and_differ():
     first, again, other = (
-        baselines.on_grid(NETWORK, BOX, 5, rule="stochastic", seed=seed).quantized.code_hash for seed in (1, 1, 2)
+        baselines.on_grid(NETWORK, BOX, 5, rule="stochastic", seed=seed).pair.code_hash for seed in (1, 1, 2)
     )
     assert first == again != other
 
@@ -164,7 +164,7 @@ def test_seeds_repeat_and_differ():
 def test_mid_rise_does_not_count_the_constant_bit():
     found = baselines.on_grid(NETWORK, BOX, 3, rule="mid_rise", other_bits=8)
     assert found.weight_bits == 3 * sum(op.kernel.size for _, op in NETWORK.affine())
-    assert cost_of(found.quantized).weight_bits > found.weight_bits
+    assert cost_of(found.pair).weight_bits > found.weight_bits
 
 
 def test_all_zero_layers_and_tiny_weights_have_formats():
@@ -173,7 +173,7 @@ def test_all_zero_layers_and_tiny_weights_have_formats():
     network = baselines.candidate.with_weights(network, kernels, {"dense_0": np.zeros(4)})
     box = Interval(*networks.box(network))
     for scale in ("plain", "auto_po2"):
-        prove(baselines.uniform(network, box, 4, scale=scale).quantized, box)
+        prove(baselines.uniform(network, box, 4, scale=scale).pair, box)
 
 
 @pytest.mark.parametrize("options", [{"word_length": 1}, {"word_length": 60}, {"word_length": 8, "scale": "auto"}])

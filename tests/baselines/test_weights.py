@@ -106,17 +106,17 @@ def test_before_and_after_prune_what_they_say():
     before, after = (
         baselines.pruned_uniform(NETWORK, BOX, 0.6, 4, order=order, scope="network") for order in ("before", "after")
     )
-    plain = baselines.uniform(NETWORK, BOX, 4).quantized.parameters
+    plain = baselines.uniform(NETWORK, BOX, 4).pair.parameters
     kept = prune({node.name: op.kernel for node, op in NETWORK.affine()}, 0.6, "network")
-    assert before.quantized is not None
-    for name, codes in after.quantized.parameters.items():
+    assert before.pair is not None
+    for name, codes in after.pair.parameters.items():
         same = codes.kernel != 0
         assert np.array_equal(codes.kernel[same], plain[name].kernel[same])
-        assert not before.quantized.parameters[name].kernel[kept[name] == 0.0].any()
+        assert not before.pair.parameters[name].kernel[kept[name] == 0.0].any()
     # Rounded to four bits, weights of different size are equal: the two orders keep different ones.
     assert any(
-        np.any((before.quantized.parameters[name].kernel == 0) != (codes.kernel == 0))
-        for name, codes in after.quantized.parameters.items()
+        np.any((before.pair.parameters[name].kernel == 0) != (codes.kernel == 0))
+        for name, codes in after.pair.parameters.items()
     )
 
 

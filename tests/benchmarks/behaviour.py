@@ -36,12 +36,12 @@ GIVEN = {
 def integers(result):
     """SHA-256 of all integers, and every format as text."""
     digest, formats = hashlib.sha256(), {}
-    for name, codes in sorted(result.quantized.parameters.items()):
+    for name, codes in sorted(result.pair.parameters.items()):
         for array in (codes.kernel, codes.bias):
             digest.update(repr(array.shape).encode() + array.astype("<i8").tobytes())
         formats[name] = [text(one) for one in (*codes.own_formats, codes.bias_format)]
     for kind in ("formats", "accumulators"):
-        formats[kind] = {name: text(one) for name, one in sorted(getattr(result.quantized, kind).items())}
+        formats[kind] = {name: text(one) for name, one in sorted(getattr(result.pair, kind).items())}
     return digest.hexdigest(), formats
 
 

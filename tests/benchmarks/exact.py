@@ -65,7 +65,7 @@ def main() -> int:
         certificate = result.certificate
         started = time.monotonic()
         try:
-            prove_again(result.quantized, certificate)
+            prove_again(result.pair, certificate)
             said = ""
         except sq.SoundQKerasError as error:
             said = f" refused: {error}"

@@ -169,7 +169,7 @@ def shares(result: sq.Result) -> dict[str, float]:
     assert found is not None
     assert found.fixed_accuracy is not None
     return {
-        "total_over_8_bits": round(result.cost.total_bits / eight_bits(result.quantized), 3),
+        "total_over_8_bits": round(result.cost.total_bits / eight_bits(result.pair), 3),
         "accuracy": found.fixed_accuracy,
         "agreement": found.agreement,
     }
@@ -263,7 +263,7 @@ def row(network: Network, result: sq.Result) -> dict[str, Any]:
     return {
         "summary": result.summary(),
         "mean_weight_bits": round(result.cost.weight_bits / weights, 3),
-        "saturating": len(result.quantized.saturating),
+        "saturating": len(result.pair.saturating),
         "seconds": round(result.seconds, 1),
     }
 

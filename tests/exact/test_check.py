@@ -36,9 +36,9 @@ TIERS = ("sound", "local", "statistical")
 @pytest.mark.parametrize("tier", TIERS)
 def test_what_was_proved_is_proved_again(tier):
     result = random_result(tier=tier)
-    found = sq.check(result.quantized, result.certificate, exact=True)
+    found = sq.check(result.pair, result.certificate, exact=True)
     assert np.all(found <= result.certificate.output_bounds)
-    assert len(prove_again(result.quantized, result.certificate)) == (0 if tier == "statistical" else 2)
+    assert len(prove_again(result.pair, result.certificate)) == (0 if tier == "statistical" else 2)
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -78,13 +78,13 @@ def believed(monkeypatch):
 
 def test_a_bound_that_was_lowered_is_refused_by_exact_arithmetic_alone(believed):
     result = tight()
-    sq.check(result.quantized, result.certificate, exact=True)
+    sq.check(result.pair, result.certificate, exact=True)
     forged = lowered(result)
-    assert sq.check(forged.quantized, forged.certificate).size == 2
+    assert sq.check(forged.pair, forged.certificate).size == 2
     with pytest.raises(
         VerificationError, match=r"output \d: the bound proved in exact arithmetic is .*, the certificate claims"
     ):
-        sq.check(forged.quantized, forged.certificate, exact=True)
+        sq.check(forged.pair, forged.certificate, exact=True)
 
 
 @pytest.mark.keras
@@ -109,24 +109,24 @@ def test_the_command_line_proves_again_where_it_is_asked_to(tmp_path, capfd, bel
 
 def test_a_range_that_was_narrowed_is_refused():
     result = random_result()
-    name = result.quantized.network.affine().__next__()[0].name
+    name = result.pair.network.affine().__next__()[0].name
     low, high = result.certificate.ranges[name]
     forged = replace(result.certificate, ranges={**result.certificate.ranges, name: (low, 0.99 * high)})
     with pytest.raises(VerificationError, match=rf"\({name}\): values reach .* in exact arithmetic"):
-        prove_again(result.quantized, forged)
+        prove_again(result.pair, forged)
 
 
 def test_the_bound_of_a_single_sample_is_refused():
     result = tight()
     region = result.certificate.box
     samples = np.random.default_rng(0).uniform(region.lower, region.upper, (9, 3))
-    evidence = Local.prove(result.quantized, region, samples, 0.125)
-    said = certify(result.quantized, region, np.full(2, 10.0), SplitTree(), evidence=evidence)
-    assert len(prove_again(result.quantized, said)) == 2
+    evidence = Local.prove(result.pair, region, samples, 0.125)
+    said = certify(result.pair, region, np.full(2, 10.0), SplitTree(), evidence=evidence)
+    assert len(prove_again(result.pair, said)) == 2
     bounds = evidence.bounds.copy()
     bounds[7] *= 0.99
     with pytest.raises(VerificationError, match="the bound proved in exact arithmetic"):
-        prove_again(result.quantized, replace(said, evidence=replace(evidence, bounds=bounds)))
+        prove_again(result.pair, replace(said, evidence=replace(evidence, bounds=bounds)))
 
 
 def test_samples_are_counted_again():
@@ -135,14 +135,14 @@ def test_samples_are_counted_again():
     with pytest.raises(
         VerificationError, match=r"20 of 20 samples exceed the tolerance in exact arithmetic, .* claims 0"
     ):
-        prove_again(result.quantized, replace(result.certificate, eps=small))
+        prove_again(result.pair, replace(result.certificate, eps=small))
 
 
 def test_errors_against_a_float64_evaluation_are_refused_by_name():
     result = random_result(tier="statistical")
     evidence = replace(result.certificate.evidence, reference="float64")
     with pytest.raises(InputError, match=r"as float64 evaluates it.*accepted there: tier 'sound'"):
-        prove_again(result.quantized, replace(result.certificate, evidence=evidence))
+        prove_again(result.pair, replace(result.certificate, evidence=evidence))
 
 
 @pytest.mark.solver
@@ -150,22 +150,22 @@ def test_layers_that_are_too_large_are_refused_by_name(monkeypatch):
     monkeypatch.setattr(again, "MOST_ENTRIES", 17)
     result = random_result()
     with pytest.raises(InputError, match=r"layer 'dense_0' is a matrix of 18 entries.*up to 17"):
-        prove_again(result.quantized, result.certificate)
+        prove_again(result.pair, result.certificate)
     with pytest.raises(InputError, match="layer 'dense_0' is a matrix"):
-        sq.quantize(result.quantized.trained, 0.1, (-1.0, 1.0), effort="fast", exact=True)
+        sq.quantize(result.pair.reference, 0.1, (-1.0, 1.0), effort="fast", exact=True)
 
 
 def test_a_leaf_whose_claim_is_not_reached_is_cut(monkeypatch):
     """The quick rules do not reach what the thorough ones prove, and these not what halves of the box give."""
     result = make_result(random_network(np.random.default_rng(4), (2, 12, 12, 1)), axes=(-1,))
-    whole = prove_again(result.quantized, replace(result.certificate, ranges=Anything()))
+    whole = prove_again(result.pair, replace(result.certificate, ranges=Anything()))
     cut = [Fraction(99, 100) * bound for bound in whole]
     claim = replace(result.certificate, output_bounds=np.array([float(b) for b in cut]), ranges=Anything())
-    assert prove_again(result.quantized, claim) <= cut
+    assert prove_again(result.pair, claim) <= cut
     monkeypatch.setattr(again, "CUTS", 0)
     monkeypatch.setattr(again.Work.prove, "__defaults__", (0,))
     with pytest.raises(VerificationError, match="the bound proved in exact arithmetic"):
-        prove_again(result.quantized, claim)
+        prove_again(result.pair, claim)
 
 
 class Anything(dict):
@@ -177,9 +177,9 @@ class Anything(dict):
 
 def test_leaves_are_proved_by_other_processes_alike(monkeypatch):
     result = make_result(random_network(np.random.default_rng(1), (2, 5, 1)), axes=(0, 1, -1, -1, 0, -1, -1))
-    here, said = prove_again(result.quantized, result.certificate), []
+    here, said = prove_again(result.pair, result.certificate), []
     monkeypatch.setattr(again, "WORTH_PROCESSES", -1.0)
-    there = prove_again(result.quantized, result.certificate, lambda stage, share: said.append((stage, share)))
+    there = prove_again(result.pair, result.certificate, lambda stage, share: said.append((stage, share)))
     assert there == here
     assert said[-1][1] == 1.0
     assert "about 0 s" in said[-1][0]
@@ -190,7 +190,7 @@ def reduced(seed):
     network, rewrite, region, tree = rewritten(seed)
     twin = quantized(rewrite.apply(network), [region.lower - 0.1, region.upper + 0.1], 12, 12)
     leaves = tree.leaves(region)
-    twin = replace(twin, trained=network, rewrite=rewrite)
+    twin = replace(twin, reference=network, rewrite=rewrite)
     return twin, [again.box_of(twin, *ends) for ends in zip(leaves.lower, leaves.upper, strict=True)]
 
 
@@ -227,7 +227,7 @@ def hidden(bias, reduction):
     network = Network((*nodes, Node("b", Dense(np.array([[0.3], [0.7]]), np.array([0.1])), ("r",), "b")))
     rewrite = Rewrite({"a": reduction})
     twin = quantized(rewrite.apply(network), (np.full(1, -1.1), np.full(1, 1.1)), 12, 12)
-    return replace(twin, trained=network, rewrite=rewrite)
+    return replace(twin, reference=network, rewrite=rewrite)
 
 
 def units(*numbers):
@@ -275,7 +275,7 @@ def test_the_rewrite_is_part_of_what_is_proved_again(part, monkeypatch):
 def test_scales_of_units_are_worked_out_again():
     network = random_network(np.random.default_rng(5), (3, 4, 2))
     rewrite = Rewrite(exponents={"dense_0": np.array([1, 0, -2, 3])})
-    twin = replace(quantized(rewrite.apply(network), box(network)), trained=network, rewrite=rewrite)
+    twin = replace(quantized(rewrite.apply(network), box(network)), reference=network, rewrite=rewrite)
     rewriting.check_parameters(twin)
     vars(twin)["network"] = network
     with pytest.raises(VerificationError, match="layer 'dense_0': the rewritten"):
@@ -314,5 +314,5 @@ def test_the_quick_rules_are_as_tight_as_the_first_proof(seed, last):
     result = sq.quantize(network, 0.02, (-1.0, 1.0), effort="fast", exact=True)
     assert result.certificate.exact
     region = result.certificate.box
-    (quick,) = Proof(result.quantized, again.box_of(result.quantized, region.lower, region.upper), effort=QUICK).bounds
-    assert quick <= Fraction(prove(result.quantized, region).bound)
+    (quick,) = Proof(result.pair, again.box_of(result.pair, region.lower, region.upper), effort=QUICK).bounds
+    assert quick <= Fraction(prove(result.pair, region).bound)

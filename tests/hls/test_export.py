@@ -122,7 +122,7 @@ def test_text_from_outside_cannot_leave_a_comment(tmp_path):
     ]
 
     renamed = replace(
-        quantized, trained=Network(tuple(nodes)), parameters=rename(quantized.parameters),
+        quantized, reference=Network(tuple(nodes)), parameters=rename(quantized.parameters),
         accumulators=rename(quantized.accumulators),
     )  # fmt: skip
     folder = export_hls(renamed, tmp_path / "net", box=box, certificate={"tier": "*/\n#error"})
@@ -268,7 +268,7 @@ class Swish(Relu):
 def test_operations_without_a_writer(tmp_path):
     quantized, box = steering()
     nodes = [replace(node, op=Swish()) if node.name == "dense_relu" else node for node in quantized.network.nodes]
-    unknown = replace(quantized, trained=Network(tuple(nodes)))
+    unknown = replace(quantized, reference=Network(tuple(nodes)))
     accepted = ", ".join(sorted(WRITERS))
     with pytest.raises(UnsupportedLayerError, match=f"operation 'swish' to export; accepted: {accepted}"):
         export_hls(unknown, tmp_path / "net", box=box)

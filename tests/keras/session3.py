@@ -45,7 +45,7 @@ def fits(**options):
     """A fit with runs in between: what was logged, and whether result, box and model belong together."""
     model, sound = small(**options), SoundQuant(1e-1, every=2, effort="fast")
     history = model.fit(X, Y, epochs=4, batch_size=16, callbacks=[sound], validation_data=(2.0 * X, Y), verbose=0)
-    box, trained = sound.result.certificate.box, sound.result.quantized.trained
+    box, trained = sound.result.certificate.box, sound.result.pair.reference
     return {
         "logged": history.history["sound_bound"],
         "keys": sorted(name for name in history.history if name.startswith("sound")),
@@ -65,7 +65,7 @@ def several_inputs():
     sound = SoundQuant(1e-1, effort="fast")
     model.fit({"second": X[:, :2], "first": X[:, 2:]}, Y, callbacks=[sound], verbose=0)
     order = {"first": [2], "second": [0, 1]}
-    names = [port.name for port in sound.result.quantized.network.inputs]
+    names = [port.name for port in sound.result.pair.network.inputs]
     expected = X[:, [column for name in names for column in order[name]]].min(axis=0)
     return bool(np.array_equal(sound.result.certificate.box.lower, expected)), names
 
@@ -75,7 +75,7 @@ def restored():
     model, sound = small(), SoundQuant(1e-1, effort="fast")
     stop = keras.callbacks.EarlyStopping("loss", patience=0, min_delta=100.0, restore_best_weights=True)
     model.fit(X, Y, epochs=5, callbacks=[sound, stop], verbose=0)
-    return sound.result.quantized.trained.weight_hash == read_model(model).weight_hash
+    return sound.result.pair.reference.weight_hash == read_model(model).weight_hash
 
 
 def interrupted():

@@ -45,7 +45,7 @@ def fit(model, data, *callbacks, epochs=EPOCHS, **options):
 
 def kernels_on_their_grids(result, model):
     """Whether every kernel of the model is exactly that of the fixed-point network."""
-    codes = result.quantized.parameters
+    codes = result.pair.parameters
     layers = [layer for layer in model.layers if layer.name in codes]
     assert len(layers) == len(codes) == 3
     return all(np.array_equal(layer.kernel.numpy(), codes[layer.name].kernel_value) for layer in layers)
@@ -55,7 +55,7 @@ def assert_proved(sound, model):
     assert sound.error is None
     assert sound.result.certificate.weight_hash == read(model).weight_hash
     assert sound.result.certificate.bound <= sound.result.certificate.eps[0] == sound.eps
-    sq.check(sound.result.quantized, sound.result.certificate)
+    sq.check(sound.result.pair, sound.result.certificate)
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,7 @@ def test_weights_are_trained_after_formats_were_chosen(data):
     look = keras.callbacks.LambdaCallback(on_epoch_begin=lambda *_: seen.append(model.get_weights()[0]))
     model, sound = compiled(), annealing()
     fit(model, data, sound, look, epochs=6)
-    step = sound.result.quantized.parameters[model.layers[0].name].kernel_format.step
+    step = sound.result.pair.parameters[model.layers[0].name].kernel_format.step
     on_grid = [bool(np.all(kernel / step == np.rint(kernel / step))) for kernel in seen]
     assert on_grid == [False] * 3 + [True] * 3
     moved = np.abs(model.get_weights()[0] - seen[3])
@@ -102,7 +102,7 @@ def test_few_bits_lose_less_than_when_quantised_after_the_fit(data):
         few, more = sound.result, after.result
         while more.cost.weight_bits < few.cost.weight_bits:  # give the other at least as many bits
             eps = 0.8 * more.certificate.eps[0]
-            more = sq.quantize(more.quantized.trained, eps, (-1, 1), effort="fast")
+            more = sq.quantize(more.pair.reference, eps, (-1, 1), effort="fast")
             if more.cost.weight_bits >= few.cost.weight_bits:
                 break
         losses = [np.mean((result.simulate(x) - y) ** 2) for result in (few, more)]
@@ -142,7 +142,7 @@ def test_inputs_that_the_network_scales_first(data):
     fit(model, data, sound, epochs=4)
     assert_proved(sound, model)
     name = model.layers[1].name
-    codes = sound.result.quantized.parameters[name]
+    codes = sound.result.pair.parameters[name]
     scaled = model.layers[1].kernel.numpy() / np.sqrt([[2.0], [3.0], [0.5]])
     np.testing.assert_allclose(scaled, codes.kernel_value, rtol=1e-6)
     assert sound.choices == 1
@@ -157,7 +157,7 @@ def test_convolutions_and_channels(data):
     sound = annealing(0.5, per_channel=True)
     fit(model, (x, data[1]), sound, epochs=4)
     assert_proved(sound, model)
-    codes = sound.result.quantized.parameters[model.layers[0].name]
+    codes = sound.result.pair.parameters[model.layers[0].name]
     assert codes.channel_formats is not None
     assert np.array_equal(model.layers[0].kernel.numpy().reshape(codes.kernel.shape), codes.kernel_value)
 

@@ -88,7 +88,7 @@ def assert_proved(sound, model, x, batches):
     assert result.certificate.box_source == f"observed on {batches} training batches"
     np.testing.assert_array_equal(result.certificate.box.lower, x.min(axis=0))
     np.testing.assert_array_equal(result.certificate.box.upper, x.max(axis=0))
-    sq.check(result.quantized, result.certificate)
+    sq.check(result.pair, result.certificate)
 
 
 def assert_untouched(model):
@@ -118,7 +118,7 @@ def test_rounded_output_and_channels(data):
     model, sound = small(), sound_quant(round_output=True, per_channel=True)
     fit(model, *data, callbacks=[sound], batch_size=15)
     assert_proved(sound, model, data[0], 8)
-    quantized = sound.result.quantized
+    quantized = sound.result.pair
     assert quantized.network.output.name in quantized.formats
     assert all(codes.channel_formats is not None for codes in quantized.parameters.values())
 

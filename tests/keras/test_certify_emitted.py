@@ -58,8 +58,8 @@ def test_what_is_emitted_is_certified_as_it_was_proved(make, lower):
     x = points(emitted, box)
     np.testing.assert_array_equal(twin_of(emitted).evaluate(x), result.simulate(x))
     check(emitted, x, box)
-    errors = np.abs(result.simulate(x) - result.quantized.trained.evaluate(x)).max(axis=0)
-    for reference in (model, result.quantized.trained, result.quantized.network):
+    errors = np.abs(result.simulate(x) - result.pair.reference.evaluate(x)).max(axis=0)
+    for reference in (model, result.pair.reference, result.pair.network):
         twin = twin_of(emitted, reference if reference is not model else read_steps(model))
         np.testing.assert_array_equal(twin.evaluate(x), result.simulate(x))
         found = sq.certify(emitted, reference, box=box, effort="fast")
@@ -99,7 +99,7 @@ def test_hidden_units_that_were_rescaled_are_recognised(make):
     sizes = 8.0 ** np.arange(kernel.shape[-1])
     model.set_weights([kernel * sizes, bias * sizes, *others])
     result = sq.quantize(model, 1.0, (-1.0, 1.0), keep_architecture=True, effort="fast")
-    assert any(np.any(shifts) for shifts in result.quantized.rewrite.exponents.values())
+    assert any(np.any(shifts) for shifts in result.pair.rewrite.exponents.values())
     found = sq.certify(result.to_qkeras(), model, box=(-1.0, 1.0), effort="fast")
     assert "powers of two" in " ".join(found.certificate.notes)
     assert found.observed_error <= found.certificate.bound <= 1.01 * result.certificate.bound

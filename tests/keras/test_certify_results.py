@@ -47,7 +47,7 @@ def test_results_are_saved_loaded_and_proved_again(kind, tmp_path):
 @pytest.mark.parametrize("kind", ["rounded", "symmetric", "ternary"])
 def test_networks_of_integers_are_proved_again_exactly(kind):
     _, found = certified(MODELS[kind])
-    bounds = sq.check(found.quantized, found.certificate, exact=True)
+    bounds = sq.check(found.pair, found.certificate, exact=True)
     assert np.all(bounds <= found.certificate.output_bounds)
     _, again = certified(MODELS[kind], exact=True)
     assert again.certificate.exact
@@ -57,11 +57,11 @@ def test_networks_of_integers_are_proved_again_exactly(kind):
 def test_what_exact_arithmetic_makes_nothing_of_is_named():
     _, found = certified(MODELS["steps"])
     with pytest.raises(InputError, match="powers of two"):
-        sq.check(found.quantized, found.certificate, exact=True)
+        sq.check(found.pair, found.certificate, exact=True)
     model = sequential(*MODELS["rounded"], shape=(5,))
     found = sq.certify(model, box=(-2, 2), input_bits=6)
     with pytest.raises(InputError, match="6 fractional bits"):
-        sq.check(found.quantized, found.certificate, exact=True)
+        sq.check(found.pair, found.certificate, exact=True)
 
 
 @pytest.mark.parametrize("tier", ["local", "statistical"])
@@ -122,7 +122,7 @@ def test_what_has_none_says_which_tensor_stands_in_the_way(kind, says, tmp_path)
 def test_float_biases_are_named():
     model = sequential(qk.QActivation(IN), qk.QDense(3, kernel_quantizer=BITS), shape=(5,))
     model.layers[-1].set_weights([model.layers[-1].get_weights()[0], np.array([1e-12, 1.0, 1.0], np.float32)])
-    assert "bias" in sq.certify(model, box=(-2, 2)).quantized.obstacles[0]
+    assert "bias" in sq.certify(model, box=(-2, 2)).pair.obstacles[0]
 
 
 def test_inputs_on_a_grid_need_no_quantizer_to_be_exported(tmp_path):
@@ -133,7 +133,7 @@ def test_inputs_on_a_grid_need_no_quantizer_to_be_exported(tmp_path):
     ]
     model = sequential(*layers, shape=(5,))
     model.layers[-1].set_weights([np.rint(w * 8) / 8 for w in model.layers[-1].get_weights()])
-    assert not sq.certify(model, box=(-1, 1)).quantized.has_integers
+    assert not sq.certify(model, box=(-1, 1)).pair.has_integers
     found = sq.certify(model, "latent", box=(-1, 1), input_bits=4, effort="fast")
     x = np.random.default_rng(0).integers(-16, 17, (100, 5)) / 16
     assert np.array_equal(found.simulate(x), np.asarray(model(x), np.float64))

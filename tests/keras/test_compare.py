@@ -331,7 +331,7 @@ def test_our_models_are_judged_as_they_were_proved(model, lower):
     result = sq.quantize(model, 0.1, (lower, 1.0), effort="fast")
     subject = subject_of(model, (np.clip(X, lower, 1.0), Y), None, (lower, 1.0))
     plan = Plan(eps=(0.1,), effort="fast")
-    found = model_verdict(result.to_qkeras(head=True), result.quantized.network, subject, plan)
+    found = model_verdict(result.to_qkeras(head=True), result.pair.network, subject, plan)
     assert found["observed_error"] <= found["bound"] <= 1.5 * result.certificate.bound
     assert found["tier"] == "sound"
 

@@ -46,7 +46,7 @@ def fitted(data, strength, model=None, epochs=EPOCHS, eps=1e-3, **options):
 def test_fewer_bits_at_about_the_loss_of_without(data):
     plain, forced = fitted(data, 0.0), fitted(data, 0.05)
     for _, sound, _ in (plain, forced):
-        sq.check(sound.result.quantized, sound.result.certificate)
+        sq.check(sound.result.pair, sound.result.certificate)
     assert forced[1].result.cost.weight_bits < 0.75 * plain[1].result.cost.weight_bits
     assert forced[2] < 1.3 * plain[2]
 

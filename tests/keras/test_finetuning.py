@@ -62,7 +62,7 @@ def exact(result, x):
 
 
 def formats_of(result):
-    return {name: (p.kernel_format, p.bias_format) for name, p in result.quantized.parameters.items()}
+    return {name: (p.kernel_format, p.bias_format) for name, p in result.pair.parameters.items()}
 
 
 def test_the_loss_of_a_regression_falls_and_the_new_claim_holds(regression, trained_on):
@@ -76,7 +76,7 @@ def test_the_loss_of_a_regression_falls_and_the_new_claim_holds(regression, trai
     found = trained_on.simulate(x)
     assert np.mean((found - y) ** 2) == pytest.approx(record.after["loss"], rel=1e-3)
     assert np.mean((before.simulate(x) - y) ** 2) == pytest.approx(record.before["loss"], rel=1e-3)
-    sq.check(trained_on.quantized, trained_on.certificate)
+    sq.check(trained_on.pair, trained_on.certificate)
     assert trained_on.certificate.weight_hash == before.certificate.weight_hash
     assert trained_on.observed_error <= trained_on.certificate.bound
     assert "fine-tuned: loss" in trained_on.summary()
@@ -85,8 +85,8 @@ def test_the_loss_of_a_regression_falls_and_the_new_claim_holds(regression, trai
 def test_formats_of_weights_and_steps_of_results_stay(regression, trained_on):
     before = regression[0]
     assert formats_of(trained_on) == formats_of(before)
-    for name, output in before.quantized.formats.items():
-        assert trained_on.quantized.formats[name].fractional_bits == output.fractional_bits
+    for name, output in before.pair.formats.items():
+        assert trained_on.pair.formats[name].fractional_bits == output.fractional_bits
 
 
 def test_the_models_compute_what_is_certified(regression, trained_on):
@@ -98,7 +98,7 @@ def test_it_is_saved_and_loaded(trained_on, tmp_path):
     loaded = sq.load(trained_on.save(tmp_path / "out"))
     assert content(loaded) == content(trained_on)
     assert loaded.finetuning == trained_on.finetuning
-    sq.check(loaded.quantized, loaded.certificate)
+    sq.check(loaded.pair, loaded.certificate)
     page = loaded.report(tmp_path / "report.html").read_text(encoding="utf-8")
     assert "Fine-tuned, loss on the training data" in page
     assert loaded.certificate.eps_source in page
@@ -106,7 +106,7 @@ def test_it_is_saved_and_loaded(trained_on, tmp_path):
 
 def test_the_same_seed_gives_the_same_integers(regression, trained_on):
     result, data = regression
-    assert sq.finetune(result, data, 5, **EXACT).quantized.code_hash == trained_on.quantized.code_hash
+    assert sq.finetune(result, data, 5, **EXACT).pair.code_hash == trained_on.pair.code_hash
 
 
 def test_a_tolerance_that_is_given_holds_or_is_refused(regression):
@@ -124,7 +124,7 @@ def test_only_epochs_that_meet_a_given_tolerance_are_kept(regression, trained_on
     assert trained_on.certificate.bound > 1.0
     between = 0.5 * (result.certificate.bound + trained_on.certificate.bound)
     found = sq.finetune(result, data, 5, eps=between, **EXACT)
-    sq.check(found.quantized, found.certificate)
+    sq.check(found.pair, found.certificate)
     assert found.certificate.bound <= between
     assert found.finetuning.kept_epoch < trained_on.finetuning.kept_epoch
     assert found.finetuning.before["loss"] > found.finetuning.after["loss"] > trained_on.finetuning.after["loss"]
@@ -134,7 +134,7 @@ def test_training_that_helps_nothing_leaves_every_integer(regression):
     result, data = regression
     found = sq.finetune(result, data, 1, optimizer=keras.optimizers.SGD(1e6), **EXACT)
     assert found.finetuning.kept_epoch == 0
-    assert found.quantized.code_hash == result.quantized.code_hash
+    assert found.pair.code_hash == result.pair.code_hash
     assert np.array_equal(found.certificate.eps, result.certificate.eps)
 
 
@@ -178,7 +178,7 @@ def test_a_dataset_and_validation_data(regression):
     found = sq.finetune(result, dataset, 2, validation=(x[256:], y[256:]), **EXACT)
     assert found.finetuning.measured_on == "validation data"
     assert np.mean((found.simulate(x[256:]) - y[256:]) ** 2) == pytest.approx(found.finetuning.after["loss"], rel=1e-3)
-    sq.check(found.quantized, found.certificate)
+    sq.check(found.pair, found.certificate)
 
 
 @pytest.mark.parametrize("tier", ["sound", "local", "statistical"])
@@ -191,7 +191,7 @@ def test_a_classifier_in_every_tier(classes, tier):
     assert record.after["loss"] < record.before["loss"]
     assert set(record.after) == {"loss", "accuracy"}
     assert np.mean(found.simulate(x[100:]).argmax(axis=1) == y[100:]) == pytest.approx(record.after["accuracy"])
-    sq.check(found.quantized, found.certificate)
+    sq.check(found.pair, found.certificate)
     assert found.certificate.tier == tier
     assert formats_of(found) == formats_of(result)
     assert exact(found, 3.0 * x)
@@ -209,16 +209,16 @@ def test_untouched_samples_stay_untouched(classes):
 def test_each_channel_keeps_its_format():
     result = random_result(sizes=(3, 6, 2))
     rng = np.random.default_rng(0)
-    parameters = {name: by_channel(codes, rng) for name, codes in result.quantized.parameters.items()}
-    result = dataclasses.replace(result, quantized=dataclasses.replace(result.quantized, parameters=parameters))
+    parameters = {name: by_channel(codes, rng) for name, codes in result.pair.parameters.items()}
+    result = dataclasses.replace(result, pair=dataclasses.replace(result.pair, parameters=parameters))
     x = rng.uniform(-1, 1, (128, 3))
     found = sq.finetune(result, (x, np.sin(x[:, :2])), 2, optimizer=keras.optimizers.Adam(3e-2), **EXACT)
-    sq.check(found.quantized, found.certificate)
+    sq.check(found.pair, found.certificate)
     assert found.finetuning.changed > 0
     assert np.mean((found.simulate(x) - np.sin(x[:, :2])) ** 2) == pytest.approx(
         found.finetuning.after["loss"], rel=1e-3
     )
-    for name, codes in found.quantized.parameters.items():
+    for name, codes in found.pair.parameters.items():
         assert codes.channel_formats == parameters[name].channel_formats
 
 
@@ -243,9 +243,9 @@ def test_weights_end_within_formats_that_qkeras_cannot_say(monkeypatch):
 @pytest.mark.parametrize("kind", ["small formats", "a format for each channel"])
 def test_what_is_trained_is_what_it_is_rounded_to(kind):
     rng = np.random.default_rng(0)
-    quantized = make_small(random_result()).quantized
+    quantized = make_small(random_result()).pair
     if kind != "small formats":
-        quantized = random_result().quantized
+        quantized = random_result().pair
         own = {name: by_channel(codes, rng) for name, codes in quantized.parameters.items()}
         quantized = dataclasses.replace(quantized, parameters=own)
     model = to_qkeras(quantized)
@@ -264,7 +264,7 @@ def test_what_is_trained_is_what_it_is_rounded_to(kind):
 
 def make_small(result):
     """The result of the network with a tenth of the weights."""
-    network = result.quantized.trained
+    network = result.pair.reference
     nodes = [
         dataclasses.replace(node, op=dataclasses.replace(node.op, kernel=np.float32(node.op.kernel / 64).astype(float)))
         if hasattr(node.op, "kernel")
@@ -291,19 +291,19 @@ def test_tables_slopes_and_averages_stay():
     x = np.random.default_rng(0).uniform(-1, 1, (64, 7, 7, 1)).astype(np.float32)
     y = np.stack([x.mean(axis=(1, 2, 3)), x[:, 3, 3, 0]], axis=1)
     found = sq.finetune(result, (x, y), 3, optimizer=keras.optimizers.Adam(1e-2), **EXACT)
-    sq.check(found.quantized, found.certificate)
+    sq.check(found.pair, found.certificate)
     assert found.finetuning.after["loss"] < found.finetuning.before["loss"]
     assert exact(found, x)
     moved = []
-    for node, op in result.quantized.network.affine():
-        old, new = (r.quantized.parameters[node.name] for r in (result, found))
+    for node, op in result.pair.network.affine():
+        old, new = (r.pair.parameters[node.name] for r in (result, found))
         if isinstance(op, AveragePool):
             assert np.array_equal(old.kernel, new.kernel)
         elif not np.array_equal(old.kernel, new.kernel):
             moved.append(node.op.kind)
     assert {"conv", "dense"} <= set(moved)
     frozen = found.to_qkeras()
-    latents_of(found.quantized, frozen)
+    latents_of(found.pair, frozen)
     assert not any(isinstance(layer, LAYERS.PReLU) and layer.trainable for layer in frozen.layers)
 
 
@@ -330,7 +330,7 @@ def test_several_inputs_and_outputs():
     y = [x[0][:, :1], x[1][:, :2]]
     found = sq.finetune(result, (x, y), 2, optimizer=keras.optimizers.Adam(1e-2), **EXACT)
     assert found.finetuning.after["loss"] < found.finetuning.before["loss"]
-    sq.check(found.quantized, found.certificate)
+    sq.check(found.pair, found.certificate)
     dataset = tf.data.Dataset.from_tensor_slices(({"a": x[0], "b": x[1]}, tuple(y))).batch(16)
     assert sq.finetune(result, dataset, 1, **EXACT).finetuning.before["loss"] == pytest.approx(
         found.finetuning.before["loss"], rel=1e-5
@@ -390,7 +390,7 @@ def test_options_that_cannot_be_used_are_refused(options):
     ],
 )
 def test_the_usual_loss(end, y, loss):
-    network = dataclasses.replace(random_result(sizes=(3, 3)).quantized.trained, head=end)
+    network = dataclasses.replace(random_result(sizes=(3, 3)).pair.reference, head=end)
     task = Task.of(network, (np.zeros((8, 3)), y), None, None, None, 4, 0)
     assert type(task.loss).__name__ == loss
 
@@ -405,5 +405,5 @@ def test_the_command_does_what_the_function_does(regression, trained_on, tmp_pat
     arguments = ["--epochs", "5", "--effort", "fast", "--out", str(to)]
     assert main(["finetune", str(tmp_path / "out"), "--train", *files, *arguments]) == OK
     found = sq.load(to)
-    assert found.quantized.code_hash == trained_on.quantized.code_hash
+    assert found.pair.code_hash == trained_on.pair.code_hash
     assert capsys.readouterr().out.splitlines()[-1] == found.summary()

@@ -51,7 +51,7 @@ def test_what_is_emitted_is_the_network_whatever_its_names(inputs, tmp_path):
         assert [layer.name for layer in load_model(tmp_path / name).layers] == [layer.name for layer in emitted.layers]
     floating = {layer.name for layer in result.float_model().layers}
     assert set(result.quantizer_config) - {"inputs"} <= floating
-    mended = {network.by_name[name].layer: name for name in result.quantized.parameters}
+    mended = {network.by_name[name].layer: name for name in result.pair.parameters}
     assert {result.keras_names.get(name, name) for name in mended} <= floating
 
 
@@ -61,7 +61,7 @@ def test_a_network_with_any_names_is_trained_on_and_certified():
     x = np.random.default_rng(0).uniform(-1, 1, (64, 3))
     better = sq.finetune(result, (x, result.simulate(x)[:, :1] + 0.1), epochs=1, effort="fast")
     assert better.finetuning is not None
-    assert set(better.quantized.parameters) == set(result.quantized.parameters)
+    assert set(better.pair.parameters) == set(result.pair.parameters)
     assert sq.certify(result.to_qkeras(), model(), box=(-1, 1), effort="fast").certificate.output_bounds is not None
 
 

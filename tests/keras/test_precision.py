@@ -84,7 +84,7 @@ def test_results_are_compared_behind_what_was_set_aside(head):
 
 def test_the_note_reaches_the_result_and_other_models_have_none():
     result = sq.quantize(model(keras, "mixed_float16"), 0.1, (-1, 1), effort="fast")
-    assert "inputs of the box by up to" in in_words(result.quantized.network)
+    assert "inputs of the box by up to" in in_words(result.pair.network)
     network = read_model(model(keras, "float32"), (-1.0, 1.0))
     assert not any(note.startswith("Keras computes") for note in network.notes)
 

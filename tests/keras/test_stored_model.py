@@ -28,7 +28,7 @@ def saved(tmp_path_factory):
     y = layers.AveragePooling2D(2, padding="same", strides=1)(y)
     y = layers.Dense(3, activation="tanh")(layers.Flatten()(y))
     result = sq.quantize(keras.Model(x, layers.Dense(2, name="end")(y)), 0.1, (0, 1), effort="fast")
-    return result.quantized, result.save(tmp_path_factory.mktemp("saved") / "out")
+    return result.pair, result.save(tmp_path_factory.mktemp("saved") / "out")
 
 
 def test_the_model_that_was_saved_passes(saved):

@@ -44,14 +44,12 @@ def test_the_same_integers_everywhere(place, options):
     assert main(arguments) == 0
     assert main(["verify", str(out)]) == 0
     result = sq.load(out)
-    assert result.quantized.saturating
+    assert result.pair.saturating
     assert result.classification.float_accuracy == 1.0
     far = np.random.default_rng(1).uniform(-4.0, 4.0, (64, 8, 8, 3)).astype(np.float32)
     codes = result.simulate(far)
-    hidden = result.quantized.simulate_all(far)
-    assert any(
-        np.max(np.abs(hidden[name])) >= result.quantized.formats[name].max_code for name in result.quantized.saturating
-    )
+    hidden = result.pair.simulate_all(far)
+    assert any(np.max(np.abs(hidden[name])) >= result.pair.formats[name].max_code for name in result.pair.saturating)
     with sq.float64():
         found = result.to_qkeras(dtype="float64")(far.astype(np.float64)).numpy()
     assert np.array_equal(found, codes)

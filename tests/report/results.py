@@ -24,9 +24,9 @@ def result_of(tier: str, *, seed: int = 0, saturate: bool = False) -> Result:
     found = random_result(seed)
     if tier == "sound":
         return found
-    quantized, box = found.quantized, found.certificate.box
+    quantized, box = found.pair, found.certificate.box
     if saturate:
-        values = quantized.trained.evaluate_all(SAMPLES)
+        values = quantized.reference.evaluate_all(SAMPLES)
         ends = {name: (float(value.min()), float(value.max())) for name, value in values.items()}
         ends[quantized.network.nodes[0].name] = (-1.0, 1.0)
         quantized = narrow_in_box(clipped(quantized, ends), box)

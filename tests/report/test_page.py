@@ -137,7 +137,7 @@ def test_a_reference_in_float64_is_said(results):
 
 
 def test_what_saturates_is_said(results, pages):
-    names = results["local"].quantized.saturating
+    names = results["local"].pair.saturating
     assert names
     for tier in TIERS[1:]:
         assert "Where results saturate" in pages[tier]
@@ -157,17 +157,17 @@ def test_accuracies_are_shown_where_there_are_labels(results, pages):
 def test_names_of_the_user_are_only_text():
     result = random_result()
     evil = '<script>alert("x")</script>'
-    nodes = tuple(replace(node, layer=evil) for node in result.quantized.trained.nodes)
-    quantized = replace(result.quantized, trained=Network(nodes, notes=(evil,)))
+    nodes = tuple(replace(node, layer=evil) for node in result.pair.reference.nodes)
+    quantized = replace(result.pair, reference=Network(nodes, notes=(evil,)))
     certificate = replace(
         result.certificate,
         box_source=evil,
-        weight_hash=quantized.trained.weight_hash,
+        weight_hash=quantized.reference.weight_hash,
         code_hash=quantized.code_hash,
         notes=(evil,),
         error_budget=(replace(result.certificate.error_budget[0], layer=evil),),
     )
-    text = page(replace(result, quantized=quantized, certificate=certificate))
+    text = page(replace(result, pair=quantized, certificate=certificate))
     assert "<script" not in text
     assert text.count("&lt;script&gt;") >= 3
     Reader(text)
@@ -230,7 +230,7 @@ def test_a_sweep_is_drawn_and_about_one_claim():
 def test_errors_at_the_worst_input_are_exact_and_rounded_down():
     result = random_result()
     found, exact = errors_at_worst(result)
-    wanted = [abs(error) for error in exact_error(result.quantized, result.observed_input)]
+    wanted = [abs(error) for error in exact_error(result.pair, result.observed_input)]
     assert exact
     assert all(0.0 <= error <= limit for error, limit in zip(found, wanted, strict=True))
     assert all(error >= limit * Fraction(1 - 1e-12) for error, limit in zip(found, wanted, strict=True))
@@ -241,18 +241,18 @@ def test_the_smallest_uniform_format_has_the_fewest_bits_that_do(results, tier):
     result = results[tier]
     eps = result.certificate.eps if tier != "sound" else np.full(2, 0.05)
     certificate = replace(result.certificate, eps=eps)
-    saturate = bool(result.quantized.saturating)
-    found = smallest_uniform(result.quantized.trained, certificate, saturate=saturate)
+    saturate = bool(result.pair.saturating)
+    found = smallest_uniform(result.pair.reference, certificate, saturate=saturate)
     assert found is not None
     assert found.relative <= 1.0
-    trial = Trial(result.quantized.trained, certificate, saturate, 64)
+    trial = Trial(result.pair.reference, certificate, saturate, 64)
     bits = found.format.fractional_bits
     assert trial.attempt(bits)[1] == found
     assert trial.attempt(bits - 1)[0] > 1.0
     if tier != "sound":
         evidence = certificate.evidence
         allowed = evidence.failures if tier == "statistical" else int((~evidence.certified(eps)).sum())
-        assert beyond(result.quantized.trained, bits, eps) <= allowed
+        assert beyond(result.pair.reference, bits, eps) <= allowed
 
 
 def beyond(network, bits, eps):
@@ -301,4 +301,4 @@ def test_small_parts():
 def test_a_claim_that_every_sample_breaks_has_a_page(results):
     result = results["statistical"]
     evidence = replace(result.certificate.evidence, failures=len(SAMPLES))
-    assert smallest_uniform(result.quantized.trained, replace(result.certificate, evidence=evidence)) is not None
+    assert smallest_uniform(result.pair.reference, replace(result.certificate, evidence=evidence)) is not None

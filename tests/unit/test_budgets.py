@@ -65,7 +65,7 @@ def test_no_stage_ignores_a_budget_in_seconds(clock, tier):
     assert found.ended_by == "time"
     assert at["prove"] <= 6.0 + GRACE_SECONDS
     assert at["done"] - at["look for the worst error"] <= 2.0 * GRACE_SECONDS
-    sq.check(found.quantized, found.certificate)
+    sq.check(found.pair, found.certificate)
 
 
 @pytest.fixture
@@ -138,7 +138,7 @@ def test_what_is_tried_before_formats_are_accepted_is_no_answer(tier):
     samples = np.random.default_rng(0).uniform(-1, 1, (60, 3))
     found = sq.quantize(network, 0.05, (-1.0, 1.0), effort=1e-3, tier=tier, samples=samples, **options)
     assert found.ended_by == "time"
-    sq.check(found.quantized, found.certificate)
+    sq.check(found.pair, found.certificate)
 
 
 def test_few_proofs_find_the_faint_values_that_matter_and_one_when_time_is_up():

@@ -95,7 +95,7 @@ def test_graphs_arrive_as_they_were_sent():
         x = rng.uniform(-1, 1, (3, *quantized.network.input_shape))
         codes = quantized.simulate_all(x)
         arrived = pickle.loads(pickle.dumps(quantized))
-        assert arrived.trained.weight_hash == quantized.trained.weight_hash
+        assert arrived.reference.weight_hash == quantized.reference.weight_hash
         assert arrived.code_hash == quantized.code_hash
         again = arrived.simulate_all(x)
         assert all(np.array_equal(again[name], values) for name, values in codes.items())

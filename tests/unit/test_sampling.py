@@ -115,7 +115,7 @@ def test_the_share_that_was_aimed_at_is_met_on_fresh_samples():
     for seed in range(6):
         network, x = hidden(seed), np.random.default_rng(seed).normal(size=(4600, 4)).clip(-6.0, 6.0)
         result = sq.quantize(network, 0.05, (-6.0, 6.0), tier="statistical", samples=x[:600], effort="fast")
-        rates.append(np.mean(np.any(np.abs(errors(result.quantized, x[600:])) > 0.05, axis=1)))
+        rates.append(np.mean(np.any(np.abs(errors(result.pair, x[600:])) > 0.05, axis=1)))
     assert np.mean(rates) <= 0.0125  # the aim is 0.01
 
 

@@ -37,32 +37,32 @@ def corner_parameters(case: Case) -> dict[str, tuple[Exact, Exact]]:
     choose = np.vectorize(lambda up: Fraction(1) if up else Fraction(-1), otypes=[object])
     return {
         node.name: (choose(case.rng.random(op.kernel.shape) < 0.5), choose(case.rng.random(op.bias.shape) < 0.5))
-        for node, op in case.quantized.network.affine()
+        for node, op in case.pair.network.affine()
     }
 
 
 def attack(case: Case, count: int = 10) -> None:
     """Whatever is proved of the case, on its leaves and on the whole box, holds at the worst points found."""
-    fine = prove(case.quantized, case.box, case.tree)
-    bits = {name: output.fractional_bits for name, output in case.quantized.formats.items()}
-    whole = twin(case.quantized.network, dict(case.quantized.parameters), bits, case.box)
-    same = {n: f.fractional_bits for n, f in whole.formats.items()} == bits and not case.quantized.saturating
+    fine = prove(case.pair, case.box, case.tree)
+    bits = {name: output.fractional_bits for name, output in case.pair.formats.items()}
+    whole = twin(case.pair.network, dict(case.pair.parameters), bits, case.box)
+    same = {n: f.fractional_bits for n, f in whole.formats.items()} == bits and not case.pair.saturating
     coarse = prove(whole, case.box) if same else None
     found = worst_first(case, points(case), count)
-    simulated = case.quantized.simulate_all(found)
+    simulated = case.pair.simulate_all(found)
     signs = corner_parameters(case)
     for number, x in enumerate(found):
-        values = trace(case.quantized, x, signs)
+        values = trace(case.pair, x, signs)
         hold(case, fine, x, values)
-        errors = output_error(case.quantized, values)
+        errors = output_error(case.pair, values)
         assert np.all(errors <= twins.fractions(fine.output_bounds))
         assert coarse is None or np.all(errors <= twins.fractions(coarse.output_bounds))
-        same_codes(case.quantized, simulated, number, values)
+        same_codes(case.pair, simulated, number, values)
 
 
 def hold(case: Case, proof: Proof, x: np.ndarray, values: dict[str, twins.Trace]) -> None:
     """At one point: the errors on each leaf that holds it, and every tensor's range."""
-    errors = output_error(case.quantized, values)
+    errors = output_error(case.pair, values)
     leaves = leaves_of(case, x)
     assert leaves.size > 0, "the leaves do not cover the box"
     for leaf in leaves:
@@ -104,9 +104,9 @@ def test_no_error_exceeds_the_bound_where_sums_need_more_than_53_bits(case):
 @given(cases(saturate=True, bits=st.integers(0, 6), largest_width=2, most_layers=3))
 def test_no_error_exceeds_the_bound_of_tiny_networks_on_many_leaves(case):
     tree = random_tree(case.rng, case.box.lower.size, 40)
-    bits = {name: output.fractional_bits for name, output in case.quantized.formats.items()}
-    quantized = twin(case.quantized.network, dict(case.quantized.parameters), bits, case.box, tree)
-    attack(replace(case, quantized=quantized, tree=tree), 24)
+    bits = {name: output.fractional_bits for name, output in case.pair.formats.items()}
+    quantized = twin(case.pair.network, dict(case.pair.parameters), bits, case.box, tree)
+    attack(replace(case, pair=quantized, tree=tree), 24)
 
 
 @pytest.mark.slow
@@ -130,7 +130,7 @@ def test_the_wide_cases_are_wide():
     @examples(14)
     @given(cases(bits=st.integers(14, 44), largest_width=6))
     def collect(case):
-        wide.append(max(f.word_length for f in case.quantized.accumulators.values()) > 53)
+        wide.append(max(f.word_length for f in case.pair.accumulators.values()) > 53)
 
     collect()
     assert sum(wide) >= 4
@@ -143,9 +143,9 @@ def test_the_wide_cases_are_wide():
 @given(cases(saturate=True, largest_width=5))
 def test_every_tensor_stays_within_its_enclosures(case):
     leaves = case.tree.leaves(case.box)
-    facts = propagate(case.quantized.network, leaves, case.quantized).facts
+    facts = propagate(case.pair.network, leaves, case.pair).facts
     for x in worst_first(case, points(case, 6), 8):
-        values = trace(case.quantized, x, corner_parameters(case))
+        values = trace(case.pair, x, corner_parameters(case))
         for leaf in leaves_of(case, x):
             for name, value in values.items():
                 real, fixed, difference = facts[name].pair()
@@ -162,9 +162,9 @@ def test_every_tensor_stays_within_its_enclosures(case):
 @examples(10)
 @given(cases(largest_width=5))
 def test_every_real_tensor_stays_within_its_range_without_formats(case):
-    facts = propagate(case.quantized.network, case.box[None]).facts
+    facts = propagate(case.pair.network, case.box[None]).facts
     for x in points(case, 3)[::2]:
-        for name, value in trace(case.quantized, x, corner_parameters(case)).items():
+        for name, value in trace(case.pair, x, corner_parameters(case)).items():
             lower, upper = (
                 twins.fractions(end.reshape(-1)) for end in (facts[name].value.lower, facts[name].value.upper)
             )
@@ -182,8 +182,8 @@ def test_the_rational_proof_is_never_looser(case):
 
     A float64 proof with a new idea may beat it one day; then this asks for the idea in the rational proof too.
     """
-    bits = {name: output.fractional_bits for name, output in case.quantized.formats.items()}
-    quantized = twin(case.quantized.network, dict(case.quantized.parameters), bits, case.box)
+    bits = {name: output.fractional_bits for name, output in case.pair.formats.items()}
+    quantized = twin(case.pair.network, dict(case.pair.parameters), bits, case.box)
     proved = prove(quantized, case.box).output_bounds
     rational = exact_bound(quantized, case.box.lower, case.box.upper)
     assert all(exact <= Fraction(bound) for exact, bound in zip(rational, proved, strict=True))
@@ -195,8 +195,8 @@ def test_the_rational_proof_is_never_looser(case):
 @pytest.mark.parametrize("seed", range(24))
 def test_a_bound_that_is_reached_is_not_exceeded(seed):
     found = tight(seed, size=1 + seed % 5, bits=1 + seed % 6)
-    proof = prove(found.quantized, found.box)
-    error = abs(exact_error(found.quantized, found.worst)[0])
+    proof = prove(found.pair, found.box)
+    error = abs(exact_error(found.pair, found.worst)[0])
     assert Fraction(proof.output_bounds[0]) * (1 - Fraction(1, 10**9)) <= error <= Fraction(proof.output_bounds[0])
 
 
@@ -204,8 +204,8 @@ def test_a_bound_that_is_reached_is_not_exceeded(seed):
 def test_a_bound_that_is_reached_is_not_exceeded_on_leaves(seed):
     found = tight(seed, size=3)
     tree = random_tree(np.random.default_rng(seed), 3, 20)
-    proof = prove(found.quantized, found.box, tree)
-    error = abs(exact_error(found.quantized, found.worst)[0])
+    proof = prove(found.pair, found.box, tree)
+    error = abs(exact_error(found.pair, found.worst)[0])
     assert Fraction(proof.output_bounds[0]) * (1 - Fraction(1, 10**9)) <= error <= Fraction(proof.output_bounds[0])
 
 
@@ -224,12 +224,12 @@ def test_ranges_are_reached_where_the_input_rounds_outward():
 def test_the_ranges_are_the_hull_of_all_leaves_in_all_batches(monkeypatch):
     found = tight(0)
     tree = random_tree(np.random.default_rng(0), 3, 12)
-    together = prove(found.quantized, found.box, tree)
+    together = prove(found.pair, found.box, tree)
     monkeypatch.setattr("sound_qkeras.verify.propagation.BATCH_NUMBERS", 1)
-    apart = prove(found.quantized, found.box, tree)
+    apart = prove(found.pair, found.box, tree)
     leaves = tree.leaves(found.box)
     for number in range(12):
-        alone = prove(found.quantized, leaves[number])
+        alone = prove(found.pair, leaves[number])
         assert np.array_equal(alone.output_bounds, apart.leaf_bounds[number])
         for name, (low, high) in alone.ranges.items():
             assert apart.ranges[name][0] <= low <= high <= apart.ranges[name][1]
@@ -239,7 +239,7 @@ def test_the_ranges_are_the_hull_of_all_leaves_in_all_batches(monkeypatch):
 
 @pytest.mark.parametrize("count", [1, 2, 15, 16, 31, 32, 33, 63, 64, 255, 257, 1000])
 def test_batches_hold_every_box_once(count):
-    network = tight(0).quantized.network
+    network = tight(0).pair.network
     boxes = Interval(np.zeros((count, 3)), np.ones((count, 3)))
     numbers = [int(number) for part in batches(network, boxes) for number in np.arange(count)[part]]
     assert numbers == list(range(count))
@@ -285,7 +285,7 @@ def test_a_unit_whose_sign_changes_between_the_networks_is_covered(bias, nudge):
 @examples(12)
 @given(cases(bits=st.integers(-2, 12)), st.data())
 def test_any_format_or_accumulator_one_bit_narrower_is_refused(case, data):
-    quantized = case.quantized
+    quantized = case.pair
     chosen = data.draw(
         st.sampled_from(
             [("formats", n) for n in quantized.formats] + [("accumulators", n) for n in quantized.accumulators]

@@ -42,7 +42,7 @@ quantize = partial(sq.quantize, random_network(np.random.default_rng(3), (3, 6, 
 
 
 def told(result: sq.Result) -> tuple:
-    return result.certificate.to_json(), result.quantized.code_hash, result.observed_error, result.optimality
+    return result.certificate.to_json(), result.pair.code_hash, result.observed_error, result.optimality
 
 
 def test_leaves_are_proved_on_the_cluster(client, monkeypatch):

@@ -89,7 +89,7 @@ def claim(request):
 
 def rehashed(twin, certificate):
     """The certificate names the network it stands beside."""
-    return replace(certificate, weight_hash=twin.trained.weight_hash, code_hash=twin.code_hash)
+    return replace(certificate, weight_hash=twin.reference.weight_hash, code_hash=twin.code_hash)
 
 
 def first_affine(twin):
@@ -120,7 +120,7 @@ def test_another_geometry_is_refused(claim):
     op = replace(node.op, padding=tuple((b, a) for a, b in node.op.padding))
     assert op.padding != node.op.padding
     nodes = tuple(replace(n, op=op) if n is node else n for n in twin.network.nodes)
-    other = replace(twin, trained=replace(twin.network, nodes=nodes))
+    other = replace(twin, reference=replace(twin.network, nodes=nodes))
     with pytest.raises(VerificationError, match="float weights are not those"):
         check(other, certificate)
 

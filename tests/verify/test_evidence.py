@@ -69,7 +69,7 @@ def test_no_error_near_a_sample_exceeds_its_bound(local):
         ends = boxes.lower[number], boxes.upper[number]
         for _ in range(6):
             x = np.where(rng.random(3) < 0.5, *ends) if rng.random() < 0.5 else rng.uniform(*ends)
-            errors = exact_error(local.quantized, x)
+            errors = exact_error(local.pair, x)
             for error, bound in zip(errors, evidence.bounds[number], strict=True):
                 assert abs(error) <= Fraction(float(bound))
 
@@ -79,7 +79,7 @@ def test_bounds_on_fewer_boxes_than_claimed_prove_nothing(local, monkeypatch):
     monkeypatch.setattr(evidence, "bound_boxes", lambda *_: np.zeros((1, 2)))
     certificate = local.certificate
     with pytest.raises(VerificationError, match="bounds of 1 of 60 boxes"):
-        certificate.evidence.check(local.quantized, certificate.box, certificate.eps)
+        certificate.evidence.check(local.pair, certificate.box, certificate.eps)
 
 
 def test_boxes_around_samples_reach_as_far_as_they_say():
@@ -97,8 +97,8 @@ def test_it_costs_less_than_the_whole_box_and_says_where_it_saturates(local):
     whole = sq.quantize(network(0), EPS, (-4.0, 4.0), effort="fast")
     wide = run(tier="local", radius=RADIUS, saturate=False)
     assert local.cost.weight_bits < whole.cost.weight_bits
-    assert local.quantized.saturating
-    assert not wide.quantized.saturating
+    assert local.pair.saturating
+    assert not wide.pair.saturating
     assert local.cost.activation_bits < wide.cost.activation_bits
     far = np.full((1, 3), 4.0)
     assert np.all(np.isfinite(local.simulate(far)))
@@ -129,7 +129,7 @@ def test_untouched_samples_alone_yield_the_limit(statistical):
     evidence = statistical.certificate.evidence
     assert isinstance(evidence, Statistical)
     assert (evidence.calibration_samples, len(evidence.samples)) == (30, 30)
-    exceeded = [max(map(abs, exact_error(statistical.quantized, x))) > Fraction(EPS) for x in evidence.samples]
+    exceeded = [max(map(abs, exact_error(statistical.pair, x))) > Fraction(EPS) for x in evidence.samples]
     assert evidence.failures == sum(exceeded)
     assert evidence.probability == upper_limit(sum(exceeded), 30, 0.99)
 
@@ -162,9 +162,9 @@ def test_of_several_tolerances_the_narrowest_is_named(local):
 
 def test_error_limits_hold_the_exact_error(statistical):
     evidence = statistical.certificate.evidence
-    limits = error_limits(statistical.quantized, evidence.samples)
+    limits = error_limits(statistical.pair, evidence.samples)
     for x, limit in zip(evidence.samples[:8], limits, strict=False):
-        for error, most in zip(exact_error(statistical.quantized, x), limit, strict=True):
+        for error, most in zip(exact_error(statistical.pair, x), limit, strict=True):
             assert abs(error) <= Fraction(float(most)) <= abs(error) + Fraction(1, 10**9)
 
 
@@ -172,12 +172,12 @@ def test_a_claim_about_float64_says_so_and_is_checked(statistical):
     """Such is the reference of networks so deep that enclosures say nothing."""
     evidence = replace(statistical.certificate.evidence, reference="float64")
     assert "as float64 evaluates it" in evidence.claim
-    evidence.check(statistical.quantized, statistical.certificate.box, statistical.certificate.eps)
+    evidence.check(statistical.pair, statistical.certificate.box, statistical.certificate.eps)
     with pytest.raises(VerificationError, match="exceed the tolerance"):
-        evidence.check(statistical.quantized, statistical.certificate.box, 0.05 * statistical.certificate.eps)
+        evidence.check(statistical.pair, statistical.certificate.box, 0.05 * statistical.certificate.eps)
     with pytest.raises(VerificationError, match="reference 'none'"):
         replace(evidence, reference="none").check(
-            statistical.quantized, statistical.certificate.box, statistical.certificate.eps
+            statistical.pair, statistical.certificate.box, statistical.certificate.eps
         )
 
 
@@ -215,7 +215,7 @@ def test_an_impossible_tolerance_says_what_was_reached():
 def test_a_saved_claim_is_found_again(tier, tmp_path, request):
     result = request.getfixturevalue(tier)
     loaded = sq.load(result.save(tmp_path / tier))
-    check(loaded.quantized, loaded.certificate)
+    check(loaded.pair, loaded.certificate)
     assert loaded.certificate.to_json() == result.certificate.to_json()
 
 
@@ -247,25 +247,25 @@ def test_smaller_bounds_fewer_failures_and_a_wider_radius_are_refused(local, sta
     for wrong in (replace(evidence, bounds=0.5 * evidence.bounds), replace(evidence, radius=2 * RADIUS)):
         certificate = replace(local.certificate, evidence=wrong, output_bounds=wrong.bounds_of(local.certificate.eps))
         with pytest.raises(VerificationError, match="the proved bound is"):
-            check(local.quantized, certificate)
+            check(local.pair, certificate)
     eps = 0.05 * statistical.certificate.eps
     certificate = replace(statistical.certificate, eps=eps, output_bounds=eps)
     with pytest.raises(VerificationError, match="exceed the tolerance"):
-        check(statistical.quantized, certificate)
+        check(statistical.pair, certificate)
 
 
 def test_a_weaker_tier_cannot_pass_for_a_stronger(local):
     certificate = replace(local.certificate, tier="sound", evidence=None)
     with pytest.raises(VerificationError, match="the proved bound is"):
-        check(local.quantized, certificate)
+        check(local.pair, certificate)
     with pytest.raises(VerificationError, match="tier"):
-        check(local.quantized, replace(local.certificate, tier="sound"))
+        check(local.pair, replace(local.certificate, tier="sound"))
 
 
 def test_overflow_is_never_statistical(statistical):
     """Where nothing may saturate any more, the same formats are refused."""
-    assert statistical.quantized.saturating
-    wrapping = replace(statistical.quantized, saturating=frozenset())
+    assert statistical.pair.saturating
+    wrapping = replace(statistical.pair, saturating=frozenset())
     certificate = replace(statistical.certificate, code_hash=wrapping.code_hash)
     with pytest.raises(VerificationError, match="values reach"):
         check(wrapping, certificate)

@@ -40,16 +40,16 @@ REFUSED = (VerificationError, FileFormatError, ModelError)
 class Claim:
     """A pair of networks, what is claimed about it, and the point where its first bound is reached."""
 
-    quantized: Pair
+    pair: Pair
     certificate: Certificate
     worst: np.ndarray
 
     def check(self) -> None:
-        check(self.quantized, self.certificate)
+        check(self.pair, self.certificate)
 
     def is_false(self) -> bool:
         """Whether the error at the point exceeds the claimed bound, or a value leaves its claimed range."""
-        errors = exact_error(self.quantized, self.worst)
+        errors = exact_error(self.pair, self.worst)
         return any(abs(e) > Fraction(b) for e, b in zip(errors, self.certificate.output_bounds, strict=True))
 
     def saying(self, **changed: Any) -> Claim:
@@ -58,32 +58,32 @@ class Claim:
 
     def having(self, quantized: Pair) -> Claim:
         """Another network; the hashes stay those of the old one."""
-        return replace(self, quantized=quantized)
+        return replace(self, pair=quantized)
 
     def with_codes(self, name: str, **changed: Any) -> Claim:
         """Other integers for one layer."""
-        codes = replace(self.quantized.parameters[name], **changed)
-        return self.having(replace(self.quantized, parameters={**self.quantized.parameters, name: codes}))
+        codes = replace(self.pair.parameters[name], **changed)
+        return self.having(replace(self.pair, parameters={**self.pair.parameters, name: codes}))
 
     def bare(self) -> Claim:
         """Without accumulators, whose formats depend on the integers' ones."""
-        return self.having(replace(self.quantized, accumulators={}))
+        return self.having(replace(self.pair, accumulators={}))
 
     def with_float(self, name: str, **changed: Any) -> Claim:
         """Other float parameters for one layer."""
-        network = self.quantized.trained
+        network = self.pair.reference
         op: Any = network.by_name[name].op
         nodes = tuple(replace(n, op=replace(op, **changed)) if n.name == name else n for n in network.nodes)
-        return self.having(replace(self.quantized, trained=Network(nodes)))
+        return self.having(replace(self.pair, reference=Network(nodes)))
 
     def rehashed(self) -> Claim:
         """The certificate names the network it stands beside."""
-        return self.saying(weight_hash=self.quantized.trained.weight_hash, code_hash=self.quantized.code_hash)
+        return self.saying(weight_hash=self.pair.reference.weight_hash, code_hash=self.pair.code_hash)
 
     def reformatted(self) -> Claim:
         """Formats, accumulators, ranges and hashes are remade for the network; the bound is the old one."""
-        bits = {name: output.fractional_bits for name, output in self.quantized.formats.items()}
-        network, parameters = self.quantized.network, dict(self.quantized.parameters)
+        bits = {name: output.fractional_bits for name, output in self.pair.formats.items()}
+        network, parameters = self.pair.network, dict(self.pair.parameters)
         remade = twin(network, parameters, bits, self.certificate.box, self.certificate.tree)
         found = certify(remade, self.certificate.box, self.certificate.eps, self.certificate.tree)
         return self.having(remade).saying(ranges=found.ranges).rehashed()
@@ -92,7 +92,7 @@ class Claim:
 @pytest.fixture(scope="module")
 def claim() -> Claim:
     found = tight(0)
-    quantized = twin(found.quantized.network, dict(found.quantized.parameters), {"x": 4, "a_relu": 4}, found.box, TREE)
+    quantized = twin(found.pair.network, dict(found.pair.parameters), {"x": 4, "a_relu": 4}, found.box, TREE)
     bound = certify(quantized, found.box, np.ones(2), TREE).output_bounds
     return Claim(quantized, certify(quantized, found.box, bound * (1 + 1e-9), TREE), found.worst)
 
@@ -117,14 +117,14 @@ def test_the_claims_are_accepted_as_they_are(claim, unstable):
 
 
 def test_the_first_bound_cannot_be_lowered(claim):
-    error = abs(exact_error(claim.quantized, claim.worst)[0])
+    error = abs(exact_error(claim.pair, claim.worst)[0])
     assert error >= Fraction(claim.certificate.output_bounds[0]) * (1 - Fraction(1, 5 * 10**8))
 
 
 def test_what_is_recorded_is_a_little_more_than_what_is_proved(claim):
     """Another machine, which rounds differently, has to be able to prove it too."""
-    check(claim.quantized, claim.certificate)
-    proof = prove(claim.quantized, claim.certificate.box, claim.certificate.tree)
+    check(claim.pair, claim.certificate)
+    proof = prove(claim.pair, claim.certificate.box, claim.certificate.tree)
     assert np.all(claim.certificate.output_bounds > proof.output_bounds)
     for name, (low, high) in proof.ranges.items():
         claimed = claim.certificate.ranges[name]
@@ -223,7 +223,7 @@ SAID: dict[str, tuple[Callable[[Claim], Claim], str]] = {
     "integers' hash stale": (lambda c: c.saying(code_hash=""), "integers and formats are not those"),
     "ranges missing": (lambda c: c.saying(ranges={}), "the certificate claims None"),
     "ranges of a smaller box": (
-        lambda c: c.saying(ranges=certify(c.quantized, box(c, 0.1, -0.1), np.ones(2), TREE).ranges),
+        lambda c: c.saying(ranges=certify(c.pair, box(c, 0.1, -0.1), np.ones(2), TREE).ranges),
         "the certificate claims",
     ),
 }
@@ -294,19 +294,19 @@ def test_any_element_dropped_from_a_tree_is_refused(unstable, at):
 
 def nudged(claim: Claim, name: str, index: tuple[int, int], by: int) -> Claim:
     """One weight's code changed."""
-    kernel = claim.quantized.parameters[name].kernel
+    kernel = claim.pair.parameters[name].kernel
     return claim.with_codes(name, kernel=set_at(kernel, index, kernel[index] + by))
 
 
 def bias_nudged(claim: Claim, name: str, index: int, by: int) -> Claim:
     """One bias' code changed."""
-    bias = claim.quantized.parameters[name].bias
+    bias = claim.pair.parameters[name].bias
     return claim.with_codes(name, bias=set_at(bias, index, bias[index] + by))
 
 
 def next_float32(claim: Claim, name: str, which: str, index: Any, towards: float) -> Claim:
     """One float parameter changed to its neighbour."""
-    array = getattr(claim.quantized.network.by_name[name].op, which)
+    array = getattr(claim.pair.network.by_name[name].op, which)
     neighbour = np.nextafter(np.float32(array[index]), np.float32(towards))
     return claim.with_float(name, **{which: set_at(array, index, float(neighbour))})
 
@@ -318,7 +318,7 @@ def roomy(output: Format) -> Format:
 
 def with_room(claim: Claim) -> Claim:
     """The same claim in formats with room for other integers, so that nothing but the bound can be refused."""
-    quantized = claim.quantized
+    quantized = claim.pair
     parameters = {
         name: replace(
             c, kernel_format=Format(12, 11 - c.kernel_format.fractional_bits, True), bias_format=roomy(c.bias_format)
@@ -337,7 +337,7 @@ def with_room(claim: Claim) -> Claim:
 
 def hurting(claim: Claim, index: int) -> int:
     """The direction in which a code of the last layer's weights of output 0 makes its error larger."""
-    return 1 if exact_error(claim.quantized, claim.worst)[0] > 0 else -1
+    return 1 if exact_error(claim.pair, claim.worst)[0] > 0 else -1
 
 
 BUILT: dict[str, tuple[Callable[[Claim], Claim], str]] = {
@@ -349,20 +349,20 @@ BUILT: dict[str, tuple[Callable[[Claim], Claim], str]] = {
     "bias of the first layer": (lambda c: bias_nudged(c, "a", 1, 8), "the proved bound"),
     "integers of the outputs swapped": (
         lambda c: c.with_codes(
-            "b", kernel=c.quantized.parameters["b"].kernel[:, ::-1], bias=c.quantized.parameters["b"].bias[::-1]
+            "b", kernel=c.pair.parameters["b"].kernel[:, ::-1], bias=c.pair.parameters["b"].bias[::-1]
         ),
         "the proved bound",
     ),
     "integers of hidden units swapped": (
-        lambda c: c.with_codes("a", kernel=c.quantized.parameters["a"].kernel[:, ::-1]),
+        lambda c: c.with_codes("a", kernel=c.pair.parameters["a"].kernel[:, ::-1]),
         "the proved bound",
     ),
     "integers of inputs swapped": (
-        lambda c: c.with_codes("b", kernel=c.quantized.parameters["b"].kernel[::-1]),
+        lambda c: c.with_codes("b", kernel=c.pair.parameters["b"].kernel[::-1]),
         "the proved bound",
     ),
     "sign of all weights": (
-        lambda c: c.with_codes("b", kernel=-c.quantized.parameters["b"].kernel),
+        lambda c: c.with_codes("b", kernel=-c.pair.parameters["b"].kernel),
         "the proved bound",
     ),
     "point of the weights moved": (
@@ -392,17 +392,15 @@ BUILT: dict[str, tuple[Callable[[Claim], Claim], str]] = {
 
 def against(claim: Claim, unit: int) -> float:
     """Where a float weight from input `unit` to hidden unit `unit` has to go for the error at the worst point to grow."""
-    grows = (
-        -claim.worst[unit] * claim.quantized.network.by_name["b"].op.arrays()["kernel"][unit, 0] * hurting(claim, unit)
-    )
+    grows = -claim.worst[unit] * claim.pair.network.by_name["b"].op.arrays()["kernel"][unit, 0] * hurting(claim, unit)
     return float(np.inf * np.sign(grows))
 
 
 def coarser(claim: Claim, name: str) -> Claim:
     """A rounding point with one fractional bit less; everything else follows."""
-    bits = {key: output.fractional_bits - (key == name) for key, output in claim.quantized.formats.items()}
+    bits = {key: output.fractional_bits - (key == name) for key, output in claim.pair.formats.items()}
     formats = {key: Format(40, 39 - value, True) for key, value in bits.items()}
-    return claim.having(Pair(claim.quantized.network, claim.quantized.parameters, formats, {})).reformatted()
+    return claim.having(Pair(claim.pair.network, claim.pair.parameters, formats, {})).reformatted()
 
 
 def test_the_roomy_claim_is_accepted(claim):
@@ -454,7 +452,7 @@ def test_layers_with_swapped_integers_are_refused():
 
 @pytest.mark.parametrize("name", ["x", "a_relu"])
 def test_a_format_narrowed_by_one_bit_is_refused(claim, name):
-    quantized = claim.quantized
+    quantized = claim.pair
     changed = claim.having(replace(quantized, formats={**quantized.formats, name: narrower(quantized.formats[name])}))
     with pytest.raises(VerificationError, match="are not those of the certificate"):
         changed.check()
@@ -464,7 +462,7 @@ def test_a_format_narrowed_by_one_bit_is_refused(claim, name):
 
 @pytest.mark.parametrize("name", AFFINE)
 def test_an_accumulator_narrowed_or_left_out_is_refused(claim, name):
-    quantized = claim.quantized
+    quantized = claim.pair
     held = quantized.accumulators
     changed = claim.having(replace(quantized, accumulators={**held, name: narrower(held[name])}))
     with pytest.raises(VerificationError, match="are not those of the certificate"):
@@ -480,18 +478,18 @@ def test_an_accumulator_narrowed_or_left_out_is_refused(claim, name):
 
 @pytest.mark.parametrize("name", AFFINE)
 def test_an_accumulator_on_another_grid_is_refused(claim, name):
-    held = claim.quantized.accumulators
+    held = claim.pair.accumulators
     for wrong in (Format(40, 20, True), replace(held[name], integer_bits=held[name].integer_bits + 1)):
         with pytest.raises(ModelError, match="accumulator"):
-            replace(claim.quantized, accumulators={**held, name: wrong})
+            replace(claim.pair, accumulators={**held, name: wrong})
 
 
 def test_a_format_that_lost_its_sign_is_refused(claim):
-    formats = claim.quantized.formats
+    formats = claim.pair.formats
     held = formats["x"]
     unsigned = Format(held.word_length, held.word_length - held.fractional_bits, False)
     assert unsigned.fractional_bits == held.fractional_bits
-    changed = claim.having(replace(claim.quantized, formats={**formats, "x": unsigned}))
+    changed = claim.having(replace(claim.pair, formats={**formats, "x": unsigned}))
     with pytest.raises(VerificationError, match="are not those of the certificate"):
         changed.check()
     with pytest.raises(VerificationError, match="output: values reach"):
@@ -499,10 +497,10 @@ def test_a_format_that_lost_its_sign_is_refused(claim):
 
 
 def test_a_format_that_gained_a_sign_is_refused(claim):
-    formats = claim.quantized.formats
+    formats = claim.pair.formats
     held = formats["a_relu"]
     signed = Format(held.word_length, held.integer_bits - 1, True)
-    changed = claim.having(replace(claim.quantized, formats={**formats, "a_relu": signed}))
+    changed = claim.having(replace(claim.pair, formats={**formats, "a_relu": signed}))
     with pytest.raises(VerificationError, match="output: values reach"):
         changed.rehashed().check()
 
@@ -510,7 +508,7 @@ def test_a_format_that_gained_a_sign_is_refused(claim):
 @pytest.mark.parametrize("name", AFFINE)
 @pytest.mark.parametrize("kind", ["kernel", "bias"])
 def test_a_parameter_format_narrowed_by_one_bit_is_no_network(claim, name, kind):
-    codes = claim.quantized.parameters[name]
+    codes = claim.pair.parameters[name]
     held = getattr(codes, f"{kind}_format")
     with pytest.raises(InputError, match=r"does not fit|word_length 0"):
         claim.with_codes(name, **{f"{kind}_format": narrower(held)})
@@ -544,12 +542,12 @@ def test_the_fractional_bits_of_an_accumulator_follow_from_the_integers(claim):
 )
 def test_what_does_not_belong_together_is_no_network(claim, change):
     with pytest.raises(ModelError):
-        change(claim.quantized)
+        change(claim.pair)
 
 
 def test_a_graph_that_computes_something_else_has_another_hash(claim):
     """The ReLU left out, the nodes renamed, another order of the same numbers."""
-    network = claim.quantized.network
+    network = claim.pair.network
     seen = {network.weight_hash}
     x, a, relu, b = network.nodes
     transposed = replace(a, op=replace(a.op, kernel=a.op.arrays()["kernel"].T))
@@ -565,19 +563,19 @@ def test_a_graph_that_computes_something_else_has_another_hash(claim):
 
 
 def test_every_part_of_the_integers_and_formats_is_hashed(claim):
-    quantized = claim.quantized
+    quantized = claim.pair
     seen = {quantized.code_hash}
     bare = claim.bare()
-    changes = [bare.quantized, nudged(claim, "b", (1, 1), -1).quantized, bias_nudged(claim, "b", 1, -1).quantized]
+    changes = [bare.pair, nudged(claim, "b", (1, 1), -1).pair, bias_nudged(claim, "b", 1, -1).pair]
     for name, held in quantized.formats.items():
         others = (replace(held, word_length=held.word_length + 1), roomy(held), replace(held, signed=not held.signed))
-        changes += [replace(bare.quantized, formats={**quantized.formats, name: other}) for other in others]
+        changes += [replace(bare.pair, formats={**quantized.formats, name: other}) for other in others]
     for name, held in quantized.accumulators.items():
         changes.append(replace(quantized, accumulators={**quantized.accumulators, name: roomy(held)}))
         for kind in ("kernel_format", "bias_format"):
             given = getattr(quantized.parameters[name], kind)
             others = (roomy(given), replace(given, word_length=given.word_length + 1))
-            changes += [bare.with_codes(name, **{kind: other}).quantized for other in others]
+            changes += [bare.with_codes(name, **{kind: other}).pair for other in others]
     changes.append(replace(quantized, formats={**quantized.formats, "b": Format(30, 10, True)}))
     for changed in changes:
         assert changed.code_hash not in seen
@@ -589,7 +587,7 @@ def test_every_part_of_the_integers_and_formats_is_hashed(claim):
 
 def arrays_of(claim: Claim) -> dict[str, np.ndarray]:
     """Every array a proof or a hash reads."""
-    quantized = claim.quantized
+    quantized = claim.pair
     found: dict[str, Any] = {}
     for name in AFFINE:
         codes, op, pair = quantized.parameters[name], quantized.network.by_name[name].op, quantized.pairs[name]
@@ -608,7 +606,7 @@ def test_no_array_of_a_checked_network_can_be_written_to(claim):
 
 
 def test_a_network_keeps_copies_of_what_it_was_made_of(claim):
-    quantized = claim.quantized
+    quantized = claim.pair
     codes = quantized.parameters["b"]
     kernel, weights, formats = (
         np.array(codes.kernel),
@@ -628,9 +626,9 @@ def test_a_network_keeps_copies_of_what_it_was_made_of(claim):
 @pytest.mark.parametrize("name", ["parameters", "formats", "accumulators"])
 def test_no_mapping_of_a_checked_network_can_be_written_to(claim, name):
     with pytest.raises(TypeError):
-        getattr(claim.quantized, name)["x"] = None
+        getattr(claim.pair, name)["x"] = None
     with pytest.raises(AttributeError):
-        setattr(claim.quantized, name, {})
+        setattr(claim.pair, name, {})
 
 
 # In a file.

@@ -116,24 +116,24 @@ def worst(quantized: Pair, x: Array, dtype: type, add: Sum, rng: np.random.Gener
 def in_type(case: Case, dtype: type) -> Case:
     """The case on a box whose ends are numbers of the type."""
     low, high = (end.astype(dtype).astype(np.float64) for end in (case.box.lower, case.box.upper))
-    bits = {name: output.fractional_bits for name, output in case.quantized.formats.items()}
+    bits = {name: output.fractional_bits for name, output in case.pair.formats.items()}
     box, tree = Interval(np.minimum(low, high), np.maximum(low, high)), SplitTree()
-    quantized = twin(case.quantized.network, dict(case.quantized.parameters), bits, box, tree)
-    return replace(case, quantized=quantized, box=box, tree=tree)
+    quantized = twin(case.pair.network, dict(case.pair.parameters), bits, box, tree)
+    return replace(case, pair=quantized, box=box, tree=tree)
 
 
 def attack(case: Case, name: str) -> tuple[bool, bool]:
     """Whether exactness was claimed, and whether floating point was exact."""
     dtype = {"float32": np.float32, "float64": np.float64}[name]
     case = in_type(case, dtype)
-    report = float_reports(case.quantized, case.box, 0.0)[name == "float64"]
+    report = float_reports(case.pair, case.box, 0.0)[name == "float64"]
     x = points(case, 8).astype(dtype).astype(np.float64)
     x = np.clip(x, case.box.lower, case.box.upper)
     found = []
     for add in SUMS:
         if add is fused and dtype is np.float64:
             continue
-        error = worst(case.quantized, x, dtype, add, case.rng)
+        error = worst(case.pair, x, dtype, add, case.rng)
         assert report.error == np.inf or (error is not None and error <= Fraction(report.error)), add.__name__
         found.append(error)
     assert report.exact == (report.error == 0.0)

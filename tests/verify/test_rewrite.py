@@ -72,7 +72,7 @@ def test_the_rewritten_network_is_the_trained_one_on_the_box(seed):
         node.name: round_to_codes(op, 45, 45, np.random.default_rng(0), False) for node, op in outcome.affine()
     }  # type: ignore[arg-type]
     plain = twin(outcome, codes, dict.fromkeys(outcome.rounding_points, 44), box)
-    quantized = replace(plain, trained=network, rewrite=rewrite)
+    quantized = replace(plain, reference=network, rewrite=rewrite)
     check_rewrite(quantized, box, tree)
     rng = np.random.default_rng(seed)
     for share in (np.zeros(box.shape), np.ones(box.shape), rng.random(box.shape), rng.random(box.shape)):
@@ -106,10 +106,10 @@ def claim(request) -> tuple[Pair, Certificate]:
             break
     rewrite = Rewrite(reductions)
     made = nearest_twin(rewrite.apply(network), (box.lower, box.upper), 8, 8)
-    quantized = replace(made, trained=network, rewrite=rewrite)
+    quantized = replace(made, reference=network, rewrite=rewrite)
     bits = {name: output.fractional_bits for name, output in quantized.formats.items()}
     quantized = replace(
-        twin(quantized.network, dict(quantized.parameters), bits, box), trained=network, rewrite=rewrite
+        twin(quantized.network, dict(quantized.parameters), bits, box), reference=network, rewrite=rewrite
     )
     size = network.output_shape[0]
     return quantized, certify(quantized, box, np.full(size, 9.0), SplitTree(), stability_tree=tree)
@@ -119,13 +119,13 @@ def changed(claim: tuple[Pair, Certificate], reduction: Reduction) -> tuple[Pair
     """Another reduction, everything else remade for it, and the certificate names it."""
     quantized, certificate = claim
     rewrite = Rewrite({"dense_0": reduction})
-    outcome, box = rewrite.apply(quantized.trained), certificate.box
+    outcome, box = rewrite.apply(quantized.reference), certificate.box
     codes: Any = {
         node.name: round_to_codes(op, 8, 12, np.random.default_rng(0), False) for node, op in outcome.affine()
     }  # type: ignore[arg-type]
     made = twin(outcome, codes, {name: f.fractional_bits for name, f in quantized.formats.items()}, box)
-    made = replace(made, trained=quantized.trained, rewrite=rewrite)
-    ranges = certify(replace(made, trained=outcome, rewrite=Rewrite()), box, certificate.eps, SplitTree()).ranges
+    made = replace(made, reference=quantized.reference, rewrite=rewrite)
+    ranges = certify(replace(made, reference=outcome, rewrite=Rewrite()), box, certificate.eps, SplitTree()).ranges
     return made, replace(certificate, code_hash=made.code_hash, ranges=ranges, output_bounds=certificate.eps)
 
 
@@ -138,7 +138,7 @@ def test_the_claims_are_accepted_as_they_are(claim):
 def test_a_unit_that_acts_is_not_dropped(claim):
     quantized, certificate = claim
     reduction = quantized.rewrite.reductions["dense_0"]
-    values = quantized.trained.evaluate_all(corners(certificate.box))["dense_0"]
+    values = quantized.reference.evaluate_all(corners(certificate.box))["dense_0"]
     acting = [int(u) for u in np.flatnonzero(values.max(axis=0) > 0.0) if u not in reduction.active]
     for unit in acting or reduction.active[:1].tolist():
         active = np.setdiff1d(reduction.active, [unit])
@@ -182,7 +182,7 @@ def test_a_coarser_phase_tree_has_to_prove_it_too():
             break
     quantized = replace(
         nearest_twin(Rewrite(reductions).apply(network), (box.lower, box.upper)),
-        trained=network,
+        reference=network,
         rewrite=Rewrite(reductions),
     )
     check_rewrite(quantized, box, tree)

@@ -42,7 +42,7 @@ def exact_values(quantized: Pair, x: np.ndarray) -> dict[str, np.ndarray]:
 @settings(max_examples=20, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(cases(bits=st.integers(0, 44), largest_width=5), st.sampled_from([1.0, 3.0, 1e3]))
 def test_every_code_is_exact_inside_the_box_and_far_outside(case, scale):
-    quantized, box = case.quantized, case.box
+    quantized, box = case.pair, case.box
     x = box.center + scale * (case.rng.random((6, *box.shape)) - 0.5) * (box.upper - box.lower + (scale > 1.0))
     simulated = quantized.simulate_all(x)
     for number, point in enumerate(x):

@@ -80,12 +80,12 @@ def test_quantize_certifies(name, tmp_path):
     network = units.network(units.UNITS[name])
     result = sq.quantize(network, 0.02, box=(-np.ones(3), np.ones(3)), effort="fast")
     assert result.observed_error <= result.certificate.bound <= 0.02
-    check(result.quantized, result.certificate)
-    save_network(tmp_path, result.quantized.network, result.quantized)
+    check(result.pair, result.certificate)
+    save_network(tmp_path, result.pair.network, result.pair)
     network, loaded = load_network(tmp_path)
     assert loaded is not None
-    assert loaded.code_hash == result.quantized.code_hash
-    assert network.weight_hash == result.quantized.network.weight_hash
+    assert loaded.code_hash == result.pair.code_hash
+    assert network.weight_hash == result.pair.network.weight_hash
 
 
 @pytest.mark.slow
@@ -93,7 +93,7 @@ def test_a_table_at_the_end_is_rounded_coarsely_when_asked():
     network = units.network(Table("tanh"), after=False)
     box = -0.1 * np.ones(3), 0.1 * np.ones(3)
     fine, coarse = (sq.quantize(network, 0.02, box=box, effort="fast", round_output=asked) for asked in (False, True))
-    assert coarse.quantized.formats["unit"].word_length <= fine.quantized.formats["unit"].word_length
+    assert coarse.pair.formats["unit"].word_length <= fine.pair.formats["unit"].word_length
     assert coarse.certificate.bound <= 0.02
 
 

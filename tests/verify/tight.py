@@ -22,7 +22,7 @@ from .twins import twin
 class Tight:
     """The pair, its box, and the point at which the error of output 0 is as large as the proof allows."""
 
-    quantized: Pair
+    pair: Pair
     box: Interval
     worst: np.ndarray
 

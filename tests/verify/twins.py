@@ -131,7 +131,7 @@ def weights(rng: np.random.Generator, kind: str, *shape: int) -> np.ndarray:
 class Case:
     """A pair of networks whose formats are as narrow as the proof allows, and its box."""
 
-    quantized: Pair
+    pair: Pair
     box: Interval
     tree: SplitTree
     rng: np.random.Generator
@@ -310,7 +310,7 @@ def points(case: Case, count: int = 12) -> np.ndarray:
     rng, low, high = case.rng, case.box.lower, case.box.upper
     uniform = low + (high - low) * rng.random((count, *low.shape))
     corner = np.where(rng.random((count, *low.shape)) < 0.5, low, high)
-    bits = case.quantized.formats["x"].fractional_bits
+    bits = case.pair.formats["x"].fractional_bits
     tie = np.ldexp(np.floor(np.ldexp(uniform, bits)) + rng.choice([0.5, 0.5, 0.0], uniform.shape), -bits)
     mixed = np.where(rng.random(uniform.shape) < 0.5, corner, tie)
     found = np.concatenate([corner, tie, mixed, uniform, zeros_of_neurons(case, count), climbed(case)])
@@ -320,7 +320,7 @@ def points(case: Case, count: int = 12) -> np.ndarray:
 
 def zeros_of_neurons(case: Case, count: int) -> np.ndarray:
     """Points between two corners at which some pre-activation of the float network is about zero."""
-    rng, network, shape = case.rng, case.quantized.network, case.box.shape
+    rng, network, shape = case.rng, case.pair.network, case.box.shape
     a, b = (np.where(rng.random((count, *shape)) < 0.5, case.box.lower, case.box.upper) for _ in range(2))
     units = [node.inputs[0] for node in network.nodes if isinstance(node.op, Relu)]
     if not units:
@@ -346,7 +346,7 @@ def climbed(case: Case, rounds: int = 6, tries: int = 24) -> np.ndarray:
     for length in np.logspace(0, -4, rounds):
         moves = length * (high - low) * rng.normal(size=(tries, *best.shape)) * (rng.random((tries, *best.shape)) < 0.6)
         tried = np.clip(np.concatenate([best[None], best + moves]), low, high)
-        at = float_error(case.quantized, tried.reshape(-1, *low.shape)).reshape(tries + 1, len(best)).argmax(axis=0)
+        at = float_error(case.pair, tried.reshape(-1, *low.shape)).reshape(tries + 1, len(best)).argmax(axis=0)
         best = tried[at, np.arange(len(best))]
     return best
 
@@ -361,7 +361,7 @@ def float_error(quantized: Pair, x: np.ndarray) -> np.ndarray:
 
 def worst_first(case: Case, found: np.ndarray, count: int) -> np.ndarray:
     """The points with the largest float64 errors, and a few others."""
-    order = np.argsort(-float_error(case.quantized, found))
+    order = np.argsort(-float_error(case.pair, found))
     some = case.rng.choice(len(found), max(1, count // 3), replace=False)
     return found[np.concatenate([order[: count - len(some)], some])]
 

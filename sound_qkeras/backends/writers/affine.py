@@ -135,12 +135,12 @@ class Plane:
 
 def codes_of(layer: Layer) -> AffineCodes:
     """The integers of an affine layer."""
-    return layer.quantized.parameters[layer.node.name]
+    return layer.pair.parameters[layer.node.name]
 
 
 def shape_of(layer: Layer) -> Shape:
     """The shape the operation reads; its source may be stored under another one."""
-    return layer.quantized.network.shapes[layer.node.inputs[0]]
+    return layer.pair.network.shapes[layer.node.inputs[0]]
 
 
 def op_of(layer: Layer) -> Affine:

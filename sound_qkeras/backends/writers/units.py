@@ -57,7 +57,7 @@ class LeakyWriter(OpWriter):
         return quantized.accumulators[node.name]
 
     def _slopes(self, layer: Layer) -> LeakyPair:
-        return layer.quantized.pairs[layer.node.name]
+        return layer.pair.pairs[layer.node.name]
 
     def constants(self, layer: Layer, options: Options) -> tuple[Constant, ...]:
         """One slope for each element."""
@@ -92,7 +92,7 @@ class TableWriter(OpWriter):
         return Format.for_codes(int(codes.min()) << pair.shift, int(codes.max()) << pair.shift, pair.result_bits)
 
     def _pair(self, layer: Layer) -> TablePair:
-        return layer.quantized.tables[layer.node.name]
+        return layer.pair.tables[layer.node.name]
 
     def constants(self, layer: Layer, options: Options) -> tuple[Constant, ...]:
         """The entries."""

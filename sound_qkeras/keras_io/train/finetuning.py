@@ -30,7 +30,7 @@ class Trained:
         kept_epoch: the one that measured best; 0 where none was better than the start.
     """
 
-    quantized: Pair
+    pair: Pair
     kept_epoch: int
 
 
@@ -73,7 +73,7 @@ def train(
             raise InputError(f"monitor is {monitor!r}; accepted: what is measured, {', '.join(first)}")
         best = _Best(quantized, latents, (monitor, _to_be_small(monitor, first)), accepts, lambda n: report(n / epochs))
         model.fit(task.training, epochs=epochs, validation_data=task.measured, verbose=0, callbacks=[best])
-    return Trained(best.quantized, best.epoch)
+    return Trained(best.pair, best.epoch)
 
 
 def _first(model: Any, task: Task) -> Measures:
@@ -98,7 +98,7 @@ def _first(model: Any, task: Task) -> Measures:
 def measure_float(quantized: Pair, task: Task) -> Measures:
     """Loss and metrics of the network as it was trained."""
     with float_type("float32"):
-        return _measure(to_keras(quantized.trained), task)
+        return _measure(to_keras(quantized.reference), task)
 
 
 def measure(quantized: Pair, task: Task) -> Measures:
@@ -153,7 +153,7 @@ class _Best(keras.callbacks.Callback):
         report: Callable[[int], None],
     ) -> None:
         super().__init__()
-        self.quantized, self.epoch = quantized, 0
+        self.pair, self.epoch = quantized, 0
         self._monitor, self._lowest = first
         self._latents, self._accepts, self._report = latents, accepts, report
 
@@ -163,13 +163,13 @@ class _Best(keras.callbacks.Callback):
         if value < self._lowest:
             found = self._rounded()
             if self._accepts(found):
-                self.quantized, self._lowest, self.epoch = found, value, epoch + 1
+                self.pair, self._lowest, self.epoch = found, value, epoch + 1
         self._report(epoch + 1)
 
     def _rounded(self) -> Pair:
-        old = self.quantized.parameters
+        old = self.pair.parameters
         made = {
             name: with_values(old[name], pair, [np.array(latent.variable.numpy()) for latent in pair])
             for name, pair in self._latents.items()
         }
-        return replace(self.quantized, parameters={**old, **made})
+        return replace(self.pair, parameters={**old, **made})

@@ -41,7 +41,7 @@ def rounded(formats: Pair, trained: Network) -> Pair:
         trained: the float network with these weights, of the same shape.
     """
     made = {node.name: _codes(formats.parameters[node.name], op) for node, op in trained.affine()}
-    return replace(formats, trained=trained, parameters=made)
+    return replace(formats, reference=trained, parameters=made)
 
 
 def _codes(codes: AffineCodes, op: Affine) -> AffineCodes:
@@ -83,7 +83,7 @@ class HeldModel:
 
     def hold(self, quantized: Pair) -> None:
         """Give every weight the value its integer stands for, and its latent weight one near the trained number."""
-        arrays = {node.name: (op.kernel, op.bias) for node, op in quantized.trained.affine()}
+        arrays = {node.name: (op.kernel, op.bias) for node, op in quantized.reference.affine()}
         for name, pair in self._weights.items():
             for held, grid, trained in zip(pair, grids_of(quantized.parameters[name]), arrays[name], strict=True):
                 if held is not None:

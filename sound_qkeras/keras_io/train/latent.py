@@ -108,7 +108,7 @@ def latents_of(quantized: Pair, model: Any) -> dict[str, tuple[Latent, ...]]:
     found: dict[str, tuple[Latent, ...]] = {}
     for layer in model.layers:
         layer.trainable = False
-    names = keras_names(quantized.trained, quantized.network)
+    names = keras_names(quantized.reference, quantized.network)
     for node, op in quantized.network.affine():
         if not isinstance(op, Dense | Conv):
             continue

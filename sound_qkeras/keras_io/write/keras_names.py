@@ -60,7 +60,7 @@ def name_notes(network: Network) -> list[str]:
 
 def with_keras_names(quantized: Pair) -> Pair:
     """The same integers and formats on the rewritten network, its names as in emitted models; itself where all are allowed."""
-    networks = quantized.trained, quantized.network
+    networks = quantized.reference, quantized.network
     if not changed_names(*networks):
         return quantized
     names = keras_names(*networks)
