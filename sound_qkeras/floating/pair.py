@@ -45,24 +45,38 @@ class Arithmetic:
     narrow: frozenset[str] = frozenset()
 
 
-def pair_float_report(pair: Pair, box: Interval, bound: float, arithmetic: Arithmetic) -> FloatReport:
-    """Prove how far Keras' evaluation may be from the subject on the box (shape `input_shape`).
+def pair_float_reports(
+    pair: Pair,
+    box: Interval,
+    bound: float,
+    offsets: Mapping[str, Reals] | None = None,
+    narrow: frozenset[str] = frozenset(),
+) -> tuple[FloatReport, FloatReport]:
+    """Prove how far Keras' evaluation in float32 and in float64 may be from the subject on the box (shape `input_shape`).
 
     Args:
         pair: with the layers as Keras computes them: nothing folded.
         box: the inputs.
         bound: of the subject's distance from its reference.
-        arithmetic: Keras' own.
+        offsets: see `Arithmetic`.
+        narrow: see `Arithmetic`.
     """
-    run = _Run(pair, propagate(pair.network, box[None], pair, substitute=False), arithmetic)
+    facts = propagate(pair.network, box[None], pair, substitute=False)
+    single, double = (
+        _report(_Run(pair, facts, Arithmetic(dtype, offsets or {}, narrow)), bound) for dtype in ("float32", "float64")
+    )
+    return single, double
+
+
+def _report(run: _Run, bound: float) -> FloatReport:
     layers: list[FloatLayer] = []
-    for node in pair.subject.nodes:
+    for node in run.pair.subject.nodes:
         error = run.computed(node)
         if isinstance(node.op, Affine):
             layers.append(FloatLayer(node.layer, not np.any(error), float(error.max())))
-        rounding = pair.roundings.get(node.name)
+        rounding = run.pair.roundings.get(node.name)
         run.errors[node.name] = error if rounding is None else run.rounded(node.name, rounding, error)
-    total = float(run.errors[pair.network.output.name].max())
+    total = float(run.errors[run.pair.network.output.name].max())
     return FloatReport(tuple(layers), total, float(np.nextafter(bound + total, np.inf)) if total else bound)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from sound_qkeras.errors import VerificationError
 from sound_qkeras.fixed_point import Format
-from sound_qkeras.floating.pair import Arithmetic, pair_float_report
+from sound_qkeras.floating.pair import pair_float_reports
 from sound_qkeras.interval import Interval, Reals
 from sound_qkeras.jobs.check import check
 from sound_qkeras.jobs.options import check_whole
@@ -116,9 +116,8 @@ def certify(
         as_proved = not alone.offsets and alone.pair.subject.weight_hash == matched.pair.subject.weight_hash
         single = pair if as_proved else _with_inputs_on_grid(alone.pair, region, input_bits)
         narrow = frozenset(name for name, (_, text) in alone.quantizers.items() if text.startswith("quantized_relu"))
-        single_precision, double_precision = (
-            pair_float_report(single, region, _added_to(certificate), Arithmetic(dtype, alone.offsets, narrow))
-            for dtype in ("float32", "float64")
+        single_precision, double_precision = pair_float_reports(
+            single, region, certificate.distance, alone.offsets, narrow
         )
         ranges = _ranges(alone.pair, region, certificate.tree)
         seen = _seen(alone.pair, question, worst.sample)
@@ -183,11 +182,6 @@ def _certificate_of_ranges(pair: Pair, question: Question, box_source: str) -> t
     pair = _marked(pair, ranges_of(pair, question.box))
     proved = prove(pair, question.box, np.empty(0), SplitTree(), box_source=box_source, versions=tool_versions())
     return pair, replace(proved, eps_source="no reference"), None
-
-
-def _added_to(certificate: Certificate) -> float:
-    """What a floating-point evaluation's error is added to."""
-    return certificate.bound if certificate.claims_distance else 0.0
 
 
 def _marked(pair: Pair, ranges: Mapping[str, tuple[float, float]]) -> Pair:

@@ -12,12 +12,11 @@ from sound_qkeras.network.pair import Pair
 from sound_qkeras.search.falsify import Counterexample, falsify
 from sound_qkeras.splitting.refine import refine
 from sound_qkeras.support.deadline import Deadline
-from sound_qkeras.verify.certificate import PROVED
+from sound_qkeras.verify.certificate import PROVED, TIERS
 from sound_qkeras.verify.evidence import REAL, Evidence, Local, Statistical, error_limits
 from sound_qkeras.verify.proof import bound_leaves
 from sound_qkeras.verify.split_tree import SplitTree
 
-TIERS = ("sound", "local", "statistical")
 # Most leaves and seconds of splitting.
 EFFORTS = {"fast": (1, 5.0), "normal": (512, 20.0), "max": (8192, 300.0)}
 # Multiplications that the search for the worst error may take, and inputs it tries at least and at most.

@@ -20,7 +20,7 @@ import numpy as np
 from sound_qkeras import __version__
 from sound_qkeras.errors import FileFormatError, InputError, SoundQKerasError, VerificationError
 from sound_qkeras.floating.fixed import FloatLayer, FloatReport, float_reports
-from sound_qkeras.floating.pair import Arithmetic, pair_float_report
+from sound_qkeras.floating.pair import pair_float_reports
 from sound_qkeras.interval import Reals
 from sound_qkeras.network.files import NETWORK_FILE, PARAMETER_FILE, load_network, save_network
 from sound_qkeras.network.pair import Pair
@@ -201,15 +201,10 @@ def _check_floating(result: Result) -> None:
 
 def _float_reports(result: Result) -> tuple[FloatReport, FloatReport]:
     """What is proved of evaluations in float32 and float64."""
-    box, model = result.certificate.box, result.model
-    bound = result.certificate.bound if result.certificate.claims_distance else 0.0
+    box, bound, model = result.certificate.box, result.certificate.distance, result.model
     if model is None:
         return float_reports(result.pair, box, bound, thorough=result.certificate.evidence is None)
-    single, double = (
-        pair_float_report(result.pair, box, bound, Arithmetic(dtype, narrow=model.narrow))
-        for dtype in ("float32", "float64")
-    )
-    return single, double
+    return pair_float_reports(result.pair, box, bound, narrow=model.narrow)
 
 
 def _check_observed(result: Result) -> None:

@@ -88,7 +88,7 @@ def search(
 
     Args:
         errors_at: signed errors of samples `(n, *input_shape)`, shape `(n, outputs)`.
-        space: what guides the moves.
+        space: what the moves follow.
         evaluations: about how many inputs to try, and not fewer unless the deadline passes.
         seed: of the search.
         deadline: when it passes, what was found so far has to do.

@@ -100,6 +100,11 @@ class Certificate:
         return float(self.output_bounds.max()) if self.claims_distance else math.inf
 
     @property
+    def distance(self) -> float:
+        """What a floating-point evaluation's error is added to: the bound, or nothing where no distance is claimed."""
+        return self.bound if self.claims_distance else 0.0
+
+    @property
     def digest(self) -> str:
         """SHA-256 over everything the certificate says, and so over the network's hashes and the evidence's too."""
         return digest_of_json(self._content())

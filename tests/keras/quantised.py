@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from sound_qkeras.floating.pair import Arithmetic, pair_float_report
+from sound_qkeras.floating.pair import pair_float_reports
 from sound_qkeras.interval import Interval
 from sound_qkeras.keras_io import read_model
 from sound_qkeras.keras_io.qkeras.matching import match
@@ -50,7 +50,7 @@ def check(model, x, box=(-2.0, 2.0), bits=None):
     """QKeras' float32 result is within the proved distance of ours; equal to the last bit where that says exact."""
     matched = match(read_steps(model), None)
     twin = dataclasses.replace(matched.pair, input_bits=bits)
-    report = pair_float_report(twin, region(model, box), 0.0, Arithmetic("float32", matched.offsets))
+    report = pair_float_reports(twin, region(model, box), 0.0, matched.offsets)[0]
     ours, theirs = twin.evaluate(x), np.asarray(model(x), np.float64)
     difference = float(np.abs(ours - theirs).max())
     assert difference <= report.error
