@@ -153,7 +153,7 @@ class _Climb:
             self.errors = np.concatenate([self.errors, self.measure(points)])
             size, groups = self.size, np.array_split(self.rng.permutation(self.count), keep // 2)
             best = [int(group[np.argmax(size[group])]) for group in groups if group.size]
-            self._choose(np.union1d(best, np.argsort(-size)[: keep - keep // 2]).astype(np.int64))
+            self._choose(np.union1d(best, np.argsort(-size, kind="stable")[: keep - keep // 2]).astype(np.int64))
             tries, first = tries - len(points), False
 
     def move(self, tries: int) -> None:
@@ -171,7 +171,7 @@ class _Climb:
 
     def keep(self, count: int) -> None:
         """Only the best points go on."""
-        self._choose(np.argsort(-self.size)[:count])
+        self._choose(np.argsort(-self.size, kind="stable")[:count])
 
     def _choose(self, chosen: Indices) -> None:
         self.points, self.errors = self.points[chosen], self.errors[chosen]

@@ -25,9 +25,15 @@ LENGTHS = (-6.0, 0.0)
 
 
 def spread(rng: np.random.Generator, space: SearchSpace, count: int, *, corners: bool) -> Reals:
-    """Points on the faces and edges of the box and inside it, all corners of a small box first, shape `(count, inputs)`."""
+    """Points on the faces and edges of the box and inside it, all corners of a small box first, shape `(count, inputs)`.
+
+    Each input is stratified, so that a peak along one input is missed only where it is narrower than a stratum.
+
+    Reference: McKay, Beckman and Conover (1979), for Latin hypercubes.
+    """
     inputs = space.lower.size
-    shares = rng.random((count, inputs))
+    strata = rng.permuted(np.tile(np.arange(count)[:, None], inputs), axis=0)
+    shares = (strata + rng.random((count, inputs))) / count
     at_ends = rng.random((count, 1)) * (rng.random((count, 1)) < 0.6)
     shares = np.where(rng.random((count, inputs)) < at_ends, np.rint(shares), shares)
     if corners and inputs <= MOST_INPUTS_FOR_CORNERS and 2**inputs <= count // 2:

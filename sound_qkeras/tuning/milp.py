@@ -131,7 +131,7 @@ def solve(
         over = np.flatnonzero(np.asarray(total) > tolerance * (1 + ROW_TOLERANCE))
         if over.size == 0:
             return solution
-        pending = [int(row) for row in over[np.argsort(-np.asarray(total)[over])][:8]]
+        pending = [int(row) for row in over[np.argsort(-np.asarray(total)[over], kind="stable")][:8]]
     return solution
 
 

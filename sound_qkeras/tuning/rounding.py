@@ -249,8 +249,7 @@ class _Layer:
         """The flips that lower the sum of squares most, as (gain, flat index), all gains negative."""
         slope = self.inputs.T @ (residual[:, None, :] @ self.gradients)[:, 0]
         gain = (2.0 * self.direction() * slope + self.step**2 * self.curvature).ravel()
-        count = min(FLIPS_PER_SWEEP, gain.size)
-        found = np.argpartition(gain, count - 1)[:count]
+        found = np.argsort(gain, kind="stable")[:FLIPS_PER_SWEEP]
         return [(float(gain[at]), int(at)) for at in found if gain[at] < 0.0]
 
     def change(self, at: int) -> Reals:

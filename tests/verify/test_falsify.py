@@ -126,3 +126,12 @@ def test_moves_have_the_number_and_the_shape_asked_for():
         moved = propose(np.random.default_rng(0), space, np.zeros((5, 3)), np.ones((5, 2)), count)
         assert moved.shape == (5, count, 3)
         assert np.all((space.lower <= moved) & (moved <= space.upper))
+
+
+def test_starting_points_leave_no_part_of_an_input_out():
+    twin, box = pair(linear(np.ones((3, 1))), 3)
+    points = spread(np.random.default_rng(0), SearchSpace.of(twin, box), 100, corners=False)
+    inner = np.abs(points) < 1.0
+    for column, kept in zip(points.T, inner.T, strict=True):
+        strata = np.floor(50.0 * (column[kept] + 1.0)).astype(int)
+        assert len(np.unique(strata)) == len(strata)
