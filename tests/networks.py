@@ -58,7 +58,7 @@ def quantized(
 ) -> Pair:
     """The fixed-point network with the same fractional bits everywhere and formats as wide as interval ranges need."""
     bias_bits = kernel_bits + activation_bits if bias_bits is None else bias_bits
-    parameters = {node.name: nearest(op, kernel_bits, bias_bits) for node, op in network.affine()}
+    parameters = {node.name: nearest(op, kernel_bits, bias_bits) for node, op in network.sets()}
     return with_parameters(network, ranges, parameters, dict.fromkeys(network.rounding_points, activation_bits))
 
 
@@ -81,7 +81,7 @@ def with_parameters(
     facts: dict[str, Interval] = {}
     for node in network.nodes:
         sources = [facts[name] for name in node.inputs] or [Interval(ranges[0][None], ranges[1][None])]
-        pair: Any = AffinePair(node.op, parameters[node.name]) if isinstance(node.op, Affine) else None
+        pair: Any = AffinePair(node.op, parameters[network.owner(node.name)]) if isinstance(node.op, Affine) else None
         exact = sums[node.name] = node.op.fixed_interval(pair, *sources)
         bits = fractional_bits.get(node.name)
         if bits is not None:

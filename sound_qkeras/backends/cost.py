@@ -11,7 +11,8 @@ uses its kernel once per position, padding included; pooling adds up its window 
     sum adders        per output channel (nonzero weights + [bias is not zero]) - 1, at least 0
     adder bits        constant adders * (X + bits of |w|) + sum adders * A + rounded results * their word length, the
                       last term being the increment of round half to even
-    memory bits       weights * W + biases * (bias bits), zeros included, as arrays hold them; the entries of a table, once
+    memory bits       weights * W + biases * (bias bits), zeros included, as arrays hold them, once where layers share them;
+                      the entries of a table, once
     BRAM              18 Kbit blocks of one read port; an array of at most 1024 bits takes none
     DSP               products / reuse_factor multipliers, each of ceil((a-1)/24) * ceil((b-1)/17) slices that multiply
                       25 by 18 bits, in the cheaper order; none where an operand has at most 4 bits
@@ -43,7 +44,7 @@ from sound_qkeras.errors import InputError
 from sound_qkeras.fixed_point import Codes, Format
 from sound_qkeras.network import Node, Pair
 from sound_qkeras.network.graph import size_of
-from sound_qkeras.network.ops import Add, AveragePool, MaxPool, Multiply
+from sound_qkeras.network.ops import Add, Affine, AveragePool, MaxPool, Multiply
 
 # (width, depth) of one 18 Kbit block.
 BLOCK_SHAPES = ((1, 16384), (2, 8192), (4, 4096), (9, 2048), (18, 1024), (36, 512))
@@ -112,7 +113,7 @@ def estimate(quantized: Pair, *, reuse_factor: int = 1) -> CostEstimate:
     lengths = word_lengths(quantized)
     layers = [
         _affine(quantized, node, reuse_factor, magnitudes[node.name])
-        if node.name in quantized.parameters
+        if isinstance(node.op, Affine)
         else _plain(quantized, node, reuse_factor, lengths)
         for node in quantized.network.nodes
     ]
@@ -161,7 +162,7 @@ def dsp_slices(weight: Format, source: Format) -> int:
 
 
 def _affine(quantized: Pair, node: Node, reuse_factor: int, magnitude: float) -> LayerCost:
-    codes = quantized.parameters[node.name]
+    codes = quantized.codes(node.name)
     kernel = codes.channel_codes
     widest = max(codes.own_formats, key=lambda output: output.word_length)
     source = _format_read(quantized, node)
@@ -174,6 +175,8 @@ def _affine(quantized: Pair, node: Node, reuse_factor: int, magnitude: float) ->
     used = uses * (kernel != 0)
     products = int(used.sum())
     words = np.array([output.word_length for output in codes.own_formats])
+    memory = kernel.size // words.size * codes.channel_bits + codes.bias.size * codes.bias_format.word_length
+    blocks = bram_blocks(kernel.size, widest.word_length) + bram_blocks(codes.bias.size, codes.bias_format.word_length)
     return LayerCost(
         node=node.name,
         kind=node.op.kind,
@@ -184,8 +187,8 @@ def _affine(quantized: Pair, node: Node, reuse_factor: int, magnitude: float) ->
         constant_adders=int((uses * chains).sum()),
         sum_adders=sums,
         adder_bits=int((uses * chains * widths).sum()) + sums * sum_bits + _rounding_bits(quantized, node),
-        memory_bits=kernel.size // words.size * codes.channel_bits + codes.bias.size * codes.bias_format.word_length,
-        bram=bram_blocks(kernel.size, widest.word_length) + bram_blocks(codes.bias.size, codes.bias_format.word_length),
+        memory_bits=0 if node.shares else memory,
+        bram=0 if node.shares else blocks,
         dsp=math.ceil(products / reuse_factor) * dsp_slices(widest, source),
     )
 
@@ -195,12 +198,12 @@ def _uses(quantized: Pair, node: Node) -> npt.NDArray[np.int64]:
     op, size = node.op, size_of(quantized.network.shapes[node.name])
     if isinstance(op, AveragePool):
         return np.bincount(op.which.reshape(-1)) * op.bias.size
-    kernel = quantized.parameters[node.name].kernel
+    kernel = quantized.codes(node.name).kernel
     return np.full(kernel.shape, size * getattr(op, "multiplications", 0) // kernel.size)
 
 
 def _sum_adders(quantized: Pair, node: Node) -> int:
-    codes, size = quantized.parameters[node.name], size_of(quantized.network.shapes[node.name])
+    codes, size = quantized.codes(node.name), size_of(quantized.network.shapes[node.name])
     biased = codes.bias.reshape(-1) != 0
     if isinstance(node.op, AveragePool):
         return size // biased.size * int((node.op.fan_in - 1 + biased).sum())

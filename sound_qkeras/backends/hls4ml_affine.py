@@ -16,7 +16,7 @@ from sound_qkeras.network.ops.window import Window
 
 def dense(build: Builder, node: Node) -> None:
     """A matrix product; of several positions a convolution of single ones."""
-    codes = build.plan.pair.parameters[node.name]
+    codes = build.plan.pair.codes(node.name)
     (source,) = (build.result.names[name] for name in node.inputs)
     inputs, outputs = codes.kernel.shape
     if len(build.shapes[source]) == 1:
@@ -33,7 +33,7 @@ def conv(build: Builder, node: Node) -> None:
     op = cast(Conv, node.op)
     if len(op.strides) > 2:
         build.refuse(node, f"a convolution over {len(op.strides)} axes", "one or two axes")
-    kernel = _spread(build.plan.pair.parameters[node.name].kernel_value, op.dilation)
+    kernel = _spread(build.plan.pair.codes(node.name).kernel_value, op.dilation)
     window = Window(op.window.sizes, kernel.shape[:-2], op.strides, (1,) * len(op.strides), op.padding)
     source = build.result.names[node.inputs[0]]
     depthwise = op.is_depthwise and kernel.shape[-1] == op.groups and len(op.strides) == 2
@@ -41,7 +41,7 @@ def conv(build: Builder, node: Node) -> None:
 
 
 def _convolved(build: Builder, node: Node, source: str, window: Window, kernel: Reals, depthwise: bool = False) -> None:
-    bias = build.plan.pair.parameters[node.name].bias_value
+    bias = build.plan.pair.codes(node.name).bias_value
     channels, filters = build.shapes[source][-1], kernel.shape[-1]
     kind, settings = _convolution(window, kernel, channels, depthwise)
     shape = (*window.output_sizes, filters)
@@ -78,7 +78,7 @@ def _convolution(window: Window, kernel: Reals, channels: int, depthwise: bool) 
 
 def _sums(build: Builder, node: Node) -> dict[str, str]:
     """Types of a sum of products and of its parameters: the exact sum, with what rounding needs."""
-    codes, tensor = build.plan.pair.parameters[node.name], build.plan.tensors[node.name]
+    codes, tensor = build.plan.pair.codes(node.name), build.plan.tensors[node.name]
     least = tensor.exact.fractional_bits - tensor.format.fractional_bits + 2
     return {
         "accum": ap_type(tensor.exact, least=least),
@@ -89,7 +89,7 @@ def _sums(build: Builder, node: Node) -> dict[str, str]:
 
 def scale(build: Builder, node: Node) -> None:
     """A factor and an offset for every value."""
-    codes = build.plan.pair.parameters[node.name]
+    codes = build.plan.pair.codes(node.name)
     kind, settings = factors(codes.kernel_value, codes.bias_value, codes.kernel_format, codes.bias_format)
     build.finish(node, kind, build.reads(node), **settings)
 
@@ -97,7 +97,7 @@ def scale(build: Builder, node: Node) -> None:
 def average_pool(build: Builder, node: Node) -> None:
     """Sums of windows, times the constant of each."""
     op = cast(AveragePool, node.op)
-    codes = build.plan.pair.parameters[node.name]
+    codes = build.plan.pair.codes(node.name)
     source = build.result.names[node.inputs[0]]
     channels, axes = op.input_shape[-1], len(op.strides)
     if axes > 2:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -52,6 +52,8 @@ def parts(plan: Plan) -> dict[str, Any]:
     """What every template may read, computed once."""
     writers = {layer.identifier: writer_for(layer.node) for layer in plan.layers}
     contexts = {layer.identifier: writer_for(layer.node).context(layer, plan.options) for layer in plan.layers}
+    constants = {layer.identifier: writer_for(layer.node).constants(layer, plan.options) for layer in plan.layers}
+    held = _holders(plan, constants)
     return {
         "plan": plan,
         "options": plan.options,
@@ -63,7 +65,8 @@ def parts(plan: Plan) -> dict[str, Any]:
         "stack_limit": STACK_LIMIT,
         "sums": {identifier for identifier, writer in writers.items() if writer.sums},
         "weighted": {identifier for identifier, writer in writers.items() if writer.weighted},
-        "constants": {layer.identifier: writer_for(layer.node).constants(layer, plan.options) for layer in plan.layers},
+        "constants": {name: found for name, found in constants.items() if held[name] == name},
+        "held": held,
         "contexts": contexts,
         **registers(plan),
         **sharing(plan, contexts),
@@ -75,8 +78,21 @@ def layer_text(jinja: Environment, shared: Mapping[str, Any], layer: Layer) -> s
     options = shared["options"]
     name = f"{options.target}/{writer_for(layer.node).template(layer, options)}"
     template = jinja.select_template([f"{name}.{options.style}.j2", f"{name}.j2"])
-    context = shared["contexts"][layer.identifier]
-    return template.render(**shared, layer=layer, id=layer.identifier, x=layer.source, y=layer.output, **context)
+    name = layer.identifier
+    own = {"layer": layer, "id": name, "held": shared["held"][name], "x": layer.source, "y": layer.output}
+    return template.render({**shared, **own, **shared["contexts"][name]})
+
+
+def _holders(plan: Plan, constants: Mapping[str, Sequence[Constant]]) -> dict[str, str]:
+    """The layer whose constants each layer reads: its own, or, where they are the same, those of the layer it shares them with."""
+    by_node = {layer.node.name: layer.identifier for layer in plan.layers}
+    found: dict[str, str] = {}
+    for layer in plan.layers:
+        name, owner = layer.identifier, by_node.get(layer.node.shares, layer.identifier)
+        pairs = zip(constants[name], constants[owner], strict=False)
+        same = all(own.format == other.format and np.array_equal(own.codes, other.codes) for own, other in pairs)
+        found[name] = owner if same and len(constants[name]) == len(constants[owner]) else name
+    return found
 
 
 def plain(text: str) -> str:

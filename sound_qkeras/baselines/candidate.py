@@ -67,20 +67,21 @@ class Candidate:
 
 def weight_nodes(network: Network) -> Iterator[tuple[Node, Affine]]:
     """The affine nodes with trained weight matrices: not poolings and normalisations, whose factors form a vector."""
-    for node, op in network.affine():
+    for node, op in network.sets():
         if op.kernel.ndim >= 2:
             yield node, op
 
 
 def with_weights(network: Network, kernels: Mapping[str, Reals], biases: Mapping[str, Reals] | None = None) -> Network:
-    """The network with other parameters, exactly those given; nodes that are missing keep theirs."""
+    """The network with other parameters, by the nodes that have them, exactly those given; nodes that are missing keep theirs."""
     nodes: list[Node] = []
     for node in network.nodes:
         op = node.op
-        if isinstance(op, Affine) and node.name in kernels:
-            op = replace(op, kernel=np.asarray(kernels[node.name], dtype=np.float64), kernel_radius=None)
-        if isinstance(op, Affine) and biases is not None and node.name in biases:
-            op = replace(op, bias=np.asarray(biases[node.name], dtype=np.float64), bias_radius=None)
+        owner = network.owner(node.name)
+        if isinstance(op, Affine) and owner in kernels:
+            op = replace(op, kernel=np.asarray(kernels[owner], dtype=np.float64), kernel_radius=None)
+        if isinstance(op, Affine) and biases is not None and owner in biases:
+            op = replace(op, bias=np.asarray(biases[owner], dtype=np.float64), bias_radius=None)
         nodes.append(replace(node, op=op))
     return replace(network, nodes=tuple(nodes))
 
@@ -130,8 +131,8 @@ def from_weights(
         notes: for the reader.
         factors: bits of each of them in multiplications, where values are multiplied by something else than what is stored.
     """
-    kept = {node.name: FLOAT_BITS * op.kernel.size for node, op in network.affine()}
-    biases = {node.name: FLOAT_BITS * op.bias.size for node, op in network.affine()}
+    kept = {node.name: FLOAT_BITS * op.kernel.size for node, op in network.sets()}
+    biases = {node.name: FLOAT_BITS * op.bias.size for node, op in network.sets()}
     lengths = dict.fromkeys(network.rounding_points, FLOAT_BITS)
     cost = count_bits(network, kept | dict(kernel_bits), biases, lengths, kept | dict(factors or kernel_bits))
     note = f"Biases and values between layers stay in floating point, {FLOAT_BITS} bits each."

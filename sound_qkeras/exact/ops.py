@@ -72,7 +72,7 @@ class ExactAffine(Meaning):
     def __init__(self, node: Node, quantized: Pair) -> None:
         """Parameters, integers, residuals and radii as exact numbers."""
         super().__init__(node, quantized)
-        arrays, codes, shapes = node.op.arrays(), quantized.parameters[node.name], quantized.network.shapes
+        arrays, codes, shapes = node.op.arrays(), quantized.codes(node.name), quantized.network.shapes
         entries = coefficients(node, shapes[node.inputs[0]], shapes[node.name])
 
         def matrix(kernel: Dyadic) -> Dyadic:

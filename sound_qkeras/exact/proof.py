@@ -137,7 +137,7 @@ def _fixed_output(quantized: Pair, sample: Dyadic, read: Entries) -> Dyadic:
         value = sample
         inputs = [Range.point(values[name]) for name in node.inputs]
         if isinstance(node.op, Affine):
-            codes, outputs = quantized.parameters[node.name], size_of(quantized.network.shapes[node.name])
+            codes, outputs = quantized.codes(node.name), size_of(quantized.network.shapes[node.name])
             arrays = {
                 "kernel": Dyadic.codes(codes.kernel, codes.kernel_format.fractional_bits),
                 "bias": Dyadic.codes(codes.bias, codes.bias_format.fractional_bits),
@@ -157,7 +157,7 @@ def with_any_integers(trained: Network) -> Pair:
     def zero(shape: tuple[int, ...]) -> Integers:
         return np.zeros(shape, np.int64)
 
-    codes = {n.name: AffineCodes(zero(op.kernel.shape), word, zero(op.bias.shape), word) for n, op in trained.affine()}
+    codes = {n.name: AffineCodes(zero(op.kernel.shape), word, zero(op.bias.shape), word) for n, op in trained.sets()}
     return Pair(trained, codes, dict.fromkeys(trained.rounding_points, word), {})
 
 

@@ -106,9 +106,10 @@ def _document(network: Network, quantized: Pair | None) -> dict[str, Any]:
 
 def _read_parts(document: Mapping[str, Any], parameters: Path) -> tuple[Network, Pair | None]:
     entries, subject = _list(document["nodes"]), document["fixed_point"]
-    names = {_key(index, name): entry for index, entry in enumerate(entries) for name in _names(entry)}
-    coded = {} if subject is None else _dict(subject["parameters"])
     index_of = {str(entry["name"]): index for index, entry in enumerate(entries)}
+    held = [index_of[_text(entry.get("shares", entry["name"]))] for entry in entries]
+    names = {_key(index, name): None for index, entry in zip(held, entries, strict=True) for name in _names(entry)}
+    coded = {} if subject is None else _dict(subject["parameters"])
     codes = [_key(index_of[name], part) for name in coded for part in ("kernel_codes", "bias_codes")]
     others = {
         kind: _dict({} if subject is None else subject.get(f"{kind}s" if kind == "staircase" else kind, {}))
@@ -121,7 +122,7 @@ def _read_parts(document: Mapping[str, Any], parameters: Path) -> tuple[Network,
         for part in _names(entry)
     ]
     arrays = read_arrays(parameters, [*names, *codes, *own])
-    nodes = tuple(_node_from_json(index, entry, arrays) for index, entry in enumerate(entries))
+    nodes = tuple(_node_from_json(index, entry, arrays) for index, entry in zip(held, entries, strict=True))
     head = document["head"]
     notes = tuple(map(_text, _list(document["notes"])))
     inputs, outputs = (tuple(map(_port, _list(document[kind]))) for kind in ("inputs", "outputs"))
@@ -146,7 +147,8 @@ def _read_parts(document: Mapping[str, Any], parameters: Path) -> tuple[Network,
 def _arrays(network: Network, quantized: Pair | None) -> dict[str, Array]:
     arrays: dict[str, Array] = {}
     for index, node in enumerate(network.nodes):
-        arrays.update({_key(index, name): array for name, array in node.op.arrays().items()})
+        if not node.shares:
+            arrays.update({_key(index, name): array for name, array in node.op.arrays().items()})
         codes = None if quantized is None else quantized.parameters.get(node.name)
         if codes is not None:
             arrays[_key(index, "kernel_codes")] = codes.kernel
@@ -175,6 +177,7 @@ def _node_to_json(node: Node) -> dict[str, Any]:
         "layer": node.layer,
         "settings": dict(node.op.settings()),
         "arrays": sorted(node.op.arrays()),
+        **({"shares": node.shares} if node.shares else {}),
     }
 
 
@@ -190,7 +193,8 @@ def _node_from_json(index: int, entry: Mapping[str, Any], arrays: Mapping[str, A
     parts = {name: arrays[_key(index, name)] for name in _names(entry)}
     settings = {name: _setting(value) for name, value in _dict(entry["settings"]).items()}
     inputs = tuple(map(_text, _list(entry["inputs"])))
-    return Node(_text(entry["name"]), _make(OPS[kind], parts, settings), inputs, _text(entry["layer"]))
+    op = _make(OPS[kind], parts, settings)
+    return Node(_text(entry["name"]), op, inputs, _text(entry["layer"]), _text(entry.get("shares", "")))
 
 
 def _real_from_json(index: int, entry: Mapping[str, Any], arrays: Mapping[str, Array]) -> Op:

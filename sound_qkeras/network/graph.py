@@ -35,12 +35,14 @@ class Node:
         op: the operation.
         inputs: names of the nodes it reads, all of them earlier in the network.
         layer: the Keras layer it came from; several nodes may share one (a Dense layer with an inline activation).
+        shares: name of the earlier node whose kernel and bias this one has too (a layer that is used twice); empty for its own.
     """
 
     name: str
     op: Op
     inputs: tuple[str, ...] = ()
     layer: str = ""
+    shares: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +60,8 @@ class Network(Rebuilt):
         outputs: the parts of the output that are outputs of the model, where it has several.
 
     Raises:
-        ModelError: names repeat, an input is unknown, shapes do not fit, or ports are not what they say.
+        ModelError: names repeat, an input is unknown, shapes do not fit, parameters that are shared differ, or ports are not
+            what they say.
     """
 
     nodes: tuple[Node, ...]
@@ -84,7 +87,20 @@ class Network(Rebuilt):
         if not any(isinstance(node.op, Affine) for node in self.nodes):
             raise ModelError("the network has no layer with weights: there is nothing to quantise")
         _ = self.shapes
+        self._check_shared()
         self._check_ports()
+
+    def _check_shared(self) -> None:
+        """What shares its parameters has those of a node that has its own."""
+        seen: dict[str, Node] = {}
+        for node in self.nodes:
+            owner = seen.get(node.shares)
+            if not node.shares:
+                seen[node.name] = node
+            elif owner is None or not isinstance(node.op, Affine) or not node.op.has_parameters_of(owner.op):
+                raise ModelError(
+                    f"node '{node.name}' does not have the kernel and bias of '{node.shares}', which it shares"
+                )
 
     def _check_ports(self) -> None:
         """Inputs are the input's parts in order, and outputs are what is concatenated at the end."""
@@ -190,6 +206,23 @@ class Network(Rebuilt):
             if isinstance(node.op, Affine):
                 yield node, node.op
 
+    def sets(self) -> Iterator[tuple[Node, Affine]]:
+        """The nodes with weights of their own, in order: one for every kernel with its bias."""
+        return ((node, op) for node, op in self.affine() if not node.shares)
+
+    def owner(self, name: str) -> str:
+        """The node that a node's kernel and bias are kept under: itself, unless it shares another's."""
+        return self.by_name[name].shares or name
+
+    def uses(self, owner: str) -> tuple[str, ...]:
+        """The nodes with the kernel and bias of one, itself first."""
+        return (owner, *(node.name for node in self.nodes if node.shares == owner))
+
+    @cached_property
+    def shared(self) -> frozenset[str]:
+        """The nodes whose kernel and bias another node has too."""
+        return frozenset(name for node in self.nodes if node.shares for name in (node.name, node.shares))
+
     @cached_property
     def rounding_points(self) -> tuple[str, ...]:
         """Nodes whose result is rounded: the input, and whatever an operation that multiplies or looks up reads.
@@ -235,8 +268,8 @@ class Network(Rebuilt):
 
     @property
     def parameter_count(self) -> int:
-        """Weights and biases together."""
-        return sum(op.kernel.size + op.bias.size for _, op in self.affine())
+        """Weights and biases together, shared ones once."""
+        return sum(op.kernel.size + op.bias.size for _, op in self.sets())
 
     def evaluate(self, x: Any) -> Reals:
         """The network in float64 on samples; see `input_arrays`."""
@@ -263,7 +296,10 @@ class Network(Rebuilt):
         """
         digest = hashlib.sha256(repr((self.head, self.inputs, self.outputs)).encode())
         for node in self.nodes:
-            digest.update(repr((node.name, node.op.kind, node.inputs, sorted(node.op.settings().items()))).encode())
+            shares = (node.shares,) if node.shares else ()
+            digest.update(
+                repr((node.name, node.op.kind, node.inputs, sorted(node.op.settings().items()), *shares)).encode()
+            )
             for name, array in sorted(node.op.arrays().items()):
                 digest.update(repr((name, array.dtype.str, array.shape)).encode())
                 digest.update(np.ascontiguousarray(array).tobytes())

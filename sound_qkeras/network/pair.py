@@ -51,7 +51,7 @@ class Pair(Rebuilt):
 
     Args:
         reference: the network that is stood for, as it was trained.
-        parameters: integers of the subject's affine nodes, by node name.
+        parameters: integers of the subject's affine nodes, by the name of the node that has them; see `codes`.
         formats: the format a node's result is rounded to (half to even, saturating), by node name.
         accumulators: formats of exact results that may be wider than what they are made of (sums, products), as wide as
             their proved ranges, by node name.
@@ -95,11 +95,15 @@ class Pair(Rebuilt):
         for name, op in self.real.items():
             _check_alike(self.network.by_name[name], op)
         for node, op in self.network.affine():
-            if (node.name in self.parameters) == (node.name in self.real):
+            if (self.network.owner(node.name) in self.parameters) == (node.name in self.real):
                 raise ModelError(
                     f"layer '{node.layer}' ({op.kind}) has no parameters of the subject, or two kinds of them"
                 )
             if node.name in self.parameters:
+                if node.shares:
+                    raise ModelError(
+                        f"layer '{node.layer}' has integers of its own, but shares those of '{node.shares}'"
+                    )
                 check_codes(node, op, self.parameters[node.name])
         for node in self.network.nodes:
             sources = [source for name in node.inputs for source in self.network.sources(name)]
@@ -112,6 +116,14 @@ class Pair(Rebuilt):
                 raise ModelError(
                     f"layer '{node.layer}': its accumulator has {bits} fractional bits, its format says otherwise"
                 )
+
+    def codes(self, name: str) -> AffineCodes:
+        """The integers of an affine node: its own, or those that it shares.
+
+        Raises:
+            KeyError: the node has none.
+        """
+        return self.parameters[self.network.owner(name)]
 
     @cached_property
     def network(self) -> Network:
@@ -181,7 +193,7 @@ class Pair(Rebuilt):
         if node.name in self.real:
             return compare(node.op, self.real[node.name])
         if isinstance(node.op, Affine):
-            return AffinePair(node.op, self.parameters[node.name])
+            return AffinePair(node.op, self.codes(node.name))
         names = [source for name in node.inputs if node.op.multiplies for source in self.network.sources(name)]
         if not all(name in self.formats for name in names):
             return None
@@ -413,6 +425,8 @@ def pair_of(
     for node, other in zip(reference.nodes, subject.nodes, strict=True):
         _check_alike(node, other.op)
         codes = _codes_of(other.op) if isinstance(other.op, Affine) else None
+        if codes is not None and node.shares:
+            continue
         if codes is not None:
             parameters[node.name] = codes
         elif isinstance(node.op, Affine | Leaky | Table):
@@ -466,8 +480,11 @@ def _check_alike(node: Node, other: Op) -> None:
     """Refuse an operation that is not the reference's with other parameters."""
     op = node.op
     alike = type(op) is type(other) and (isinstance(op, Leaky | Table) or op.settings() == other.settings())
-    if alike and isinstance(op, Affine) and isinstance(other, Affine):
-        alike = op.kernel.shape == other.kernel.shape
+    shapes = [
+        {name: array.shape for name, array in one.arrays().items() if not name.endswith("_radius")}
+        for one in (op, other)
+    ]
+    alike = alike and shapes[0] == shapes[1]
     if not alike:
         raise ModelError(
             f"node '{node.name}' is {op.kind} in one network, {other.kind} in the other, or of another shape"

@@ -30,7 +30,7 @@ def layers_table(quantized: Pair) -> Table:
     """Every layer with weights, as trained and as it is in fixed point."""
     rows = [
         (node.name, node.op.kind, shape(quantized.reference.shapes[node.name]), *_sizes(quantized, node.name))
-        for node, _ in quantized.reference.affine()
+        for node, _ in quantized.reference.sets()
     ]
     columns = (
         "Layer:name, Kind, Trained output:number, Trained weights:number, Fixed-point output:number, "

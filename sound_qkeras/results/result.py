@@ -107,7 +107,7 @@ class Result:
         rows: list[FormatRow] = []
         for node in self.pair.network.nodes:
             proved = self.certificate.ranges[node.name]
-            if node.name in self.pair.parameters:
+            if node.name in self.pair.parameters:  # ones that are shared are listed once
                 codes = self.pair.parameters[node.name]
                 rows.append(_row(node.layer, node.name, "weight", codes.kernel_format, codes.kernel_value))
                 rows.append(_row(node.layer, node.name, "bias", codes.bias_format, codes.bias_value))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import cast
 
 import numpy as np
 
@@ -93,23 +94,27 @@ def round_parameters(
     """
     chosen = {(group.node, group.kind): value for group, value in bits.items()}
     found: dict[str, Parameters] = {}
-    for node, op in network.affine():
+    for node, op in network.sets():
         kernel_bits, bias_bits = chosen[node.name, "weight"], chosen[node.name, "bias"]
         channel_bits = None
         if offsets and node.name in offsets:
             channel_bits = kernel_bits + offsets[node.name]
             kernel_bits = int(channel_bits.max())
         kernel = nearest(op.kernel, kernel_bits, channel_bits)
-        rounded = bias_corrected(op, kernel, kernel_bits, bias_bits, centers[node.name])
+        rounded = bias_corrected(network, node.name, kernel, kernel_bits, bias_bits, centers)
         found[node.name] = replace(rounded, channel_bits=channel_bits)
     return found
 
 
-def bias_corrected(op: Affine, kernel: Codes, kernel_bits: int, bias_bits: int, center: Reals) -> Parameters:
-    """Codes of a kernel, and a bias that absorbs what they change at an input, on average over positions."""
+def bias_corrected(
+    network: Network, name: str, kernel: Codes, kernel_bits: int, bias_bits: int, centers: Mapping[str, Reals]
+) -> Parameters:
+    """Codes of a kernel, and a bias that absorbs what they change at the centres, on average over positions and uses."""
+    uses = [(cast(Affine, network.by_name[use].op), centers[use]) for use in network.uses(name)]
+    op = uses[0][0]
     residual = np.ldexp(kernel.astype(np.float64), -kernel_bits) - op.kernel
-    shift = op.apply(residual, center[None])[0]
-    bias = op.bias - shift.reshape(-1, *op.bias.shape).mean(axis=0)
+    shifts = [one.apply(residual, center[None])[0].reshape(-1, *op.bias.shape).mean(axis=0) for one, center in uses]
+    bias = op.bias - np.mean(shifts, axis=0)
     # What a bias absorbs may be far larger than the bias: it has no more fractional bits than there is room for then.
     bias_bits = min(bias_bits, MAX_WORD_LENGTH - 2 - math.frexp(float(np.max(np.abs(bias))))[1])
     return Parameters(kernel, kernel_bits, nearest(bias, bias_bits), bias_bits)
@@ -143,9 +148,9 @@ def narrow(quantized: Pair, ranges: Mapping[str, tuple[float, float]]) -> Pair:
 
 def _no_finer(quantized: Pair, name: str) -> AffineCodes:
     """The integers of a layer; a bias of zeros gets no more fractional bits than the products it is added to."""
-    codes = quantized.parameters[name]
-    source = quantized.network.by_name[name].inputs[0]
-    bits = quantized.fractional_bits[source] + codes.kernel_format.fractional_bits
+    codes, network = quantized.parameters[name], quantized.network
+    read = (quantized.fractional_bits[network.by_name[use].inputs[0]] for use in network.uses(name))
+    bits = min(read) + codes.kernel_format.fractional_bits
     if np.any(codes.bias) or codes.bias_format.fractional_bits <= bits:
         return codes
     return replace(codes, bias_format=Format.for_codes(0, 0, bits))

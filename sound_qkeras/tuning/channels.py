@@ -62,13 +62,13 @@ def sensitivities(
     centers: Mapping[str, Reals],
     deadline: Deadline | None = None,
 ) -> dict[str, Reals]:
-    """Per affine node and output channel, the most that rounding errors of its weights are multiplied with on any leaf.
+    """Per kernel and output channel, the most that rounding errors of its weights are multiplied with on any leaf.
 
     That is the coefficient with which the proof carries the channel's error to an output, over that output's tolerance, times
     the norm of the inputs the weights multiply; without these inputs' centre, whose errors biases absorb. When the deadline passes,
     the first leaves have to do.
     """
-    channels = sum(op.kernel.shape[-1] for _, op in quantized.network.affine())
+    channels = sum(op.kernel.shape[-1] for _, op in quantized.network.sets())
     found: dict[str, Reals] = {}
     for part in batches(quantized.network, leaves):
         if found and deadline is not None and deadline.passed:
@@ -80,7 +80,8 @@ def sensitivities(
             size = np.linalg.norm(inputs.reshape(len(inputs), -1), axis=1)
             slope = _slopes(result, rows, node, eps, 1.0 / channels) * size.reshape(-1, *(1,) * (inputs.ndim - 1))
             worst = slope.reshape(-1, slope.shape[-1]).max(axis=0)
-            found[node.name] = np.maximum(worst, found.get(node.name, 0.0))
+            owner = quantized.network.owner(node.name)
+            found[owner] = np.maximum(worst, found.get(owner, 0.0))
     return found
 
 

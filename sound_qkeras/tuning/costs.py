@@ -52,10 +52,11 @@ def cost_of(quantized: Pair) -> Cost:
     network = quantized.network
     weight = bias = operations = 0
     for node, op in network.affine():
-        codes, channels = quantized.parameters.get(node.name), op.kernel.shape[-1]
+        codes, channels = quantized.parameters.get(network.owner(node.name)), op.kernel.shape[-1]
         channel_bits = FLOAT_BITS * channels if codes is None else codes.channel_bits
-        weight += op.kernel.size // channels * channel_bits
-        bias += op.bias.size * (FLOAT_BITS if codes is None else codes.bias_format.word_length)
+        if not node.shares:
+            weight += op.kernel.size // channels * channel_bits
+            bias += op.bias.size * (FLOAT_BITS if codes is None else codes.bias_format.word_length)
         products = size_of(network.shapes[node.name]) * op.multiplications
         operations += round(products * channel_bits * _bits_read(quantized, node.name) / channels)
     for node in network.nodes:

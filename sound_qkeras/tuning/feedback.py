@@ -64,7 +64,7 @@ class FeedbackRounding:
         chosen = {(group.node, group.kind): value for group, value in bits.items()}
         return {
             node.name: self._rounded(node.name, op, chosen[node.name, "weight"], chosen[node.name, "bias"])
-            for node, op in self.network.affine()
+            for node, op in self.network.sets()
         }
 
     def _rounded(self, name: str, op: Affine, kernel_bits: int, bias_bits: int) -> Parameters:
@@ -76,13 +76,13 @@ class FeedbackRounding:
             kernel = nearest(op.kernel, kernel_bits)
             if name in self.factors:
                 kernel = _feed_back(op.kernel, kernel, kernel_bits, self.factors[name])
-            self._kept[key] = bias_corrected(op, kernel, kernel_bits, bias_bits, self.centers[name])
+            self._kept[key] = bias_corrected(self.network, name, kernel, kernel_bits, bias_bits, self.centers)
             self._numbers += kernel.size
         return self._kept[key]
 
 
 def _factors(network: Network, samples: Reals, deadline: Deadline) -> dict[str, Reals]:
-    """For each layer the upper Cholesky factor of the inverse covariance of a window, per group of channels."""
+    """For each layer the upper Cholesky factor of the inverse covariance of a window, per group of channels, over all its uses."""
     sums: dict[str, tuple[Reals, Reals, int]] = {}
     suited = _suited(network)
     for tile in network.tiles(samples):
@@ -92,8 +92,9 @@ def _factors(network: Network, samples: Reals, deadline: Deadline) -> dict[str, 
         for node, op in suited:
             rows = _windows(op, values[node.inputs[0]])
             square, total = np.swapaxes(rows, 1, 2) @ rows, rows.sum(axis=1)
-            old = sums.get(node.name, (0.0, 0.0, 0))
-            sums[node.name] = (old[0] + square, old[1] + total, old[2] + rows.shape[1])
+            owner = network.owner(node.name)
+            old = sums.get(owner, (0.0, 0.0, 0))
+            sums[owner] = (old[0] + square, old[1] + total, old[2] + rows.shape[1])
     found: dict[str, Reals] = {}
     for name, (square, total, count) in sums.items():
         mean = total / count

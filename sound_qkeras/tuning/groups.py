@@ -31,7 +31,7 @@ class Group:
     """Values that share one format.
 
     Args:
-        node: the affine node whose weights or biases these are, or the node whose rounded results.
+        node: the affine node whose weights or biases these are (others may share them), or the node whose rounded results.
         kind: "weight", "bias" or "activation".
         layer: the Keras layer, for messages and tables.
         count: how many values there are.
@@ -54,7 +54,7 @@ def output_group(network: Network) -> Group:
 def groups_of(network: Network, *, round_output: bool = False) -> tuple[Group, ...]:
     """All groups of a network, in graph order, the results' one among them if they are to be rounded."""
     groups: list[Group] = []
-    products = {node.name: size_of(network.shapes[node.name]) * op.multiplications for node, op in network.affine()}
+    products = products_of(network)
     for name in network.rounding_points:
         readers = sum(count * sources_of(network, node).get(name, 0.0) for node, count in products.items())
         groups += [
@@ -62,10 +62,16 @@ def groups_of(network: Network, *, round_output: bool = False) -> tuple[Group, .
         ]
     if round_output and network.output.name not in network.rounding_points:
         groups.append(output_group(network))
-    for node, op in network.affine():
-        groups.append(Group(node.name, "weight", node.layer, op.kernel.size, products[node.name]))
+    for node, op in network.sets():
+        together = sum(products[name] for name in network.uses(node.name))
+        groups.append(Group(node.name, "weight", node.layer, op.kernel.size, together))
         groups.append(Group(node.name, "bias", node.layer, op.bias.size, 0))
     return tuple(groups)
+
+
+def products_of(network: Network) -> dict[str, int]:
+    """Multiplications by weights in each affine node, per inference."""
+    return {node.name: size_of(network.shapes[node.name]) * op.multiplications for node, op in network.affine()}
 
 
 def sources_of(network: Network, node: str, number: int = 0) -> dict[str, float]:

@@ -11,7 +11,7 @@ discrepancy minimisation by greedy flips is our own, simpler than its relaxation
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -64,7 +64,7 @@ def linearise(network: Network, samples: Reals, eps: Reals, deadline: Deadline |
         eps: tolerance of every output.
         deadline: when it passes, fewer samples have to do.
     """
-    names = flippable(network)
+    names = [use for name in flippable(network) for use in network.uses(name)]
     if not names:
         return Linearisation({}, {})
     nodes = network.by_name
@@ -137,9 +137,9 @@ def _at_tile(network: Network, samples: Reals, eps: Reals, names: Collection[str
 
 
 def flippable(network: Network) -> list[str]:
-    """Dense nodes with one position: the others' weights stay at their nearest codes."""
-    dense = (node.name for node, op in network.affine() if isinstance(op, Dense))
-    return [name for name in dense if len(network.shapes[name]) == 1]
+    """Dense nodes with weights of their own and one position, wherever those are used; others stay at their nearest codes."""
+    dense = (node.name for node, op in network.sets() if isinstance(op, Dense))
+    return [name for name in dense if all(len(network.shapes[use]) == 1 for use in network.uses(name))]
 
 
 def sample_box(box: Interval, count: int, seed: int = 0) -> Reals:
@@ -161,8 +161,11 @@ def cancel_errors(
     Each weight ends at one of the two grid points beside its float value.
     """
     names = set(flippable(network)) & set(linearisation.inputs)
-    dense = {node.name: op for node, op in network.affine() if node.name in names}
-    layers = [_Layer(rounded[name], op.kernel, op.bias, linearisation, name) for name, op in dense.items()]
+    layers = [
+        _Layer(rounded[node.name], op.kernel, op.bias, linearisation, network.uses(node.name))
+        for node, op in network.sets()
+        if node.name in names
+    ]
     parts = [layer.error() for layer in layers]
     residual = sum(parts, np.zeros(1))
     layers = [layer for layer, part in zip(layers, parts, strict=True) if np.max(np.abs(part)) > LEAST_ERROR]
@@ -223,23 +226,24 @@ class CancellingRounding:
 
 
 class _Layer:
-    """One Dense layer during flipping: residuals, and how each flip would change the errors."""
+    """One Dense layer during flipping, in all its uses: residuals, and how each flip would change the errors."""
 
     def __init__(
-        self, rounded: Parameters, kernel: Reals, bias: Reals, linearisation: Linearisation, name: str
+        self, rounded: Parameters, kernel: Reals, bias: Reals, linearisation: Linearisation, uses: Sequence[str]
     ) -> None:
-        self.name, self.rounded = name, rounded
+        self.name, self.rounded = uses[0], rounded
         self.step = rounded.step
         self.residual: Reals = from_codes(rounded.kernel, rounded.kernel_bits) - kernel
         self.bias_residual: Reals = from_codes(rounded.bias, rounded.bias_bits) - bias
         self.flips = np.zeros(kernel.shape, np.int64)
-        self.inputs, self.gradients = linearisation.inputs[name], linearisation.gradients[name]
-        self.curvature = (self.inputs**2).T @ (self.gradients**2).sum(axis=1)
+        self.uses = [(linearisation.inputs[use], linearisation.gradients[use]) for use in uses]
+        # Of several uses, at most: between them, errors may add up.
+        self.curvature = len(uses) * sum((x**2).T @ (g**2).sum(axis=1) for x, g in self.uses)
 
     def error(self) -> Reals:
         """This layer's part of the first-order error, `(samples, outputs)`."""
-        change = self.inputs @ self.residual + self.bias_residual
-        return np.einsum("skj,sj->sk", self.gradients, change)  # pyright: ignore[reportUnknownVariableType]
+        changes = ((x @ self.residual + self.bias_residual, g) for x, g in self.uses)
+        return sum((np.einsum("skj,sj->sk", g, change) for change, g in changes), np.zeros(1))
 
     def direction(self) -> Reals:
         """The step to each weight's other neighbour."""
@@ -247,7 +251,7 @@ class _Layer:
 
     def best(self, residual: Reals) -> list[tuple[float, int]]:
         """The flips that lower the sum of squares most, as (gain, flat index), all gains negative."""
-        slope = self.inputs.T @ (residual[:, None, :] @ self.gradients)[:, 0]
+        slope = sum(x.T @ (residual[:, None, :] @ g)[:, 0] for x, g in self.uses)
         gain = (2.0 * self.direction() * slope + self.step**2 * self.curvature).ravel()
         found = np.argsort(gain, kind="stable")[:FLIPS_PER_SWEEP]
         return [(float(gain[at]), int(at)) for at in found if gain[at] < 0.0]
@@ -256,7 +260,7 @@ class _Layer:
         """Change of the error if the weight is flipped, `(samples, outputs)`."""
         i, j = divmod(at, self.residual.shape[1])
         step = self.step[j] if self.residual[i, j] <= 0.0 else -self.step[j]
-        return step * self.inputs[:, i, None] * self.gradients[:, :, j]
+        return step * sum((x[:, i, None] * g[:, :, j] for x, g in self.uses), np.zeros(1))
 
     def flip(self, at: int) -> None:
         i, j = divmod(at, self.residual.shape[1])

@@ -18,6 +18,7 @@ from sound_qkeras.tuning.groups import (
     groups_of,
     output_candidates,
     output_group,
+    products_of,
     sources_of,
 )
 from sound_qkeras.tuning.milp import Joint
@@ -72,6 +73,7 @@ class Space:
         self.output = output_group(network) if round_output else None
         self.groups = groups_of(network, round_output=round_output)
         self.candidates = {group: self._candidates(group, float(eps.min())) for group in self.groups}
+        self._products = products_of(network)
 
     def _candidates(self, group: Group, eps: float) -> list[int]:
         if group == self.output:
@@ -127,10 +129,17 @@ class Space:
             by_node = {group.node: lengths[group] for group in self.groups if group.kind == "activation"}
             for group in self.groups:
                 if group.kind == "weight":
-                    sources = sources_of(self.network, group.node)
-                    other = sum(share * by_node[name] for name, share in sources.items())
-                    total += self.goal.products * group.products * lengths[group] * other
+                    read = sum(count * by_node[name] for name, count in self._reads(group).items())
+                    total += self.goal.products * lengths[group] * read
         return total
+
+    def _reads(self, group: Group) -> dict[str, float]:
+        """Multiplications of a group of weights with the values of each rounding point, over all nodes that have them."""
+        found: dict[str, float] = {}
+        for node in self.network.uses(group.node):
+            for name, share in sources_of(self.network, node).items():
+                found[name] = found.get(name, 0.0) + share * self._products[node]
+        return found
 
     def saving(self, bits: Bits, group: Group) -> float:
         """What one bit less in a group saves."""
@@ -143,6 +152,6 @@ class Space:
         for group in self.groups:
             if group.kind == "weight":
                 most = accumulator_bits - 1 - int(np.ceil(np.log2(self.network.by_name[group.node].op.terms + 1)))
-                for name, share in sources_of(self.network, group.node).items():
-                    found.append(Joint(group, activations[name], self.goal.products * group.products * share, most))
+                for name, count in self._reads(group).items():
+                    found.append(Joint(group, activations[name], self.goal.products * count, most))
         return found

@@ -139,9 +139,33 @@ def functions() -> Any:
     return keras.Model(source, LAYERS.Dense(2)(LAYERS.Concatenate()([LAYERS.Flatten()(one) for one in ends])))
 
 
+def used_twice() -> Any:
+    """Layers with weights in several places: alike, on inputs of other sizes, with another normalisation behind."""
+    one, other = LAYERS.Input((6, 2)), LAYERS.Input((4, 2))
+    conv = LAYERS.Conv1D(3, 3, strides=2, padding="same", activation="relu", name="conv")
+    dense, norm = LAYERS.Dense(2, name="twice"), LAYERS.BatchNormalization(name="norm")
+    y, z = conv(one), conv(other)
+    ends = [norm(dense(y)), norm(dense(z)), dense(LAYERS.Dense(3)(y)), LAYERS.BatchNormalization()(dense(z))]
+    ends += [conv(LAYERS.Dense(2)(z))]
+    return keras.Model([one, other], LAYERS.Dense(2)(LAYERS.Concatenate()([LAYERS.Flatten()(end) for end in ends])))
+
+
+def over_time() -> Any:
+    """A model and a convolution, with one set of weights for every time step."""
+    x = LAYERS.Input((3, 5, 2))
+    inner = [LAYERS.Conv1D(3, 3, name="inner"), LAYERS.BatchNormalization(), LAYERS.ReLU(), LAYERS.Flatten()]
+    model = keras.Sequential([LAYERS.Input((5, 2)), *inner, LAYERS.Dense(2, "relu", name="last")], name="model")
+    y = LAYERS.TimeDistributed(LAYERS.MaxPooling1D(2))(LAYERS.TimeDistributed(LAYERS.Conv1D(2, 2))(x))
+    ends = [
+        LAYERS.TimeDistributed(model)(x),
+        LAYERS.TimeDistributed(LAYERS.Flatten())(y),
+    ]
+    return keras.Model(x, LAYERS.Dense(2)(LAYERS.Concatenate()([LAYERS.Flatten()(end) for end in ends])))
+
+
 BUILDERS: tuple[Callable[[], Any], ...] = (
     residual, squeeze_and_excite, concatenated, image_moves, arithmetic, broadcast, several_ends, nested,
-    transposed, resized, with_objects, functions,
+    transposed, resized, with_objects, functions, used_twice, over_time,
 )  # fmt: skip
 
 

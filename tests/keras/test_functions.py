@@ -156,13 +156,9 @@ REFUSED = {
     ),
     "bicubic": (lambda: sequential(LAYERS.Resizing(2, 2, "bicubic"), shape=(4, 6, 1)), "'nearest' or 'bilinear'"),
     "enlarged": (lambda: sequential(LAYERS.CenterCrop(9, 2), shape=(4, 6, 1)), "use Resizing"),
-    "convolution over time": (
-        lambda: sequential(LAYERS.TimeDistributed(LAYERS.Conv1D(2, 2)), shape=(3, 4, 1)),
-        "TimeDistributed of Conv1D",
-    ),
-    "model over time": (
-        lambda: sequential(LAYERS.TimeDistributed(keras.Sequential([LAYERS.Dense(2)])), shape=(3, 4)),
-        "TimeDistributed of a model.*its own",
+    "convolution over time and time": (
+        lambda: sequential(LAYERS.TimeDistributed(LAYERS.TimeDistributed(LAYERS.Conv1D(2, 2))), shape=(2, 3, 4, 1)),
+        "Conv1D in TimeDistributed in TimeDistributed",
     ),
     "softmax spread": (
         lambda: sequential(LAYERS.Dense(4, "softmax"), LAYERS.Reshape((2, 2))),

@@ -270,11 +270,6 @@ def always_training():
     return keras.Model(source, LAYERS.Dense(1)(LAYERS.Dropout(0.5, name="drop")(source, training=True)))
 
 
-def shared_dense():
-    dense = LAYERS.Dense(3, name="shared")
-    return sequential(dense, dense, shape=(3,))
-
-
 REFUSED = {
     "never built": (lambda: keras.Sequential([LAYERS.Dense(2)], name="raw"), ModelError, "'raw' was never built"),
     "no layers": (lambda: keras.Sequential(name="raw"), ModelError, "'raw' was never built"),
@@ -321,7 +316,6 @@ REFUSED = {
         UnsupportedLayerError,
         "'p'.*channels_first",
     ),
-    "shared": (shared_dense, UnsupportedLayerError, "'shared'.*more than once"),
     "always training": (always_training, UnsupportedLayerError, "'drop'.*training=True"),
 }
 

@@ -135,7 +135,7 @@ class Plane:
 
 def codes_of(layer: Layer) -> AffineCodes:
     """The integers of an affine layer."""
-    return layer.pair.parameters[layer.node.name]
+    return layer.pair.codes(layer.node.name)
 
 
 def shape_of(layer: Layer) -> Shape:

@@ -68,8 +68,10 @@ class Vocabulary:
         return config | found
 
     def inner(self, name: str, kind: str, key: str, given: dict[str, Any]) -> dict[str, Any]:
-        """A setting that is a layer of its own: an activation, or what is applied to every time step."""
+        """A setting that is a layer of its own: an activation, or what is applied to every time step, a model too."""
         called = str(given["class_name"])
+        if key == "layer" and called in CONTAINERS:
+            return {**given, **_plain_model(given, name, self)}
         if key == "activation" and called not in OBJECTS:
             raise UnsupportedLayerError(
                 name,
@@ -291,25 +293,25 @@ def _build_shape(config: dict[str, Any]) -> Any:
     return shape
 
 
-def _plain_model(config: dict[str, Any], path: Path, vocabulary: Vocabulary) -> dict[str, Any]:
+def _plain_model(config: dict[str, Any], where: Path | str, vocabulary: Vocabulary) -> dict[str, Any]:
     """A container with nothing but supported layers, names and numbers in it."""
     kind, inner = str(config.get("class_name")), _plain(config["config"])
     if kind not in CONTAINERS:
-        raise FileFormatError(f"'{path}' holds a model of class {kind}; accepted: {', '.join(CONTAINERS)}")
+        raise FileFormatError(f"'{where}' holds a model of class {kind}; accepted: {', '.join(CONTAINERS)}")
     if isinstance(inner, list):
         inner = {"name": "sequential", "layers": inner}
-    inner["layers"] = [_plain_layer(layer, path, vocabulary) for layer in inner["layers"]]
+    inner["layers"] = [_plain_layer(layer, where, vocabulary) for layer in inner["layers"]]
     return {"class_name": kind, "config": inner}
 
 
-def _plain_layer(layer: dict[str, Any], path: Path, vocabulary: Vocabulary) -> dict[str, Any]:
+def _plain_layer(layer: dict[str, Any], where: Path | str, vocabulary: Vocabulary) -> dict[str, Any]:
     kind, config = str(layer["class_name"]), layer["config"]
     layer = {**layer, "class_name": ALIASES.get(kind, kind)}
     kind = str(layer["class_name"])
     name = str(layer.get("name") or (config.get("name") if isinstance(config, dict) else kind))
     _check_graph(name, layer.get("inbound_nodes"))
     if kind in CONTAINERS:
-        return {**layer, **_plain_model(layer, path, vocabulary)}
+        return {**layer, **_plain_model(layer, where, vocabulary)}
     if kind in FUNCTION_LAYERS or layer.get("operation"):
         return {**layer, "config": _plain_function(name, layer)}
     return {**layer, "config": vocabulary.check(name, kind, config)}

@@ -67,8 +67,11 @@ def check_stored_model(path: Path, quantized: Pair) -> None:
     for layer in layers:
         _check_kind(path, layer)
     weighted = [layer for layer in layers if _quantizer(layer) is not None]
-    for node, _ in quantized.network.affine():
+    # Behind those that have weights come those that share them, of which QKeras may need a copy.
+    for node, _ in sorted(quantized.network.affine(), key=lambda pair: bool(pair[0].shares)):
         found = next((layer for layer in weighted if _is_layer_of(quantized, node, layer)), None)
+        if found is None and node.shares:
+            continue
         if found is None:
             raise VerificationError(
                 f"layer '{node.layer}': '{path}' does not hold the certificate's integers for it", layer_name=node.layer
@@ -132,7 +135,7 @@ def _snake_case(name: str) -> str:
 
 def _is_layer_of(quantized: Pair, node: Node, layer: StoredLayer) -> bool:
     """Whether a layer has the integers and quantizers of an affine node; constants of averages may be repeated."""
-    codes = quantized.parameters[node.name]
+    codes = quantized.codes(node.name)
     kernel, bias = (value.astype(np.float32).reshape(-1) for value in (codes.kernel_value, codes.bias_value))
     held = [array.reshape(-1) for array in layer.weights]
     quantizers = [codes.kernel_format.to_quantized_bits(), codes.bias_format.to_quantized_bits()]

@@ -12,7 +12,7 @@ from sound_qkeras.interval import Reals
 from sound_qkeras.keras_io.qkeras.reader import Steps
 from sound_qkeras.keras_io.read.folding import fold
 from sound_qkeras.keras_io.read.outputs import output_ports, step_shapes
-from sound_qkeras.keras_io.read.pieces import Diagonal, Gain, Head, Linear, Piece, Rounded, Shape, Step
+from sound_qkeras.keras_io.read.pieces import Diagonal, Gain, Head, Linear, Piece, Rounded, Shape, Step, sharing
 from sound_qkeras.keras_io.write.affine_layers import pool_as_conv
 from sound_qkeras.network import Network, Node
 from sound_qkeras.network.ops import (
@@ -86,9 +86,8 @@ def _match(model: Steps, reference: Steps | Network, *, folded: bool) -> Matched
     aligned.round_at_sources()
     head = None if ends else heads[0]
     ports = output_ports(aligned.fixed, ends, heads)
-    made = [
-        Network(tuple(nodes), head, tuple(notes), model.inputs, ports) for nodes in (aligned.reference, aligned.fixed)
-    ]
+    nodes = sharing({step.name: step.place for step in steps}, aligned.reference, aligned.fixed)
+    made = [Network(nodes_of_one, head, tuple(notes), model.inputs, ports) for nodes_of_one in nodes]
     reference = scaled_like(*made)
     if reference is not made[0]:
         notes.append(

@@ -6,13 +6,14 @@ so it is enclosed, and ends as the centres and radii of the network's operations
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from sound_qkeras.interval import Interval, Reals, down, gamma, inflate, up
+from sound_qkeras.network.graph import Node
 from sound_qkeras.network.ops import Affine, Dense, Op, Scale
 from sound_qkeras.network.roundings import Rounding
 from sound_qkeras.types import Shape
@@ -165,6 +166,7 @@ class Step:
         inputs: names of the steps it reads, all of them earlier.
         layer: the Keras layer it came from.
         kind: that layer's class, for messages.
+        place: where its parameters are; two steps with one place may share them. Empty for those without.
     """
 
     name: str
@@ -172,6 +174,32 @@ class Step:
     inputs: tuple[str, ...]
     layer: str
     kind: str
+    place: str = ""
+
+
+def sharing(places: Mapping[str, str], *networks: Sequence[Node]) -> list[tuple[Node, ...]]:
+    """Nodes that share the parameters of an earlier one with the same place, unless something else was folded into them.
+
+    Args:
+        places: by node name; see `Step`.
+        networks: the same nodes, with different parameters.
+    """
+    made = [{node.name: node for node in nodes} for nodes in networks]
+    owners: dict[str, list[str]] = {}
+
+    def alike(name: str, owner: str) -> bool:
+        ops = [(nodes[name].op, nodes[owner].op) for nodes in made]
+        return all(isinstance(op, Affine) and op.has_parameters_of(other) for op, other in ops)
+
+    for name in made[0]:
+        known = owners.setdefault(places[name], []) if places.get(name) else []
+        owner = next((owner for owner in known if alike(name, owner)), None)
+        if owner is None:
+            known.append(name)
+        else:
+            for nodes in made:
+                nodes[name] = replace(nodes[name], shares=owner)
+    return [tuple(nodes.values()) for nodes in made]
 
 
 def product(a: Interval, b: Interval) -> Interval:

@@ -15,7 +15,7 @@ from sound_qkeras.keras_io.read.layers import TRAINING_ONLY
 from sound_qkeras.keras_io.read.merges import MERGES, Joined
 from sound_qkeras.keras_io.read.operations import read_operation
 from sound_qkeras.keras_io.read.outputs import joined_outputs, output_ports, reachable, set_heads_aside
-from sound_qkeras.keras_io.read.pieces import Diagonal, Gain, Head, Linear, Rounded, Shape, Step
+from sound_qkeras.keras_io.read.pieces import Diagonal, Gain, Head, Linear, Rounded, Shape, Step, sharing
 from sound_qkeras.keras_io.read.precision import precision_notes
 from sound_qkeras.keras_io.read.readers import OVER_TIME, READERS
 from sound_qkeras.keras_io.read.structural import over_time
@@ -35,7 +35,7 @@ from sound_qkeras.keras_io.session.editions import (
 )
 from sound_qkeras.keras_io.write.keras_names import name_notes
 from sound_qkeras.network import Network, Node
-from sound_qkeras.network.ops import Add, Affine, Crop, Input, Multiply, Reshape
+from sound_qkeras.network.ops import Add, Affine, Concatenate, Crop, Input, Multiply, Op, Reshape
 from sound_qkeras.network.ports import Port
 
 
@@ -79,7 +79,7 @@ def read_model(model: Any, box: Any = None, margin: float = 0.0) -> Network:
         notes.append(f"Layers that only act in training were left out: {', '.join(walk.training_only)}.")
     for head in dict.fromkeys(head for head in heads if head is not None):
         notes.append(f"The final {head} is set aside: every guarantee is about its inputs.")
-    nodes = tuple(_node(step) for step in steps)
+    (nodes,) = sharing({step.name: step.place for step in steps}, [_node(step) for step in steps])
     network = Network(nodes, None if ends else heads[0], (), walk.inputs, output_ports(nodes, ends, heads))
     notes += [*name_notes(network), *precision_notes(model, network, box, margin)]
     return replace(network, notes=tuple(notes))
@@ -108,7 +108,6 @@ class Walk:
         """Walk the model."""
         self.steps: dict[str, Step] = {}
         self.training_only: list[str] = []
-        self.with_weights: set[int] = set()
         self.tally = Tally()
         self.inputs: tuple[Port, ...] = ()
         self.outputs = self._model(model, self._inputs(model))
@@ -156,6 +155,8 @@ class Walk:
         kind = type(layer).__name__
         if kind in MERGES and is_keras(layer):
             return [self._joined(call, MERGES[kind](layer, shapes), sources)]
+        if kind == OVER_TIME and is_keras(layer) and self._over_time(layer, shapes[0]) is None:
+            return [self._step_by_step(call, shapes[0], sources[0])]
         parts = self.parts(layer, shapes[0])
         _check_type(call, parts)
         return [self._chain(layer, parts, sources)]
@@ -168,14 +169,43 @@ class Walk:
         """
         kind = type(layer).__name__
         if kind == OVER_TIME and is_keras(layer):
-            if is_model(layer.layer):
-                received, way_out = "TimeDistributed of a model", "give each of its layers a TimeDistributed of its own"
-                raise UnsupportedLayerError(layer.name, received, "TimeDistributed of layers", way_out)
-            return over_time(layer, shape, self.parts(layer.layer, shape[1:]))
+            parts = self._over_time(layer, shape)
+            if parts is None:
+                received, accepted = (
+                    f"{type(layer.layer).__name__} in TimeDistributed in TimeDistributed",
+                    "one around it",
+                )
+                raise UnsupportedLayerError(layer.name, received, accepted, "reshape, so that one will do")
+            return parts
         if kind not in READERS or not is_keras(layer):
             raise unsupported(layer.name, kind)
         _check_layer(layer)
         return READERS[kind](layer, shape)
+
+    def _over_time(self, layer: Any, shape: Shape) -> Parts | None:
+        """What a TimeDistributed layer becomes for all its steps at once; None where each needs nodes of its own."""
+        return None if is_model(layer.layer) else over_time(shape[0], self.parts(layer.layer, shape[1:]))
+
+    def _step_by_step(self, call: Call, shape: Shape, source: str) -> str:
+        """The layer or model inside, applied to every time step by itself; all of them share its parameters."""
+        layer, inner = call.layer, call.layer.layer
+        made, total, rest = static_shape(call.outputs[0], layer.name)[1:], shape[0], shape[1:]
+        ends: list[str] = []
+
+        def add(suffix: str, op: Op, *inputs: str) -> str:
+            return self._add(Step(f"{layer.name}_{suffix}", op, inputs, layer.name, OVER_TIME))
+
+        for time in range(total):
+            zeros = (0,) * len(rest)
+            step = add(f"step_{time}", Crop((time, *zeros), (total - time - 1, *zeros)), source)
+            step = add(f"step_{time}_in", Reshape((1, *rest), rest), step)
+            if is_model(inner):
+                check_model(inner)
+                (step,) = self._model(inner, [step])
+            else:
+                step = self._chain(inner, self.parts(inner, rest), (step,))
+            ends.append(add(f"step_{time}_out", Reshape(made, (1, *made)), step))
+        return add("steps", Concatenate(0), *ends)
 
     def _joined(self, call: Call, parts: Joined, sources: tuple[str, ...]) -> str:
         layer = call.layer
@@ -191,24 +221,17 @@ class Walk:
         left_out = f"'{layer.name}' ({kind})"
         if not parts and kind in TRAINING_ONLY and left_out not in self.training_only:
             self.training_only.append(left_out)
-        if any(isinstance(op, Linear | Diagonal) for _, op in parts):
-            self._use_once(layer)
+        held = layer.layer if kind == OVER_TIME else layer
         for suffix, op in parts:
-            sources = (self._add(Step(layer.name + suffix, op, sources, layer.name, kind)),)
+            place = f"{id(held)}{suffix}" if isinstance(op, Linear | Diagonal) else ""
+            sources = (self._add(Step(layer.name + suffix, op, sources, layer.name, kind, place)),)
         return sources[0]
-
-    def _use_once(self, layer: Any) -> None:
-        layer = layer.layer if type(layer).__name__ == OVER_TIME else layer
-        if id(layer) in self.with_weights:
-            received, accepted = f"{type(layer).__name__} used more than once", "every layer with parameters used once"
-            raise UnsupportedLayerError(layer.name, received, accepted, "give each place a layer of its own")
-        self.with_weights.add(id(layer))
 
     def _add(self, step: Step) -> str:
         name, count = step.name, 1
         while name in self.steps:
             name, count = f"{step.name}_{count}", count + 1
-        self.steps[name] = Step(name, step.op, step.inputs, step.layer, step.kind)
+        self.steps[name] = replace(step, name=name)
         return name
 
 

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from sound_qkeras.errors import UnsupportedLayerError
 from sound_qkeras.keras_io.read.convolutions import check_channels_last, sizes_of
 from sound_qkeras.keras_io.read.layers import Parts, Reader
 from sound_qkeras.keras_io.read.pieces import Diagonal, Gain, Head, Linear, Piece, Rounded, Shape
@@ -51,21 +50,22 @@ def read_global_max_pooling(layer: Any, shape: Shape) -> Parts:
     return (("_pool", pool), ("", Reshape((*(1,) * (len(shape) - 1), shape[-1]), shape[-1:])))
 
 
-def over_time(layer: Any, shape: Shape, parts: Parts) -> Parts:
-    """What a layer becomes that is applied to every time step alone.
+def over_time(steps: int, parts: Parts) -> Parts | None:
+    """What a layer becomes that is applied to every time step alone; None where one operation cannot do so for all of them.
 
     Args:
-        layer: the TimeDistributed layer.
-        shape: of its input, time first.
+        steps: how many there are.
         parts: what the layer inside becomes for one step.
-
-    Raises:
-        UnsupportedLayerError: it mixes what is beside it in other ways than Dense does.
     """
-    return tuple((suffix, _at_all_times(layer, shape[0], piece)) for suffix, piece in parts)
+    found = [(suffix, _at_all_times(steps, piece)) for suffix, piece in parts]
+    return (
+        tuple((suffix, piece) for suffix, piece in found if piece is not None)
+        if None not in dict(found).values()
+        else None
+    )
 
 
-def _at_all_times(layer: Any, steps: int, piece: Piece) -> Piece:
+def _at_all_times(steps: int, piece: Piece) -> Piece | None:
     if isinstance(piece, Linear) and piece.build is Dense:
         inner, outer = (steps, *piece.input_shape), (steps, *piece.output_shape)
         return replace(piece, input_shape=inner, output_shape=outer)
@@ -80,12 +80,7 @@ def _at_all_times(layer: Any, steps: int, piece: Piece) -> Piece:
         return Leaky(piece.slope[None])
     if isinstance(piece, Elementwise | Head | Rounded | Gain):
         return piece
-    raise UnsupportedLayerError(
-        layer.name,
-        f"TimeDistributed of {type(layer.layer).__name__}",
-        "TimeDistributed of Dense, Flatten, Reshape, activations, normalisations and what only acts in training",
-        "apply the layer to every time step by itself",
-    )
+    return None
 
 
 def _ends(setting: Any) -> tuple[Shape, Shape]:

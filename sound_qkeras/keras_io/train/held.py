@@ -40,7 +40,7 @@ def rounded(formats: Pair, trained: Network) -> Pair:
         formats: the other; nothing was rewritten in it.
         trained: the float network with these weights, of the same shape.
     """
-    made = {node.name: _codes(formats.parameters[node.name], op) for node, op in trained.affine()}
+    made = {node.name: _codes(formats.parameters[node.name], op) for node, op in trained.sets()}
     return replace(formats, reference=trained, parameters=made)
 
 
@@ -71,7 +71,7 @@ class HeldModel:
             )
         layers: dict[str, Any] = {layer.name: layer for layer in _flat(model)}
         self._weights: dict[str, tuple[_Held | None, _Held | None]] = {}
-        for node, op in network.affine():
+        for node, op in network.sets():
             if isinstance(op, Dense | Conv):
                 kernel = _found(layers[node.layer], op.kernel)
                 if kernel is None:
@@ -79,11 +79,16 @@ class HeldModel:
                         f"layer '{node.layer}': its kernel is not used as it is stored, a BatchNormalization beside it is "
                         "part of it; accepted: kernels of their own; use sound_qkeras.finetune on the result"
                     )
+                if any(held is not None and held.variable is kernel.variable for held, _ in self._weights.values()):
+                    raise ModelError(
+                        f"layer '{node.layer}' is used more than once, with another BatchNormalization each time; accepted: one "
+                        "kernel for all uses; use sound_qkeras.finetune on the result"
+                    )
                 self._weights[node.name] = kernel, _found(layers[node.layer], op.bias)
 
     def hold(self, quantized: Pair) -> None:
         """Give every weight the value its integer stands for, and its latent weight one near the trained number."""
-        arrays = {node.name: (op.kernel, op.bias) for node, op in quantized.reference.affine()}
+        arrays = {node.name: (op.kernel, op.bias) for node, op in quantized.reference.sets()}
         for name, pair in self._weights.items():
             for held, grid, trained in zip(pair, grids_of(quantized.parameters[name]), arrays[name], strict=True):
                 if held is not None:

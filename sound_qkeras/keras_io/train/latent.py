@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from sound_qkeras.errors import ModelError
 from sound_qkeras.fixed_point import Codes, Format
 from sound_qkeras.keras_io.session.environment import import_keras, import_tensorflow
 from sound_qkeras.keras_io.write.keras_names import keras_names
@@ -104,12 +105,22 @@ def latents_of(quantized: Pair, model: Any) -> dict[str, tuple[Latent, ...]]:
     """The latent weights of a model from `to_qkeras`, kernel first, by node; everything else is made untrainable.
 
     Dense and convolutional layers have some. Averages, normalisations of their own, slopes and tables stay as they are.
+
+    Raises:
+        ModelError: weights that layers share are in several layers of the model.
     """
     found: dict[str, tuple[Latent, ...]] = {}
     for layer in model.layers:
         layer.trainable = False
     names = keras_names(quantized.reference, quantized.network)
-    for node, op in quantized.network.affine():
+    copies = {names[node.name] for node in quantized.network.nodes if node.shares}
+    copied = [layer.name for layer in model.layers if layer.name in copies]
+    if copied:
+        raise ModelError(
+            f"layer '{copied[0]}' is used on inputs of different sizes and padded differently, so QKeras has its weights twice; "
+            "accepted: layers that can be trained in one place"
+        )
+    for node, op in quantized.network.sets():
         if not isinstance(op, Dense | Conv):
             continue
         layer, codes = model.get_layer(names[node.name]), quantized.parameters[node.name]

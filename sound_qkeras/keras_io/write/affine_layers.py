@@ -64,9 +64,19 @@ class Chain:
                 layer.set_weights([array.astype(layer.dtype) for array in weights])
         return tensor
 
+    def sharing(self, other: Chain) -> Chain:
+        """With the layers of another chain in place of its own, wherever they are the same but for their names."""
+        known = {_settings(layer): layer for layer, _ in other.layers}
+        return Chain(tuple((known.get(_settings(layer), layer), weights) for layer, weights in self.layers))
+
     def then(self, other: Chain) -> Chain:
         """The layers of both."""
         return Chain(self.layers + other.layers)
+
+
+def _settings(layer: Any) -> str:
+    config = {name: value for name, value in layer.get_config().items() if name != "name"}
+    return repr((type(layer).__name__, sorted(config.items(), key=lambda item: item[0])))
 
 
 @dataclass(frozen=True)
@@ -95,7 +105,7 @@ class Names:
 
 def layer_name(network: Network, node: Node) -> str:
     """The Keras layer an affine node came from, or its own name where that is another's (as in separable convolutions)."""
-    same = [other for other, _ in network.affine() if other.layer == node.layer]
+    same = [other for other, _ in network.sets() if other.layer == node.layer]
     taken = node.layer in network.by_name and node.layer != node.name
     return node.layer if len(same) == 1 and not taken else node.name
 
@@ -115,7 +125,7 @@ def quantized_layers(quantized: Pair, name: str, dtype: str) -> Chain:
     """The QKeras layers of an affine node, named after it."""
     node = quantized.network.by_name[name]
     shape = quantized.network.shapes[node.inputs[0]]
-    parameters = Parameters.quantized(quantized.parameters[name])
+    parameters = Parameters.quantized(quantized.codes(name))
     return affine_layers(node.op, shape, parameters, Names.of(quantized.network, name, dtype))
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from sound_qkeras.keras_io.read.activations import keras_function, keras_layer
-from sound_qkeras.keras_io.write.affine_layers import Names, Parameters, affine_layers, layer_name
+from sound_qkeras.keras_io.write.affine_layers import Chain, Names, Parameters, affine_layers, layer_name
 from sound_qkeras.keras_io.write.keras_names import keras_names, renamed
 from sound_qkeras.keras_io.write.model_ends import as_model, inner_nodes, model_inputs, output_ports
 from sound_qkeras.keras_io.write.plain_layers import plain_layers
@@ -27,7 +27,7 @@ def to_keras(network: Network) -> Any:
     """
     network = renamed(network, keras_names(network))
     sources = model_inputs(network, "float32")
-    tensors = dict(sources)
+    tensors, chains = dict(sources), dict[str, Chain]()
     for node in inner_nodes(network):
         source = tensors[node.inputs[0]]
         if isinstance(node.op, Affine):
@@ -36,6 +36,8 @@ def to_keras(network: Network) -> Any:
             inline = _inline(network, node)
             if inline is not None:
                 chain.layers[-1][0].activation = inline
+            owner = network.owner(node.name)
+            chain = chain.sharing(chains[owner]) if node.shares else chains.setdefault(owner, chain)
             tensors[node.name] = chain(source)
         elif isinstance(node.op, Elementwise):
             before = network.by_name[node.inputs[0]]
@@ -53,6 +55,11 @@ def to_keras(network: Network) -> Any:
 def _inline(network: Network, node: Node) -> Callable[[Any], Any] | None:
     """The activation that was part of the layer, if a Keras layer of this kind can have one."""
     same = [reader.op for reader in network.readers[node.name] if reader.layer == node.layer]
-    if not isinstance(node.op, Dense | Conv) or not same or not isinstance(same[0], Elementwise):
+    if (
+        not isinstance(node.op, Dense | Conv)
+        or node.name in network.shared
+        or not same
+        or not isinstance(same[0], Elementwise)
+    ):
         return None
     return keras_function(same[0])

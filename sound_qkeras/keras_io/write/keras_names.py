@@ -80,6 +80,7 @@ def renamed(network: Network, names: dict[str, str]) -> Network:
             name=names[node.name],
             inputs=tuple(names[name] for name in node.inputs),
             layer=names.get(node.layer, ""),
+            shares=names.get(node.shares, ""),
         )
         for node in network.nodes
     )

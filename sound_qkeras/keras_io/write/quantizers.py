@@ -43,8 +43,8 @@ def quantizer_config(quantized: Pair) -> QuantizerConfig:
     quantized = with_keras_names(quantized)
     config: QuantizerConfig = {}
     for node in quantized.network.nodes:
-        if isinstance(node.op, Affine):
-            codes = quantized.parameters[node.name]
+        if isinstance(node.op, Affine) and not node.shares:
+            codes = quantized.codes(node.name)
             config[layer_name(quantized.network, node)] = {
                 kernel_quantizer_name(node.op): codes.kernel_format.to_quantized_bits(),
                 "bias_quantizer": codes.bias_format.to_quantized_bits(),
@@ -63,8 +63,10 @@ def _add_activation(config: QuantizerConfig, quantized: Pair, node: Node) -> Non
     if node is quantized.network.output and quantized.network.head is not None:
         return  # the layer keeps its softmax or sigmoid, whose place the rounding would take
     source = quantized.network.by_name[node.inputs[0]] if node.inputs else node
-    inline = isinstance(source.op, Affine) and source.layer == node.layer
-    entry = config.get(layer_name(quantized.network, source) if inline else node.layer)
+    shared = source.name in quantized.network.shared
+    inline = isinstance(source.op, Affine) and source.layer == node.layer and not shared
+    own = node.name if shared else node.layer
+    entry = config.get(layer_name(quantized.network, source) if inline else own)
     if node.name in quantized.formats:
         quantizer = activation_quantizer(quantized.formats[node.name], "float32")
     elif isinstance(node.op, Relu) and isinstance(entry, dict):
@@ -74,7 +76,7 @@ def _add_activation(config: QuantizerConfig, quantized: Pair, node: Node) -> Non
     if isinstance(entry, dict):
         entry["activation_quantizer"] = quantizer
     elif isinstance(node.op, Relu | Input):
-        config[node.layer] = quantizer
+        config[own] = quantizer
 
 
 def _has_own_layer(quantized: Pair, node: Node) -> bool:

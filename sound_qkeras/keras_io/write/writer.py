@@ -9,14 +9,14 @@ from sound_qkeras.errors import InputError
 from sound_qkeras.fixed_point import Format
 from sound_qkeras.keras_io.read.activations import leaky_layer
 from sound_qkeras.keras_io.session.environment import float_type, import_keras, import_qkeras
-from sound_qkeras.keras_io.write.affine_layers import Names, quantized_layers
+from sound_qkeras.keras_io.write.affine_layers import Chain, Names, quantized_layers
 from sound_qkeras.keras_io.write.keras_names import with_keras_names
 from sound_qkeras.keras_io.write.model_ends import as_model, inner_nodes, model_inputs, output_ports
 from sound_qkeras.keras_io.write.plain_layers import plain_layers
 from sound_qkeras.keras_io.write.quantizers import activation_quantizer
 from sound_qkeras.keras_io.write.representable import check_representable
 from sound_qkeras.network import Node, Pair
-from sound_qkeras.network.ops import MOVES, Relu, Table
+from sound_qkeras.network.ops import MOVES, Affine, Relu, Table
 
 Dtype = Literal["float32", "float64"]
 
@@ -63,8 +63,13 @@ def _build(quantized: Pair, dtype: Dtype, head: bool) -> Any:
     keras, network = import_keras(), quantized.network
     sources, entry = model_inputs(network, dtype), network.nodes[0].name
     tensors = {node: _rounded(quantized, entry, source, dtype) for node, source in sources.items()}
+    chains: dict[str, Chain] = {}
     for node in inner_nodes(network):
-        exact = WRITERS[node.op.kind](quantized, node, dtype)(*(tensors[name] for name in node.inputs))
+        written = WRITERS[node.op.kind](quantized, node, dtype)
+        if isinstance(node.op, Affine):
+            owner = network.owner(node.name)
+            written = written.sharing(chains[owner]) if node.shares else chains.setdefault(owner, written)
+        exact = written(*(tensors[name] for name in node.inputs))
         tensors[node.name] = _rounded(quantized, node.name, exact, dtype)
     found: list[Any] = []
     for port in output_ports(network):

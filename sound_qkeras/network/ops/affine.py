@@ -156,6 +156,15 @@ class Affine(Op):
         """Shape of the bias: one number per output channel, the last axis of the kernel and of the result."""
         return self.kernel.shape[-1:]
 
+    def has_parameters_of(self, other: Op) -> bool:
+        """Whether another operation is of this kind and has the same kernel and bias, radii included."""
+        own, others = self.arrays(), other.arrays()
+        return (
+            type(self) is type(other)
+            and own.keys() == others.keys()
+            and all(own[name] is others[name] or np.array_equal(own[name], others[name]) for name in own)
+        )
+
     @property
     @abstractmethod
     def fan_in(self) -> int:

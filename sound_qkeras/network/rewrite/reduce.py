@@ -86,15 +86,19 @@ class Path:
 
 
 def reducible(network: Network) -> dict[str, Path]:
-    """Dense nodes whose result goes through at most a ReLU into one Dense node and nowhere else, in graph order."""
+    """Dense nodes whose result goes through at most a ReLU into one Dense node and nowhere else, in graph order.
+
+    Weights that several nodes share stay as they are.
+    """
     found: dict[str, Path] = {}
+    shared = network.shared
     for node, op in network.affine():
         readers, relu = network.readers[node.name], None
         if len(readers) == 1 and isinstance(readers[0].op, Relu):
             relu = readers[0]
             readers = network.readers[relu.name]
         alone = type(op) is Dense and len(network.shapes[node.name]) == 1  # with several positions units are not alone
-        if alone and len(readers) == 1 and type(readers[0].op) is Dense:
+        if alone and len(readers) == 1 and type(readers[0].op) is Dense and not {node.name, readers[0].name} & shared:
             found[node.name] = Path(node, relu, readers[0])
     return found
 

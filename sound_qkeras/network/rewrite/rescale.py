@@ -91,12 +91,16 @@ def _kernel(network: Network, name: str) -> Reals:
 
 
 def rescalable(network: Network) -> dict[str, tuple[str, ...]]:
-    """Layers with weights whose result only passes ReLUs, and what changes nothing, into others, with the names of those."""
+    """Layers with weights whose result only passes ReLUs, and what changes nothing, into others, with the names of those.
+
+    Weights that several nodes share stay as they are.
+    """
     found: dict[str, tuple[str, ...]] = {}
     for node, op in network.affine():
         ends = _ends(network, node)
         fits = [isinstance(end.op, Affine) and input_axis(end.op) is not None for end in ends]
-        if isinstance(op, Dense | Conv) and ends and all(fits):
+        alone = not {node.name, *(end.name for end in ends)} & network.shared
+        if isinstance(op, Dense | Conv) and ends and all(fits) and alone:
             found[node.name] = tuple(end.name for end in ends)
     return found
 
