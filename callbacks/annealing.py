@@ -9,13 +9,13 @@ from typing import Any
 
 from sound_qkeras.interval import Interval
 from sound_qkeras.jobs.finetune import renewed
-from sound_qkeras.jobs.options import effort_of
 from sound_qkeras.jobs.quantize import read
 from sound_qkeras.jobs.recertify import Demand, recertify
 from sound_qkeras.jobs.threads import threads_for
 from sound_qkeras.keras_io.train.held import HeldModel, rounded
 from sound_qkeras.network import Network
 from sound_qkeras.results.result import Result
+from sound_qkeras.tuning.effort import effort_of
 
 from .graph_steps import Step, StepExtension
 

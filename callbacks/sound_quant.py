@@ -10,7 +10,7 @@ import numpy as np
 
 from sound_qkeras.errors import InfeasibleError, InputError, ModelError, VerificationError
 from sound_qkeras.interval import Interval
-from sound_qkeras.jobs.options import Options
+from sound_qkeras.jobs.options import QuantizeOptions, one_of, or_none, whole
 from sound_qkeras.jobs.quantize import Progress, describe_box, quantize, read
 from sound_qkeras.keras_io.session.editions import KERAS_2, edition
 from sound_qkeras.network import Network
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 
 # Share of the epochs without the force towards fewer bits: of a network that has not learned anything it would leave nothing.
 WARM_UP = 0.1
-MODES = ("end", "anneal")
 # The network whose tensors formats are for is to be the one that is trained.
 AS_TRAINED: dict[str, Any] = {"keep_architecture": True, "rescale_units": False}
 
@@ -128,12 +127,10 @@ class SoundQuant(Callback):
         if not (isinstance(eps, str) and eps == "auto"):
             make_tolerance(eps, np.size(eps))
         self._options: dict[str, Any] = {**options, "cost": cost}
-        Options.checked(self._options)
+        QuantizeOptions.named(self._options)
         check_box((0.0, 1.0) if box is None else box, margin)
-        if every is not None and (isinstance(every, bool) or not isinstance(every, int | np.integer) or every < 1):
-            raise InputError(f"every is {every!r}; accepted: a number of epochs of at least 1, or None")
-        if mode not in MODES:
-            raise InputError(f"mode is {mode!r}; accepted: {', '.join(MODES)}")
+        or_none(whole())("every", every)
+        one_of("end", "anneal")("mode", mode)
         if not 0.0 <= anneal_after <= 1.0:
             raise InputError(f"anneal_after is {anneal_after!r}; accepted: a share of the epochs between 0 and 1")
         self.eps, self.box, self.margin, self.every = eps, box, margin, every

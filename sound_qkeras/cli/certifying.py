@@ -11,27 +11,22 @@ import typer
 from sound_qkeras.cli.console import clear_errors, quiet_tensorflow
 from sound_qkeras.cli.options import (
     Box,
-    Confidence,
     Data,
-    Effort,
-    Exact,
-    Margin,
     Overwrite,
-    Radius,
-    Samples,
-    Tier,
     Weights,
     check_numbers,
     check_place,
-    load_samples,
     parse_box,
-    parse_effort,
     parse_eps,
+    takes,
+    values,
     with_weights,
 )
 from sound_qkeras.errors import InputError
+from sound_qkeras.jobs.options import CertifyOptions
 
 
+@takes(CertifyOptions)
 def certify(
     model: Annotated[
         Path, typer.Argument(metavar="QMODEL", help="A QKeras 0.9.0 model: .h5, .keras or a SavedModel directory.")
@@ -46,18 +41,7 @@ def certify(
     ] = None,
     box: Box = None,
     data: Data = None,
-    margin: Margin = 0.0,
     eps: Annotated[list[str] | None, typer.Option(metavar="EPS", help="A tolerance to be judged.")] = None,
-    tier: Tier = "sound",
-    samples: Samples = None,
-    radius: Radius = None,
-    confidence: Confidence = 0.99,
-    input_bits: Annotated[int | None, typer.Option(help="Fractional bits that inputs are known to have.")] = None,
-    freeze: Annotated[
-        str | None, typer.Option(metavar="FILE", help="Samples on which scales that depend on the batch are frozen.")
-    ] = None,
-    effort: Effort = "normal",
-    exact: Exact = False,
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Where to save the result, to be verified and exported.")
     ] = None,
@@ -68,6 +52,7 @@ def certify(
     json_file: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", help="Where to write all numbers as json.")
     ] = None,
+    **given: Any,
 ) -> None:
     """Prove how far a QKeras model may be from its float reference, which quantizers may saturate, and what float32 adds."""
     with clear_errors():
@@ -75,7 +60,7 @@ def certify(
         if isinstance(tolerance, str):
             raise InputError("--eps auto is for quantize; accepted here: numbers")
         region, source = parse_box(box, data)
-        check_numbers(1.0 if tolerance is None else tolerance, region, margin)
+        check_numbers(1.0 if tolerance is None else tolerance, region, given["margin"])
         for path in (model, reference):
             if path not in (None, "latent") and not Path(path).exists():
                 raise InputError(f"'{path}' does not exist; accepted: a model saved as .h5, .keras or SavedModel")
@@ -86,16 +71,10 @@ def certify(
             other = with_weights(Path(reference), reference_weights)
         from sound_qkeras.jobs.certify import certify as prove
 
-        options: dict[str, Any] = {"tier": tier, "samples": load_samples(samples), "radius": radius, "margin": margin}
-        options |= {"confidence": confidence, "eps": tolerance, "input_bits": input_bits}
-        options |= {
-            "freeze": load_samples(freeze),
-            "effort": parse_effort(effort),
-            "box_source": source,
-            "exact": exact,
-        }
+        options = values(given)
+        CertifyOptions(**options)
         with quiet_tensorflow():
-            found = prove(saved, other, box=region, **options)
+            found = prove(saved, other, box=region, eps=tolerance, **options, box_source=source)
         if json_file is not None:
             write(json_file, found.to_json())
         if out is not None:

@@ -26,39 +26,21 @@ from sound_qkeras.cli.console import (
 from sound_qkeras.cli.finetuning import finetune
 from sound_qkeras.cli.options import (
     Box,
-    Confidence,
-    Cost,
-    Coverage,
     Data,
-    Effort,
     Eps,
-    Exact,
-    Keep,
-    KeepArchitecture,
-    Labels,
-    Margin,
     Out,
     Overwrite,
-    PerChannel,
-    Radius,
-    Rescale,
-    RoundOutput,
-    Samples,
-    Saturate,
-    Solver,
-    Task,
-    Tier,
     Weights,
-    WordLengths,
     check_numbers,
     check_place,
-    load_samples,
     parse_box,
-    parse_effort,
     parse_eps,
+    takes,
+    values,
     with_weights,
 )
 from sound_qkeras.errors import InputError, VerificationError
+from sound_qkeras.jobs.options import ProofOptions, QuantizeOptions
 from sound_qkeras.support.deadline import INTERRUPT, handling_signals, put_in_place
 
 app = typer.Typer(
@@ -119,6 +101,7 @@ def options(
 
 
 @app.command()
+@takes(QuantizeOptions)
 def quantize(
     model: Annotated[
         Path, typer.Argument(metavar="MODEL", help="A model of Keras 3 or tf_keras: .h5, .keras or a SavedModel.")
@@ -127,75 +110,28 @@ def quantize(
     weights: Weights = None,
     box: Box = None,
     data: Data = None,
-    margin: Margin = 0.0,
     out: Out = Path("out"),
     overwrite: Overwrite = False,
-    cost: Cost = "weight_bits",
-    effort: Effort = "normal",
-    solver: Solver = "highs",
-    word_lengths: WordLengths = (2, 48),
-    keep_architecture: KeepArchitecture = False,
-    rescale: Rescale = True,
-    round_output: RoundOutput = False,
-    per_channel: PerChannel = False,
-    tier: Tier = "sound",
-    samples: Samples = None,
-    labels: Labels = None,
-    radius: Radius = None,
-    confidence: Confidence = 0.99,
-    coverage: Coverage = None,
-    saturate: Saturate = True,
-    task: Task = "regression",
-    keep: Keep = 0.99,
-    exact: Exact = False,
+    **given: Any,
 ) -> None:
     """Quantise a trained model within a tolerance that is proved for every input in a box."""
     with clear_errors(f"; '{out}' is as it was"):
         tolerance = parse_eps(eps)
         region, source = parse_box(box, data)
-        check_numbers(tolerance, region, margin)
+        check_numbers(tolerance, region, given["margin"])
         if not model.exists():
             raise InputError(f"'{model}' does not exist; accepted: a saved model of Keras 3 or tf_keras")
         saved = with_weights(model, weights)
         check_place(out, overwrite=overwrite)
         from sound_qkeras.jobs import quantize as pipeline
-        from sound_qkeras.jobs.options import Options
 
-        parsed_effort = parse_effort(effort)
-        options: dict[str, Any] = {
-            "cost": cost,
-            "effort": parsed_effort,
-            "solver": solver,
-            "word_lengths": word_lengths,
-            "keep_architecture": keep_architecture,
-            "rescale_units": rescale,
-            "round_output": round_output,
-            "per_channel": per_channel,
-            "tier": tier,
-            "samples": load_samples(samples),
-            "labels": load_samples(labels),
-            "radius": radius,
-            "confidence": confidence,
-            "coverage": coverage,
-            "saturate": saturate,
-            "task": task,
-            "keep": keep,
-            "exact": exact,
-        }
-        Options.checked(options)
+        options = values(given)
+        QuantizeOptions(**options)
         with progress_bars() as progress:
             progress("read", 0.0)
             with quiet_tensorflow():
-                network = pipeline.read(saved, region, margin)
-            result = pipeline.quantize(
-                network,
-                tolerance,
-                region,
-                margin=margin,
-                **options,
-                box_source=source,
-                progress=progress,
-            )
+                network = pipeline.read(saved, region, given["margin"])
+            result = pipeline.quantize(network, tolerance, region, **options, box_source=source, progress=progress)
             progress("save", 0.0)
             with put_in_place(), quiet_tensorflow():
                 written = result.save(out, overwrite=overwrite)
@@ -225,9 +161,10 @@ def demo(out: Out = Path("out")) -> None:
 
 
 @app.command()
+@takes(ProofOptions, "exact")
 def verify(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="A directory that a result was saved to.")],
-    exact: Exact = False,
+    **given: Any,
 ) -> None:
     """Prove a saved certificate again, from the files alone and without TensorFlow. Exit code 1 if it does not hold."""
     with clear_errors():
@@ -245,7 +182,7 @@ def verify(
             f"verified: {certificate.claim}; box: {certificate.box_source}, {certificate.tree.leaf_count} parts; "
             f"{standing(certificate)}, {time.monotonic() - started:.1f} s"
         )
-        if exact:
+        if given["exact"]:
             started = time.monotonic()
             with progress_bars() as progress:
                 prove_again(result.pair, certificate, progress)

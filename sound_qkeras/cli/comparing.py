@@ -8,13 +8,15 @@ from typing import Annotated, Any
 import typer
 
 from sound_qkeras.cli.console import clear_errors, quiet_tensorflow
-from sound_qkeras.cli.options import Box, Effort, Margin, load_pair, parse_box, parse_effort, parse_numbers
+from sound_qkeras.cli.options import Box, load_pair, parse_box, parse_numbers, takes, values
 from sound_qkeras.errors import InputError
+from sound_qkeras.jobs.options import ProofOptions
 
 # Several tolerances may follow one --eps: those after the first arrive as arguments that belong to no option.
 CONTEXT = {"allow_extra_args": True}
 
 
+@takes(ProofOptions, "effort", "margin")
 def compare(
     context: typer.Context,
     model: Annotated[
@@ -38,7 +40,6 @@ def compare(
     ] = None,
     out: Annotated[Path, typer.Option(metavar="DIR", help="New, or a comparison to go on with.")] = Path("study"),
     box: Box = None,
-    margin: Margin = 0.0,
     trials: Annotated[int, typer.Option(help="Of each AutoQKeras search.")] = 50,
     search_epochs: Annotated[int, typer.Option(help="Of a trial.")] = 10,
     epochs: Annotated[int, typer.Option(help="For AutoQKeras' best trials again, and to fine-tune ours.")] = 30,
@@ -50,8 +51,8 @@ def compare(
     costs: Annotated[str | None, typer.Option(metavar="LIST", help="That ours minimises, with commas.")] = None,
     our_tiers: Annotated[str | None, typer.Option(metavar="LIST", help="In which ours chooses, with commas.")] = None,
     tier: Annotated[str, typer.Option(help="Of the bounds: sound, or statistical for deep networks.")] = "sound",
-    effort: Effort = "normal",
     seed: Annotated[int, typer.Option(help="Of everything.")] = 1,
+    **given: Any,
 ) -> None:
     """Set AutoQKeras, uniform formats and other ways to choose formats beside ours. Killed, the same call goes on."""
     with clear_errors(f"; the same call goes on with what is in '{out}'"):
@@ -59,15 +60,16 @@ def compare(
         if not model.exists():
             raise InputError(f"'{model}' does not exist; accepted: a tf_keras model saved as .h5, .keras or SavedModel")
         settings: dict[str, Any] = {"trials": trials, "search_epochs": search_epochs, "epochs": epochs, "seed": seed}
-        settings |= {"retrained": retrained, "effort": parse_effort(effort), "tier": tier, "metric": metric}
+        settings |= {"retrained": retrained, "tier": tier, "metric": metric}
         lists = {"methods": methods, "modes": modes, "spaces": spaces, "costs": costs, "our_tiers": our_tiers}
         settings |= {name: tuple(text.split(",")) for name, text in lists.items() if text is not None}
+        settings["effort"] = values(given)["effort"]
         from sound_qkeras.study import compare as run
         from sound_qkeras.study.plan import Plan
 
         Plan(eps=tuple(tolerances), **settings)
-        given = {"train": train, "validation": validation, "test": test}
-        samples = {name: None if pair is None else load_pair(pair) for name, pair in given.items()}
+        pairs = {"train": train, "validation": validation, "test": test}
+        samples = {name: None if pair is None else load_pair(pair) for name, pair in pairs.items()}
         region = None if box is None else parse_box(box, None)[0]
         with quiet_tensorflow():
             study = run(
@@ -76,7 +78,7 @@ def compare(
                 **samples,
                 out=out,
                 box=region,
-                margin=margin,
+                margin=given["margin"],
                 progress=typer.echo,
                 **settings,
             )

@@ -1,14 +1,17 @@
-"""What the commands accept: the declarations of shared options, and the values their texts stand for."""
+"""What the commands accept: flags made from the declared options of the jobs, and the values their texts stand for."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import Field, fields
+from inspect import Parameter, Signature, signature
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import typer
 
 from sound_qkeras.errors import InputError
+from sound_qkeras.jobs.options import Options
 
 Out = Annotated[Path, typer.Option(metavar="DIR", help="Directory to write; an earlier result there is replaced.")]
 Eps = Annotated[
@@ -32,48 +35,47 @@ Data = Annotated[
     Path | None,
     typer.Option(metavar="FILE", help="A .npy file of samples; their smallest and largest values span the box."),
 ]
-Margin = Annotated[
-    float, typer.Option(metavar="SHARE", help="Widens the box by this share of its width, on every side.")
-]
-Cost = Annotated[str, typer.Option(metavar="COST", help="What to minimise: weight_bits, total_bits or bit_operations.")]
-Effort = Annotated[str, typer.Option(metavar="EFFORT", help="fast, normal, max, or a time budget in seconds.")]
-Solver = Annotated[
-    str, typer.Option(metavar="NAME", help="A MILP solver that Pyomo finds: highs, cbc, scip, gurobi, ...")
-]
-WordLengths = Annotated[tuple[int, int], typer.Option(metavar="FEWEST MOST", help="Bits a weight or result may have.")]
-KeepArchitecture = Annotated[
-    bool, typer.Option("--keep-architecture", help="Keep units that are proved dead, and layers that could be merged.")
-]
-Rescale = Annotated[bool, typer.Option(help="Let hidden units be multiplied by powers of two, which saves bits.")]
-
-RoundOutput = Annotated[bool, typer.Option("--round-output", help="Round the output too, to the fewest bits.")]
-PerChannel = Annotated[
-    bool, typer.Option("--per-channel", help="Formats of its own for each output channel of a layer; not for QKeras.")
-]
-Tier = Annotated[str, typer.Option(metavar="TIER", help="Strength of the guarantee: sound, local or statistical.")]
-Samples = Annotated[
-    str | None,
-    typer.Option(metavar="FILE", help="Inputs for other tiers and classifiers: FILE.npy, or FILE.npz:NAME."),
-]
 Weights = Annotated[
     Path | None,
     typer.Option(metavar="FILE", help="Where MODEL is a .json of to_json(): its weights, .h5 of save_weights()."),
 ]
-Labels = Annotated[
-    str | None, typer.Option(metavar="FILE", help="The samples' classes, for accuracies: FILE.npy, or FILE.npz:NAME.")
-]
-Radius = Annotated[float | None, typer.Option(metavar="R", help="Of the tier local, in units of the input.")]
-Confidence = Annotated[float, typer.Option(metavar="SHARE", help="Of the tier statistical.")]
-Coverage = Annotated[float | None, typer.Option(metavar="SHARE", help="Share of the samples formats are chosen for.")]
-Saturate = Annotated[bool, typer.Option(help="In other tiers than sound: results may saturate far from the samples.")]
-Task = Annotated[str, typer.Option(metavar="TASK", help="regression or classifier.")]
-Keep = Annotated[
-    float, typer.Option(metavar="SHARE", help="For --eps auto: share of the samples whose class is to stay.")
-]
 
-Exact = Annotated[
-    bool, typer.Option("--exact", help="Prove it again in exact arithmetic, without BLAS, leaf by leaf on all cores.")
-]
+# The declared type of an option -> the type on the command line, where it is not a text.
+PLAIN: dict[str, Any] = {"bool": bool, "int": int, "float": float, "tuple[int, int]": tuple[int, int]}
+Command = TypeVar("Command", bound=Callable[..., None])
+
+
+def takes(declared: type[Options], *names: str) -> Callable[[Command], Command]:
+    """Give a command the declared options of a job, all or these; it gets them by name, as texts where `READ` has a reader."""
+
+    def with_options(command: Command) -> Command:
+        own = [one for one in signature(command, eval_str=True).parameters.values() if one.kind is not one.VAR_KEYWORD]
+        chosen = [one for one in fields(declared) if one.metadata["help"] and one.name in (names or {one.name})]
+        more = [_parameter(one) for one in chosen]
+        command.__signature__ = Signature([*own, *more])  # type: ignore[attr-defined]
+        command.__annotations__ = {one.name: one.annotation for one in (*own, *more)}
+        return command
+
+    return with_options
+
+
+def _parameter(declared: Field[Any]) -> Parameter:
+    """A declared option as typer reads it."""
+    wanted = PLAIN.get(str(declared.type).removesuffix(" | None"), str)
+    flags = (f"--{declared.name.replace('_', '-')}",) if declared.default is False else ()
+    said = typer.Option(*flags, metavar=declared.metadata["metavar"], help=declared.metadata["help"])
+    kind = Annotated[wanted | None if declared.default is None else wanted, said]
+    return Parameter(declared.name, Parameter.POSITIONAL_OR_KEYWORD, default=declared.default, annotation=kind)
+
+
+def values(given: Mapping[str, Any]) -> dict[str, Any]:
+    """What the texts of declared options stand for.
+
+    Raises:
+        InputError: a text is not usable.
+        FileFormatError: a file is missing, or not of its kind.
+    """
+    return {name: READ[name](value) if name in READ else value for name, value in given.items()}
 
 
 def parse_numbers(text: str, option: str) -> list[float]:
@@ -189,3 +191,10 @@ def with_weights(model: Path, weights: Path | None) -> Path | tuple[Path, Path]:
     if weights is not None and not weights.exists():
         raise InputError(f"'{weights}' does not exist; accepted: the .h5 file of a model's save_weights()")
     return model if weights is None else (model, weights)
+
+
+# Declared option -> what reads its text.
+READ: dict[str, Callable[[Any], Any]] = {
+    "effort": parse_effort,
+    **dict.fromkeys(("samples", "labels", "freeze"), load_samples),
+}

@@ -16,7 +16,7 @@ from sound_qkeras.fixed_point import Format
 from sound_qkeras.floating.pair import pair_float_reports
 from sound_qkeras.interval import Interval, Reals
 from sound_qkeras.jobs.check import check
-from sound_qkeras.jobs.options import check_whole
+from sound_qkeras.jobs.options import CertifyOptions
 from sound_qkeras.jobs.threads import threads_for
 from sound_qkeras.jobs.tiers import Question, evidence_of, judged, tree_of, tries, worst_error
 from sound_qkeras.network import Network
@@ -96,8 +96,8 @@ def certify(
         DependencyError: TensorFlow, tf_keras or QKeras is missing or of the wrong kind.
         VerificationError: an error beyond its bound was found, or a value is not bounded.
     """
+    options = CertifyOptions.of(locals())
     started = time.monotonic()
-    check_whole("seed", seed, least=0)
     model, alone, matched = _read(qmodel, reference, freeze)
     network = matched.pair.network
     region = network_box(network, box, margin)
@@ -105,7 +105,7 @@ def certify(
     if inputs is not None:
         check_input_bits(inputs, input_bits)
     tolerance = None if eps is None else make_tolerance(eps, size_of(network.output_shape))
-    question = Question(region, tier, inputs, radius, confidence, tolerance, effort, seed)
+    question = Question(options, region, inputs, tolerance)
     with threads_for(network):
         pair = _with_inputs_on_grid(matched.pair, region, input_bits)
         prove_it = _certificate if reference is not None else _certificate_of_ranges
@@ -159,7 +159,7 @@ def _with_inputs_on_grid(pair: Pair, box: Interval, bits: int | None) -> Pair:
 def _certificate(pair: Pair, question: Question, box_source: str) -> tuple[Pair, Certificate, float | None]:
     """The certificate, the pair it is about, in which only those formats saturate that may, and the share that meets eps."""
     box = question.box
-    if question.tier == "sound":
+    if question.options.tier == "sound":
         tree, evidence = tree_of(pair, question, worst_error(pair, question)), None
         pair = _marked(pair, bound_leaves(pair, box, tree).ranges)
         bounds = bound_leaves(pair, box, tree).output_bounds * (1.0 + MARGIN)
@@ -241,7 +241,7 @@ def _ranges(pair: Pair, box: Interval, tree: SplitTree) -> dict[str, tuple[float
 
 def _seen(pair: Pair, question: Question, worst: Reals) -> dict[str, float]:
     """The share of values that every quantizer cuts off on samples, or on random inputs, and on the worst one."""
-    rng = np.random.default_rng(question.seed)
+    rng = np.random.default_rng(question.options.seed)
     box = question.box
     if question.samples is not None:
         chosen = question.samples[:SAMPLES_SEEN]

@@ -12,7 +12,7 @@ import numpy as np
 from sound_qkeras.errors import InfeasibleError, InputError, VerificationError
 from sound_qkeras.interval import Reals
 from sound_qkeras.jobs.examine import examine, or_else
-from sound_qkeras.jobs.options import check_whole, effort_of
+from sound_qkeras.jobs.options import FinetuneOptions
 from sound_qkeras.jobs.recertify import Demand, recertify
 from sound_qkeras.jobs.threads import threads_for
 from sound_qkeras.network.boxes import make_tolerance
@@ -80,13 +80,11 @@ def finetune(
         InfeasibleError: no epoch, nor the start, meets the given `eps`; carries the bound of the start.
         DependencyError: TensorFlow, tf_keras or QKeras is missing or of the wrong kind.
     """
+    options = FinetuneOptions.of(locals())
     started = time.monotonic()
-    check_whole("epochs", epochs)
-    check_whole("batch_size", batch_size)
-    check_whole("seed", seed, least=0)
     old, trained = result.pair, result.pair.reference
     accepted = None if eps is None else make_tolerance(eps, size_of(trained.output_shape))
-    prover = Prover(Demand.of(result.certificate), accepted, effort_of(effort))
+    prover = Prover(Demand.of(result.certificate), accepted, options.budget)
 
     def report(stage: str, fraction: float = 0.0) -> None:
         if progress is not None:

@@ -1,80 +1,210 @@
-"""Everything a user may ask of a run besides model, tolerance and box, checked before there is a model."""
+"""Every option of the jobs, declared once: name, type, default, what is accepted, and the sentence that explains it.
+
+The command line is made from these declarations, and a test compares the signatures with them. They are checked before there is
+a model. Nothing here imports numpy at once: the command line shows its help without.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from typing import Any
-
-import numpy as np
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from numbers import Integral, Real
+from typing import TYPE_CHECKING, Any, Self
 
 from sound_qkeras.errors import InputError
-from sound_qkeras.tuning.costs import GroupCost, Objective, objective
-from sound_qkeras.tuning.effort import EFFORTS, Effort
-from sound_qkeras.tuning.milp import find_solver
-from sound_qkeras.tuning.search import LONGEST_WORD
-from sound_qkeras.verify.certificate import TIERS
+from sound_qkeras.tuning.effort import Effort, effort_of
 
-TASKS = ("regression", "classifier")
+if TYPE_CHECKING:
+    from sound_qkeras.tuning.costs import GroupCost, Objective
+
+Check = Callable[[str, Any], None]
+
 # Largest count and seed: what TensorFlow and numpy both take.
 MOST_WHOLE = 2**31 - 1
-# Share of the samples that is to meet the tolerance, where nothing else is asked for.
+# Tier -> the share of the samples that is to meet the tolerance, where nothing else is asked for.
 COVERAGE = {"sound": 1.0, "local": 1.0, "statistical": 0.99}
+
+
+def option(default: Any, explanation: str, metavar: str | None = None, check: Check | None = None) -> Any:
+    """A field of declared options.
+
+    Args:
+        default: its value where nothing is said.
+        explanation: one sentence, for the command line; nothing where it is not on that.
+        metavar: what stands for the value on the command line.
+        check: called with name and value; refuses what is not accepted.
+    """
+    return field(default=default, metadata={"help": explanation, "metavar": metavar, "check": check})
+
+
+def one_of(*accepted: str) -> Check:
+    """Accept these."""
+
+    def check(name: str, value: Any) -> None:
+        if value not in accepted:
+            raise InputError(f"{name} '{value}' is unknown; accepted: {', '.join(accepted)}")
+
+    return check
+
+
+def fraction(*, below_one: bool = False) -> Check:
+    """Accept a share above 0."""
+
+    def check(name: str, value: Any) -> None:
+        if not isinstance(value, Real) or not 0.0 < float(value) <= 1.0 or (below_one and value == 1.0):
+            raise InputError(f"{name} is {value}; accepted: a share above 0 and {'below' if below_one else 'up to'} 1")
+
+    return check
+
+
+def whole(least: int = 1, most: int = MOST_WHOLE) -> Check:
+    """Accept a whole number between two others."""
+
+    def check(name: str, value: Any) -> None:
+        if isinstance(value, bool) or not isinstance(value, Integral) or not least <= int(value) <= most:
+            raise InputError(f"{name} is {value!r}; accepted: a whole number of at least {least} and at most {most:,}")
+
+    return check
+
+
+def or_none(check: Check) -> Check:
+    """Accept None besides."""
+    return lambda name, value: None if value is None else check(name, value)
+
+
+def _check_effort(name: str, value: Any) -> None:
+    effort_of(value)
+
+
+def _check_cost(name: str, value: Any) -> None:
+    from sound_qkeras.tuning.costs import objective
+
+    objective(value)
+
+
+def _check_solver(name: str, value: Any) -> None:
+    from sound_qkeras.tuning.milp import find_solver
+
+    find_solver(value)
+
+
+def _check_word_lengths(name: str, value: Any) -> None:
+    from sound_qkeras.tuning.search import LONGEST_WORD
+
+    try:
+        shortest, longest = (int(length) for length in value)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{name} is {value!r}; accepted: a pair such as (2, 16)") from error
+    if not 2 <= shortest <= longest <= LONGEST_WORD:
+        raise InputError(f"{name} is {value}; accepted: 2 <= fewest <= most <= {LONGEST_WORD} bits")
 
 
 @dataclass(frozen=True)
 class Options:
-    """The keyword arguments of `sound_qkeras.quantize`, which explains them.
+    """Options of any job, each checked when they are made.
 
     Raises:
         InputError: an option is not usable.
         DependencyError: the solver is missing.
     """
 
-    cost: str | GroupCost = "weight_bits"
-    word_lengths: tuple[int, int] = (2, 48)
-    effort: str | float = "normal"
-    solver: str = "highs"
-    keep_architecture: bool = False
-    rescale_units: bool = True
-    round_output: bool = False
-    per_channel: bool = False
-    tier: str = "sound"
-    samples: Any = None
-    labels: Any = None
-    radius: float | None = None
-    confidence: float = 0.99
-    coverage: float | None = None
-    saturate: bool = True
-    task: str = "regression"
-    keep: float = 0.99
-    exact: bool = False
+    effort: str | float = option("normal", "fast, normal, max, or a time budget in seconds.", "EFFORT", _check_effort)
+    seed: int = option(0, "Of the search for the worst error, and of the order of samples.", "N", whole(0))
 
     def __post_init__(self) -> None:
         """Refuse what cannot be used, whatever the model."""
-        _check_word_lengths(self.word_lengths)
-        find_solver(self.solver)
-        _ = self.goal, self.budget
-        _check_choice("tier", self.tier, TIERS)
-        _check_choice("task", self.task, TASKS)
-        for name in ("confidence", "keep"):
-            _check_share(name, getattr(self, name), below_one=name == "confidence")
-        if self.coverage is not None:
-            _check_share("coverage", self.coverage)
-        self._check_samples()
-        if self.per_channel and self.tier == "statistical":
-            raise InputError("per_channel needs proved bounds; accepted: tier 'sound' or 'local', or per_channel=False")
+        for one in fields(self):
+            if one.metadata["check"] is not None:
+                one.metadata["check"](one.name, getattr(self, one.name))
 
-    def _check_samples(self) -> None:
-        if self.samples is None and (self.tier != "sound" or self.task == "classifier"):
+    @classmethod
+    def of(cls, arguments: Mapping[str, Any]) -> Self:
+        """The options among the arguments of a call, `locals()` at its beginning."""
+        return cls(**{one.name: arguments[one.name] for one in fields(cls)})
+
+    @classmethod
+    def named(cls, given: Mapping[str, Any]) -> Self:
+        """Options by name, those that are not given by default.
+
+        Raises:
+            InputError: one is unknown or not usable.
+            DependencyError: the solver is missing.
+        """
+        known = [one.name for one in fields(cls)]
+        unknown = sorted(set(given) - set(known))
+        if unknown:
+            raise InputError(f"options {unknown} are unknown; accepted: {', '.join(known)}")
+        return cls(**given)
+
+    @property
+    def budget(self) -> Effort:
+        """How hard to try."""
+        return effort_of(self.effort)
+
+
+@dataclass(frozen=True)
+class ProofOptions(Options):
+    """What is proved, and how: for `quantize` and `certify`."""
+
+    margin: float = option(0.0, "Widens the box by this share of its width, on every side.", "SHARE")
+    tier: str = option("sound", "Strength of the guarantee: sound, local or statistical.", "TIER", one_of(*COVERAGE))
+    samples: Any = option(None, "Inputs for other tiers and classifiers: FILE.npy, or FILE.npz:NAME.", "FILE")
+    radius: float | None = option(None, "Of the tier local, in units of the input.", "R")
+    confidence: float = option(0.99, "Of the tier statistical.", "SHARE", fraction(below_one=True))
+    exact: bool = option(False, "Prove it again in exact arithmetic, without BLAS, leaf by leaf on all cores.")
+
+    def __post_init__(self) -> None:
+        """Refuse besides what does not go with the tier."""
+        super().__post_init__()
+        if self.samples is None and self.tier != "sound":
             raise InputError(
-                f"tier '{self.tier}' of a {self.task} needs samples; accepted: an array (n, *input_shape) of inputs"
+                f"tier '{self.tier}' needs samples; accepted: an array (n, *input_shape) of inputs in the box"
             )
-        if self.labels is not None and self.task != "classifier":
+        usable = self.radius is None or 0.0 <= self.radius < math.inf
+        if (self.radius is None) != (self.tier != "local") or not usable:
+            raise InputError(
+                f"radius is {self.radius} in tier '{self.tier}'; accepted: a number >= 0 in units of the input for 'local', "
+                "else None"
+            )
+
+
+@dataclass(frozen=True)
+class QuantizeOptions(ProofOptions):
+    """The options of `sound_qkeras.quantize`, which explains them."""
+
+    cost: str | GroupCost = option(
+        "weight_bits", "What to minimise: weight_bits, total_bits or bit_operations.", "COST", _check_cost
+    )
+    word_lengths: tuple[int, int] = option(
+        (2, 48), "Bits a weight or result may have.", "FEWEST MOST", _check_word_lengths
+    )
+    solver: str = option(
+        "highs", "A MILP solver that Pyomo finds: highs, cbc, scip, gurobi, ...", "NAME", _check_solver
+    )
+    keep_architecture: bool = option(False, "Keep units that are proved dead, and layers that could be merged.")
+    rescale_units: bool = option(True, "Let hidden units be multiplied by powers of two, which saves bits.")
+    round_output: bool = option(False, "Round the output too, to the fewest bits.")
+    per_channel: bool = option(False, "Formats of its own for each output channel of a layer; not for QKeras.")
+    labels: Any = option(None, "The samples' classes, for accuracies: FILE.npy, or FILE.npz:NAME.", "FILE")
+    coverage: float | None = option(None, "Share of the samples formats are chosen for.", "SHARE", or_none(fraction()))
+    saturate: bool = option(True, "In other tiers than sound: results may saturate far from the samples.")
+    task: str = option("regression", "regression or classifier.", "TASK", one_of("regression", "classifier"))
+    keep: float = option(0.99, "For --eps auto: share of the samples whose class is to stay.", "SHARE", fraction())
+
+    def __post_init__(self) -> None:
+        """Refuse besides what does not go with the task."""
+        super().__post_init__()
+        classifier = self.task == "classifier"
+        if self.samples is None and classifier:
+            raise InputError(
+                "task 'classifier' needs samples; accepted: an array (n, *input_shape) of inputs in the box"
+            )
+        if self.labels is not None and not classifier:
             raise InputError(
                 f"labels are given, but the task is '{self.task}'; accepted: task='classifier' (--task classifier), or no labels"
             )
-        if self.samples is not None and self.tier == "sound" and self.task != "classifier":
+        if self.samples is not None and self.tier == "sound" and not classifier:
             raise InputError(
                 "samples are given, but the tier 'sound' of a regression has no use for them; accepted: tier 'local' or "
                 "'statistical', task 'classifier', or no samples"
@@ -83,36 +213,15 @@ class Options:
             raise InputError(
                 f"coverage is {self.coverage} in tier 'sound'; accepted there: None, for every input counts"
             )
-        if (self.radius is None) != (self.tier != "local"):
-            raise InputError(
-                f"radius is {self.radius} in tier '{self.tier}'; accepted: a number for 'local', else None"
-            )
-        if self.radius is not None and not 0.0 <= self.radius < np.inf:
-            raise InputError(f"radius is {self.radius}; accepted: a number >= 0 in units of the input")
-
-    @classmethod
-    def checked(cls, options: Mapping[str, Any]) -> Options:
-        """Options by name.
-
-        Raises:
-            InputError: one is unknown or not usable.
-            DependencyError: the solver is missing.
-        """
-        known = [field.name for field in fields(cls)]
-        unknown = sorted(set(options) - set(known))
-        if unknown:
-            raise InputError(f"options {unknown} are unknown; accepted: {', '.join(known)}")
-        return cls(**options)
+        if self.per_channel and self.tier == "statistical":
+            raise InputError("per_channel needs proved bounds; accepted: tier 'sound' or 'local', or per_channel=False")
 
     @property
     def goal(self) -> Objective:
         """What to minimise."""
-        return objective(self.cost)
+        from sound_qkeras.tuning.costs import objective
 
-    @property
-    def budget(self) -> Effort:
-        """How hard to try."""
-        return effort_of(self.effort)
+        return objective(self.cost)
 
     @property
     def share(self) -> float:
@@ -120,47 +229,21 @@ class Options:
         return COVERAGE[self.tier] if self.coverage is None else self.coverage
 
 
-def _check_choice(name: str, value: str, accepted: tuple[str, ...]) -> None:
-    if value not in accepted:
-        raise InputError(f"{name} '{value}' is unknown; accepted: {', '.join(accepted)}")
+@dataclass(frozen=True)
+class CertifyOptions(ProofOptions):
+    """The options of `sound_qkeras.certify`, which explains them."""
+
+    input_bits: int | None = option(None, "Fractional bits that inputs are known to have.", "BITS")
+    freeze: Any = option(None, "Samples on which scales that depend on the batch are frozen.", "FILE")
 
 
-def _check_share(name: str, value: float, *, below_one: bool = False) -> None:
-    if not 0.0 < value <= 1.0 or (below_one and value == 1.0):
-        raise InputError(f"{name} is {value}; accepted: a share above 0 and {'below' if below_one else 'up to'} 1")
+@dataclass(frozen=True)
+class FinetuneOptions(Options):
+    """The options of `sound_qkeras.finetune`, which explains them."""
 
-
-def effort_of(effort: str | float) -> Effort:
-    """How hard to try.
-
-    Raises:
-        InputError: the name is unknown, or the seconds are not usable.
-    """
-    if isinstance(effort, str):
-        if effort not in EFFORTS:
-            raise InputError(
-                f"effort '{effort}' is unknown; accepted: {', '.join(EFFORTS)}, or a time budget in seconds"
-            )
-        return EFFORTS[effort]
-    if isinstance(effort, bool) or not isinstance(effort, int | float) or not 0.0 < effort < np.inf:
-        raise InputError(f"effort is {effort}; accepted: {', '.join(EFFORTS)}, or a time budget in seconds")
-    return Effort.within(float(effort))
-
-
-def check_whole(name: str, value: Any, least: int = 1, most: int = MOST_WHOLE) -> None:
-    """Refuse what is no whole number between two others.
-
-    Raises:
-        InputError: it is none.
-    """
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or not least <= value <= most:
-        raise InputError(f"{name} is {value!r}; accepted: a whole number of at least {least} and at most {most:,}")
-
-
-def _check_word_lengths(word_lengths: tuple[int, int]) -> None:
-    try:
-        shortest, longest = (int(value) for value in word_lengths)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"word_lengths is {word_lengths!r}; accepted: a pair such as (2, 16)") from error
-    if not 2 <= shortest <= longest <= LONGEST_WORD:
-        raise InputError(f"word_lengths is {word_lengths}; accepted: 2 <= fewest <= most <= {LONGEST_WORD} bits")
+    epochs: int = option(10, "How often to go through the data.", "N", whole())
+    loss: Any = option(None, "A loss of Keras by name; chosen by the task if not given.", "NAME")
+    optimizer: Any = option("adam", "An optimizer of Keras by name.", "NAME")
+    metrics: Any = option(None, "")
+    monitor: str = option("loss", "What the epoch is chosen by: loss, accuracy or mae.", "NAME")
+    batch_size: int = option(32, "Samples in a batch.", "N", whole())

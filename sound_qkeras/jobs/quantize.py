@@ -14,7 +14,7 @@ from sound_qkeras.exact.check import check_possible
 from sound_qkeras.interval import Interval, Reals
 from sound_qkeras.jobs.check import check
 from sound_qkeras.jobs.examine import examine, or_else
-from sound_qkeras.jobs.options import Options, check_whole
+from sound_qkeras.jobs.options import QuantizeOptions
 from sound_qkeras.jobs.threads import threads_for
 from sound_qkeras.network.boxes import describe_box, make_tolerance, network_box
 from sound_qkeras.network.classes import labels_of, tolerance_for
@@ -131,29 +131,9 @@ def quantize(
         SolverError: the solver failed.
         DependencyError: the solver, or Keras, is missing.
     """
+    options = QuantizeOptions.of(locals())
     started = time.monotonic()
     report = progress or _silent
-    options = Options(
-        cost=cost,
-        word_lengths=word_lengths,
-        effort=effort,
-        solver=solver,
-        keep_architecture=keep_architecture,
-        rescale_units=rescale_units,
-        round_output=round_output,
-        per_channel=per_channel,
-        tier=tier,
-        samples=samples,
-        labels=labels,
-        radius=radius,
-        confidence=confidence,
-        coverage=coverage,
-        saturate=saturate,
-        task=task,
-        keep=keep,
-        exact=exact,
-    )
-    check_whole("seed", seed, least=0)
     report("read", 0.0)
     trained = read(model, box, margin)
     region = network_box(trained, box, margin)
@@ -199,7 +179,7 @@ def quantize(
         )
 
 
-def _tolerance(eps: Any, trained: Network, samples: Reals | None, options: Options) -> Reals:
+def _tolerance(eps: Any, trained: Network, samples: Reals | None, options: QuantizeOptions) -> Reals:
     """The tolerance per output; for "auto" what the samples' classes allow, of those that may guide a choice.
 
     Raises:
@@ -212,7 +192,7 @@ def _tolerance(eps: Any, trained: Network, samples: Reals | None, options: Optio
     return make_tolerance(eps, size_of(trained.output_shape))
 
 
-def _divide(samples: Reals | None, options: Options, seed: int) -> tuple[Reals | None, Reals | None]:
+def _divide(samples: Reals | None, options: QuantizeOptions, seed: int) -> tuple[Reals | None, Reals | None]:
     """Calibration samples, and held-out ones that nothing may depend on.
 
     Raises:
@@ -232,7 +212,7 @@ def _tune(
     region: Interval,
     tolerance: Reals,
     calibration: Reals | None,
-    options: Options,
+    options: QuantizeOptions,
     report: Progress,
     deadline: Deadline,
 ) -> tuple[Outcome, SplitTree]:
@@ -267,7 +247,7 @@ def _tune(
 
 
 def _judge(
-    network: Network, region: Interval, tolerance: Reals, calibration: Reals | None, options: Options
+    network: Network, region: Interval, tolerance: Reals, calibration: Reals | None, options: QuantizeOptions
 ) -> Judge[Any]:
     if calibration is None or options.tier == "sound":
         return ProvingJudge(network, region, tolerance, options.budget)
@@ -286,7 +266,7 @@ def _evidence(
     tolerance: Reals,
     calibration: Reals | None,
     held_out: Reals | None,
-    options: Options,
+    options: QuantizeOptions,
 ) -> Evidence | None:
     if calibration is None or options.tier == "sound":
         return None
@@ -297,7 +277,7 @@ def _evidence(
 
 
 def _classification(
-    quantized: Pair, certificate: Certificate, samples: Reals | None, options: Options
+    quantized: Pair, certificate: Certificate, samples: Reals | None, options: QuantizeOptions
 ) -> Classification | None:
     if options.task != "classifier" or samples is None:
         return None

@@ -6,19 +6,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sound_qkeras.errors import InputError, VerificationError
+from sound_qkeras.errors import VerificationError
 from sound_qkeras.interval import Interval, Reals
+from sound_qkeras.jobs.options import CertifyOptions
 from sound_qkeras.network.pair import Pair
 from sound_qkeras.search.falsify import Counterexample, falsify
 from sound_qkeras.splitting.refine import refine
 from sound_qkeras.support.deadline import Deadline
-from sound_qkeras.verify.certificate import PROVED, TIERS
+from sound_qkeras.verify.certificate import PROVED
 from sound_qkeras.verify.evidence import REAL, Evidence, Local, Statistical, error_limits
 from sound_qkeras.verify.proof import bound_leaves
 from sound_qkeras.verify.split_tree import SplitTree
 
-# Most leaves and seconds of splitting.
-EFFORTS = {"fast": (1, 5.0), "normal": (512, 20.0), "max": (8192, 300.0)}
 # Multiplications that the search for the worst error may take, and inputs it tries at least and at most.
 SEARCH_PRODUCTS, FEWEST_TRIES, MOST_TRIES = 5e9, 200, 30_000
 # Splitting stops when the bound is within this factor of the worst error found.
@@ -27,56 +26,19 @@ CLOSE = 1.02
 
 @dataclass(frozen=True)
 class Question:
-    """What is asked about a pair: the inputs, the tier and what that takes.
+    """What is asked about a pair.
 
     Args:
+        options: what to prove, and how.
         box: the inputs.
-        tier: one of `TIERS`.
         samples: inputs in the box, for other tiers than "sound".
-        radius: of the tier "local" only.
-        confidence: of the tier "statistical".
         eps: the tolerance per output to be judged, if any.
-        effort: one of `EFFORTS`, or seconds.
-        seed: of the search for the worst error.
-
-    Raises:
-        InputError: a part is not usable, or missing.
     """
 
+    options: CertifyOptions
     box: Interval
-    tier: str
     samples: Reals | None
-    radius: float | None
-    confidence: float
     eps: Reals | None
-    effort: str | float
-    seed: int
-
-    def __post_init__(self) -> None:
-        """Check that they belong together."""
-        if self.tier not in TIERS:
-            raise InputError(f"tier '{self.tier}' is unknown; accepted: {', '.join(TIERS)}")
-        if self.tier != "sound" and self.samples is None:
-            raise InputError(
-                f"tier '{self.tier}' needs samples; accepted: an array (n, *input_shape) of inputs in the box"
-            )
-        positive = self.radius is None or 0.0 <= self.radius < np.inf
-        if (self.radius is None) != (self.tier != "local") or not positive:
-            raise InputError(
-                f"radius is {self.radius} in tier '{self.tier}'; accepted: a number >= 0 for 'local', else None"
-            )
-        if not 0.0 < self.confidence < 1.0:
-            raise InputError(f"confidence is {self.confidence}; accepted: a share above 0 and below 1")
-        known = self.effort in EFFORTS if isinstance(self.effort, str) else 0.0 < self.effort < np.inf
-        if not known:
-            raise InputError(f"effort is {self.effort!r}; accepted: {', '.join(EFFORTS)}, or seconds")
-
-    @property
-    def given(self) -> tuple[Reals, float]:
-        """Samples and radius, of tiers that have them."""
-        if self.samples is None:
-            raise TypeError("the tier was given no samples")
-        return self.samples, self.radius or 0.0
 
 
 def tree_of(pair: Pair, question: Question, worst: Counterexample) -> SplitTree:
@@ -85,31 +47,32 @@ def tree_of(pair: Pair, question: Question, worst: Counterexample) -> SplitTree:
     Raises:
         VerificationError: the error is not bounded.
     """
-    leaves, seconds = (
-        EFFORTS[question.effort] if isinstance(question.effort, str) else (EFFORTS["max"][0], question.effort)
-    )
+    budget = question.options.budget
     whole = bound_leaves(pair, question.box)
     if not np.all(np.isfinite(whole.output_bounds)):
         raise VerificationError("the error is not bounded: values exceed the float64 range; use a smaller box")
-    if leaves == 1:
+    if budget.proof_leaves == 1:
         return SplitTree()
     eps = np.full(whole.output_bounds.shape, max(whole.bound, 1e-300)) if question.eps is None else question.eps
     target = max(CLOSE * worst.error, 1e-300) / float(eps.max()) if question.eps is None else 1.0
-    state = refine(pair, question.box, eps, target=target, max_leaves=leaves, deadline=Deadline.within(seconds))
+    deadline = Deadline.within(budget.proof_seconds)
+    state = refine(pair, question.box, eps, target=target, max_leaves=budget.proof_leaves, deadline=deadline)
     return state.tree if state.worst <= float(np.max(whole.output_bounds / eps)) else SplitTree()
 
 
 def evidence_of(pair: Pair, question: Question) -> Evidence:
     """What a claim of the other tiers rests on."""
-    samples, radius = question.given
-    if question.tier == "local":
-        return Local.prove(pair, question.box, samples, radius)
+    options, samples = question.options, question.samples
+    if samples is None:
+        raise TypeError("the tier was given no samples")
+    if options.radius is not None:
+        return Local.prove(pair, question.box, samples, options.radius)
     limits = error_limits(pair, samples)
     # Of a number of samples the largest error is exceeded by no more of all inputs than one that was fixed before and that
     # none of them exceeds (Wilks, Determination of sample sizes for setting tolerance limits, 1941).
     eps = np.full(limits.shape[1], limits.max()) if question.eps is None else question.eps
     failures = int(np.sum(np.any(limits > eps, axis=1)))
-    return Statistical(samples, failures, question.confidence, 0, REAL)
+    return Statistical(samples, failures, options.confidence, 0, REAL)
 
 
 def judged(question: Question, bounds: Reals) -> tuple[Reals, str, float | None]:
@@ -130,7 +93,7 @@ def judged(question: Question, bounds: Reals) -> tuple[Reals, str, float | None]
 
 def worst_error(pair: Pair, question: Question) -> Counterexample:
     """The worst error that a search finds on the box."""
-    return falsify(pair, question.box, evaluations=tries(pair), seed=question.seed)
+    return falsify(pair, question.box, evaluations=tries(pair), seed=question.options.seed)
 
 
 def tries(pair: Pair) -> int:

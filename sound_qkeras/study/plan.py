@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from sound_qkeras.errors import InputError
-from sound_qkeras.jobs.options import check_whole
+from sound_qkeras.jobs.options import whole
 from sound_qkeras.keras_io.autoqkeras.search import MODES, SPACES
 from sound_qkeras.keras_io.autoqkeras.training import METRICS, Training
 from sound_qkeras.tuning.costs import COSTS
@@ -78,7 +78,7 @@ class Plan:
         if not self.eps or not all(0.0 < value < math.inf for value in self.eps):
             raise InputError(f"eps is {self.eps}; accepted: one or more positive numbers")
         for name in ("trials", "search_epochs", "epochs", "retrained", "batch_size", "seed"):
-            check_whole(name, getattr(self, name))
+            whole()(name, getattr(self, name))
         if not 0.0 < self.learning_rate < math.inf:
             raise InputError(f"learning_rate is {self.learning_rate}; accepted: a positive number")
         if not all(2 <= bits <= 16 for bits in self.bits):

@@ -1,8 +1,11 @@
-"""How hard the search tries, and how long it may take."""
+"""How hard the search and the proof try, and how long they may take."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
+
+from sound_qkeras.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -18,6 +21,8 @@ class Effort:
         rows: worst leaves that become rows of the MILP.
         seconds: time budget of the search.
         stability_leaves: most leaves on which units are proved dead or active.
+        proof_leaves: most leaves where nothing is searched, for `certify`.
+        proof_seconds: time budget of that.
         firm: whether the budget was asked for in seconds and is to be kept; others see a first round through.
     """
 
@@ -29,17 +34,28 @@ class Effort:
     rows: int
     seconds: float
     stability_leaves: int
+    proof_leaves: int
+    proof_seconds: float
     firm: bool = False
-
-    @classmethod
-    def within(cls, seconds: float) -> Effort:
-        """The effort that suits a time budget."""
-        name = "fast" if seconds < 2.0 else "normal" if seconds < 60.0 else "max"
-        return replace(EFFORTS[name], seconds=seconds, firm=True)
 
 
 EFFORTS = {
-    "fast": Effort(1, 1, 1, 4, 0, 1, 240.0, 1),
-    "normal": Effort(64, 768, 2, 4, 384, 16, 16.0, 256),
-    "max": Effort(512, 8192, 3, 6, 1024, 32, 600.0, 4096),
+    "fast": Effort(1, 1, 1, 4, 0, 1, 240.0, 1, 1, 5.0),
+    "normal": Effort(64, 768, 2, 4, 384, 16, 16.0, 256, 512, 20.0),
+    "max": Effort(512, 8192, 3, 6, 1024, 32, 600.0, 4096, 8192, 300.0),
 }
+
+
+def effort_of(effort: str | float) -> Effort:
+    """The effort of a name, or the one that suits a time budget in seconds.
+
+    Raises:
+        InputError: the name is unknown, or the seconds are not usable.
+    """
+    if isinstance(effort, str) and effort in EFFORTS:
+        return EFFORTS[effort]
+    if isinstance(effort, bool) or not isinstance(effort, int | float) or not 0.0 < effort < math.inf:
+        raise InputError(f"effort is {effort!r}; accepted: {', '.join(EFFORTS)}, or a time budget in seconds")
+    name, seconds = "fast" if effort < 2.0 else "normal" if effort < 60.0 else "max", float(effort)
+    leaves = EFFORTS["max"].proof_leaves
+    return replace(EFFORTS[name], seconds=seconds, proof_leaves=leaves, proof_seconds=seconds, firm=True)

@@ -1,0 +1,66 @@
+"""An option is one thing wherever a user gives it: its name, type, default and flag are those of its declaration."""
+
+import inspect
+import re
+from dataclasses import fields
+
+import pytest
+from typer.main import get_command
+
+import sound_qkeras as sq
+from sound_qkeras.backends import export_hls
+from sound_qkeras.backends.options import Options as ExportOptions
+from sound_qkeras.cli.commands import app
+from sound_qkeras.errors import InputError
+from sound_qkeras.jobs.options import CertifyOptions, FinetuneOptions, QuantizeOptions
+from sound_qkeras.study import compare
+from sound_qkeras.study.plan import Plan
+
+# Of no job: what the call is about, and how it reports.
+BESIDE = {"model", "qmodel", "reference", "result", "data", "eps", "box", "box_source", "progress", "validation"}
+# Job -> its declaration, and the options that the command line does not have.
+JOBS = {
+    "quantize": (sq.quantize, QuantizeOptions, set()),
+    "certify": (sq.certify, CertifyOptions, set()),
+    "finetune": (sq.finetune, FinetuneOptions, {"metrics"}),
+    "compare": (compare, Plan, {"bits", "batch_size", "learning_rate"}),
+    "export": (export_hls, ExportOptions, set()),
+}
+# Whose default is chosen later, by what else is given.
+LATER = {"style", "methods", "modes", "spaces", "costs", "our_tiers"}
+
+
+@pytest.mark.parametrize("name", ["quantize", "certify", "finetune"])
+def test_a_signature_is_the_declaration(name):
+    job, declared, _ = JOBS[name]
+    parameters = inspect.signature(job).parameters
+    found = {one.name: (one.annotation, one.default) for one in parameters.values() if one.name not in BESIDE}
+    assert found == {one.name: (one.type, one.default) for one in fields(declared)}
+    explained = re.findall(r"^    (\w+): ", inspect.getdoc(job), re.MULTILINE)
+    assert {one.name for one in fields(declared)} <= set(explained)
+
+
+@pytest.mark.parametrize("name", JOBS)
+def test_a_command_has_the_declared_flags_and_defaults(name):
+    _, declared, elsewhere = JOBS[name]
+    flags = {one.name: one for one in get_command(app).commands[name].params}
+    for one in fields(declared):
+        if one.name not in elsewhere | {"eps"}:
+            assert f"--{one.name.replace('_', '-')}" in flags[one.name].opts
+            assert one.name in LATER or flags[one.name].default == one.default, one.name
+
+
+def test_an_option_is_refused_in_the_same_words_everywhere(tmp_path):
+    """Those of one declaration, before anything is read."""
+    says = "effort is 'heroic'; accepted: fast, normal, max, or a time budget in seconds"
+    asked = {"effort": "heroic"}
+    for call in (
+        lambda: sq.quantize(tmp_path, 1e-2, (0, 1), **asked),
+        lambda: sq.certify(tmp_path, box=(0, 1), **asked),
+        lambda: sq.finetune(None, None, **asked),
+        lambda: QuantizeOptions.named(asked),
+    ):
+        with pytest.raises(InputError, match=says):
+            call()
+    with pytest.raises(InputError, match="options \\['efort'\\] are unknown; accepted: effort, seed"):
+        QuantizeOptions.named({"efort": "fast"})
