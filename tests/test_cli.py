@@ -13,6 +13,7 @@ import pytest
 
 import sound_qkeras as sq
 from sound_qkeras import __version__, cli
+from sound_qkeras.backends import Hls4mlProject
 from sound_qkeras.cli import BAD_INPUT, FAILED, INFEASIBLE, INTERRUPTED, OK, commands, main
 from sound_qkeras.errors import SolverError
 from sound_qkeras.jobs import quantize as pipeline
@@ -622,6 +623,20 @@ def test_export_is_compiled_and_tested(capfd, saved, tmp_path, target):
     out, _ = capfd.readouterr()
     assert "0 mismatches" in out
     assert {"src", "tb", "build", "report.json", "README.md"} <= set(names(tmp_path / "source"))
+
+
+def test_export_builds_a_project_of_hls4ml(capfd, saved, tmp_path, monkeypatch):
+    """Named like any other target; what came of it is said in one line."""
+    asked = {}
+
+    def build(result, directory, **options):
+        asked.update(options, directory=directory)
+        return Hls4mlProject(None, directory, 7, 0, 0.0, None)
+
+    monkeypatch.setattr(sq.Result, "to_hls4ml", build)
+    assert main(["export", str(saved), "--to", str(tmp_path / "p"), "--target", "hls4ml", "--reuse-factor", "2"]) == OK
+    assert capfd.readouterr().out == "hls4ml: bit-exact on 7 samples\n"
+    assert asked["reuse_factor"] == 2
 
 
 @pytest.mark.parametrize(

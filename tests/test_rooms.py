@@ -2,8 +2,7 @@
 
 import pytest
 
-from sound_qkeras.backends.hls4ml_layers import EMITTERS
-from sound_qkeras.backends.writers import WRITERS
+from sound_qkeras.backends.targets import TARGETS
 from sound_qkeras.exact.matrices import ENTRIES
 from sound_qkeras.exact.proof import MEANINGS
 from sound_qkeras.keras_io.write.writer import WRITERS as KERAS_WRITERS
@@ -15,10 +14,7 @@ KINDS = {kind for kind in OPS if kind != "input"}
 ROOMS = {
     "exact": {op.kind for op in MEANINGS},
     "exact, layers as matrices": {op.kind for op in ENTRIES},
-    "hls": set(WRITERS),
-    "c": set(WRITERS),
-    "verilog": {kind for kind, writer in WRITERS.items() if writer.verilog},
-    "hls4ml": set(EMITTERS),
+    **{name: set(target.kinds) for name, target in TARGETS.items()},
     "QKeras": set(KERAS_WRITERS),
 }
 # (room, kinds) -> why there is none.

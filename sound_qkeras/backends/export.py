@@ -14,8 +14,9 @@ from sound_qkeras.backends.options import InputGuard, Options, Style, Target
 from sound_qkeras.backends.plan import make_plan
 from sound_qkeras.backends.render import environment, layer_text, parts
 from sound_qkeras.backends.report import report_text
+from sound_qkeras.backends.targets import target_named
 from sound_qkeras.backends.tensors import Layer, Plan
-from sound_qkeras.backends.toolchain import AP_TYPES, FLAGS, public_headers
+from sound_qkeras.backends.toolchain import AP_TYPES, public_headers
 from sound_qkeras.backends.vectors import check_box, expected_table, inputs_table, make_vectors
 from sound_qkeras.backends.writers import writer_for
 from sound_qkeras.errors import InputError
@@ -24,36 +25,10 @@ from sound_qkeras.support.files import atomic_directory, check_writable
 
 # Lines of straight code that compilers and synthesis still take in seconds and minutes.
 UNROLLED_LIMIT = 16384
-# What the C target adds up in.
-C_BITS = 64
 
 REPORT = "report.json"
 # What the directory is, in its manifest.
 EXPORT = "export"
-# File of the export -> its template.
-FILES: dict[str, dict[str, str]] = {
-    "hls": {
-        "src/types.h": "hls/types.h.j2",
-        "src/weights.h": "weights.h.j2",
-        "src/net.h": "hls/net.h.j2",
-        "src/net.cpp": "hls/net.cpp.j2",
-        "tb/tb.cpp": "hls/tb.cpp.j2",
-        "build/Makefile": "hls/Makefile.j2",
-        "build/run_hls.tcl": "hls/run_hls.tcl.j2",
-        "build/directives.tcl": "hls/directives.tcl.j2",
-        "README.md": "README.md.j2",
-    },
-    "c": {
-        "src/types.h": "c/types.h.j2",
-        "src/weights.h": "weights.h.j2",
-        "src/net.h": "c/net.h.j2",
-        "src/net.c": "c/net.c.j2",
-        "tb/tb.c": "c/tb.c.j2",
-        "build/Makefile": "c/Makefile.j2",
-        "README.md": "README.md.j2",
-    },
-    "verilog": {"src/net.v": "verilog/net.v.j2", "README.md": "README.md.j2"},
-}
 
 
 def export_hls(
@@ -112,11 +87,14 @@ def export_hls(
     """
     first = style or ("loops" if reuse_factor > 1 else "unrolled")
     options = Options(first, target, input_guard, reuse_factor, part, clock_ns, name)
+    chosen = target_named(target)
+    if not chosen.files:
+        raise InputError(f"target '{target}' is {chosen.what}, which only `to_hls4ml` builds; accepted: another target")
     if vectors is not None and vectors < 1:
         raise InputError(f"vectors {vectors} is not a number of samples of at least 1")
     target_folder = check_directory(directory, overwrite=overwrite)
     plan = make_plan(quantized, options, ranges)
-    if style is None and target != "verilog" and _products(plan) > UNROLLED_LIMIT:
+    if style is None and "loops" in chosen.styles and _products(plan) > UNROLLED_LIMIT:
         plan = make_plan(quantized, replace(options, style="loops"), ranges)
     check_size(plan)
     lower, upper = check_box(plan, box)
@@ -124,9 +102,9 @@ def export_hls(
     jinja = environment()
     shared = parts(plan)
     shared |= {"version": __version__, "vectors": len(made), "certificate": dict(certificate or {})}
-    shared["flags"] = FLAGS.get(target, ())
+    shared["flags"] = chosen.compiler.flags if chosen.compiler is not None else ()
     shared["texts"] = {layer.identifier: layer_text(jinja, shared, layer) for layer in plan.layers}
-    files = {file: jinja.get_template(template).render(shared) for file, template in FILES[target].items()}
+    files = {file: jinja.get_template(template).render(shared) for file, template in chosen.files.items()}
     files["tb/inputs.dat"] = inputs_table(made)
     files["tb/expected.dat"] = expected_table(made)
     files[REPORT] = report_text(plan, (lower, upper), made, certificate)
@@ -166,13 +144,13 @@ def check_size(plan: Plan) -> None:
                 f"style 'unrolled' would write {lines} products as straight code, accepted: at most {UNROLLED_LIMIT}; "
                 "use style='loops' (--style loops)"
             )
-    if plan.options.target == "c":
-        widest = max(plan.layers, key=needed_bits)
-        if needed_bits(widest) > C_BITS:
-            raise InputError(
-                f"target 'c' adds up in {C_BITS} bits; the widest tensor, '{widest.node.name}', needs "
-                f"{needed_bits(widest)}: use target='hls', a larger eps or a smaller box"
-            )
+    target = target_named(plan.options.target)
+    widest = max(plan.layers, key=needed_bits)
+    if target.bits is not None and needed_bits(widest) > target.bits:
+        raise InputError(
+            f"target '{target.name}' adds up in {target.bits} bits; the widest tensor, '{widest.node.name}', needs "
+            f"{needed_bits(widest)}: use target='hls', a larger eps or a smaller box"
+        )
 
 
 def _products(plan: Plan) -> int:

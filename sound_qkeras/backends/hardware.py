@@ -23,6 +23,7 @@ from sound_qkeras.backends.export import check_size
 from sound_qkeras.backends.options import Options
 from sound_qkeras.backends.plan import make_plan
 from sound_qkeras.backends.render import environment, layer_text, parts
+from sound_qkeras.backends.targets import CXX
 from sound_qkeras.backends.tensors import Plan
 from sound_qkeras.backends.toolchain import find_compiler
 from sound_qkeras.backends.vectors import Vectors, check_box, make_vectors
@@ -85,7 +86,7 @@ def measure(
         InputError: as `export_hls` with style "unrolled".
     """
     plan = make_plan(quantized, Options(target="verilog"))
-    share, compiler = find_yosys(), find_compiler("hls")
+    share, compiler = find_yosys(), find_compiler(CXX)
     check_size(plan)
     made = make_vectors(plan, *check_box(plan, box), vectors)
     shared = parts(plan)

@@ -107,9 +107,7 @@ def to_hls4ml(
         DependencyError: hls4ml or a compiler is missing, or hls4ml fails.
         InputError: an option, the box or the directory is not usable.
     """
-    plan = make_plan(
-        quantized, Options(style="loops", part=part, clock_ns=clock_ns, name=name, reuse_factor=reuse_factor)
-    )
+    plan = make_plan(quantized, Options("loops", "hls4ml", None, reuse_factor, part, clock_ns, name))
     vectors = make_vectors(plan, *check_box(plan, box), samples)
     folder = check_place(directory)
     if folder.is_dir() and any(folder.iterdir()) and not (folder / MARKER).is_file():

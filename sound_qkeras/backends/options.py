@@ -11,7 +11,7 @@ from sound_qkeras.backends.names import check_name
 from sound_qkeras.errors import InputError
 
 Style = Literal["unrolled", "loops"]
-Target = Literal["hls", "c", "verilog"]
+Target = Literal["hls", "c", "verilog", "hls4ml"]
 InputGuard = Literal["saturate"]
 
 
@@ -35,24 +35,12 @@ class Options:
         """Check every option once."""
         for option, received, accepted in (
             ("style", self.style, get_args(Style)),
-            ("target", self.target, get_args(Target)),
             ("input_guard", self.input_guard, (None, *get_args(InputGuard))),
         ):
             if received not in accepted:
                 raise InputError(f"{option} {received!r} is unknown; accepted: {', '.join(map(repr, accepted))}")
         if isinstance(self.reuse_factor, bool) or self.reuse_factor != int(self.reuse_factor) or self.reuse_factor < 1:
             raise InputError(f"reuse_factor {self.reuse_factor!r} is not a whole number of at least 1")
-        if self.reuse_factor > 1 and (self.style, self.target) != ("loops", "hls"):
-            raise InputError(
-                f"reuse_factor {self.reuse_factor} with style '{self.style}' and target '{self.target}': multipliers "
-                "are shared only with style='loops', target='hls'"
-            )
-        if self.target == "verilog" and self.style == "loops":
-            raise InputError("target 'verilog' has no loops: accepted with style='unrolled'")
-        if self.target == "verilog" and self.input_guard is not None:
-            raise InputError(
-                "target 'verilog' reads input codes, which cannot leave the format: no input_guard is needed"
-            )
         if not re.fullmatch(r"[A-Za-z0-9_.-]+", self.part):
             raise InputError(f"part {self.part!r} is not a device name; accepted: letters, digits, '-', '_' and '.'")
         if not (math.isfinite(self.clock_ns) and self.clock_ns > 0.0):

@@ -10,9 +10,10 @@ import numpy as np
 
 from sound_qkeras.backends.names import identifiers
 from sound_qkeras.backends.options import Options
+from sound_qkeras.backends.targets import target_named
 from sound_qkeras.backends.tensors import Layer, Plan, Tensor
-from sound_qkeras.backends.writers import WRITERS, writer_for
-from sound_qkeras.errors import InputError, UnsupportedLayerError
+from sound_qkeras.backends.writers import WRITERS
+from sound_qkeras.errors import InputError
 from sound_qkeras.network import Pair
 from sound_qkeras.network.graph import size_of
 
@@ -31,11 +32,9 @@ def make_plan(quantized: Pair, options: Options, ranges: Mapping[str, Any] | Non
     """
     quantized.check_integers()
     network = quantized.network
-    if options.target == "verilog" and quantized.saturating:
-        raise InputError(
-            f"{sorted(quantized.saturating)} saturate, for which there is no Verilog; accepted: target='hls' or 'c', or a "
-            "network whose overflow is proved impossible"
-        )
+    target = target_named(options.target)
+    target.check(options)
+    target.check_saturation(quantized)
     proved = _proved(quantized, ranges or {})
     names = identifiers({node.name: size_of(network.shapes[node.name]) for node in network.nodes[1:]}, options.name)
     first = network.nodes[0]
@@ -47,14 +46,8 @@ def make_plan(quantized: Pair, options: Options, ranges: Mapping[str, Any] | Non
     layers: list[Layer] = []
     for node in network.nodes[1:]:
         inputs = tuple(tensors[name] for name in node.inputs)
-        writer = writer_for(node)
-        if options.target == "verilog" and not writer.verilog:
-            raise UnsupportedLayerError(
-                node.layer or node.name,
-                f"operation '{node.op.kind}' for target 'verilog'",
-                ", ".join(sorted(kind for kind, other in WRITERS.items() if other.verilog)),
-                "export with target='hls' or target='c'",
-            )
+        target.check_operation(node)
+        writer = WRITERS[node.op.kind]
         exact = writer.exact_format(quantized, node, *inputs)
         output = quantized.formats.get(node.name)
         if writer.alias and output is None:
@@ -63,7 +56,7 @@ def make_plan(quantized: Pair, options: Options, ranges: Mapping[str, Any] | Non
         rounded = output is not None and output != exact
         shape, name = network.shapes[node.name], names[node.name]
         saturated = rounded and node.name in quantized.saturating
-        if saturated and output is not None and not output.saturation and options.target == "hls":
+        if saturated and output is not None and not output.saturation and not target.any_ends:
             raise InputError(
                 f"layer '{node.layer}': its results end at {output.minimum:g} and {output.maximum:g}, where no hardware type ends; "
                 "accepted: target='c'"

@@ -12,6 +12,7 @@ import numpy as np
 from sound_qkeras import __version__
 from sound_qkeras.backends.cost import estimate
 from sound_qkeras.backends.options import Options
+from sound_qkeras.backends.targets import target_named
 from sound_qkeras.backends.tensors import Plan, Slice, Tensor
 from sound_qkeras.backends.vectors import Reals, Vectors
 from sound_qkeras.errors import InputError
@@ -59,8 +60,8 @@ def report_text(plan: Plan, box: tuple[Reals, Reals], vectors: Vectors, certific
 
 
 def _input_overflow(options: Options) -> str:
-    """What happens to a real input outside the input format; C gives a conversion that does not fit no meaning."""
-    return options.input_guard or {"hls": "wrap", "c": "saturate when rounded"}.get(options.target, "not representable")
+    """What happens to a real input outside the input format."""
+    return options.input_guard or target_named(options.target).outside
 
 
 def _slice(part: Slice) -> dict[str, Any]:

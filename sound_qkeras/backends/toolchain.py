@@ -14,22 +14,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from sound_qkeras.backends.targets import CXX, TARGETS, Compiler
 from sound_qkeras.errors import DependencyError, FileFormatError, VerificationError
 
-# What our own files are clean under; the ap_types headers are included as system headers.
-FLAGS: dict[str, tuple[str, ...]] = {
-    "hls": (
-        *("-std=c++14", "-O1", "-Wall", "-Wextra"),
-        *("-Wno-unknown-pragmas", "-Wno-uninitialized", "-Wno-maybe-uninitialized"),
-    ),
-    # gcc 12 sees a sign conversion in `sum <<= 3; sum += (uint32_t)negative_constant;`
-    "c": ("-std=c99", "-O1", "-Wall", "-Wextra", "-Wconversion", "-Wno-sign-conversion", "-pedantic"),
-}
-COMPILERS: dict[str, tuple[str, tuple[str, ...]]] = {
-    "hls": ("CXX", ("g++", "clang++", "c++")),
-    "c": ("CC", ("gcc", "clang", "cc")),
-}
-SOURCES = {"hls": ("src/net.cpp", "tb/tb.cpp"), "c": ("src/net.c", "tb/tb.c")}
 HEADER = "ap_fixed.h"
 # Where an export has the headers.
 AP_TYPES = "ap_types"
@@ -114,20 +101,19 @@ def public_headers() -> dict[str, bytes]:
     return {**free, "LICENSE": licence}
 
 
-def find_compiler(target: str) -> list[str]:
-    """The command that compiles a target: `CXX` or `CC` where set, else the first known compiler on the path.
+def find_compiler(compiler: Compiler) -> list[str]:
+    """The command of a compiler: `CXX` or `CC` where set, else the first known compiler on the path.
 
     Raises:
         DependencyError: there is none.
     """
-    variable, known = COMPILERS[target]
-    named = os.environ.get(variable)
-    for command in [named] if named else known:
+    named = os.environ.get(compiler.variable)
+    for command in [named] if named else compiler.commands:
         words = shlex.split(command)
         if words and shutil.which(words[0]):
             return words
-    looked = f"'{named}', which {variable} names," if named else ", ".join(known)
-    raise DependencyError(f"no compiler: {looked} not found on the path; install g++, or set {variable}")
+    looked = f"'{named}', which {compiler.variable} names," if named else ", ".join(compiler.commands)
+    raise DependencyError(f"no compiler: {looked} not found on the path; install g++, or set {compiler.variable}")
 
 
 def compile_and_run(directory: str | Path, *, flags: Sequence[str] = (), timeout_s: float = 600.0) -> TestBenchResult:
@@ -147,15 +133,17 @@ def compile_and_run(directory: str | Path, *, flags: Sequence[str] = (), timeout
         VerificationError: the compiler refuses the code, or something takes longer than `timeout_s`.
     """
     folder = Path(directory)
-    complete = [target for target, files in SOURCES.items() if all((folder / file).is_file() for file in files)]
+    known = [target.compiler for target in TARGETS.values() if target.compiler is not None]
+    complete = [compiler for compiler in known if all((folder / file).is_file() for file in compiler.sources)]
     if not complete:
-        raise FileFormatError(f"'{folder}' holds no exported network; expected {SOURCES['hls']} or {SOURCES['c']}")
-    target = complete[0]
-    headers = ["-isystem", str(_headers_for(folder))] if target == "hls" else []
-    command = [*find_compiler(target), *FLAGS[target], *flags, *headers, f"-I{folder / 'src'}"]
+        expected = " or ".join(str(compiler.sources) for compiler in known)
+        raise FileFormatError(f"'{folder}' holds no exported network; expected {expected}")
+    compiler = complete[0]
+    headers = ["-isystem", str(_headers_for(folder))] if compiler is CXX else []
+    command = [*find_compiler(compiler), *compiler.flags, *flags, *headers, f"-I{folder / 'src'}"]
     with tempfile.TemporaryDirectory() as scratch:
         program = str(Path(scratch) / "tb")
-        sources = [str(folder / file) for file in SOURCES[target]]
+        sources = [str(folder / file) for file in compiler.sources]
         compiled = _run([*command, *sources, "-lm", "-o", program], timeout_s)
         if compiled.returncode != 0:
             raise VerificationError(f"the compiler refused '{folder}':\n{compiled.stderr[:2000]}")

@@ -197,7 +197,9 @@ def verify(
 def export(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="A directory that a result was saved to.")],
     to: Annotated[Path, typer.Option(metavar="DIR", help="Directory to write the sources to.")],
-    target: Annotated[str, typer.Option(help="hls (C++ for Vitis HLS), c (portable C99) or verilog.")] = "hls",
+    target: Annotated[
+        str, typer.Option(help="hls (C++ for Vitis HLS), c (C99), verilog, or hls4ml (its project).")
+    ] = "hls",
     style: Annotated[
         str | None, typer.Option(help="unrolled or loops; if not given, loops where there are many products.")
     ] = None,
@@ -211,15 +213,19 @@ def export(
 ) -> None:
     """Export a saved result as source code with a test bench, and run the test bench."""
     with clear_errors():
+        from sound_qkeras.backends import compile_and_run
+        from sound_qkeras.backends.targets import HLS4ML, target_named
         from sound_qkeras.results.archive import load
 
-        options: dict[str, Any] = {"target": target, "style": style, "input_guard": input_guard, "name": name}
-        options |= {"reuse_factor": reuse_factor, "part": part, "clock_ns": clock_ns, "overwrite": overwrite}
+        chosen = target_named(target)
+        options: dict[str, Any] = {"name": name, "reuse_factor": reuse_factor, "part": part, "clock_ns": clock_ns}
+        if chosen is HLS4ML:
+            typer.echo(load(directory).to_hls4ml(to, **options, overwrite=overwrite).summary())
+            return
+        options |= {"target": target, "style": style, "input_guard": input_guard, "overwrite": overwrite}
         written = load(directory).export_hls(to, **options)
         typer.echo(f"written to {written}")
-        if test and target != "verilog":
-            from sound_qkeras.backends import compile_and_run
-
+        if test and chosen.compiler is not None:
             bench = compile_and_run(written)
             if not bench.passed:
                 raise VerificationError(

@@ -6,7 +6,8 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from sound_qkeras.backends.toolchain import FLAGS, find_ap_types, find_compiler
+from sound_qkeras.backends.targets import CXX
+from sound_qkeras.backends.toolchain import find_ap_types, find_compiler
 
 FILES = ("src/types.h", "src/weights.h", "src/net.h", "src/net.cpp", "tb/tb.cpp")
 
@@ -25,7 +26,7 @@ def run_together(exports: Sequence[Path]) -> list[int]:
     with tempfile.TemporaryDirectory() as scratch:
         source, program = Path(scratch) / "batch.cpp", Path(scratch) / "batch"
         source.write_text("\n".join(text), encoding="utf-8")
-        command = [*find_compiler("hls"), *FLAGS["hls"], "-O0", "-Werror", "-isystem", str(find_ap_types())]
+        command = [*find_compiler(CXX), *CXX.flags, "-O0", "-Werror", "-isystem", str(find_ap_types())]
         done = subprocess.run([*command, str(source), "-o", str(program)], capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr[:4000]
         folders = [str(export / "tb") for export in exports]

@@ -156,7 +156,11 @@ def test_top_names_that_are_no_identifiers(tmp_path, name):
     ("options", "message"),
     [
         ({"style": "flat"}, "style 'flat' is unknown; accepted: 'unrolled', 'loops'"),
-        ({"target": "vhdl"}, "target 'vhdl' is unknown"),
+        ({"target": "vhdl"}, "target 'vhdl' is unknown; accepted: 'hls', 'c', 'verilog', 'hls4ml'"),
+        (
+            {"target": "hls4ml", "style": "loops"},
+            "target 'hls4ml' is a project of hls4ml, which only `to_hls4ml` builds",
+        ),
         ({"input_guard": "clip"}, "input_guard 'clip' is unknown; accepted: None, 'saturate'"),
         ({"reuse_factor": 0, "style": "loops"}, "reuse_factor 0 is not"),
         ({"reuse_factor": 1.5, "style": "loops"}, r"reuse_factor 1\.5 is not"),
@@ -270,7 +274,7 @@ def test_operations_without_a_writer(tmp_path):
     nodes = [replace(node, op=Swish()) if node.name == "dense_relu" else node for node in quantized.network.nodes]
     unknown = replace(quantized, reference=Network(tuple(nodes)))
     accepted = ", ".join(sorted(WRITERS))
-    with pytest.raises(UnsupportedLayerError, match=f"operation 'swish' to export; accepted: {accepted}"):
+    with pytest.raises(UnsupportedLayerError, match=f"operation 'swish' for target 'hls'; accepted: {accepted}"):
         export_hls(unknown, tmp_path / "net", box=box)
 
 

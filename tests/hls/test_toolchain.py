@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from sound_qkeras.backends import compile_and_run, export_hls, find_ap_types
+from sound_qkeras.backends.targets import CC, CXX
 from sound_qkeras.backends.toolchain import find_compiler
 from sound_qkeras.errors import DependencyError, FileFormatError, VerificationError
 
@@ -46,17 +47,17 @@ def test_missing_headers_say_what_to_install(monkeypatch):
         find_ap_types()
 
 
-@pytest.mark.parametrize(("target", "variable"), [("hls", "CXX"), ("c", "CC")])
-def test_compilers(monkeypatch, tmp_path, target, variable):
+@pytest.mark.parametrize(("compiler", "variable"), [(CXX, "CXX"), (CC, "CC")])
+def test_compilers(monkeypatch, tmp_path, compiler, variable):
     monkeypatch.setenv(variable, f"{sys.executable} -x")
-    assert find_compiler(target) == [sys.executable, "-x"]
+    assert find_compiler(compiler) == [sys.executable, "-x"]
     monkeypatch.setenv(variable, "no-such-compiler")
     with pytest.raises(DependencyError, match=f"no-such-compiler.*{variable}"):
-        find_compiler(target)
+        find_compiler(compiler)
     monkeypatch.delenv(variable)
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(DependencyError, match=f"no compiler.*set {variable}"):
-        find_compiler(target)
+        find_compiler(compiler)
 
 
 def make(folder):

@@ -17,6 +17,7 @@ from sound_qkeras.backends.adders import AdderGraph, Term, Wire, constant, signe
 from sound_qkeras.backends.options import Options
 from sound_qkeras.backends.plan import make_plan
 from sound_qkeras.backends.render import parts
+from sound_qkeras.backends.targets import CXX
 from sound_qkeras.backends.toolchain import find_compiler
 from sound_qkeras.backends.vectors import check_box, make_vectors
 from sound_qkeras.errors import DependencyError, InputError, VerificationError
@@ -86,7 +87,7 @@ def simulate_together(claimed: list[Claimed], folder: Path) -> list[str]:
     (folder / "all.cpp").write_text("".join(source) + f"int main() {{ {calls} }}\n", encoding="utf-8")
     run([*hardware.YOSYS, "-q", "-p", "; ".join(script)], folder)
     runtime = hardware.find_yosys() / "include" / "backends" / "cxxrtl" / "runtime"
-    run([*find_compiler("hls"), "-std=c++14", "-O0", "-w", f"-I{runtime}", "all.cpp", "-o", "all"], folder)
+    run([*find_compiler(CXX), "-std=c++14", "-O0", "-w", f"-I{runtime}", "all.cpp", "-o", "all"], folder)
     return run([str(folder / "all")], folder).splitlines()
 
 

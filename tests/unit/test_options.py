@@ -3,6 +3,7 @@
 import inspect
 import re
 from dataclasses import fields
+from typing import get_args
 
 import pytest
 from typer.main import get_command
@@ -10,6 +11,8 @@ from typer.main import get_command
 import sound_qkeras as sq
 from sound_qkeras.backends import export_hls
 from sound_qkeras.backends.options import Options as ExportOptions
+from sound_qkeras.backends.options import Target
+from sound_qkeras.backends.targets import TARGETS
 from sound_qkeras.cli.commands import app
 from sound_qkeras.errors import InputError
 from sound_qkeras.jobs.options import CertifyOptions, FinetuneOptions, QuantizeOptions
@@ -48,6 +51,11 @@ def test_a_command_has_the_declared_flags_and_defaults(name):
         if one.name not in elsewhere | {"eps"}:
             assert f"--{one.name.replace('_', '-')}" in flags[one.name].opts
             assert one.name in LATER or flags[one.name].default == one.default, one.name
+
+
+def test_the_command_line_names_every_target():
+    (target,) = (one for one in get_command(app).commands["export"].params if one.name == "target")
+    assert set(re.findall(r"\b[a-z0-9]+\b", target.help)) >= set(TARGETS) == set(get_args(Target))
 
 
 def test_an_option_is_refused_in_the_same_words_everywhere(tmp_path):

@@ -9,7 +9,6 @@ from sound_qkeras.backends.writers.merges import AddWriter, ConcatenateWriter, M
 from sound_qkeras.backends.writers.moves import CropWriter, PadWriter, PermuteWriter, UpsampleWriter
 from sound_qkeras.backends.writers.pooling import MaxPoolWriter
 from sound_qkeras.backends.writers.units import ClipWriter, LeakyWriter, TableWriter
-from sound_qkeras.errors import UnsupportedLayerError
 from sound_qkeras.network import Node
 
 _AFFINE: tuple[OpWriter, ...] = (DenseWriter(), ConvWriter(), AveragePoolWriter(), ScaleWriter())
@@ -20,20 +19,8 @@ WRITERS: dict[str, OpWriter] = {writer.kind: writer for writer in (*_AFFINE, *_U
 
 
 def writer_for(node: Node) -> OpWriter:
-    """The writer of a node's kind.
-
-    Raises:
-        UnsupportedLayerError: there is none.
-    """
-    writer = WRITERS.get(node.op.kind)
-    if writer is None:
-        raise UnsupportedLayerError(
-            node.layer or node.name,
-            f"operation '{node.op.kind}' to export",
-            ", ".join(sorted(WRITERS)),
-            "replace the layer, or export the part of the network before it",
-        )
-    return writer
+    """The writer of a node's kind; `Target.check_operation` refuses those without one."""
+    return WRITERS[node.op.kind]
 
 
 __all__ = ["WRITERS", "Constant", "DenseWriter", "OpWriter", "ReluWriter", "ReshapeWriter", "writer_for"]
