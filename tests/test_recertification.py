@@ -15,6 +15,7 @@ from sound_qkeras.keras_io.train.latent import Grid, Latent
 from sound_qkeras.network import Pair
 from sound_qkeras.network.ops import AffineCodes
 from sound_qkeras.results.finetuned import Finetuning
+from sound_qkeras.support.plain import from_plain, to_plain
 from sound_qkeras.tuning.effort import EFFORTS
 from sound_qkeras.verify.certificate import certify
 from sound_qkeras.verify.evidence import Local, Statistical
@@ -231,7 +232,7 @@ def test_weights_that_training_left_alone_keep_codes_that_float32_cannot_hold():
 
 def test_a_record_of_training_survives_json():
     record = Finetuning(3, 2, 10, 20, "training data", {"loss": np.inf}, {"loss": 0.5}, {"loss": 0.25})
-    assert Finetuning.from_json(record.to_json()) == record
+    assert from_plain(Finetuning, to_plain(record)) == record
     assert "loss 0.5 -> 0.25 (float inf) on the training data" in record.summary
 
 

@@ -25,7 +25,7 @@ from sound_qkeras.network.ports import Port
 from sound_qkeras.network.rewrite.rewrite import Rewrite
 from sound_qkeras.network.roundings import Rounding, Staircase
 from sound_qkeras.support.npz import MAX_BYTES, read_arrays, write_arrays
-from sound_qkeras.support.reading import open_regular, read_json, same_json
+from sound_qkeras.support.reading import check_header, open_regular, read_json, same_json
 from sound_qkeras.types import Array
 
 T = TypeVar("T")
@@ -78,10 +78,11 @@ def load_network(directory: str | os.PathLike[str]) -> tuple[Network, Pair | Non
             operation of unknown kind is named.
     """
     folder = Path(directory)
-    document = read_json(folder / NETWORK_FILE)
+    path, parameters = folder / NETWORK_FILE, folder / PARAMETER_FILE
+    document = read_json(path)
+    check_header(path, document, FORMAT_NAME, FORMAT_VERSION, _checksum(document, parameters))
     try:
-        _check_header(document, folder / PARAMETER_FILE)
-        network, quantized = _read_parts(document, folder / PARAMETER_FILE)
+        network, quantized = _read_parts(document, parameters)
         _check_said(document, network, quantized)
     except FileFormatError as error:
         raise FileFormatError(f"'{folder}': {error}") from error
@@ -294,18 +295,6 @@ def _check_said(document: Mapping[str, Any], network: Network, quantized: Pair |
     content = {name: value for name, value in document.items() if name != "checksum"}
     if not same_json(content, _document(network, quantized)):
         raise FileFormatError(f"{NETWORK_FILE} says more, or something else, than the network that it describes")
-
-
-def _check_header(document: Mapping[str, Any], parameters: Path) -> None:
-    if document.get("format") != FORMAT_NAME:
-        raise FileFormatError(f"{NETWORK_FILE} is not of the format '{FORMAT_NAME}'")
-    if document.get("version") != FORMAT_VERSION:
-        raise FileFormatError(
-            f"{NETWORK_FILE} is of version {document.get('version')!r}, this library reads {FORMAT_VERSION}; "
-            "use the version of the library that wrote it"
-        )
-    if document.get("checksum") != _checksum(document, parameters):
-        raise FileFormatError("the files are not as they were written: the checksum differs")
 
 
 def _checksum(document: Mapping[str, Any], parameters: Path) -> str:

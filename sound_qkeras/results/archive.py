@@ -11,7 +11,6 @@ import logging
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ import numpy as np
 
 from sound_qkeras import __version__
 from sound_qkeras.errors import FileFormatError, InputError, SoundQKerasError, VerificationError
-from sound_qkeras.floating.fixed import FloatLayer, FloatReport, float_reports
+from sound_qkeras.floating.fixed import FloatReport, float_reports
 from sound_qkeras.floating.pair import pair_float_reports
 from sound_qkeras.interval import Reals
 from sound_qkeras.network.files import NETWORK_FILE, PARAMETER_FILE, load_network, save_network
@@ -32,7 +31,8 @@ from sound_qkeras.search.falsify import errors
 from sound_qkeras.support.files import RESULT, atomic_directory, check_writable, moved_aside
 from sound_qkeras.support.manifest import MANIFEST, Manifest, check_manifest
 from sound_qkeras.support.npz import read_arrays, write_arrays
-from sound_qkeras.support.reading import digest_of_json, read_json, same_json
+from sound_qkeras.support.plain import from_plain, to_plain
+from sound_qkeras.support.reading import check_header, digest_of_json, read_json, same_json
 from sound_qkeras.tuning.costs import cost_of
 from sound_qkeras.tuning.optimality import Optimality
 from sound_qkeras.verify.certificate import Certificate
@@ -144,8 +144,12 @@ def _read_result(folder: Path, manifest: Manifest, quantized: Pair, certificate:
     """
     path = folder / REPORT_FILE
     report = read_json(path)
+    # Accidents are found here; what is proved does not rest on it.
+    content = {name: value for name, value in report.items() if name != "checksum"}
+    check_header(path, report, REPORT_FORMAT, REPORT_VERSION, digest_of_json(content))
+    if report["certificate"] != certificate.digest:
+        raise FileFormatError(f"'{folder / CERTIFICATE_FILE}' is not as it was written: the checksum differs")
     try:
-        _check_report(report, certificate)
         result = _result(report, quantized, certificate)
         again = _report(result, report["no_qkeras_model_because"])
         if certificate.versions.get("sound_qkeras") != __version__:
@@ -246,40 +250,24 @@ def _report(result: Result, reason: str | None) -> dict[str, Any]:
         "format": REPORT_FORMAT,
         "version": REPORT_VERSION,
         "summary": result.summary(),
-        "formats": _rows(result),
+        "formats": to_plain(result.formats),
         "cost": result.cost.to_json(),
-        "observed_error": _number(result.observed_error),
+        "observed_error": to_plain(result.observed_error),
         "observed_input": result.observed_input.tolist(),
         "evaluations": result.evaluations,
-        "float32": _float_report(result.float32),
-        "float64": _float_report(result.float64),
+        "float32": {**to_plain(result.float32), "exact": result.float32.exact},
+        "float64": {**to_plain(result.float64), "exact": result.float64.exact},
         "seconds": result.seconds,
-        "optimality": _optimality(result),
+        "optimality": None if result.optimality is None else to_plain(result.optimality.to_json()),
         "ended_by": result.ended_by,
-        "classification": None if result.classification is None else result.classification.to_json(),
-        "finetuning": None if result.finetuning is None else result.finetuning.to_json(),
-        **({} if result.model is None else {"model": result.model.to_json()}),
+        "classification": to_plain(result.classification),
+        "finetuning": to_plain(result.finetuning),
+        **({} if result.model is None else {"model": to_plain(result.model)}),
         "qkeras_model": MODEL_FILE if reason is None else None,
         "no_qkeras_model_because": reason,
         "certificate": result.certificate.digest,
     }
     return {**content, "checksum": digest_of_json(content)}
-
-
-def _check_report(report: Mapping[str, Any], certificate: Certificate) -> None:
-    """Accidents are found here; what is proved does not rest on it."""
-    if report.get("format") != REPORT_FORMAT:
-        raise FileFormatError(f"it is not of the format '{REPORT_FORMAT}'")
-    if report.get("version") != REPORT_VERSION:
-        raise FileFormatError(
-            f"it is of version {report.get('version')!r}, this library reads {REPORT_VERSION}; use the version of the "
-            "library that wrote it"
-        )
-    content = {name: value for name, value in report.items() if name != "checksum"}
-    if report.get("checksum") != digest_of_json(content):
-        raise FileFormatError("it is not as it was written: the checksum differs")
-    if report["certificate"] != certificate.digest:
-        raise FileFormatError(f"{CERTIFICATE_FILE} beside it is not as it was written: the checksum differs")
 
 
 def _result(report: Mapping[str, Any], quantized: Pair, certificate: Certificate) -> Result:
@@ -293,45 +281,15 @@ def _result(report: Mapping[str, Any], quantized: Pair, certificate: Certificate
         observed_error=float(report["observed_error"]),
         observed_input=sample,
         evaluations=int(report["evaluations"]),
-        float32=_read_float_report(report["float32"]),
-        float64=_read_float_report(report["float64"]),
+        float32=from_plain(FloatReport, report["float32"]),
+        float64=from_plain(FloatReport, report["float64"]),
         seconds=float(report["seconds"]),
-        optimality=_read_optimality(report["optimality"]),
+        optimality=from_plain(Optimality | None, report["optimality"]),
         ended_by=str(report["ended_by"]),
-        classification=None if report["classification"] is None else Classification(**report["classification"]),
-        finetuning=None if report["finetuning"] is None else Finetuning.from_json(report["finetuning"]),
-        model=GivenModel.from_json(report["model"]) if "model" in report else None,
+        classification=from_plain(Classification | None, report["classification"]),
+        finetuning=from_plain(Finetuning | None, report["finetuning"]),
+        model=from_plain(GivenModel | None, report.get("model")),
     )
-
-
-def _rows(result: Result) -> list[dict[str, Any]]:
-    return [asdict(row) for row in result.formats]
-
-
-def _float_report(report: FloatReport) -> dict[str, Any]:
-    layers = [{"layer": row.layer, "exact": row.exact, "error": _number(row.error)} for row in report.layers]
-    return {"exact": report.exact, "error": _number(report.error), "bound": _number(report.bound), "layers": layers}
-
-
-def _read_float_report(data: Mapping[str, Any]) -> FloatReport:
-    layers = tuple(FloatLayer(str(row["layer"]), bool(row["exact"]), float(row["error"])) for row in data["layers"])
-    return FloatReport(layers, float(data["error"]), float(data["bound"]))
-
-
-def _optimality(result: Result) -> dict[str, float | str] | None:
-    found = result.optimality
-    return None if found is None else {name: _number(value) for name, value in found.to_json().items()}
-
-
-def _read_optimality(data: Mapping[str, Any] | None) -> Optimality | None:
-    if data is None:
-        return None
-    return Optimality(*(float(data[name]) for name in ("cost", "lower_bound", "claimed_lower_bound")))
-
-
-def _number(value: float) -> float | str:
-    """Json has no infinity: it becomes a text that `float` reads."""
-    return value if math.isfinite(value) else str(value)
 
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -32,10 +32,6 @@ class Classification:
     fixed_accuracy: float | None
     agreement: float
     proved: float
-
-    def to_json(self) -> dict[str, Any]:
-        """All numbers."""
-        return asdict(self)
 
 
 def classify(quantized: Pair, samples: Reals, labels: Any, bounds: Reals) -> Classification:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 Measures = Mapping[str, float]
 
@@ -40,32 +38,3 @@ class Finetuning:
             for name in self.after
         )
         return f"fine-tuned: {', '.join(shown)} on the {self.measured_on}"
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain json, which has no infinity: such a number becomes a text that `float` reads."""
-        content = asdict(self)
-        for name in ("trained", "before", "after"):
-            content[name] = {key: x if math.isfinite(x) else str(x) for key, x in content[name].items()}
-        return content
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Finetuning:
-        """Read what `to_json` gave.
-
-        Raises:
-            KeyError, TypeError, ValueError, AttributeError: a part is missing or of the wrong type.
-        """
-
-        def measures(name: str) -> Measures:
-            return {str(key): float(value) for key, value in data[name].items()}
-
-        return cls(
-            epochs=int(data["epochs"]),
-            kept_epoch=int(data["kept_epoch"]),
-            changed=int(data["changed"]),
-            weights=int(data["weights"]),
-            measured_on=str(data["measured_on"]),
-            trained=measures("trained"),
-            before=measures("before"),
-            after=measures("after"),
-        )

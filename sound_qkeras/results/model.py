@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Any
-
-import numpy as np
+from dataclasses import dataclass, field
 
 from sound_qkeras.fixed_point import MAX_ACCUMULATOR_LENGTH, Format
 from sound_qkeras.interval import Reals
@@ -108,60 +104,3 @@ class GivenModel:
         if not self.saturating:
             found.append(f"none of {len(self.quantizers)} quantizers of activations saturates")
         return found
-
-    def to_json(self) -> dict[str, Any]:
-        """All of it as plain json; floats keep every bit, infinities are texts."""
-        return _finite(
-            {
-                "reference": self.reference,
-                "dtype": self.dtype,
-                "quantizers": [asdict(row) for row in self.quantizers],
-                "sums": [asdict(row) for row in self.sums],
-                "asked": None if self.asked is None else self.asked.tolist(),
-                "met": self.met,
-                "narrow": sorted(self.narrow),
-                "as_proved": self.as_proved,
-            }
-        )
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> GivenModel:
-        """Read what `to_json` wrote.
-
-        Raises:
-            KeyError, TypeError, ValueError: a part is missing or of the wrong type.
-        """
-        return cls(
-            str(data["reference"]),
-            str(data["dtype"]),
-            tuple(QuantizerRow(**{**row, **_numbers(row, QUANTIZER_NUMBERS)}) for row in data["quantizers"]),
-            tuple(_sum_row(row) for row in data["sums"]),
-            None if data["asked"] is None else np.asarray(data["asked"], np.float64),
-            None if data["met"] is None else float(data["met"]),
-            frozenset(str(name) for name in data["narrow"]),
-            bool(data["as_proved"]),
-        )
-
-
-QUANTIZER_NUMBERS = ("minimum", "maximum", "lower", "upper", "seen")
-
-
-def _numbers(row: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, float]:
-    return {name: float(row[name]) for name in names}
-
-
-def _sum_row(row: Mapping[str, Any]) -> SumRow:
-    held = row["accumulator"]
-    accumulator = None if held is None else Format(**held)
-    return SumRow(**{**row, **_numbers(row, ("lower", "upper")), "accumulator": accumulator})
-
-
-def _finite(value: Any) -> Any:
-    """Json has no infinities: they become texts that `float` reads."""
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}  # pyright: ignore[reportUnknownVariableType]
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]  # pyright: ignore[reportUnknownVariableType]
-    if isinstance(value, float | np.floating) and not math.isfinite(value):
-        return str(float(value))
-    return value

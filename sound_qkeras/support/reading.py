@@ -9,6 +9,7 @@ import stat
 import tokenize
 import zipfile
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any, NoReturn, cast
 
@@ -102,6 +103,23 @@ def read_json(path: Path, limit: int = MAX_JSON_BYTES) -> dict[str, Any]:
     if not isinstance(document, dict):
         raise FileFormatError(f"'{path}' holds a {type(document).__name__}, expected a json object")
     return cast("dict[str, Any]", document)
+
+
+def check_header(path: Path, document: Mapping[str, Any], form: str, version: int, checksum: str) -> None:
+    """Whether a file of json that this library wrote is of this format and version, and as it was written.
+
+    Raises:
+        FileFormatError: it is not.
+    """
+    if document.get("format") != form:
+        raise FileFormatError(f"'{path}' is not of the format '{form}'")
+    if document.get("version") != version:
+        raise FileFormatError(
+            f"'{path}' is of version {document.get('version')!r}, this library reads {version}; use the version of the "
+            "library that wrote it"
+        )
+    if document.get("checksum") != checksum:
+        raise FileFormatError(f"'{path}' is not as it was written: the checksum differs")
 
 
 def digest_of_json(content: Any) -> str:
