@@ -13,10 +13,9 @@ from sound_qkeras.interval import Interval
 from sound_qkeras.jobs.options import QuantizeOptions, one_of, or_none, whole
 from sound_qkeras.jobs.quantize import Progress, describe_box, quantize, read
 from sound_qkeras.keras_io.session.editions import KERAS_2, edition
-from sound_qkeras.network import Network
+from sound_qkeras.network import Network, size_of
 from sound_qkeras.network.boxes import check_box, make_tolerance, margin_for, network_box
 from sound_qkeras.network.classes import labels_of
-from sound_qkeras.network.graph import size_of
 from sound_qkeras.results.result import Result
 from sound_qkeras.support.deadline import INTERRUPT
 from sound_qkeras.support.files import check_writable

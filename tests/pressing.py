@@ -11,7 +11,7 @@ from contextlib import contextmanager
 class Pressing:
     """Progress that presses Ctrl-C at some reports of a stage."""
 
-    def __init__(self, stage: str = "solve and judge", times: int = 1, by: int = signal.SIGINT) -> None:
+    def __init__(self, stage: str = "solve and evaluate", times: int = 1, by: int = signal.SIGINT) -> None:
         self.stage, self.left, self.after, self.by = stage, times, list[str](), by
 
     def __call__(self, stage: str, fraction: float) -> None:

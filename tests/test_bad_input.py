@@ -176,7 +176,7 @@ def test_a_search_that_returns_other_integers_than_it_proved_is_refused(network,
     def coarse(search, **options):
         outcome = real(search, **options)
         attempt = search.attempt({group: min(found) for group, found in search.space.candidates.items()})
-        ranges = bound_leaves(attempt.pair, search.judge.box, outcome.tree).ranges
+        ranges = bound_leaves(attempt.pair, search.evaluator.box, outcome.tree).ranges
         return replace(outcome, pair=narrow(attempt.pair, ranges))
 
     monkeypatch.setattr(pipeline, "tune", coarse)

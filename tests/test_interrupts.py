@@ -10,11 +10,11 @@ import pytest
 
 import sound_qkeras as sq
 from sound_qkeras.errors import InfeasibleError
-from sound_qkeras.tuning.judge import TARGET
-from sound_qkeras.tuning.proving import ProvingJudge
-from sound_qkeras.tuning.sampling import SamplingJudge
+from sound_qkeras.tuning.evaluator import TARGET
+from sound_qkeras.tuning.proving import ProvingEvaluator
+from sound_qkeras.tuning.sampling import SamplingEvaluator
 from sound_qkeras.tuning.search import Attempt
-from sound_qkeras.tuning.surrounding import SurroundingJudge
+from sound_qkeras.tuning.surrounding import SurroundingEvaluator
 from tests import networks
 from tests.pressing import Pressing, ctrl_c_as_usual
 
@@ -38,7 +38,7 @@ def test_ctrl_c_ends_the_search_with_what_was_proved():
     assert "search interrupted" in result.summary()
     assert result.certificate.bound <= EPS
     sq.check(result.pair, result.certificate)
-    assert pressing.after.count("solve and judge") == 0
+    assert pressing.after.count("solve and evaluate") == 0
     assert "trim" not in pressing.after
     assert pressing.after[-1] == "done"
 
@@ -50,7 +50,7 @@ def test_before_anything_is_proved_ctrl_c_ends_the_call():
 
 def test_a_second_ctrl_c_ends_the_call():
     def press_twice(stage: str, fraction: float) -> None:
-        if stage == "solve and judge":
+        if stage == "solve and evaluate":
             os.kill(os.getpid(), signal.SIGINT)
             os.kill(os.getpid(), signal.SIGINT)
 
@@ -59,28 +59,28 @@ def test_a_second_ctrl_c_ends_the_call():
 
 
 @pytest.mark.parametrize(
-    ("judge", "options"),
+    ("evaluator", "options"),
     [
-        (ProvingJudge, {}),
-        (SurroundingJudge, {"tier": "local", "radius": 0.01}),
-        (SamplingJudge, {"tier": "statistical"}),
+        (ProvingEvaluator, {}),
+        (SurroundingEvaluator, {"tier": "local", "radius": 0.01}),
+        (SamplingEvaluator, {"tier": "statistical"}),
     ],
     ids=["sound", "local", "statistical"],
 )
-def test_ctrl_c_while_another_choice_is_judged_leaves_what_was_accepted(monkeypatch, judge, options):
+def test_ctrl_c_while_another_choice_is_judged_leaves_what_was_accepted(monkeypatch, evaluator, options):
     monkeypatch.setattr("sound_qkeras.verify.propagation.MOST_BOXES", 4)
-    if judge is SamplingJudge:
+    if evaluator is SamplingEvaluator:
         monkeypatch.setattr("sound_qkeras.network.graph.TILE_PARTS", 1 << 30)
-    pressing, real, worst = Pressing("judge"), judge.judge, list[float]()
+    pressing, real, worst = Pressing("evaluate"), evaluator.evaluate, list[float]()
 
     def pressed(*arguments):
         if worst and worst[-1] <= TARGET:
-            pressing("judge", 0.0)
+            pressing("evaluate", 0.0)
         found = real(*arguments)
         worst.append(found.worst)
         return found
 
-    monkeypatch.setattr(judge, "judge", pressed)
+    monkeypatch.setattr(evaluator, "evaluate", pressed)
     if options:
         options = {**options, "samples": np.random.default_rng(0).uniform(-1, 1, (60, 3))}
     result = sq.quantize(network(), EPS, BOX, effort="fast", **options)

@@ -42,8 +42,7 @@ import numpy.typing as npt
 
 from sound_qkeras.errors import InputError
 from sound_qkeras.fixed_point import Codes, Format
-from sound_qkeras.network import Node, Pair
-from sound_qkeras.network.graph import size_of
+from sound_qkeras.network import Node, Pair, size_of
 from sound_qkeras.network.ops import Add, Affine, AveragePool, MaxPool, Multiply
 
 # (width, depth) of one 18 Kbit block.

@@ -13,8 +13,7 @@ from sound_qkeras.backends.names import identifiers
 from sound_qkeras.backends.tensors import Plan
 from sound_qkeras.errors import UnsupportedLayerError
 from sound_qkeras.fixed_point import Format
-from sound_qkeras.network import Node
-from sound_qkeras.network.graph import size_of
+from sound_qkeras.network import Node, size_of
 from sound_qkeras.network.ops.window import Padding
 from sound_qkeras.types import Reals, Shape
 

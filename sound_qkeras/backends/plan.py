@@ -14,8 +14,7 @@ from sound_qkeras.backends.targets import target_named
 from sound_qkeras.backends.tensors import Layer, Plan, Tensor
 from sound_qkeras.backends.writers import WRITERS
 from sound_qkeras.errors import InputError
-from sound_qkeras.network import Pair
-from sound_qkeras.network.graph import size_of
+from sound_qkeras.network import Pair, size_of
 
 
 def make_plan(quantized: Pair, options: Options, ranges: Mapping[str, Any] | None = None) -> Plan:

@@ -8,9 +8,7 @@ from itertools import accumulate
 
 from sound_qkeras.backends.options import Options
 from sound_qkeras.fixed_point import Format
-from sound_qkeras.network import Node, Pair
-from sound_qkeras.network.graph import size_of
-from sound_qkeras.network.ports import Port
+from sound_qkeras.network import Node, Pair, Port, size_of
 from sound_qkeras.types import Shape
 
 

@@ -10,8 +10,7 @@ import numpy.typing as npt
 
 from sound_qkeras.errors import InputError
 from sound_qkeras.interval import Reals
-from sound_qkeras.network import Network, Node, Pair
-from sound_qkeras.network.graph import size_of
+from sound_qkeras.network import Network, Node, Pair, size_of
 from sound_qkeras.network.ops import Affine
 from sound_qkeras.network.simulate import simulate
 from sound_qkeras.tuning.costs import Cost
@@ -29,7 +28,7 @@ class Candidate:
         name: of the method and its settings; the first column of the comparison.
         network: what it computes, in real arithmetic: the trained network with the method's weights in place of its own.
         cost: bits of weights, biases and values, and bit operations. What has no format counts as 32-bit floats.
-        quantized: the fixed-point network, where every number is on a power-of-two grid: what the verifier can judge.
+        quantized: the fixed-point network, where every number is on a power-of-two grid: what the verifier can prove.
         notes: what a reader of the comparison has to know, one sentence each.
     """
 

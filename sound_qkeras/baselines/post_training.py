@@ -1,6 +1,6 @@
 """Weights rounded after training, one tensor at a time, by rule and level set; see `levels`.
 
-With uniform levels the step may be a power of two: then the outcome is a fixed-point network, which the verifier can judge.
+With uniform levels the step may be a power of two: then the outcome is a fixed-point network, which the verifier can prove.
 Otherwise weights become floats from a code book, and everything else stays in floating point.
 """
 

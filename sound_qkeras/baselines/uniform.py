@@ -22,7 +22,7 @@ from sound_qkeras.baselines.fixed import (
     round_tensor,
     with_word_length,
 )
-from sound_qkeras.baselines.judge import Judged, judge
+from sound_qkeras.baselines.proving import ProvedCandidate, prove_candidate
 from sound_qkeras.errors import InfeasibleError, InputError
 from sound_qkeras.fixed_point import MAX_WORD_LENGTH, Codes
 from sound_qkeras.interval import Interval, Reals
@@ -147,7 +147,7 @@ def smallest_word(
     longest: int = 32,
     max_leaves: int = 256,
     seconds: float = 30.0,
-) -> Judged:
+) -> ProvedCandidate:
     """The shortest word for which the uniform format is proved to meet `eps`.
 
     Every shorter word was tried and not proved: bounds need not fall with every bit, least of all those of auto_po2, whose
@@ -159,7 +159,7 @@ def smallest_word(
         eps: tolerance per output, shape `(outputs,)`.
         scale: as in `uniform`.
         longest: most bits tried.
-        max_leaves: as in `judge`, for each word length tried.
+        max_leaves: as in `prove_candidate`, for each word length tried.
         seconds: the same.
 
     Raises:
@@ -168,7 +168,7 @@ def smallest_word(
     best = float("inf")
     for word_length in range(SHORTEST_WORD, longest + 1):
         candidate = uniform(network, box, word_length, scale=scale)
-        found = judge(candidate, box, eps, max_leaves=max_leaves, seconds=seconds, hopeless=True)
+        found = prove_candidate(candidate, box, eps, max_leaves=max_leaves, seconds=seconds, hopeless=True)
         if found.meets(eps):
             return found
         best = min(best, found.bound)

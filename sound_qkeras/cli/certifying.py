@@ -41,7 +41,7 @@ def certify(
     ] = None,
     box: Box = None,
     data: Data = None,
-    eps: Annotated[list[str] | None, typer.Option(metavar="EPS", help="A tolerance to be judged.")] = None,
+    eps: Annotated[list[str] | None, typer.Option(metavar="EPS", help="A tolerance to compare with.")] = None,
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Where to save the result, to be verified and exported.")
     ] = None,

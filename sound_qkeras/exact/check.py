@@ -33,8 +33,7 @@ from sound_qkeras.exact.proof import (
     meanings_of,
 )
 from sound_qkeras.exact.rewriting import Signs, check_parameters
-from sound_qkeras.network.graph import Network, size_of
-from sound_qkeras.network.pair import Pair
+from sound_qkeras.network import Network, Pair, size_of
 from sound_qkeras.network.pickling import Rebuilt
 from sound_qkeras.types import Reals
 from sound_qkeras.verify.certificate import Certificate

@@ -7,8 +7,7 @@ import numpy as np
 from sound_qkeras.exact.dyadic import Dyadic, Range
 from sound_qkeras.exact.ops import Meaning, no_rest
 from sound_qkeras.exact.tensors import ExactFacts, ExactRows
-from sound_qkeras.network.graph import Node
-from sound_qkeras.network.pair import Pair
+from sound_qkeras.network import Node, Pair
 from sound_qkeras.types import Indices
 
 

@@ -11,8 +11,7 @@ import numpy.typing as npt
 from sound_qkeras.exact.dyadic import Dyadic, Range
 from sound_qkeras.exact.ops import Meaning, no_rest
 from sound_qkeras.exact.tensors import ExactFacts, ExactRows
-from sound_qkeras.network.graph import Node
-from sound_qkeras.network.pair import Pair
+from sound_qkeras.network import Node, Pair
 from sound_qkeras.types import Indices
 
 # The source of a result that is always zero.

@@ -13,8 +13,7 @@ from sound_qkeras.errors import VerificationError
 from sound_qkeras.exact.dyadic import Dyadic, Integers, Range
 from sound_qkeras.exact.matrices import Indices, coefficients
 from sound_qkeras.exact.tensors import ExactFacts, ExactRows
-from sound_qkeras.network.graph import Node
-from sound_qkeras.network.pair import Pair
+from sound_qkeras.network import Node, Pair
 
 # Slopes of the chords of unstable ReLUs are cut to this many bits; any slope in [0, 1] is sound.
 SLOPE_BITS = 64

@@ -25,7 +25,7 @@ from sound_qkeras.exact.ops import ExactAffine, ExactRelu, Meaning, affine_at
 from sound_qkeras.exact.tensors import ExactFacts, ExactRows
 from sound_qkeras.exact.units import ExactClip, ExactLeaky, ExactTable
 from sound_qkeras.fixed_point import Format
-from sound_qkeras.network.graph import Network, Node, size_of
+from sound_qkeras.network import Network, Node, Pair, size_of
 from sound_qkeras.network.ops import (
     Add,
     Affine,
@@ -49,7 +49,6 @@ from sound_qkeras.network.ops import (
     Table,
     Upsample,
 )
-from sound_qkeras.network.pair import Pair
 
 
 def exact_bound(

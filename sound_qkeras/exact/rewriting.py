@@ -15,9 +15,8 @@ import numpy.typing as npt
 from sound_qkeras.errors import VerificationError
 from sound_qkeras.exact.dyadic import Dyadic, Range
 from sound_qkeras.exact.proof import Proof, meanings_of, with_any_integers
-from sound_qkeras.network.graph import Network
+from sound_qkeras.network import Network, Pair
 from sound_qkeras.network.ops import Op
-from sound_qkeras.network.pair import Pair
 from sound_qkeras.network.rewrite.reduce import Reduction, kept_units, reduce_units, reducible
 from sound_qkeras.network.rewrite.rescale import input_axis, rescalable
 

@@ -13,8 +13,7 @@ from sound_qkeras.exact.dyadic import Dyadic, Integers, Range
 from sound_qkeras.exact.functions import ExactFunction, Span, exact_function
 from sound_qkeras.exact.ops import Lines, Meaning
 from sound_qkeras.exact.tensors import ExactFacts, ExactRows
-from sound_qkeras.network.graph import Node
-from sound_qkeras.network.pair import Pair
+from sound_qkeras.network import Node, Pair
 
 # Irrational ends are rounded outward, and slopes to nearest, to so many bits.
 BITS = 128

@@ -17,9 +17,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from sound_qkeras.interval import Interval, Reals, inflate, up
-from sound_qkeras.network.graph import Node
+from sound_qkeras.network import Node, Pair
 from sound_qkeras.network.ops import Affine, AffinePair, Input
-from sound_qkeras.network.pair import Pair
 from sound_qkeras.verify.propagation import Propagation, propagate
 
 MANTISSA = {"float32": 24, "float64": 53}

@@ -19,9 +19,8 @@ import numpy as np
 
 from sound_qkeras.floating.fixed import EXPONENT, MANTISSA, FloatLayer, FloatReport
 from sound_qkeras.interval import Interval, Reals, down, inflate, up
-from sound_qkeras.network.graph import Node
+from sound_qkeras.network import Node, Pair
 from sound_qkeras.network.ops import Affine, AveragePool, Input, Scale, Table
-from sound_qkeras.network.pair import Pair
 from sound_qkeras.network.roundings import Rounding, Staircase, Uniform
 from sound_qkeras.verify.propagation import Propagation, propagate
 

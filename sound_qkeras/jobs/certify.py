@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,17 +17,14 @@ from sound_qkeras.fixed_point import Format
 from sound_qkeras.floating.pair import pair_float_reports
 from sound_qkeras.interval import Interval, Reals
 from sound_qkeras.jobs.check import check
+from sound_qkeras.jobs.examine import examine
 from sound_qkeras.jobs.options import CertifyOptions
 from sound_qkeras.jobs.threads import threads_for
-from sound_qkeras.jobs.tiers import Question, evidence_of, judged, tree_of, tries, worst_error
-from sound_qkeras.network import Network
+from sound_qkeras.jobs.tiers import Question, claimed, evidence_of, tree_of, tries, worst_error
+from sound_qkeras.network import Network, Pair, size_of
 from sound_qkeras.network.boxes import describe_box, make_tolerance, network_box
-from sound_qkeras.network.graph import size_of
-from sound_qkeras.network.pair import Pair
 from sound_qkeras.results.model import GivenModel, QuantizerRow, SumRow
 from sound_qkeras.results.result import Result, tool_versions
-from sound_qkeras.search.observe import observe
-from sound_qkeras.tuning.costs import cost_of
 from sound_qkeras.verify.certificate import Certificate
 from sound_qkeras.verify.certificate import certify as prove
 from sound_qkeras.verify.evidence import Local, Statistical, check_input_bits, check_samples, error_limits
@@ -78,7 +76,7 @@ def certify(
         samples: inputs in the box, shape `(n, *input_shape)`, for those tiers; also where saturation is looked for.
         radius: of the tier "local", in units of the input.
         confidence: of the tier "statistical".
-        eps: a tolerance to be judged, a number or one per output.
+        eps: a tolerance to compare with, a number or one per output.
         input_bits: fractional bits that inputs are known to have (8 for multiples of 1/256). All that is proved is about such
             inputs then, and a model without a quantizer at its input can be exported.
         freeze: samples on which quantizers of activations whose scale depends on the batch are frozen; see
@@ -112,38 +110,26 @@ def certify(
         pair, certificate, share = prove_it(pair, question, describe_box(box_source, margin))
         certificate = replace(certificate, exact=exact)
         check(pair, certificate, exact=exact)
-        worst = observe(pair, certificate, seed=seed, evaluations=tries(pair))
         as_proved = not alone.offsets and alone.pair.subject.weight_hash == matched.pair.subject.weight_hash
         single = pair if as_proved else _with_inputs_on_grid(alone.pair, region, input_bits)
         narrow = frozenset(name for name, (_, text) in alone.quantizers.items() if text.startswith("quantized_relu"))
-        single_precision, double_precision = pair_float_reports(
-            single, region, certificate.distance, alone.offsets, narrow
-        )
+        evaluated = partial(pair_float_reports, single, region, certificate.distance, alone.offsets, narrow)
+        found = examine(pair, certificate, seed=seed, evaluations=tries(pair), evaluated=evaluated)
         ranges = _ranges(alone.pair, region, certificate.tree)
-        seen = _seen(alone.pair, question, worst.sample)
-    return Result(
-        pair=pair,
-        certificate=certificate,
-        cost=cost_of(pair),
-        observed_error=worst.error,
-        observed_input=worst.sample,
-        evaluations=worst.evaluations,
-        float32=single_precision,
-        float64=double_precision,
-        seconds=time.monotonic() - started,
-        model=GivenModel(
-            reference=_name(reference),
-            dtype=model.dtype,
-            quantizers=tuple(
-                _quantizer_row(alone.pair, name, *text, ranges, seen) for name, text in alone.quantizers.items()
-            ),
-            sums=_sums(replace(alone.pair, input_bits=input_bits), ranges),
-            asked=question.eps,
-            met=share,
-            narrow=narrow,
-            as_proved=as_proved,
+        seen = _seen(alone.pair, question, found.observed_input)
+    given = GivenModel(
+        reference=_name(reference),
+        dtype=model.dtype,
+        quantizers=tuple(
+            _quantizer_row(alone.pair, name, *text, ranges, seen) for name, text in alone.quantizers.items()
         ),
+        sums=_sums(replace(alone.pair, input_bits=input_bits), ranges),
+        asked=question.eps,
+        met=share,
+        narrow=narrow,
+        as_proved=as_proved,
     )
+    return replace(found, seconds=time.monotonic() - started, model=given)
 
 
 def _with_inputs_on_grid(pair: Pair, box: Interval, bits: int | None) -> Pair:
@@ -169,7 +155,7 @@ def _certificate(pair: Pair, question: Question, box_source: str) -> tuple[Pair,
         bounds = evidence.bounds if isinstance(evidence, Local) else error_limits(pair, evidence.samples)
     if not np.all(np.isfinite(bounds)):
         raise VerificationError("the error is not bounded: values exceed the float64 range; use a smaller box")
-    eps, source, share = judged(question, bounds)
+    eps, source, share = claimed(question, bounds)
     if isinstance(evidence, Statistical):
         # What is counted is counted of the tolerance that was asked for, met or not.
         eps, source = (np.full_like(eps, eps.max()), source) if question.eps is None else (question.eps, "given")

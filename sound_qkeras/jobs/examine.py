@@ -11,13 +11,14 @@ from sound_qkeras.errors import VerificationError
 from sound_qkeras.floating.fixed import FloatReport, float_reports
 from sound_qkeras.network.pair import Pair
 from sound_qkeras.results.result import Result
-from sound_qkeras.search.falsify import Counterexample
+from sound_qkeras.search.falsify import EVALUATIONS, Counterexample
 from sound_qkeras.search.observe import observe
 from sound_qkeras.support.deadline import Deadline
 from sound_qkeras.tuning.costs import cost_of
 from sound_qkeras.verify.certificate import Certificate
 
 Found = TypeVar("Found")
+Evaluated = Callable[[], tuple[FloatReport, FloatReport]]
 # Where nothing is known.
 UNBOUNDED = FloatReport((), math.inf, math.inf)
 
@@ -39,7 +40,15 @@ def or_else(step: Callable[[], Found], default: Found, what: str) -> Found:
         return default
 
 
-def examine(quantized: Pair, certificate: Certificate, *, seed: int = 0, deadline: Deadline | None = None) -> Result:
+def examine(
+    quantized: Pair,
+    certificate: Certificate,
+    *,
+    seed: int = 0,
+    deadline: Deadline | None = None,
+    evaluations: int = EVALUATIONS,
+    evaluated: Evaluated | None = None,
+) -> Result:
     """A result of these two, without what only whoever made them can tell: `seconds`, `optimality` and so on.
 
     What is not part of the proof does not lose it: where looking for the worst error fails, none was observed in no tries; where
@@ -50,18 +59,21 @@ def examine(quantized: Pair, certificate: Certificate, *, seed: int = 0, deadlin
         certificate: what is proved about it.
         seed: of the search for the worst error.
         deadline: of that search.
+        evaluations: about how many inputs it tries.
+        evaluated: bounds the evaluation in float32 and float64; None for that of the model that `to_qkeras` makes.
 
     Raises:
         VerificationError: an error was observed that exceeds its proved bound.
     """
-    nothing = Counterexample(0.0, certificate.box.lower, 0)
     worst = or_else(
-        lambda: observe(quantized, certificate, seed=seed, deadline=deadline), nothing, "the search for the worst error"
+        lambda: observe(quantized, certificate, seed=seed, deadline=deadline, evaluations=evaluations),
+        Counterexample(0.0, certificate.box.lower, 0),
+        "the search for the worst error",
     )
     # In the tiers of deep networks pulling rows back through all layers takes far longer than it is worth.
     thorough = certificate.evidence is None
     single, double = or_else(
-        lambda: float_reports(quantized, certificate.box, certificate.bound, thorough=thorough),
+        evaluated or (lambda: float_reports(quantized, certificate.box, certificate.bound, thorough=thorough)),
         (UNBOUNDED, UNBOUNDED),
         "the bound of the floating-point evaluation",
     )

@@ -15,9 +15,8 @@ from sound_qkeras.jobs.examine import examine, or_else
 from sound_qkeras.jobs.options import FinetuneOptions
 from sound_qkeras.jobs.recertify import Demand, recertify
 from sound_qkeras.jobs.threads import threads_for
+from sound_qkeras.network import Pair, size_of
 from sound_qkeras.network.boxes import make_tolerance
-from sound_qkeras.network.graph import size_of
-from sound_qkeras.network.pair import Pair
 from sound_qkeras.results.classification import Classification, classify
 from sound_qkeras.results.finetuned import Finetuning
 from sound_qkeras.results.result import Result

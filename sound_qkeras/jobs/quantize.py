@@ -16,24 +16,23 @@ from sound_qkeras.jobs.check import check
 from sound_qkeras.jobs.examine import examine, or_else
 from sound_qkeras.jobs.options import QuantizeOptions
 from sound_qkeras.jobs.threads import threads_for
+from sound_qkeras.network import Network, Pair, size_of
 from sound_qkeras.network.boxes import describe_box, make_tolerance, network_box
 from sound_qkeras.network.classes import labels_of, tolerance_for
-from sound_qkeras.network.graph import Network, size_of
-from sound_qkeras.network.pair import Pair
 from sound_qkeras.network.rewrite.rewrite import Rewrite
 from sound_qkeras.results.classification import Classification, classify
 from sound_qkeras.results.result import Result, tool_versions
 from sound_qkeras.support.deadline import Deadline, ended_by_interrupt
 from sound_qkeras.tuning.costs import GroupCost
-from sound_qkeras.tuning.judge import Judge
-from sound_qkeras.tuning.proving import ProvingJudge
+from sound_qkeras.tuning.evaluator import Evaluator
+from sound_qkeras.tuning.proving import ProvingEvaluator
 from sound_qkeras.tuning.reductions import reductions_of
 from sound_qkeras.tuning.rounding import sample_box
-from sound_qkeras.tuning.sampling import SamplingJudge
+from sound_qkeras.tuning.sampling import SamplingEvaluator
 from sound_qkeras.tuning.scaling import scaling
 from sound_qkeras.tuning.search import Search
 from sound_qkeras.tuning.space import Space
-from sound_qkeras.tuning.surrounding import SurroundingJudge
+from sound_qkeras.tuning.surrounding import SurroundingEvaluator
 from sound_qkeras.tuning.tune import Outcome, tune
 from sound_qkeras.verify.certificate import Certificate, certify
 from sound_qkeras.verify.evidence import REAL, Evidence, Local, Statistical, check_samples, reference_for
@@ -229,35 +228,35 @@ def _tune(
         samples = sample_box(region, SCALING_SAMPLES) if calibration is None else calibration[:SCALING_SAMPLES]
         rewrite = replace(rewrite, exponents=scaling(rewrite.apply(trained), samples, tolerance, deadline.if_firm))
     network = rewrite.apply(trained)
-    judge = _judge(network, region, tolerance, calibration, options)
+    evaluator = _evaluator(network, region, tolerance, calibration, options)
     space = Space(
         network,
-        judge.ranges,
+        evaluator.ranges,
         options.goal,
         options.word_lengths,
         tolerance,
-        range_of=judge.range_of,
+        range_of=evaluator.range_of,
         round_output=options.round_output,
     )
     # A budget in seconds is for everything, one that comes with an effort's name for the search.
-    search = Search(space, judge, tolerance, budget, options.solver, report, deadline if deadline.firm else None)
+    search = Search(space, evaluator, tolerance, budget, options.solver, report, deadline if deadline.firm else None)
     with ended_by_interrupt(search.deadline):
         outcome = tune(search, per_channel=options.per_channel)
     return replace(outcome, pair=replace(outcome.pair, reference=trained, rewrite=rewrite)), stability_tree
 
 
-def _judge(
+def _evaluator(
     network: Network, region: Interval, tolerance: Reals, calibration: Reals | None, options: QuantizeOptions
-) -> Judge[Any]:
+) -> Evaluator[Any]:
     if calibration is None or options.tier == "sound":
-        return ProvingJudge(network, region, tolerance, options.budget)
+        return ProvingEvaluator(network, region, tolerance, options.budget)
     share, saturate = options.share, options.saturate
     if options.radius is not None:
         radius, budget = options.radius, options.budget
-        return SurroundingJudge(
+        return SurroundingEvaluator(
             network, region, tolerance, budget, calibration, radius, coverage=share, saturate=saturate
         )
-    return SamplingJudge(network, region, tolerance, calibration, coverage=share, saturate=saturate)
+    return SamplingEvaluator(network, region, tolerance, calibration, coverage=share, saturate=saturate)
 
 
 def _evidence(

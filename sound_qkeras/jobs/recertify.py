@@ -15,7 +15,7 @@ from sound_qkeras.tuning.budget import alone_with, error_budget
 from sound_qkeras.tuning.build import narrow
 from sound_qkeras.tuning.clipping import narrow_in_box, widened
 from sound_qkeras.tuning.effort import Effort
-from sound_qkeras.tuning.proving import ProvingJudge
+from sound_qkeras.tuning.proving import ProvingEvaluator
 from sound_qkeras.verify.certificate import Certificate, certify
 from sound_qkeras.verify.evidence import Evidence, Local, Statistical, around
 from sound_qkeras.verify.proof import bound_leaves
@@ -75,15 +75,15 @@ def recertify(quantized: Pair, old: Demand, eps: Reals | None, effort: Effort) -
 def _sound(quantized: Pair, old: Demand, eps: Reals | None, effort: Effort) -> tuple[Pair, Certificate]:
     """Cut the box until the tolerance is met or the budget ends; what is proved then, counts."""
     wanted = old.eps if eps is None else eps
-    judge = ProvingJudge(quantized.network, old.box, wanted, effort)
-    evidence = judge.settle(judge.judge(quantized, Deadline.within(effort.seconds)))
-    tree = judge.tree(evidence)
+    evaluator = ProvingEvaluator(quantized.network, old.box, wanted, effort)
+    evidence = evaluator.settle(evaluator.evaluate(quantized, Deadline.within(effort.seconds)))
+    tree = evaluator.tree(evidence)
     # The width of what a table reads decides about its entries, so ranges behind it may change once more.
     for _ in range(1 + len(quantized.tables)):
         quantized = narrow(quantized, bound_leaves(quantized, old.box, tree).ranges)
     certificate = _certified(quantized, old, wanted, KEPT, tree, None)
     tolerance, source = _settled(certificate.output_bounds, old, eps)
-    budget = error_budget(judge, evidence, *alone_with(quantized, judge), wanted, Deadline().with_grace)
+    budget = error_budget(evaluator, evidence, *alone_with(quantized, evaluator), wanted, Deadline().with_grace)
     return quantized, replace(certificate, eps=tolerance, eps_source=source, error_budget=budget)
 
 

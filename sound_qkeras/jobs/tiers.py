@@ -32,7 +32,7 @@ class Question:
         options: what to prove, and how.
         box: the inputs.
         samples: inputs in the box, for other tiers than "sound".
-        eps: the tolerance per output to be judged, if any.
+        eps: the tolerance per output to compare with, if any.
     """
 
     options: CertifyOptions
@@ -75,7 +75,7 @@ def evidence_of(pair: Pair, question: Question) -> Evidence:
     return Statistical(samples, failures, options.confidence, 0, REAL)
 
 
-def judged(question: Question, bounds: Reals) -> tuple[Reals, str, float | None]:
+def claimed(question: Question, bounds: Reals) -> tuple[Reals, str, float | None]:
     """The tolerance that the certificate claims, where it comes from, and the share that meets the one that was asked for.
 
     Args:

@@ -7,8 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from sound_qkeras.floating.fixed import FloatReport
-from sound_qkeras.network.graph import Network
-from sound_qkeras.network.pair import Pair
+from sound_qkeras.network import Network, Pair
 from sound_qkeras.network.rewrite.reduce import Reduction
 from sound_qkeras.report.claim import DIGITS
 from sound_qkeras.report.tables import Table, count, shape, table

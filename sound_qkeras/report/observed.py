@@ -11,9 +11,8 @@ import numpy.typing as npt
 from sound_qkeras.errors import VerificationError
 from sound_qkeras.fixed_point import Format, from_codes
 from sound_qkeras.interval import Reals
-from sound_qkeras.network.graph import Node, size_of
+from sound_qkeras.network import Node, Pair, size_of
 from sound_qkeras.network.ops import Input
-from sound_qkeras.network.pair import Pair
 from sound_qkeras.report.tables import FRAME, Bar, Segment, Table, count, filled, percent, table
 from sound_qkeras.results.result import Result
 from sound_qkeras.search.falsify import errors

@@ -69,7 +69,7 @@ class GivenModel:
         dtype: the float type that Keras computes it in.
         quantizers: one row per quantizer of an activation.
         sums: one row per layer with weights.
-        asked: the tolerance per output that was to be judged, if any.
+        asked: the tolerance per output that was asked for, if any.
         met: share of the claim that meets it: 1 or 0 in tier "sound", of the samples in others; None without one.
         narrow: nodes whose quantizer computes in float32 whatever the type.
         as_proved: whether Keras computes the very layers that the certificate is about; not where normalisations were folded.

@@ -11,8 +11,7 @@ import numpy as np
 
 from sound_qkeras.fixed_point import from_codes, scaled, to_grid
 from sound_qkeras.interval import Interval, Reals
-from sound_qkeras.network.graph import Network
-from sound_qkeras.network.pair import Pair
+from sound_qkeras.network import Network, Pair
 
 # The grid on which the search moves where inputs have none: this share of the box's width.
 FINE = 2.0**-12

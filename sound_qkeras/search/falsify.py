@@ -9,8 +9,7 @@ import numpy as np
 
 from sound_qkeras.fixed_point import from_codes
 from sound_qkeras.interval import Interval, Reals
-from sound_qkeras.network.graph import size_of
-from sound_qkeras.network.pair import Pair
+from sound_qkeras.network import Pair, size_of
 from sound_qkeras.search.breakpoints import SearchSpace
 from sound_qkeras.search.moves import Indices, propose, spread
 from sound_qkeras.support.deadline import Deadline

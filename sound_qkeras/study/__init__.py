@@ -1,4 +1,4 @@
-"""Everyone's ways to choose formats on one model and one data set, judged by one yardstick."""
+"""Everyone's ways to choose formats on one model and one data set, measured alike."""
 
 from sound_qkeras.study.compare import Study, compare
 

@@ -22,7 +22,7 @@ from sound_qkeras.study.subject import Subject
 from sound_qkeras.study.verdict import model_verdict, row_of, to_qkeras_or_none
 from sound_qkeras.verify.evidence import Statistical
 
-# Training samples that formats are chosen and judged on in the statistical tier. Half of them are held out, by fine-tuning too.
+# Training samples that formats are chosen and tried on in the statistical tier. Half of them are held out, by fine-tuning too.
 SAMPLES = 512
 
 
@@ -87,7 +87,7 @@ def _row(result: Result, name: str, subject: Subject, plan: Plan, **seconds: flo
 def _verdict(result: Result, candidate: Candidate, subject: Subject, plan: Plan) -> dict[str, Any]:
     """Bound, observed error and tier, where they are not those that `row_of` finds for everyone.
 
-    A proof has its own. What was chosen on samples may saturate, so it is judged in the tier "sound" as what others made.
+    A proof has its own. What was chosen on samples may saturate, so it is proved in the tier "sound" as what others made.
     """
     if plan.tier != "sound":
         return {}
@@ -95,7 +95,7 @@ def _verdict(result: Result, candidate: Candidate, subject: Subject, plan: Plan)
         return {"bound": result.certificate.bound, "observed_error": result.observed_error, "tier": "sound"}
     model = to_qkeras_or_none(candidate)
     if model is None:
-        return {"bound": None, "notes": ("Not judged: QKeras has no such formats.",)}
+        return {"bound": None, "notes": ("No bound: QKeras has no such formats.",)}
     return {"bound": None, **model_verdict(model, result.pair.network, subject, plan)}
 
 

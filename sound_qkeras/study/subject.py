@@ -17,10 +17,9 @@ from sound_qkeras.keras_io import read_model
 from sound_qkeras.keras_io.autoqkeras.training import Data, scores
 from sound_qkeras.keras_io.files.files import is_saved, load_keras_model
 from sound_qkeras.keras_io.session.editions import KERAS_2, edition
-from sound_qkeras.network import Network
+from sound_qkeras.network import Network, size_of
 from sound_qkeras.network.boxes import network_box
 from sound_qkeras.network.classes import labels_of, outputs_of
-from sound_qkeras.network.graph import size_of
 from sound_qkeras.network.ports import join_samples, split_rows
 
 # Shares of the samples for training and, unless they come separately, for choosing among epochs and trials, and for the metric.

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from sound_qkeras.baselines import Candidate, Row, judge
+from sound_qkeras.baselines import Candidate, Row, prove_candidate
 from sound_qkeras.errors import SoundQKerasError
 from sound_qkeras.interval import Reals
 from sound_qkeras.jobs.certify import certify
@@ -46,7 +46,7 @@ def row_of(candidate: Candidate, subject: Subject, plan: Plan, eps: Reals, **mea
 def _errors(candidate: Candidate, quantized: Pair, subject: Subject, plan: Plan, eps: Reals) -> dict[str, Any]:
     """Bound, worst error found and tier."""
     if plan.tier == "sound":
-        bound = judge(candidate, subject.box, eps, max_leaves=LEAVES, seconds=SECONDS).bound
+        bound = prove_candidate(candidate, subject.box, eps, max_leaves=LEAVES, seconds=SECONDS).bound
         found = falsify(quantized, subject.box, evaluations=EVALUATIONS).error
     else:
         samples = np.asarray(subject.test[0], dtype=np.float64)
@@ -71,7 +71,7 @@ def qkeras_fields(model: Any) -> dict[str, Any]:
 
 
 def energy_fields(model: Any) -> dict[str, float]:
-    """The energy by QTools, as a field of a row; nothing where QTools cannot judge the model."""
+    """The energy by QTools, as a field of a row; nothing where QTools cannot read the model."""
     try:
         return {"energy": energy(model)}
     except SoundQKerasError:
@@ -89,7 +89,7 @@ def model_verdict(model: Any, reference: Network | None, subject: Subject, plan:
         plan: its tier and effort.
 
     Returns:
-        The fields, or a note why the model cannot be judged.
+        The fields, or a note why QTools cannot read the model.
     """
     box = subject.box
     options: dict[str, Any] = {"box": (box.lower, box.upper), "effort": plan.effort, "tier": plan.tier}
@@ -98,7 +98,7 @@ def model_verdict(model: Any, reference: Network | None, subject: Subject, plan:
     try:
         found = certify(model, "latent" if reference is None else reference, **options)
     except SoundQKerasError as error:
-        return {"notes": (f"Not judged: {error}",)}
+        return {"notes": (f"No bound: {error}",)}
     notes = () if reference else ("Trained from scratch: the bound is against its own weights before rounding.",)
     proved, saturating = found.certificate, () if found.model is None else found.model.saturating
     if saturating:

@@ -9,39 +9,40 @@ from sound_qkeras.interval import Reals
 from sound_qkeras.network.pair import Pair
 from sound_qkeras.support.deadline import Deadline
 from sound_qkeras.tuning.build import provisional, round_parameters
+from sound_qkeras.tuning.evaluator import Alone, E, Evaluator
 from sound_qkeras.tuning.groups import Group, groups_of, much_finer
-from sound_qkeras.tuning.judge import Alone, E, Judge
 from sound_qkeras.verify.certificate import BudgetRow
 
 
 def error_budget(
-    judge: Judge[E], evidence: E, alone: Alone, groups: Sequence[Group], eps: Reals, deadline: Deadline
+    evaluator: Evaluator[E], evidence: E, alone: Alone, groups: Sequence[Group], eps: Reals, deadline: Deadline
 ) -> tuple[BudgetRow, ...]:
     """One row a group, in units of the output; no row where the deadline leaves groups out.
 
     Args:
-        judge: what measures.
+        evaluator: what measures.
         evidence: about the whole network.
         alone: networks in which only one group is as coarse as it is.
         groups: of the network.
         eps: tolerance per output.
         deadline: when it passes, nothing more is measured.
     """
-    scale, rows = float(eps.max()), judge.contributions(evidence, alone, groups, deadline)
+    scale, rows = float(eps.max()), evaluator.contributions(evidence, alone, groups, deadline)
     if len(rows) < len(groups):
         return ()
     return tuple(
-        BudgetRow(group.layer, group.kind, scale * float(rows[group].max()) ** (1.0 / judge.power)) for group in groups
+        BudgetRow(group.layer, group.kind, scale * float(rows[group].max()) ** (1.0 / evaluator.power))
+        for group in groups
     )
 
 
-def alone_with(quantized: Pair, judge: Judge[E]) -> tuple[Alone, tuple[Group, ...]]:
+def alone_with(quantized: Pair, evaluator: Evaluator[E]) -> tuple[Alone, tuple[Group, ...]]:
     """Networks in which one group has its integers or its format, wherever they come from, and the rest is much finer."""
     network = quantized.network
     groups = groups_of(network, round_output=network.output.name in quantized.formats)
     bits = {group: _fractional_bits(quantized, group) for group in groups}
-    fine = much_finer(network, bits, judge.ranges)
-    rounded = round_parameters(network, fine, judge.centers)
+    fine = much_finer(network, bits, evaluator.ranges)
+    rounded = round_parameters(network, fine, evaluator.centers)
     others = provisional(network, fine, rounded)
 
     def build(group: Group | None) -> Pair:

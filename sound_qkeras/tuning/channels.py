@@ -183,9 +183,9 @@ class _Spread:
 
     def _places(self) -> dict[str, Reals]:
         """Offsets that would make the contributions of a layer's channels equal."""
-        search, judge = self.search, self.search.judge
-        boxes = judge.boxes(self.base.evidence)
-        found = sensitivities(self.base.pair, boxes, search.eps, judge.centers, search.deadline)
+        search, evaluator = self.search, self.search.evaluator
+        boxes = evaluator.boxes(self.base.evidence)
+        found = sensitivities(self.base.pair, boxes, search.eps, evaluator.centers, search.deadline)
         return {
             name: np.log2(np.maximum(found[name] / max(float(found[name].mean()), TINIEST), LEAST_SENSITIVITY))
             for name in self.groups

@@ -6,8 +6,8 @@ while they are chosen, and at the end whatever slack the proof has left, or find
 
 from __future__ import annotations
 
+from sound_qkeras.tuning.evaluator import E
 from sound_qkeras.tuning.groups import Group
-from sound_qkeras.tuning.judge import E
 from sound_qkeras.tuning.search import Attempt, Search
 
 

@@ -1,4 +1,4 @@
-"""The judge of the sound and the local tier: bounds proved on boxes, which are cut where that helps."""
+"""The evaluator of the sound and the local tier: bounds proved on boxes, which are cut where that helps."""
 
 from __future__ import annotations
 
@@ -7,14 +7,13 @@ from collections.abc import Iterable
 from typing import ClassVar
 
 from sound_qkeras.interval import Interval, Reals
-from sound_qkeras.network.graph import Network
-from sound_qkeras.network.pair import Pair
+from sound_qkeras.network import Network, Pair
 from sound_qkeras.splitting.refine import Splitting, refine, settle
 from sound_qkeras.support.deadline import Deadline
 from sound_qkeras.tuning.build import narrow
 from sound_qkeras.tuning.effort import Effort
+from sound_qkeras.tuning.evaluator import TARGET, Alone, Evaluator, Rounding
 from sound_qkeras.tuning.groups import Group
-from sound_qkeras.tuning.judge import TARGET, Alone, Judge, Rounding
 from sound_qkeras.tuning.rounding import CancellingRounding, sample_box
 from sound_qkeras.verify.proof import bound_leaves
 from sound_qkeras.verify.propagation import output_difference, propagate
@@ -24,7 +23,7 @@ from sound_qkeras.verify.split_tree import SplitTree
 LEAST_SECONDS = 0.5
 
 
-class ProvingJudge(Judge[Splitting]):
+class ProvingEvaluator(Evaluator[Splitting]):
     """Bounds over a whole box."""
 
     power: ClassVar[int] = 1
@@ -42,7 +41,7 @@ class ProvingJudge(Judge[Splitting]):
         samples = sample_box(self.box, effort.samples) if effort.samples else None
         return CancellingRounding(self.network, self.centers, samples, self.eps, deadline)
 
-    def judge(self, quantized: Pair, deadline: Deadline, start: Splitting | None = None) -> Splitting:
+    def evaluate(self, quantized: Pair, deadline: Deadline, start: Splitting | None = None) -> Splitting:
         """Cut the box until the tolerance is met, or leaves or time run out."""
         return refine(
             quantized,

@@ -1,4 +1,4 @@
-"""The judge of the statistical tier: errors on samples, and what each group adds to them by first-order analysis.
+"""The evaluator of the statistical tier: errors on samples, and what each group adds to them by first-order analysis.
 
 With g the gradient of an output in a tensor and r what rounding changes there, a group's error at a sample is `<g, r>`.
 Roundings of different groups are hardly correlated, so their second moments add up: the rows of the MILP are mean squares.
@@ -18,17 +18,16 @@ import numpy as np
 
 from sound_qkeras.fixed_point import from_codes, to_grid
 from sound_qkeras.interval import Interval, Reals
+from sound_qkeras.network import Network, Node, Pair, size_of
 from sound_qkeras.network.classes import outputs_of
-from sound_qkeras.network.graph import Network, Node, size_of
 from sound_qkeras.network.ops import Affine
-from sound_qkeras.network.pair import Pair
 from sound_qkeras.support.deadline import Deadline
 from sound_qkeras.support.scratch import at_once
 from sound_qkeras.tuning.clipping import clipped, narrow_in_box
 from sound_qkeras.tuning.effort import Effort
+from sound_qkeras.tuning.evaluator import TARGET, Alone, Evaluator, Rounding
 from sound_qkeras.tuning.feedback import FeedbackRounding
 from sound_qkeras.tuning.groups import Group
-from sound_qkeras.tuning.judge import TARGET, Alone, Judge, Rounding
 from sound_qkeras.tuning.sample_errors import SampleErrors, tolerance_factor
 from sound_qkeras.tuning.survey import Survey
 from sound_qkeras.verify.propagation import propagate
@@ -44,7 +43,7 @@ TILE_PARTS = 16
 CLIPPING_SHARE, MOST_CLIPPED = 0.5, 4
 
 
-class SamplingJudge(Judge[SampleErrors]):
+class SamplingEvaluator(Evaluator[SampleErrors]):
     """Errors on calibration samples; formats as wide as the samples need, or as the box needs."""
 
     power: ClassVar[int] = 2
@@ -106,7 +105,7 @@ class SamplingJudge(Judge[SampleErrors]):
         """With error feedback on what the samples show every layer."""
         return FeedbackRounding(self.network, self.shaping, self.centers, deadline)
 
-    def judge(self, quantized: Pair, deadline: Deadline, start: SampleErrors | None = None) -> SampleErrors:
+    def evaluate(self, quantized: Pair, deadline: Deadline, start: SampleErrors | None = None) -> SampleErrors:
         """Run the integers on the choosing samples and, where those accept them, on the stopping ones."""
         narrowed = self._clipped(quantized)
         found = self._errors(narrowed, self.choosing, self.references[0], deadline)

@@ -1,4 +1,4 @@
-"""The solve-judge loop: the MILP proposes formats, and a judge looks at the integers that follow from them.
+"""The solve-and-evaluate loop: the MILP proposes formats, and an evaluator looks at the integers that follow from them.
 
 Each round measures what every group adds to the error where it is largest, scales the error tables to it, and solves for
 several right-hand sides: an error above the tolerance asks for less, slack asks for more.
@@ -21,9 +21,9 @@ from sound_qkeras.network.rewrite.rescale import Indices
 from sound_qkeras.support.deadline import Deadline
 from sound_qkeras.tuning.build import nearest, provisional
 from sound_qkeras.tuning.effort import Effort
+from sound_qkeras.tuning.evaluator import TARGET, Alone, E, Evaluator
 from sound_qkeras.tuning.gap import Solved
 from sound_qkeras.tuning.groups import FINE, Bits, Group, much_finer
-from sound_qkeras.tuning.judge import TARGET, Alone, E, Judge
 from sound_qkeras.tuning.milp import Choices, solve
 from sound_qkeras.tuning.space import Space
 
@@ -69,7 +69,7 @@ class Search(Generic[E]):
     def __init__(
         self,
         space: Space,
-        judge: Judge[E],
+        evaluator: Evaluator[E],
         eps: Reals,
         effort: Effort,
         solver: str,
@@ -80,19 +80,19 @@ class Search(Generic[E]):
 
         Args:
             space: what can be chosen.
-            judge: what decides.
+            evaluator: what decides.
             eps: tolerance per output, shape `(outputs,)`.
             effort: budgets.
             solver: MILP solver by name.
             report: called with a stage's name and the fraction of it that is done.
             deadline: when the search ends; after the time budget of its effort, if it is not given.
         """
-        self.space, self.judge, self.eps, self.effort = space, judge, eps, effort
+        self.space, self.evaluator, self.eps, self.effort = space, evaluator, eps, effort
         self.solver, self.report = solver, report
         self.network = space.network
         self.started = time.monotonic()
         self.deadline = deadline or Deadline(self.started + effort.seconds, effort.firm)
-        self.rounding = judge.rounding(effort, self.deadline.if_firm)
+        self.rounding = evaluator.rounding(effort, self.deadline.if_firm)
         self.offsets: Mapping[str, Indices] = {}
         self.accumulator_bits = ACCUMULATOR_BITS[0]
         self.accepted: list[Attempt[E]] = []
@@ -101,17 +101,17 @@ class Search(Generic[E]):
         self.closest = float("inf")
         # How many attempts samples that did not choose have refused.
         self.refusals = 0
-        self.tolerance: float = judge.first_tolerance
+        self.tolerance: float = evaluator.first_tolerance
 
     def build(self, bits: Bits) -> Pair:
         """Integers for a choice of bits, in formats of provisional width."""
         return provisional(self.network, bits, self.rounding(bits, self.offsets))
 
     def attempt(self, bits: Bits, start: Attempt[E] | None = None) -> Attempt[E]:
-        """Build and judge a choice; what meets the tolerance is kept. For `start` see `Judge.judge`."""
+        """Build and evaluate a choice; what meets the tolerance is kept. For `start` see `Evaluator.evaluate`."""
         found = self.try_out(bits, start)
         self.closest = min(self.closest, found.relative)
-        self.refusals += self.judge.refuses(found.evidence)
+        self.refusals += self.evaluator.refuses(found.evidence)
         if found.relative <= TARGET:
             self.accepted_bits.append(found.bits)
             self.accepted = _undominated([*self.accepted, found])
@@ -124,7 +124,7 @@ class Search(Generic[E]):
         quantized = self.build(bits)
         # A budget in seconds leaves no samples out before there is an answer.
         limit = self.deadline if self.accepted else replace(self.deadline, firm=False)
-        evidence = self.judge.judge(quantized, limit, None if start is None else start.evidence)
+        evidence = self.evaluator.evaluate(quantized, limit, None if start is None else start.evidence)
         return Attempt(dict(bits), quantized, evidence, self.space.cost(bits), self._sum_bits(quantized), self.offsets)
 
     def accepts(self, found: Attempt[E]) -> bool:
@@ -203,7 +203,7 @@ class Search(Generic[E]):
         current = self.start()
         tables: dict[Group, Choices] = {}
         for self.accumulator_bits in ACCUMULATOR_BITS:
-            self.tolerance = self.judge.first_tolerance
+            self.tolerance = self.evaluator.first_tolerance
             for number in range(self.effort.rounds):
                 if self.deadline.interrupted or self.late or not np.isfinite(current.relative):
                     break
@@ -221,7 +221,7 @@ class Search(Generic[E]):
         raise self._infeasible()
 
     def _sweep(self, tables: dict[Group, Choices], current: Attempt[E], number: int) -> Attempt[E] | None:
-        """Solve and judge for several right-hand sides; the best accepted attempt, or the closest, or None if none exists."""
+        """Solve and evaluate for several right-hand sides; the best accepted attempt, or the closest, or None if none exists."""
         tolerance: float = self.tolerance
         seen: list[Attempt[E]] = []
         low, high = 0.0, float("inf")
@@ -232,9 +232,9 @@ class Search(Generic[E]):
             if self.late:
                 break
             self.report(
-                "solve and judge", (number * self.effort.solves + step) / (self.effort.rounds * self.effort.solves)
+                "solve and evaluate", (number * self.effort.solves + step) / (self.effort.rounds * self.effort.solves)
             )
-            side = tolerance**self.judge.power
+            side = tolerance**self.evaluator.power
             try:
                 left = max(LEAST_SOLVER_SECONDS, min(MOST_SOLVER_SECONDS, self.deadline.left))
                 solution = solve(tables, joints, side, solver=self.solver, seconds=left)
@@ -276,12 +276,12 @@ class Search(Generic[E]):
         Nothing, where a firm deadline passes and something was accepted already.
         """
         self.report("error tables", 0.0)
-        space, power = self.space, self.judge.power
+        space, power = self.space, self.evaluator.power
         near = {group: space.near(group, base.bits[group]) for group in space.groups}
         shapes = {group: self._shape(group, near[group], base.bits[group]) for group in space.groups}
         alone = self.alone(base.bits, {group: at for group, (at, _) in shapes.items()})
         limit = self.deadline.if_firm if self.accepted else Deadline()
-        rows = self.judge.contributions(base.evidence, alone, [None, *space.groups], limit)
+        rows = self.evaluator.contributions(base.evidence, alone, [None, *space.groups], limit)
         if len(rows) <= len(space.groups):
             return {}
         tables: dict[Group, Choices] = {}
@@ -333,7 +333,7 @@ class Search(Generic[E]):
         if needed <= LONGEST_WORD:
             ways = f"allow about {needed} bits with word_lengths=(2, {needed}), {ways}"
         return InfeasibleError(
-            f"no word length up to {longest} bits was found to reach eps = {asked}: {self.judge.measured} is {reached}; {ways}",
+            f"no word length up to {longest} bits was found to reach eps = {asked}: {self.evaluator.measured} is {reached}; {ways}",
             best_bound=bound,
             word_length=needed if needed <= LONGEST_WORD else None,
         )

@@ -1,4 +1,4 @@
-"""The judge of the local tier: bounds proved on boxes around samples."""
+"""The evaluator of the local tier: bounds proved on boxes around samples."""
 
 from __future__ import annotations
 
@@ -8,13 +8,12 @@ from typing import ClassVar
 import numpy as np
 
 from sound_qkeras.interval import Interval, Reals
-from sound_qkeras.network.graph import Network
-from sound_qkeras.network.pair import Pair
+from sound_qkeras.network import Network, Pair
 from sound_qkeras.support.deadline import Deadline
 from sound_qkeras.tuning.clipping import clipped, narrow_in_box
 from sound_qkeras.tuning.effort import Effort
+from sound_qkeras.tuning.evaluator import TARGET, Alone, Evaluator, Rounding
 from sound_qkeras.tuning.groups import Group
-from sound_qkeras.tuning.judge import TARGET, Alone, Judge, Rounding
 from sound_qkeras.tuning.rounding import CancellingRounding
 from sound_qkeras.tuning.sample_errors import SampleErrors
 from sound_qkeras.tuning.survey import Survey
@@ -28,7 +27,7 @@ from sound_qkeras.verify.split_tree import SplitTree
 FIRST_BOXES = 16
 
 
-class SurroundingJudge(Judge[SampleErrors]):
+class SurroundingEvaluator(Evaluator[SampleErrors]):
     """Bounds on boxes around samples; formats as wide as those boxes need, or as the whole box needs."""
 
     power: ClassVar[int] = 1
@@ -86,7 +85,7 @@ class SurroundingJudge(Judge[SampleErrors]):
         points[: count // 2] = self.near[chosen[: count // 2]]
         return points
 
-    def judge(self, quantized: Pair, deadline: Deadline, start: SampleErrors | None = None) -> SampleErrors:
+    def evaluate(self, quantized: Pair, deadline: Deadline, start: SampleErrors | None = None) -> SampleErrors:
         """Bound the error on every box, unless those that were worst before are too many that fail."""
         relative = np.zeros(len(self.near))
         first, rest = self.order[:FIRST_BOXES], self.order[FIRST_BOXES:]

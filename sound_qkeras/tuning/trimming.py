@@ -1,9 +1,9 @@
-"""Single bits taken away while the judge accepts what is left, where most is saved first."""
+"""Single bits taken away while the evaluator accepts what is left, where most is saved first."""
 
 from __future__ import annotations
 
+from sound_qkeras.tuning.evaluator import E
 from sound_qkeras.tuning.groups import Group
-from sound_qkeras.tuning.judge import E
 from sound_qkeras.tuning.search import Attempt, Search
 
 # Groups whose last bit is worth less than this share of the cost are left alone.

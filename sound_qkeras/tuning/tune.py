@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from sound_qkeras.network.pair import Pair
 from sound_qkeras.tuning.budget import error_budget
 from sound_qkeras.tuning.channels import SHARE_OF_TIME, spread_bits
+from sound_qkeras.tuning.evaluator import E
 from sound_qkeras.tuning.gap import optimality
-from sound_qkeras.tuning.judge import E
 from sound_qkeras.tuning.optimality import Optimality
 from sound_qkeras.tuning.output import coarsen_output
 from sound_qkeras.tuning.search import Attempt, Search
@@ -32,7 +32,7 @@ def tune(search: Search[E], *, per_channel: bool = False) -> Outcome:
     """The cheapest network that was accepted, in the narrowest formats its evidence allows.
 
     Args:
-        search: what can be chosen, and what judges.
+        search: what can be chosen, and what evaluates.
         per_channel: give every output channel's weights fractional bits of their own in the end.
 
     Raises:
@@ -50,10 +50,10 @@ def tune(search: Search[E], *, per_channel: bool = False) -> Outcome:
         found = _settled(search, coarsen_output(search, found, search.space.output), found)
     search.offsets = found.offsets
     return Outcome(
-        pair=search.judge.narrow(found.pair, found.evidence),
-        tree=search.judge.tree(found.evidence),
+        pair=search.evaluator.narrow(found.pair, found.evidence),
+        tree=search.evaluator.tree(found.evidence),
         error_budget=error_budget(
-            search.judge,
+            search.evaluator,
             found.evidence,
             search.alone(found.bits, {}),
             search.space.groups,
@@ -67,5 +67,5 @@ def tune(search: Search[E], *, per_channel: bool = False) -> Outcome:
 
 def _settled(search: Search[E], found: Attempt[E], fallback: Attempt[E] | None = None) -> Attempt[E]:
     """The attempt as it will be proved, or what it started from."""
-    settled = replace(found, evidence=search.judge.settle(found.evidence))
+    settled = replace(found, evidence=search.evaluator.settle(found.evidence))
     return settled if fallback is None or search.accepts(settled) else fallback

@@ -15,8 +15,7 @@ from typing import Any, TypeVar
 from uuid import uuid4
 
 from sound_qkeras.interval import Interval
-from sound_qkeras.network.graph import Network
-from sound_qkeras.network.pair import Pair
+from sound_qkeras.network import Network, Pair
 from sound_qkeras.support.deadline import Deadline
 from sound_qkeras.support.scratch import at_once
 from sound_qkeras.verify.propagation import FACT_NUMBERS, batches, numbers_per_box

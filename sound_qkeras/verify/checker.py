@@ -6,8 +6,7 @@ import numpy as np
 
 from sound_qkeras.errors import VerificationError
 from sound_qkeras.interval import Reals
-from sound_qkeras.network.graph import size_of
-from sound_qkeras.network.pair import Pair
+from sound_qkeras.network import Pair, size_of
 from sound_qkeras.verify.certificate import TIERS, Certificate
 from sound_qkeras.verify.evidence import check_samples
 from sound_qkeras.verify.proof import check_overflow, prove, prove_ranges

@@ -17,8 +17,7 @@ import numpy.typing as npt
 from sound_qkeras.errors import FileFormatError, InputError, VerificationError
 from sound_qkeras.fixed_point import from_codes, to_grid
 from sound_qkeras.interval import Interval, Reals, down, up
-from sound_qkeras.network.graph import Network
-from sound_qkeras.network.pair import Pair
+from sound_qkeras.network import Network, Pair
 from sound_qkeras.support.decimals import at_most
 from sound_qkeras.verify.batching import over_batches
 from sound_qkeras.verify.binomial import upper_limit

@@ -21,10 +21,9 @@ from typing import Any
 import numpy as np
 
 from sound_qkeras.interval import Interval, Reals, gamma, inflate
-from sound_qkeras.network.graph import Network, Node, size_of
+from sound_qkeras.network import Network, Node, Pair, size_of
 from sound_qkeras.network.ops import Elementwise, Facts, Input, Remainder, Rows
 from sound_qkeras.network.ops.base import contract
-from sound_qkeras.network.pair import Pair
 from sound_qkeras.support.scratch import at_once
 
 # Back-substituting a layer of n neurons costs n**2 per earlier layer and box; wider layers keep the forward enclosures.

@@ -9,8 +9,7 @@ import numpy as np
 
 from sound_qkeras.errors import VerificationError
 from sound_qkeras.interval import Interval
-from sound_qkeras.network.graph import Network
-from sound_qkeras.network.pair import Pair
+from sound_qkeras.network import Network, Pair
 from sound_qkeras.network.rewrite.reduce import Reduction, kept_units, reducible
 from sound_qkeras.verify.batching import over_batches
 from sound_qkeras.verify.propagation import propagate

@@ -1,4 +1,4 @@
-"""Baselines that are fixed-point networks: their rules, that nothing overflows, and that our verifier can judge them."""
+"""Baselines that are fixed-point networks: their rules, that nothing overflows, and that our verifier can prove them."""
 
 import math
 from fractions import Fraction
@@ -39,10 +39,10 @@ FIXED = {
 def test_the_verifier_judges_it_and_its_bound_holds(name):
     found = FIXED[name]()
     prove(found.pair, BOX)  # raises where something may overflow
-    judged = baselines.judge(found, BOX, EPS, max_leaves=4)
+    proved = baselines.prove_candidate(found, BOX, EPS, max_leaves=4)
     error = np.abs(found.evaluate(SAMPLES) - NETWORK.evaluate(SAMPLES)).max(axis=0)
-    assert np.all(error <= judged.output_bounds)
-    assert 0.0 < judged.bound < 10.0
+    assert np.all(error <= proved.output_bounds)
+    assert 0.0 < proved.bound < 10.0
 
 
 @pytest.mark.parametrize("word_length", [4, 8, 16])
@@ -66,8 +66,8 @@ def test_the_smallest_word_is_proved_and_no_shorter_one_is():
     length = found.candidate.pair.formats["x"].word_length
     assert np.all(found.output_bounds <= EPS)
     for shorter in range(2, length):
-        judged = baselines.judge(baselines.uniform(NETWORK, BOX, shorter), BOX, EPS, max_leaves=1)
-        assert np.any(judged.output_bounds > EPS)
+        proved = baselines.prove_candidate(baselines.uniform(NETWORK, BOX, shorter), BOX, EPS, max_leaves=1)
+        assert np.any(proved.output_bounds > EPS)
     with pytest.raises(InfeasibleError, match="at best") as caught:
         baselines.smallest_word(NETWORK, BOX, EPS, longest=length - 1, max_leaves=1)
     assert caught.value.best_bound > EPS.min()
@@ -184,4 +184,4 @@ def test_unknown_formats_are_refused(options):
 
 def test_only_fixed_point_candidates_are_judged():
     with pytest.raises(InputError, match="fixed-point"):
-        baselines.judge(baselines.from_levels(NETWORK, 4), BOX, EPS)
+        baselines.prove_candidate(baselines.from_levels(NETWORK, 4), BOX, EPS)

@@ -20,9 +20,9 @@ from sound_qkeras.support.deadline import GRACE_SECONDS, Deadline
 from sound_qkeras.tuning.effort import EFFORTS
 from sound_qkeras.tuning.reductions import reductions_of
 from sound_qkeras.tuning.rounding import linearise, sample_box
-from sound_qkeras.tuning.sampling import SamplingJudge
+from sound_qkeras.tuning.sampling import SamplingEvaluator
 from sound_qkeras.tuning.search import Search
-from sound_qkeras.tuning.surrounding import SurroundingJudge
+from sound_qkeras.tuning.surrounding import SurroundingEvaluator
 from sound_qkeras.verify.batching import over_batches
 from sound_qkeras.verify.proof import bound_boxes
 from sound_qkeras.verify.propagation import batches, output_difference, propagate
@@ -108,16 +108,16 @@ def tier(request, monkeypatch):
 def test_samples_that_were_not_measured_in_time_never_meet_the_tolerance(pair, tier):
     quantized, (low, high) = pair
     box, eps, samples = Interval(low, high), np.full(2, 1e12), np.linspace(low, high, 30)
-    judge = (
-        SurroundingJudge(quantized.network, box, eps, EFFORTS["fast"], samples, 0.01, coverage=0.9, saturate=False)
+    evaluator = (
+        SurroundingEvaluator(quantized.network, box, eps, EFFORTS["fast"], samples, 0.01, coverage=0.9, saturate=False)
         if tier == "local"
-        else SamplingJudge(quantized.network, box, eps, samples, coverage=0.9, saturate=False)
+        else SamplingEvaluator(quantized.network, box, eps, samples, coverage=0.9, saturate=False)
     )
     late, unhurried, interrupted = (Deadline(-np.inf, firm=firm) for firm in (True, False, False))
     interrupted.interrupt.set()
-    assert judge.judge(quantized, unhurried).worst <= 1.0
+    assert evaluator.evaluate(quantized, unhurried).worst <= 1.0
     for limit in (late, interrupted):
-        found = judge.judge(quantized, limit)
+        found = evaluator.evaluate(quantized, limit)
         assert found.worst == np.inf
         assert np.any(np.isfinite(found.relative))
 

@@ -1,4 +1,4 @@
-"""The statistical judge: formats that clip little, and errors on samples that shaped nothing."""
+"""The statistical evaluator: formats that clip little, and errors on samples that shaped nothing."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from sound_qkeras.support.deadline import Deadline
 from sound_qkeras.tuning import trimming as trimming
 from sound_qkeras.tuning.rounding import mean_squares
 from sound_qkeras.tuning.sample_errors import SampleErrors, tolerance_factor
-from sound_qkeras.tuning.sampling import SamplingJudge
+from sound_qkeras.tuning.sampling import SamplingEvaluator
 from sound_qkeras.tuning.scaling import choose_exponents
 from sound_qkeras.tuning.search import Search
 
@@ -35,57 +35,57 @@ def identity(size: int) -> Network:
     return Network(nodes)
 
 
-def judge_of(samples: np.ndarray, *, saturate: bool = True) -> SamplingJudge:
+def evaluator_of(samples: np.ndarray, *, saturate: bool = True) -> SamplingEvaluator:
     box = Interval(np.full(4, -64.0), np.full(4, 64.0))
-    return SamplingJudge(identity(4), box, np.ones(1), samples, coverage=1.0, saturate=saturate)
+    return SamplingEvaluator(identity(4), box, np.ones(1), samples, coverage=1.0, saturate=saturate)
 
 
 def test_rare_large_values_are_cut_off_only_where_rounding_is_as_coarse():
     samples = np.random.default_rng(0).uniform(0.0, 1.0, (400, 4))
     samples[::200, 0] = 1.9
-    judge = judge_of(samples)
+    evaluator = evaluator_of(samples)
     smallest = samples.min()
-    assert judge.range_of("relu", 12) == (smallest, 1.9)
-    assert judge.range_of("relu", 2) == (smallest, 1.0 - 0.25)
-    assert judge_of(samples, saturate=False).range_of("relu", 2) == pytest.approx((0.0, 64.0))
+    assert evaluator.range_of("relu", 12) == (smallest, 1.9)
+    assert evaluator.range_of("relu", 2) == (smallest, 1.0 - 0.25)
+    assert evaluator_of(samples, saturate=False).range_of("relu", 2) == pytest.approx((0.0, 64.0))
 
 
 def test_values_are_never_cut_to_a_few_steps():
-    judge = judge_of(np.full((40, 4), 1e-9))
-    assert judge.range_of("relu", 0) == (1e-9, 1e-9)
+    evaluator = evaluator_of(np.full((40, 4), 1e-9))
+    assert evaluator.range_of("relu", 0) == (1e-9, 1e-9)
 
 
 def test_what_only_some_samples_show_is_not_cut_off_for_nothing():
     samples = np.random.default_rng(0).uniform(0.1, 0.9, (60, 4))
     for part in range(3):
         samples[part::3, part] *= 2.0 ** (3 * part)
-    judge = judge_of(samples)
-    assert judge.range_of("relu", 12) == (samples.min(), samples.max())
+    evaluator = evaluator_of(samples)
+    assert evaluator.range_of("relu", 12) == (samples.min(), samples.max())
 
 
 def test_the_parts_of_the_samples_are_disjoint():
     samples = np.arange(80.0).reshape(20, 4) / 80.0
-    judge = judge_of(samples)
-    parts = [{tuple(row) for row in part} for part in (judge.shaping, judge.choosing, judge.stopping)]
+    evaluator = evaluator_of(samples)
+    parts = [{tuple(row) for row in part} for part in (evaluator.shaping, evaluator.choosing, evaluator.stopping)]
     assert sum(map(len, parts)) == len(set.union(*parts)) == 20
-    assert np.array_equal(judge.centers["hidden"], judge.shaping.mean(axis=0))
+    assert np.array_equal(evaluator.centers["hidden"], evaluator.shaping.mean(axis=0))
 
 
 def test_samples_that_did_not_choose_may_refuse():
     """Rounding to whole numbers harms the third part of the samples alone."""
     samples = np.ones((60, 4))
     samples[2::3] = 1.4
-    judge = judge_of(samples)
+    evaluator = evaluator_of(samples)
     bits = dict.fromkeys(("x", "relu"), 0)
-    network = judge.network
+    network = evaluator.network
     exact = {name: round_affine(op.kernel, op.bias, 12, 12) for name, op in ((n.name, o) for n, o in network.affine())}
     formats = {name: Format(8, 7, True) for name in bits}
-    coarse = judge.judge(Pair(network, exact, formats, {}), Deadline())
+    coarse = evaluator.evaluate(Pair(network, exact, formats, {}), Deadline())
     assert coarse.relative.max() == 0.0
     assert coarse.worst > 1.0
-    assert judge.refuses(coarse)
+    assert evaluator.refuses(coarse)
     fine = {name: Format(16, 7, True) for name in bits}
-    assert not judge.refuses(judge.judge(Pair(network, exact, fine, {}), Deadline()))
+    assert not evaluator.refuses(evaluator.evaluate(Pair(network, exact, fine, {}), Deadline()))
 
 
 @pytest.mark.solver

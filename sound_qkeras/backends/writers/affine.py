@@ -19,8 +19,7 @@ from sound_qkeras.backends.tensors import Layer, Shape, Tensor
 from sound_qkeras.backends.writers.base import Constant, OpWriter, accumulator_of
 from sound_qkeras.errors import InputError
 from sound_qkeras.fixed_point import Codes, Format
-from sound_qkeras.network import Node, Pair
-from sound_qkeras.network.graph import size_of
+from sound_qkeras.network import Node, Pair, size_of
 from sound_qkeras.network.ops import Affine, AffineCodes, Conv, Scale
 from sound_qkeras.network.ops.window import Window
 

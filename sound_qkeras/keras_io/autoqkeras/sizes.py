@@ -92,7 +92,7 @@ def energy(model: Any, *, input_bits: int = ASSUMED_BITS) -> float:
         input_bits: of every input value, a signed fixed-point number.
 
     Raises:
-        ModelError: QTools cannot judge the model.
+        ModelError: QTools cannot read the model.
         DependencyError: TensorFlow, tf_keras or QKeras is missing or of the wrong kind.
     """
     qkeras = import_qkeras()
@@ -109,4 +109,4 @@ def energy(model: Any, *, input_bits: int = ASSUMED_BITS) -> float:
         costs = found.pe("sram", "sram", 0, False)
         return float(found.extract_energy_sum(settings.cfg.include_energy, costs))
     except Exception as error:
-        raise ModelError(f"QTools cannot judge model '{model.name}': {type(error).__name__}: {error}") from error
+        raise ModelError(f"QTools cannot read model '{model.name}': {type(error).__name__}: {error}") from error

@@ -9,9 +9,8 @@ from dataclasses import replace
 
 from sound_qkeras.errors import UnsupportedLayerError
 from sound_qkeras.keras_io.read.pieces import Diagonal, Head, Linear, Shape, Step
-from sound_qkeras.network import Node
+from sound_qkeras.network import Node, Port
 from sound_qkeras.network.ops import Concatenate, Reshape, Table
-from sound_qkeras.network.ports import Port
 
 
 def reachable(steps: Sequence[Step], outputs: Sequence[str]) -> list[Step]:

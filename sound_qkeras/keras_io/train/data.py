@@ -11,9 +11,8 @@ import numpy as np
 from sound_qkeras.errors import InputError
 from sound_qkeras.interval import Reals
 from sound_qkeras.keras_io.session.environment import import_keras, import_tensorflow
-from sound_qkeras.network import Network
+from sound_qkeras.network import Network, size_of
 from sound_qkeras.network.classes import labels_of
-from sound_qkeras.network.graph import size_of
 from sound_qkeras.network.ports import per_port, split_rows
 
 keras, tf = import_keras(), import_tensorflow()

@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sound_qkeras.keras_io.session.environment import import_keras
-from sound_qkeras.network import Network, Node
-from sound_qkeras.network.ports import Port
+from sound_qkeras.network import Network, Node, Port
 
 
 def model_inputs(network: Network, dtype: str) -> dict[str, Any]:

@@ -37,8 +37,8 @@ Alone = Callable[[Group | None], Pair]
 Rounding = Callable[[Bits, Mapping[str, Indices]], dict[str, Parameters]]
 
 
-class Judge(ABC, Generic[E]):
-    """Judges choices of integers for one network.
+class Evaluator(ABC, Generic[E]):
+    """Evaluates choices of integers for one network.
 
     Attributes:
         power: errors of groups add up as their powers with this exponent: bounds as they are, second moments as squares.
@@ -61,10 +61,10 @@ class Judge(ABC, Generic[E]):
 
     @abstractmethod
     def rounding(self, effort: Effort, deadline: Deadline) -> Rounding:
-        """How weights are best rounded for this judge; when the deadline passes, fewer inputs are looked at."""
+        """How weights are best rounded for this evaluator; when the deadline passes, fewer inputs are looked at."""
 
     @abstractmethod
-    def judge(self, quantized: Pair, deadline: Deadline, start: E | None = None) -> E:
+    def evaluate(self, quantized: Pair, deadline: Deadline, start: E | None = None) -> E:
         """Find out how large the error is.
 
         Args:
@@ -81,7 +81,7 @@ class Judge(ABC, Generic[E]):
     def contributions(
         self, evidence: E, alone: Alone, groups: Iterable[Group | None], deadline: Deadline
     ) -> dict[Group | None, Reals]:
-        """What each group adds where the error is largest, relative to the tolerance, to the judge's `power`.
+        """What each group adds where the error is largest, relative to the tolerance, to the evaluator's `power`.
 
         Args:
             evidence: about the whole network.

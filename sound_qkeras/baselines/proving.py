@@ -1,4 +1,4 @@
-"""What others made, judged by our verifier."""
+"""What others made, proved by our verifier."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sound_qkeras.verify.split_tree import SplitTree
 
 
 @dataclass(frozen=True, eq=False)
-class Judged:
+class ProvedCandidate:
     """A candidate with its proof.
 
     Args:
@@ -38,7 +38,7 @@ class Judged:
         return bool(np.all(self.output_bounds * (1.0 + MARGIN) <= eps))
 
 
-def judge(
+def prove_candidate(
     candidate: Candidate,
     box: Interval,
     eps: Reals,
@@ -46,7 +46,7 @@ def judge(
     max_leaves: int = 256,
     seconds: float = 30.0,
     hopeless: bool = False,
-) -> Judged:
+) -> ProvedCandidate:
     """Prove a fixed-point candidate's error bound over a box, cutting the box while the tolerance is not met.
 
     Args:
@@ -65,4 +65,4 @@ def judge(
     deadline = Deadline.within(seconds)
     target = 1.0 - 2.0 * MARGIN
     found = refine(quantized, box, eps, target=target, max_leaves=max_leaves, deadline=deadline, hopeless=hopeless)
-    return Judged(candidate, prove(quantized, box, found.tree).output_bounds, found.tree)
+    return ProvedCandidate(candidate, prove(quantized, box, found.tree).output_bounds, found.tree)
