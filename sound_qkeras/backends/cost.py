@@ -96,11 +96,11 @@ class CostEstimate:
         }
 
 
-def estimate(quantized: Pair, *, reuse_factor: int = 1) -> CostEstimate:
+def estimate(pair: Pair, *, reuse_factor: int = 1) -> CostEstimate:
     """Estimate what a network costs in hardware.
 
     Args:
-        quantized: the network; layers without a proved accumulator count one of the width their format range needs.
+        pair: the network; layers without a proved accumulator count one of the width their format range needs.
         reuse_factor: how often a multiplier is used per sample (DSP only).
 
     Raises:
@@ -108,13 +108,13 @@ def estimate(quantized: Pair, *, reuse_factor: int = 1) -> CostEstimate:
     """
     if reuse_factor != int(reuse_factor) or reuse_factor < 1:
         raise InputError(f"reuse_factor {reuse_factor!r} is not a whole number of at least 1")
-    magnitudes = quantized.accumulator_magnitudes
-    lengths = word_lengths(quantized)
+    magnitudes = pair.accumulator_magnitudes
+    lengths = word_lengths(pair)
     layers = [
-        _affine(quantized, node, reuse_factor, magnitudes[node.name])
+        _affine(pair, node, reuse_factor, magnitudes[node.name])
         if isinstance(node.op, Affine)
-        else _plain(quantized, node, reuse_factor, lengths)
-        for node in quantized.network.nodes
+        else _plain(pair, node, reuse_factor, lengths)
+        for node in pair.network.nodes
     ]
     return CostEstimate(tuple(layers), reuse_factor)
 
@@ -160,15 +160,15 @@ def dsp_slices(weight: Format, source: Format) -> int:
     return min(tiles(a, b), tiles(b, a))
 
 
-def _affine(quantized: Pair, node: Node, reuse_factor: int, magnitude: float) -> LayerCost:
-    codes = quantized.codes(node.name)
+def _affine(pair: Pair, node: Node, reuse_factor: int, magnitude: float) -> LayerCost:
+    codes = pair.codes(node.name)
     kernel = codes.channel_codes
     widest = max(codes.own_formats, key=lambda output: output.word_length)
-    source = _format_read(quantized, node)
-    accumulator = quantized.accumulators.get(node.name)
+    source = _format_read(pair, node)
+    accumulator = pair.accumulators.get(node.name)
     sum_bits = _bits(magnitude) if accumulator is None else accumulator.word_length
     nonzero = int(np.count_nonzero(kernel))
-    uses, sums = _uses(quantized, node), _sum_adders(quantized, node)
+    uses, sums = _uses(pair, node), _sum_adders(pair, node)
     chains = np.maximum(csd_digits(kernel) - 1, 0)
     widths = source.word_length + np.frexp(np.abs(kernel).astype(np.float64))[1]
     used = uses * (kernel != 0)
@@ -185,24 +185,24 @@ def _affine(quantized: Pair, node: Node, reuse_factor: int, magnitude: float) ->
         multiplier_bits=int((used * words).sum()) * source.word_length,
         constant_adders=int((uses * chains).sum()),
         sum_adders=sums,
-        adder_bits=int((uses * chains * widths).sum()) + sums * sum_bits + _rounding_bits(quantized, node),
+        adder_bits=int((uses * chains * widths).sum()) + sums * sum_bits + _rounding_bits(pair, node),
         memory_bits=0 if node.shares else memory,
         bram=0 if node.shares else blocks,
         dsp=math.ceil(products / reuse_factor) * dsp_slices(widest, source),
     )
 
 
-def _uses(quantized: Pair, node: Node) -> npt.NDArray[np.int64]:
+def _uses(pair: Pair, node: Node) -> npt.NDArray[np.int64]:
     """How often each element of the kernel is a factor in one inference, products with padding included."""
-    op, size = node.op, size_of(quantized.network.shapes[node.name])
+    op, size = node.op, size_of(pair.network.shapes[node.name])
     if isinstance(op, AveragePool):
         return np.bincount(op.which.reshape(-1)) * op.bias.size
-    kernel = quantized.codes(node.name).kernel
+    kernel = pair.codes(node.name).kernel
     return np.full(kernel.shape, size * getattr(op, "multiplications", 0) // kernel.size)
 
 
-def _sum_adders(quantized: Pair, node: Node) -> int:
-    codes, size = quantized.codes(node.name), size_of(quantized.network.shapes[node.name])
+def _sum_adders(pair: Pair, node: Node) -> int:
+    codes, size = pair.codes(node.name), size_of(pair.network.shapes[node.name])
     biased = codes.bias.reshape(-1) != 0
     if isinstance(node.op, AveragePool):
         return size // biased.size * int((node.op.fan_in - 1 + biased).sum())
@@ -210,12 +210,12 @@ def _sum_adders(quantized: Pair, node: Node) -> int:
     return size // biased.size * int(np.maximum(terms - 1, 0).sum())
 
 
-def _plain(quantized: Pair, node: Node, reuse_factor: int, lengths: Mapping[str, tuple[int, int]]) -> LayerCost:
+def _plain(pair: Pair, node: Node, reuse_factor: int, lengths: Mapping[str, tuple[int, int]]) -> LayerCost:
     """A node without weights; a table has entries."""
-    table = quantized.tables.get(node.name)
+    table = pair.tables.get(node.name)
     words, entry = (0, 0) if table is None else (table.points().size, table.entries.width)
-    products, adders, width = _work(quantized, node, lengths)
-    formats = [_format_read(quantized, node, number) for number in range(2)] if products else []
+    products, adders, width = _work(pair, node, lengths)
+    formats = [_format_read(pair, node, number) for number in range(2)] if products else []
     return LayerCost(
         node=node.name,
         kind=node.op.kind,
@@ -225,16 +225,16 @@ def _plain(quantized: Pair, node: Node, reuse_factor: int, lengths: Mapping[str,
         multiplier_bits=products * math.prod(output.word_length for output in formats),
         constant_adders=0,
         sum_adders=adders,
-        adder_bits=adders * width + _rounding_bits(quantized, node),
+        adder_bits=adders * width + _rounding_bits(pair, node),
         memory_bits=words * entry,
         bram=bram_blocks(words, entry),
         dsp=math.ceil(products / reuse_factor) * dsp_slices(*formats) if products else 0,
     )
 
 
-def _work(quantized: Pair, node: Node, lengths: Mapping[str, tuple[int, int]]) -> tuple[int, int, int]:
+def _work(pair: Pair, node: Node, lengths: Mapping[str, tuple[int, int]]) -> tuple[int, int, int]:
     """Products, adders, and bits of an adder, of a node without weights."""
-    shapes, read = quantized.network.shapes, [lengths[name][1] for name in node.inputs]
+    shapes, read = pair.network.shapes, [lengths[name][1] for name in node.inputs]
     size = size_of(shapes[node.name])
     if isinstance(node.op, Multiply):
         return size, size * (min(read) - 1), max(read)
@@ -245,15 +245,15 @@ def _work(quantized: Pair, node: Node, lengths: Mapping[str, tuple[int, int]]) -
     return 0, 0, 0
 
 
-def word_lengths(quantized: Pair) -> dict[str, tuple[int, int]]:
+def word_lengths(pair: Pair) -> dict[str, tuple[int, int]]:
     """Bits of every node's exact result, and of what its readers see of it."""
     found: dict[str, tuple[int, int]] = {}
-    for node in quantized.network.nodes:
-        output, accumulator = quantized.formats.get(node.name), quantized.accumulators.get(node.name)
+    for node in pair.network.nodes:
+        output, accumulator = pair.formats.get(node.name), pair.accumulators.get(node.name)
         if accumulator is not None:
             exact = accumulator.word_length
         elif node.op.accumulates:
-            exact = _bits(quantized.accumulator_magnitudes[node.name])
+            exact = _bits(pair.accumulator_magnitudes[node.name])
         else:
             exact = max((found[name][1] for name in node.inputs), default=0)
         found[node.name] = (exact, exact if output is None else output.word_length)
@@ -265,14 +265,14 @@ def _bits(magnitude: float) -> int:
     return math.ceil(math.log2(magnitude + 1.0)) + 1
 
 
-def _rounding_bits(quantized: Pair, node: Node) -> int:
+def _rounding_bits(pair: Pair, node: Node) -> int:
     """Adder bits of the increment, where bits are dropped. The input is rounded by whoever delivers it."""
-    if not node.inputs or quantized.exact_bits[node.name] <= quantized.fractional_bits[node.name]:
+    if not node.inputs or pair.exact_bits[node.name] <= pair.fractional_bits[node.name]:
         return 0
-    return size_of(quantized.network.shapes[node.name]) * quantized.formats[node.name].word_length
+    return size_of(pair.network.shapes[node.name]) * pair.formats[node.name].word_length
 
 
-def _format_read(quantized: Pair, node: Node, number: int = 0) -> Format:
+def _format_read(pair: Pair, node: Node, number: int = 0) -> Format:
     """The widest format among what a node that multiplies reads as one of its inputs."""
-    found = [quantized.formats[name] for name in quantized.network.sources(node.inputs[number])]
+    found = [pair.formats[name] for name in pair.network.sources(node.inputs[number])]
     return max(found, key=lambda output: output.word_length)

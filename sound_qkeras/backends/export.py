@@ -32,7 +32,7 @@ EXPORT = "export"
 
 
 def export_hls(
-    quantized: Pair,
+    pair: Pair,
     directory: str | Path,
     *,
     box: tuple[npt.ArrayLike, npt.ArrayLike],
@@ -56,7 +56,7 @@ def export_hls(
     C++ brings the public ap_types headers, with their licence, where they are installed: it then builds anywhere.
 
     Args:
-        quantized: the network, with an accumulator format for every layer with weights.
+        pair: the network, with an accumulator format for every layer with weights.
         directory: where to write; made when missing.
         box: `(lower, upper)`, each of the input's shape: the inputs the formats were proved for.
         style: "unrolled" is straight code, one line per weight that is not zero, one input per clock cycle; "loops" is
@@ -93,9 +93,9 @@ def export_hls(
     if vectors is not None and vectors < 1:
         raise InputError(f"vectors {vectors} is not a number of samples of at least 1")
     target_folder = check_directory(directory, overwrite=overwrite)
-    plan = make_plan(quantized, options, ranges)
+    plan = make_plan(pair, options, ranges)
     if style is None and "loops" in chosen.styles and _products(plan) > UNROLLED_LIMIT:
-        plan = make_plan(quantized, replace(options, style="loops"), ranges)
+        plan = make_plan(pair, replace(options, style="loops"), ranges)
     check_size(plan)
     lower, upper = check_box(plan, box)
     made = make_vectors(plan, lower, upper, vectors)

@@ -62,7 +62,7 @@ class MeasuredCost:
 
 
 def measure(
-    quantized: Pair,
+    pair: Pair,
     *,
     box: tuple[npt.ArrayLike, npt.ArrayLike],
     dsp: bool = False,
@@ -74,7 +74,7 @@ def measure(
     Guarantee: no number is returned unless every simulated output code equals `simulate_codes`.
 
     Args:
-        quantized: the network, with an accumulator format for every layer with weights.
+        pair: the network, with an accumulator format for every layer with weights.
         box: `(lower, upper)`, the inputs the formats were proved for; samples are drawn from it.
         dsp: whether multipliers may become DSP slices. Constant multiplications are adders here, so few will.
         vectors: random samples to simulate, beside corners, ties and zero.
@@ -85,7 +85,7 @@ def measure(
         VerificationError: the simulation differs from the simulator, or a tool fails or takes too long.
         InputError: as `export_hls` with style "unrolled".
     """
-    plan = make_plan(quantized, Options(target="verilog"))
+    plan = make_plan(pair, Options(target="verilog"))
     share, compiler = find_yosys(), find_compiler(CXX)
     check_size(plan)
     made = make_vectors(plan, *check_box(plan, box), vectors)

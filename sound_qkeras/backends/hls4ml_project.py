@@ -70,7 +70,7 @@ class Hls4mlProject:
 
 
 def to_hls4ml(
-    quantized: Pair,
+    pair: Pair,
     directory: str | Path,
     *,
     box: tuple[npt.ArrayLike, npt.ArrayLike],
@@ -88,7 +88,7 @@ def to_hls4ml(
     readers of Keras models guess. Whether the compiled project computes the same is found out, not assumed.
 
     Args:
-        quantized: the network.
+        pair: the network.
         directory: where hls4ml writes its project.
         box: `(lower, upper)`, the inputs the formats were proved for; samples are drawn from it.
         name: the top function, a C identifier.
@@ -107,7 +107,7 @@ def to_hls4ml(
         DependencyError: hls4ml or a compiler is missing, or hls4ml fails.
         InputError: an option, the box or the directory is not usable.
     """
-    plan = make_plan(quantized, Options("loops", "hls4ml", None, reuse_factor, part, clock_ns, name))
+    plan = make_plan(pair, Options("loops", "hls4ml", None, reuse_factor, part, clock_ns, name))
     vectors = make_vectors(plan, *check_box(plan, box), samples)
     folder = check_place(directory)
     if folder.is_dir() and any(folder.iterdir()) and not (folder / MARKER).is_file():
@@ -203,15 +203,15 @@ def _joined(found: Any) -> npt.NDArray[np.float64]:
 
 def _first_difference(plan: Plan, layers: Hls4mlLayers, model: Any, samples: npt.NDArray[np.float64]) -> str | None:
     """The first layer, in graph order, in which hls4ml's values are not the simulator's."""
-    quantized = plan.pair
+    pair = plan.pair
     repeated = np.repeat(samples, 2, axis=0)  # hls4ml reads a single sample otherwise
     _, traced = model.trace(_split(plan, repeated))
-    codes = quantized.simulate_all(repeated.reshape(-1, *plan.input.shape))
-    for node in quantized.network.nodes:
+    codes = pair.simulate_all(repeated.reshape(-1, *plan.input.shape))
+    for node in pair.network.nodes:
         found = traced.get(layers.names.get(node.name, ""))
         if found is None:
             continue
-        expected = from_codes(codes[node.name], quantized.fractional_bits[node.name])
+        expected = from_codes(codes[node.name], pair.fractional_bits[node.name])
         if not np.array_equal(np.asarray(found).reshape(expected.shape), expected):
             return node.name
     return None

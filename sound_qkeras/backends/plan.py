@@ -17,11 +17,11 @@ from sound_qkeras.errors import InputError
 from sound_qkeras.network import Pair, size_of
 
 
-def make_plan(quantized: Pair, options: Options, ranges: Mapping[str, Any] | None = None) -> Plan:
+def make_plan(pair: Pair, options: Options, ranges: Mapping[str, Any] | None = None) -> Plan:
     """Choose a name and a type for every tensor.
 
     Args:
-        quantized: the network; every affine node has its accumulator's format.
+        pair: the network; every affine node has its accumulator's format.
         options: the user's choices.
         ranges: proved `(lower, upper)` by node name, numbers or arrays.
 
@@ -29,16 +29,16 @@ def make_plan(quantized: Pair, options: Options, ranges: Mapping[str, Any] | Non
         InputError: an accumulator is missing, or a range is about no node.
         UnsupportedLayerError: there is no code for a kind of operation.
     """
-    quantized.check_integers()
-    network = quantized.network
+    pair.check_integers()
+    network = pair.network
     target = target_named(options.target)
     target.check(options)
-    target.check_saturation(quantized)
-    proved = _proved(quantized, ranges or {})
+    target.check_saturation(pair)
+    proved = _proved(pair, ranges or {})
     names = identifiers({node.name: size_of(network.shapes[node.name]) for node in network.nodes[1:]}, options.name)
     first = network.nodes[0]
-    entry = quantized.formats[first.name]
-    guarded = options.input_guard is not None or first.name in quantized.saturating
+    entry = pair.formats[first.name]
+    guarded = options.input_guard is not None or first.name in pair.saturating
     tensors = {
         first.name: Tensor(first, "input", network.input_shape, entry, entry, True, guarded, proved.get(first.name))
     }
@@ -47,14 +47,14 @@ def make_plan(quantized: Pair, options: Options, ranges: Mapping[str, Any] | Non
         inputs = tuple(tensors[name] for name in node.inputs)
         target.check_operation(node)
         writer = WRITERS[node.op.kind]
-        exact = writer.exact_format(quantized, node, *inputs)
-        output = quantized.formats.get(node.name)
+        exact = writer.exact_format(pair, node, *inputs)
+        output = pair.formats.get(node.name)
         if writer.alias and output is None:
             tensors[node.name] = inputs[0]
             continue
         rounded = output is not None and output != exact
         shape, name = network.shapes[node.name], names[node.name]
-        saturated = rounded and node.name in quantized.saturating
+        saturated = rounded and node.name in pair.saturating
         if saturated and output is not None and not output.saturation and not target.any_ends:
             raise InputError(
                 f"layer '{node.layer}': its results end at {output.minimum:g} and {output.maximum:g}, where no hardware type ends; "
@@ -63,12 +63,12 @@ def make_plan(quantized: Pair, options: Options, ranges: Mapping[str, Any] | Non
         tensors[node.name] = Tensor(
             node, name, shape, exact, output or exact, rounded, saturated, proved.get(node.name)
         )
-        layers.append(Layer(node, inputs, tensors[node.name], quantized))
-    return Plan(options, quantized, tensors, tuple(layers))
+        layers.append(Layer(node, inputs, tensors[node.name], pair))
+    return Plan(options, pair, tensors, tuple(layers))
 
 
-def _proved(quantized: Pair, ranges: Mapping[str, Any]) -> dict[str, tuple[float, float]]:
-    known = quantized.network.by_name
+def _proved(pair: Pair, ranges: Mapping[str, Any]) -> dict[str, tuple[float, float]]:
+    known = pair.network.by_name
     unknown = sorted(set(ranges) - set(known))
     if unknown:
         raise InputError(f"ranges are given for {unknown}, which are no nodes; accepted: {list(known)}")

@@ -82,9 +82,9 @@ def _tensor(tensor: Tensor) -> dict[str, Any]:
     }
 
 
-def _weights(quantized: Pair, name: str) -> dict[str, Any]:
-    codes = quantized.parameters[name]
-    accumulator = quantized.accumulators.get(name)
+def _weights(pair: Pair, name: str) -> dict[str, Any]:
+    codes = pair.parameters[name]
+    accumulator = pair.accumulators.get(name)
     own = codes.channel_formats
     return {
         "node": name,

@@ -116,14 +116,14 @@ def _overflowing(plan: Plan, samples: Reals) -> str:
 
 
 def _overflowing_in(plan: Plan, samples: Reals) -> str:
-    quantized = plan.pair
-    codes = quantized.simulate_all(samples)
-    for node in quantized.network.nodes[1:]:
-        exact = quantized.exact_result(node, codes)
+    pair = plan.pair
+    codes = pair.simulate_all(samples)
+    for node in pair.network.nodes[1:]:
+        exact = pair.exact_result(node, codes)
         tensor = plan.tensors[node.name]
-        shift = tensor.format.fractional_bits - quantized.exact_bits[node.name]
+        shift = tensor.format.fractional_bits - pair.exact_bits[node.name]
         rounded = to_grid(exact, shift) if exact.dtype == np.float64 else round_integers(exact, shift)
-        accumulator = quantized.accumulators.get(node.name)
+        accumulator = pair.accumulators.get(node.name)
         wraps = not tensor.saturated and not _fits(rounded, tensor.format)
         if wraps or not (accumulator is None or _fits(exact, accumulator)):
             return node.layer or node.name

@@ -28,7 +28,7 @@ class Candidate:
         name: of the method and its settings; the first column of the comparison.
         network: what it computes, in real arithmetic: the trained network with the method's weights in place of its own.
         cost: bits of weights, biases and values, and bit operations. What has no format counts as 32-bit floats.
-        quantized: the fixed-point network, where every number is on a power-of-two grid: what the verifier can prove.
+        pair: the fixed-point network, where every number is on a power-of-two grid: what the verifier can prove.
         notes: what a reader of the comparison has to know, one sentence each.
     """
 
@@ -56,7 +56,7 @@ class Candidate:
             InputError: there is none.
         """
         if self.pair is None:
-            raise InputError(f"'{self.name}' is no fixed-point network; accepted: candidates with `quantized`")
+            raise InputError(f"'{self.name}' is no fixed-point network; accepted: fixed-point candidates")
         return self.pair
 
     def evaluate(self, x: npt.ArrayLike) -> Reals:
@@ -87,7 +87,7 @@ def with_weights(network: Network, kernels: Mapping[str, Reals], biases: Mapping
 
 def from_quantized(
     name: str,
-    quantized: Pair,
+    pair: Pair,
     *,
     kernel_bits: Mapping[str, int] | None = None,
     notes: tuple[str, ...] = (),
@@ -96,20 +96,20 @@ def from_quantized(
 
     Args:
         name: of the candidate.
-        quantized: the network.
+        pair: the network.
         kernel_bits: bits of a whole kernel, by node, where a method stores it in less than its format says.
         notes: for the reader.
     """
-    codes = quantized.parameters
+    codes = pair.parameters
     own = {node: c.kernel_format.word_length * c.kernel.size for node, c in codes.items()} | dict(kernel_bits or {})
     biases = {node: c.bias_format.word_length * c.bias.size for node, c in codes.items()}
-    lengths = {node: output.word_length for node, output in quantized.formats.items()}
+    lengths = {node: output.word_length for node, output in pair.formats.items()}
     values = with_weights(
-        quantized.network,
+        pair.network,
         {node: c.kernel_value for node, c in codes.items()},
         {node: c.bias_value for node, c in codes.items()},
     )
-    return Candidate(name, values, count_bits(quantized.network, own, biases, lengths), quantized, notes)
+    return Candidate(name, values, count_bits(pair.network, own, biases, lengths), pair, notes)
 
 
 def from_weights(

@@ -118,7 +118,5 @@ def per_layer_rule(network: Network, box: Interval, bounds: Mapping[str, float],
         kernel, bias = (nearest(array, bits[node.name]) for array in (op.kernel, op.bias))
         formats = (Format.for_codes(int(np.min(a)), int(np.max(a)), bits[node.name]) for a in (kernel, bias))
         parameters[node.name] = AffineCodes(kernel, next(formats), bias, next(formats))
-    quantized = with_fractional_bits(network, box, parameters, {name: values[name] for name in network.rounding_points})
-    return from_quantized(
-        "per-layer rule", quantized, notes=(f"Fractional bits: {', '.join(map(str, bits.values()))}.",)
-    )
+    pair = with_fractional_bits(network, box, parameters, {name: values[name] for name in network.rounding_points})
+    return from_quantized("per-layer rule", pair, notes=(f"Fractional bits: {', '.join(map(str, bits.values()))}.",))

@@ -82,10 +82,10 @@ def on_grid(
         output = fixed_format(int(codes.min()), int(codes.max()), fractional_bits, bits)
         parameters[node.name] = AffineCodes(codes, output, *round_tensor(op.bias, other_bits))
         sizes[node.name] = bits * op.kernel.size
-    quantized = with_word_length(network, box, parameters, other_bits)
+    pair = with_word_length(network, box, parameters, other_bits)
     notes = ("The last bit of every weight code is one and is not stored.",) if rule == "mid_rise" else ()
     name = f"{rule} rounding, power-of-two step, {bits} bits"
-    return from_quantized(name, quantized, kernel_bits=sizes, notes=notes)
+    return from_quantized(name, pair, kernel_bits=sizes, notes=notes)
 
 
 def grid_codes(values: Reals, bits: int, rule: str, rng: np.random.Generator) -> tuple[Codes, int]:

@@ -61,8 +61,8 @@ def prove_candidate(
         InputError: the candidate is no fixed-point network.
         VerificationError: something may overflow.
     """
-    quantized = candidate.quantized_network
+    pair = candidate.quantized_network
     deadline = Deadline.within(seconds)
     target = 1.0 - 2.0 * MARGIN
-    found = refine(quantized, box, eps, target=target, max_leaves=max_leaves, deadline=deadline, hopeless=hopeless)
-    return ProvedCandidate(candidate, prove(quantized, box, found.tree).output_bounds, found.tree)
+    found = refine(pair, box, eps, target=target, max_leaves=max_leaves, deadline=deadline, hopeless=hopeless)
+    return ProvedCandidate(candidate, prove(pair, box, found.tree).output_bounds, found.tree)

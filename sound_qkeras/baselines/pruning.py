@@ -94,9 +94,9 @@ def pruned_uniform(
     if order == "after":
         rounded = prune(rounded, sparsity, scope)
         parameters |= {name: _zeroed(parameters[name], kernel) for name, kernel in rounded.items()}
-    quantized = with_word_length(network, box, parameters, word_length)
+    pair = with_word_length(network, box, parameters, word_length)
     name = f"uniform {word_length} bits, pruned {sparsity:.0%} of the {scope} {order}"
-    return from_quantized(name, quantized, notes=_storage_note(rounded, word_length))
+    return from_quantized(name, pair, notes=_storage_note(rounded, word_length))
 
 
 def _zeroed(codes: AffineCodes, kernel: Reals) -> AffineCodes:

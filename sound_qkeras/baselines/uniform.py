@@ -67,8 +67,8 @@ def uniform(network: Network, box: Interval, word_length: int, *, scale: str = "
             parameters[node.name] = _auto_po2_codes(op.kernel, op.bias, word_length)
             kernel_bits[node.name] = word_length * op.kernel.size
         notes = ("The power-of-two scale of each output channel is a shift and counts no bits.",)
-    quantized = with_word_length(network, box, parameters, word_length)
-    return from_quantized(f"uniform {word_length} bits, {scale}", quantized, kernel_bits=kernel_bits, notes=notes)
+    pair = with_word_length(network, box, parameters, word_length)
+    return from_quantized(f"uniform {word_length} bits, {scale}", pair, kernel_bits=kernel_bits, notes=notes)
 
 
 def auto_po2(kernel: Reals, bits: int) -> tuple[Codes, Codes]:

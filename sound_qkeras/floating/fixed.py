@@ -55,37 +55,31 @@ class FloatReport:
         return self.error == 0.0
 
 
-def float_reports(
-    quantized: Pair, box: Interval, bound: float, *, thorough: bool = True
-) -> tuple[FloatReport, FloatReport]:
+def float_reports(pair: Pair, box: Interval, bound: float, *, thorough: bool = True) -> tuple[FloatReport, FloatReport]:
     """Prove how far QKeras' evaluation in float32 and in float64 may be from the integer network on the box.
 
     Args:
-        quantized: the pair of networks.
+        pair: the pair of networks.
         box: the inputs, shape `input_shape`.
         bound: of the integer network's distance to the trained one.
         thorough: pull ranges back to the input, which narrows them.
     """
-    result = propagate(quantized.network, box[None], quantized, substitute=thorough)
-    return _report(quantized, result, bound, MANTISSA["float32"]), _report(
-        quantized, result, bound, MANTISSA["float64"]
-    )
+    result = propagate(pair.network, box[None], pair, substitute=thorough)
+    return _report(pair, result, bound, MANTISSA["float32"]), _report(pair, result, bound, MANTISSA["float64"])
 
 
-def _report(quantized: Pair, result: Propagation, bound: float, mantissa: int) -> FloatReport:
+def _report(pair: Pair, result: Propagation, bound: float, mantissa: int) -> FloatReport:
     errors: dict[str, Reals] = {}
     layers: list[FloatLayer] = []
-    for node in quantized.network.nodes:
+    for node in pair.network.nodes:
         if isinstance(node.op, Input):
-            errors[node.name] = _after_rounding(
-                quantized, node, mantissa, np.zeros(result.facts[node.name].value.shape)
-            )
+            errors[node.name] = _after_rounding(pair, node, mantissa, np.zeros(result.facts[node.name].value.shape))
             continue
-        error = _computed(quantized, result, node, mantissa, [errors[name] for name in node.inputs])
+        error = _computed(pair, result, node, mantissa, [errors[name] for name in node.inputs])
         if isinstance(node.op, Affine):
             layers.append(FloatLayer(node.layer, not np.any(error), float(error.max())))
-        errors[node.name] = _after_rounding(quantized, node, mantissa, error)
-    total = float(errors[quantized.network.output.name].max())
+        errors[node.name] = _after_rounding(pair, node, mantissa, error)
+    total = float(errors[pair.network.output.name].max())
     return FloatReport(tuple(layers), total, float(np.nextafter(bound + total, np.inf)) if total else bound)
 
 
@@ -110,9 +104,9 @@ def _computed(quantized: Pair, result: Propagation, node: Node, mantissa: int, e
     return inflate(carried + rounding * terms, op.terms + 8)
 
 
-def _after_rounding(quantized: Pair, node: Node, mantissa: int, error: Reals) -> Reals:
+def _after_rounding(pair: Pair, node: Node, mantissa: int, error: Reals) -> Reals:
     """A wrong value may cross ties; a right one is rounded right, and is a floating-point number if its code fits the mantissa."""
-    output = quantized.formats.get(node.name)
+    output = pair.formats.get(node.name)
     if output is None:
         return error
     if output.fractional_bits > EXPONENT[mantissa] or output.maximum >= 2.0 ** EXPONENT[mantissa]:

@@ -14,7 +14,7 @@ from sound_qkeras.verify import checker
 from sound_qkeras.verify.certificate import Certificate
 
 
-def check(quantized: Pair, certificate: Certificate, *, exact: bool = False, progress: Progress | None = None) -> Reals:
+def check(pair: Pair, certificate: Certificate, *, exact: bool = False, progress: Progress | None = None) -> Reals:
     """Confirm every claim of a certificate, or refuse it.
 
     Guarantee: returns only if, for every input in the certificate's box (in other tiers: those that `claim` names), every
@@ -23,7 +23,7 @@ def check(quantized: Pair, certificate: Certificate, *, exact: bool = False, pro
     is used; there is no tolerance in any comparison.
 
     Args:
-        quantized: the trained network, and the fixed-point one.
+        pair: the trained network, and the fixed-point one.
         certificate: what is claimed about them.
         exact: prove all of it again by a second proof, in integers of any length and without BLAS, which takes seconds to minutes
             on all cores.
@@ -36,8 +36,8 @@ def check(quantized: Pair, certificate: Certificate, *, exact: bool = False, pro
         VerificationError: names what does not hold.
         InputError: exact arithmetic is asked for where the network is too large for it.
     """
-    bounds = checker.check(quantized, certificate)
-    found = prove_again(quantized, certificate, progress) if exact else []
+    bounds = checker.check(pair, certificate)
+    found = prove_again(pair, certificate, progress) if exact else []
     return np.array([_above(bound) for bound in found]) if found else bounds
 
 

@@ -41,7 +41,7 @@ def or_else(step: Callable[[], Found], default: Found, what: str) -> Found:
 
 
 def examine(
-    quantized: Pair,
+    pair: Pair,
     certificate: Certificate,
     *,
     seed: int = 0,
@@ -55,7 +55,7 @@ def examine(
     the floating-point evaluation cannot be bounded, its bound is infinite. The reason is logged.
 
     Args:
-        quantized: the pair of networks.
+        pair: the pair of networks.
         certificate: what is proved about it.
         seed: of the search for the worst error.
         deadline: of that search.
@@ -66,21 +66,21 @@ def examine(
         VerificationError: an error was observed that exceeds its proved bound.
     """
     worst = or_else(
-        lambda: observe(quantized, certificate, seed=seed, deadline=deadline, evaluations=evaluations),
+        lambda: observe(pair, certificate, seed=seed, deadline=deadline, evaluations=evaluations),
         Counterexample(0.0, certificate.box.lower, 0),
         "the search for the worst error",
     )
     # In the tiers of deep networks pulling rows back through all layers takes far longer than it is worth.
     thorough = certificate.evidence is None
     single, double = or_else(
-        evaluated or (lambda: float_reports(quantized, certificate.box, certificate.bound, thorough=thorough)),
+        evaluated or (lambda: float_reports(pair, certificate.box, certificate.bound, thorough=thorough)),
         (UNBOUNDED, UNBOUNDED),
         "the bound of the floating-point evaluation",
     )
     return Result(
-        pair=quantized,
+        pair=pair,
         certificate=certificate,
-        cost=cost_of(quantized),
+        cost=cost_of(pair),
         observed_error=worst.error,
         observed_input=worst.sample,
         evaluations=worst.evaluations,

@@ -102,17 +102,17 @@ def finetune(
         proved = prover.prove(chosen.pair)
         report("look for the worst error")
         found = renewed(result, *proved, seed)
-    quantized = found.pair
+    pair = found.pair
     measured_on = "training data" if validation is None else "validation data"
     record = or_else(
         lambda: Finetuning(
             epochs,
             chosen.kept_epoch,
-            *_changes(old, quantized),
+            *_changes(old, pair),
             measured_on,
             measure_float(old, task),
             measure(old, task),
-            measure(quantized, task),
+            measure(pair, task),
         ),
         None,
         "measuring the task",
@@ -121,17 +121,17 @@ def finetune(
     return replace(found, seconds=time.monotonic() - started, finetuning=record)
 
 
-def renewed(result: Result, quantized: Pair, certificate: Certificate, seed: int = 0) -> Result:
+def renewed(result: Result, pair: Pair, certificate: Certificate, seed: int = 0) -> Result:
     """What stands in for a result when the integers are others: they and their certificate, examined anew.
 
     Raises:
         VerificationError: the certificate does not hold.
     """
-    check(quantized, certificate)
+    check(pair, certificate)
     return replace(
-        examine(quantized, certificate, seed=seed),
+        examine(pair, certificate, seed=seed),
         ended_by=result.ended_by,
-        classification=_classification(result, quantized, certificate),
+        classification=_classification(result, pair, certificate),
     )
 
 
@@ -143,21 +143,21 @@ class Prover:
         self._old, self._eps, self._effort = old, eps, effort
         self._last: tuple[Pair, tuple[Pair, Certificate]] | None = None
 
-    def accepts(self, quantized: Pair) -> bool:
+    def accepts(self, pair: Pair) -> bool:
         """Whether a network meets the tolerance that was given; held-out samples have no say in this."""
         if self._eps is None or isinstance(self._old.evidence, Statistical):
             return True
         try:
-            self._last = (quantized, recertify(quantized, self._old, self._eps, self._effort))
+            self._last = (pair, recertify(pair, self._old, self._eps, self._effort))
         except (InfeasibleError, VerificationError):
             return False
         return True
 
-    def prove(self, quantized: Pair) -> tuple[Pair, Certificate]:
+    def prove(self, pair: Pair) -> tuple[Pair, Certificate]:
         """The network with formats that fit, and its certificate."""
-        if self._last is not None and self._last[0] is quantized:
+        if self._last is not None and self._last[0] is pair:
             return self._last[1]
-        return recertify(quantized, self._old, self._eps, self._effort)
+        return recertify(pair, self._old, self._eps, self._effort)
 
 
 def _check_untouched(result: Result, task: Any) -> None:
@@ -193,9 +193,9 @@ def _changes(before: Pair, after: Pair) -> tuple[int, int]:
     return sum(int(np.sum(old != new)) for old, new in pairs), sum(old.size for old, _ in pairs)
 
 
-def _classification(result: Result, quantized: Pair, certificate: Certificate) -> Classification | None:
+def _classification(result: Result, pair: Pair, certificate: Certificate) -> Classification | None:
     """Agreement and proved classes on the samples of tier "local"; others were not kept, or not for this."""
     evidence = certificate.evidence
     if result.classification is None or not isinstance(evidence, Local):
         return None
-    return classify(quantized, evidence.samples, None, evidence.bounds)
+    return classify(pair, evidence.samples, None, evidence.bounds)

@@ -150,9 +150,9 @@ def quantize(
         deadline = Deadline.within(options.budget.seconds, firm=options.budget.firm)
         outcome, stability_tree = _tune(trained, region, tolerance, calibration, options, report, deadline)
         report("prove", 0.0)
-        quantized = outcome.pair
+        pair = outcome.pair
         certificate = certify(
-            quantized,
+            pair,
             region,
             tolerance,
             outcome.tree,
@@ -160,12 +160,12 @@ def quantize(
             error_budget=outcome.error_budget,
             versions=tool_versions(),
             stability_tree=stability_tree,
-            evidence=_evidence(quantized, region, tolerance, calibration, held_out, options),
+            evidence=_evidence(pair, region, tolerance, calibration, held_out, options),
         )
         certificate = replace(certificate, exact=exact)
-        check(quantized, certificate, exact=exact, progress=report)
+        check(pair, certificate, exact=exact, progress=report)
         report("look for the worst error", 0.0)
-        found = examine(quantized, certificate, seed=seed, deadline=deadline.with_grace)
+        found = examine(pair, certificate, seed=seed, deadline=deadline.with_grace)
         report("done", 1.0)
         return replace(
             found,
@@ -173,7 +173,7 @@ def quantize(
             optimality=outcome.optimality,
             ended_by=outcome.ended_by,
             classification=or_else(
-                lambda: _classification(quantized, certificate, given, options), None, "the comparison of classes"
+                lambda: _classification(pair, certificate, given, options), None, "the comparison of classes"
             ),
         )
 
@@ -260,7 +260,7 @@ def _evaluator(
 
 
 def _evidence(
-    quantized: Pair,
+    pair: Pair,
     region: Interval,
     tolerance: Reals,
     calibration: Reals | None,
@@ -270,13 +270,13 @@ def _evidence(
     if calibration is None or options.tier == "sound":
         return None
     if held_out is not None:
-        reference = reference_for(quantized.reference, calibration, tolerance)
-        return Statistical.count(quantized, held_out, tolerance, options.confidence, len(calibration), reference)
-    return Local.prove(quantized, region, calibration, options.radius or 0.0)
+        reference = reference_for(pair.reference, calibration, tolerance)
+        return Statistical.count(pair, held_out, tolerance, options.confidence, len(calibration), reference)
+    return Local.prove(pair, region, calibration, options.radius or 0.0)
 
 
 def _classification(
-    quantized: Pair, certificate: Certificate, samples: Reals | None, options: QuantizeOptions
+    pair: Pair, certificate: Certificate, samples: Reals | None, options: QuantizeOptions
 ) -> Classification | None:
     if options.task != "classifier" or samples is None:
         return None
@@ -285,7 +285,7 @@ def _classification(
         bounds = certificate.evidence.bounds
     if isinstance(certificate.evidence, Statistical):
         bounds = np.full(bounds.shape, np.inf)
-    return classify(quantized, samples, options.labels, bounds)
+    return classify(pair, samples, options.labels, bounds)
 
 
 def read(model: Any, box: Any = None, margin: float = 0.0) -> Network:

@@ -41,14 +41,14 @@ class Demand:
         return cls(**{name: getattr(certificate, name) for name in cls.__dataclass_fields__})
 
 
-def recertify(quantized: Pair, old: Demand, eps: Reals | None, effort: Effort) -> tuple[Pair, Certificate]:
+def recertify(pair: Pair, old: Demand, eps: Reals | None, effort: Effort) -> tuple[Pair, Certificate]:
     """Prove what is demanded of a network with other integers than the demand was made for.
 
     Guarantee: the certificate is about the network returned, whose integers are those given; `check` confirms it. Formats of
     results, and accumulators, are as wide as the proved ranges need; results that saturated may still.
 
     Args:
-        quantized: the new integers; formats of results may be too narrow.
+        pair: the new integers; formats of results may be too narrow.
         old: the box, the tolerance and the tier, with its samples.
         eps: the tolerance that is accepted; None keeps the old one and, where that is not met, takes the smallest larger one
             that is, which the certificate's `eps_source` then says. In the tier "local" it is met where as many samples
@@ -61,30 +61,30 @@ def recertify(quantized: Pair, old: Demand, eps: Reals | None, effort: Effort) -
         VerificationError: something may overflow, or cannot be proved at all.
     """
     if old.evidence is None:
-        return _sound(quantized, old, eps, effort)
-    quantized = _held_around(quantized, old)
-    evidence = _evidence(quantized, old, old.eps if eps is None else eps)
+        return _sound(pair, old, eps, effort)
+    pair = _held_around(pair, old)
+    evidence = _evidence(pair, old, old.eps if eps is None else eps)
     tolerance, source = old.eps if eps is None else eps, KEPT if eps is None else ACCEPTED
     if isinstance(evidence, Local) and isinstance(old.evidence, Local):
         needed = int(old.evidence.certified(old.eps).sum())
         reached = _reached(evidence.bounds, needed, tolerance)
         tolerance, source = _settled(reached, old, eps)
-    return quantized, _certified(quantized, old, tolerance, source, SplitTree(), evidence)
+    return pair, _certified(pair, old, tolerance, source, SplitTree(), evidence)
 
 
-def _sound(quantized: Pair, old: Demand, eps: Reals | None, effort: Effort) -> tuple[Pair, Certificate]:
+def _sound(pair: Pair, old: Demand, eps: Reals | None, effort: Effort) -> tuple[Pair, Certificate]:
     """Cut the box until the tolerance is met or the budget ends; what is proved then, counts."""
     wanted = old.eps if eps is None else eps
-    evaluator = ProvingEvaluator(quantized.network, old.box, wanted, effort)
-    evidence = evaluator.settle(evaluator.evaluate(quantized, Deadline.within(effort.seconds)))
+    evaluator = ProvingEvaluator(pair.network, old.box, wanted, effort)
+    evidence = evaluator.settle(evaluator.evaluate(pair, Deadline.within(effort.seconds)))
     tree = evaluator.tree(evidence)
     # The width of what a table reads decides about its entries, so ranges behind it may change once more.
-    for _ in range(1 + len(quantized.tables)):
-        quantized = narrow(quantized, bound_leaves(quantized, old.box, tree).ranges)
-    certificate = _certified(quantized, old, wanted, KEPT, tree, None)
+    for _ in range(1 + len(pair.tables)):
+        pair = narrow(pair, bound_leaves(pair, old.box, tree).ranges)
+    certificate = _certified(pair, old, wanted, KEPT, tree, None)
     tolerance, source = _settled(certificate.output_bounds, old, eps)
-    budget = error_budget(evaluator, evidence, *alone_with(quantized, evaluator), wanted, Deadline().with_grace)
-    return quantized, replace(certificate, eps=tolerance, eps_source=source, error_budget=budget)
+    budget = error_budget(evaluator, evidence, *alone_with(pair, evaluator), wanted, Deadline().with_grace)
+    return pair, replace(certificate, eps=tolerance, eps_source=source, error_budget=budget)
 
 
 def _settled(reached: Reals, old: Demand, eps: Reals | None) -> tuple[Reals, str]:
@@ -112,29 +112,27 @@ def _reached(bounds: Reals, needed: int, eps: Reals) -> Reals:
     return bounds[order[:needed]].max(axis=0)
 
 
-def _held_around(quantized: Pair, old: Demand) -> Pair:
+def _held_around(pair: Pair, old: Demand) -> Pair:
     """Formats for the box; those that saturate hold what inputs near the samples need, in tier "local"."""
-    for _ in range(1 + len(quantized.tables)):
-        if isinstance(old.evidence, Local) and quantized.saturating:
-            quantized = widened(quantized, around(old.box, old.evidence.samples, old.evidence.radius))
-        quantized = narrow_in_box(quantized, old.box)
-    return quantized
+    for _ in range(1 + len(pair.tables)):
+        if isinstance(old.evidence, Local) and pair.saturating:
+            pair = widened(pair, around(old.box, old.evidence.samples, old.evidence.radius))
+        pair = narrow_in_box(pair, old.box)
+    return pair
 
 
-def _evidence(quantized: Pair, old: Demand, eps: Reals) -> Evidence | None:
+def _evidence(pair: Pair, old: Demand, eps: Reals) -> Evidence | None:
     """The same kind of evidence, from the same samples."""
     found = old.evidence
     if isinstance(found, Local):
-        return Local.prove(quantized, old.box, found.samples, found.radius)
+        return Local.prove(pair, old.box, found.samples, found.radius)
     if isinstance(found, Statistical):
-        return Statistical.count(
-            quantized, found.samples, eps, found.confidence, found.calibration_samples, found.reference
-        )
+        return Statistical.count(pair, found.samples, eps, found.confidence, found.calibration_samples, found.reference)
     return None
 
 
 def _certified(
-    quantized: Pair,
+    pair: Pair,
     old: Demand,
     eps: Reals,
     source: str,
@@ -142,7 +140,7 @@ def _certified(
     evidence: Evidence | None,
 ) -> Certificate:
     proved = certify(
-        quantized,
+        pair,
         old.box,
         eps,
         tree,

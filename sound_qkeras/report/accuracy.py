@@ -79,10 +79,10 @@ def errors_table(result: Result, found: Reals) -> Table:
 
 def errors_at_worst(result: Result) -> tuple[Reals, bool]:
     """The errors at the worst input found, shape `(outputs,)`, and whether they are exact: large networks take float64."""
-    quantized, sample = result.pair, result.observed_input
-    if quantized.reference.products > MOST_EXACT_PRODUCTS or not quantized.has_integers:
-        return np.abs(errors(quantized, sample[None])[0]), False
-    found = down(np.array([float(abs(error)) for error in exact_error(quantized, sample)]))
+    pair, sample = result.pair, result.observed_input
+    if pair.reference.products > MOST_EXACT_PRODUCTS or not pair.has_integers:
+        return np.abs(errors(pair, sample[None])[0]), False
+    found = down(np.array([float(abs(error)) for error in exact_error(pair, sample)]))
     return np.maximum(found, 0.0), True
 
 

@@ -26,7 +26,7 @@ BEYOND_EVIDENCE = {
 
 def not_covered(result: Result) -> list[str]:
     """What the claim does not say, most important first."""
-    quantized, evidence = result.pair, result.certificate.evidence
+    pair, evidence = result.pair, result.certificate.evidence
     found = ["Inputs outside the box."]
     if evidence is not None:
         found.append(BEYOND_EVIDENCE[evidence.tier])
@@ -36,9 +36,9 @@ def not_covered(result: Result) -> list[str]:
     ]
     if not result.float32.exact:
         found.append(f"The QKeras model evaluated in float32, which is not bit-exact here: {_float32(result)}.")
-    if quantized.network.head:
-        found.append(f"The final {quantized.network.head}, which was set aside: the claim is about what enters it.")
-    if quantized.rewrite:
+    if pair.network.head:
+        found.append(f"The final {pair.network.head}, which was set aside: the claim is about what enters it.")
+    if pair.rewrite:
         found.append("The rewritten network outside the box, where it is another function than the trained one.")
     found.append(
         "Sensors, compilers, synthesis tools, timing and faults of the hardware. Cost figures are estimates, not measured."

@@ -25,11 +25,11 @@ FORMS = {
 }
 
 
-def layers_table(quantized: Pair) -> Table:
+def layers_table(pair: Pair) -> Table:
     """Every layer with weights, as trained and as it is in fixed point."""
     rows = [
-        (node.name, node.op.kind, shape(quantized.reference.shapes[node.name]), *_sizes(quantized, node.name))
-        for node, _ in quantized.reference.sets()
+        (node.name, node.op.kind, shape(pair.reference.shapes[node.name]), *_sizes(pair, node.name))
+        for node, _ in pair.reference.sets()
     ]
     columns = (
         "Layer:name, Kind, Trained output:number, Trained weights:number, Fixed-point output:number, "
@@ -38,23 +38,21 @@ def layers_table(quantized: Pair) -> Table:
     return table("Layers before and after", columns, rows)
 
 
-def _sizes(quantized: Pair, name: str) -> tuple[str, str, str]:
-    before, after = _weights(quantized.reference, name), "merged"
-    if name not in quantized.network.by_name:
+def _sizes(pair: Pair, name: str) -> tuple[str, str, str]:
+    before, after = _weights(pair.reference, name), "merged"
+    if name not in pair.network.by_name:
         return count(before), after, "0"
-    return count(before), shape(quantized.network.shapes[name]), count(_weights(quantized.network, name))
+    return count(before), shape(pair.network.shapes[name]), count(_weights(pair.network, name))
 
 
 def _weights(network: Network, name: str) -> int:
     return next(op.kernel.size for node, op in network.affine() if node.name == name)
 
 
-def rewrite_table(quantized: Pair) -> Table | None:
+def rewrite_table(pair: Pair) -> Table | None:
     """What was done to the units of each layer; None where nothing was."""
-    rewrite = quantized.rewrite
-    names = [
-        node.name for node, _ in quantized.reference.affine() if node.name in {*rewrite.reductions, *rewrite.exponents}
-    ]
+    rewrite = pair.rewrite
+    names = [node.name for node, _ in pair.reference.affine() if node.name in {*rewrite.reductions, *rewrite.exponents}]
     if not names:
         return None
     rows = []

@@ -51,7 +51,7 @@ def observe(result: Result) -> Observed:
     Raises:
         VerificationError: a value lies outside its proved range: a bug that must stop everything.
     """
-    quantized, evidence = result.pair, result.certificate.evidence
+    pair, evidence = result.pair, result.certificate.evidence
     if evidence is None:
         samples = _drawn_inputs(result)
         source = f"{count(len(samples))} corners and random points of the box, the worst input found among them"
@@ -61,34 +61,34 @@ def observe(result: Result) -> Observed:
         source = f"{which} {count(len(evidence.samples))} samples of the certificate"
     ranges: dict[str, tuple[float, float]] = {}
     beyond: dict[str, tuple[float, float]] = {}
-    for tile in quantized.network.tiles(samples):
+    for tile in pair.network.tiles(samples):
         share = len(tile) / len(samples)
-        for node, values in _before_rounding(quantized, tile):
+        for node, values in _before_rounding(pair, tile):
             low, high = _range(result, node, values)
             old = ranges.get(node.name, (low, high))
             ranges[node.name] = min(low, old[0]), max(high, old[1])
-            if node.name in quantized.saturating:
-                found, before = _shares(values, quantized.formats[node.name]), beyond.get(node.name, (0.0, 0.0))
+            if node.name in pair.saturating:
+                found, before = _shares(values, pair.formats[node.name]), beyond.get(node.name, (0.0, 0.0))
                 beyond[node.name] = before[0] + share * found[0], before[1] + share * found[1]
-    relative = (np.abs(errors(quantized, samples)) / result.certificate.eps).max(axis=1)
+    relative = (np.abs(errors(pair, samples)) / result.certificate.eps).max(axis=1)
     return Observed(source, len(samples), ranges, beyond, relative)
 
 
-def _before_rounding(quantized: Pair, samples: Reals) -> Iterator[tuple[Node, Reals]]:
+def _before_rounding(pair: Pair, samples: Reals) -> Iterator[tuple[Node, Reals]]:
     """The values of every node that has a format, before it is rounded to it."""
-    held = (*quantized.formats, *quantized.accumulators)
-    nodes = [node for node in quantized.network.nodes if node.name in held]
-    if quantized.has_integers:
-        codes = quantized.simulate_all(samples)
+    held = (*pair.formats, *pair.accumulators)
+    nodes = [node for node in pair.network.nodes if node.name in held]
+    if pair.has_integers:
+        codes = pair.simulate_all(samples)
         for node in nodes:
             real_input = isinstance(node.op, Input)
-            bits = quantized.exact_bits[node.name]
-            yield node, samples if real_input else from_codes(quantized.exact_result(node, codes), bits)
+            bits = pair.exact_bits[node.name]
+            yield node, samples if real_input else from_codes(pair.exact_result(node, codes), bits)
         return
-    values = quantized.evaluate_all(samples)
+    values = pair.evaluate_all(samples)
     for node in nodes:
         read = [values[name] for name in node.inputs]
-        yield node, quantized.subject.by_name[node.name].op.evaluate(*read) if read else samples
+        yield node, pair.subject.by_name[node.name].op.evaluate(*read) if read else samples
 
 
 def _range(result: Result, node: Node, values: npt.NDArray[np.float64]) -> tuple[float, float]:
@@ -111,9 +111,9 @@ def _shares(values: npt.NDArray[np.float64], output: Format) -> tuple[float, flo
 
 def _most(result: Result) -> int:
     """How many inputs are simulated."""
-    quantized = result.pair
-    widest = max(map(size_of, quantized.network.shapes.values()))
-    budget = WIDE_BUDGET if quantized.has_integers and quantized.wide_layers else BUDGET
+    pair = result.pair
+    widest = max(map(size_of, pair.network.shapes.values()))
+    budget = WIDE_BUDGET if pair.has_integers and pair.wide_layers else BUDGET
     return int(np.clip(budget // widest, FEWEST, MOST))
 
 
@@ -150,8 +150,8 @@ def ranges_table(result: Result, observed: Observed) -> Table:
     return table("Ranges before rounding", columns, rows)
 
 
-def _drawn(quantized: Pair, name: str, proved: tuple[float, float], seen: tuple[float, float]) -> Bar:
-    output = quantized.formats.get(name) or quantized.accumulators[name]
+def _drawn(pair: Pair, name: str, proved: tuple[float, float], seen: tuple[float, float]) -> Bar:
+    output = pair.formats.get(name) or pair.accumulators[name]
     start, width = output.minimum, output.maximum - output.minimum or 1.0
 
     def segment(ends: tuple[float, float], style: str) -> Segment:

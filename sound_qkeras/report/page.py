@@ -71,13 +71,13 @@ def _environment() -> Environment:
 
 def _content(result: Result) -> dict[str, Any]:
     """Everything the template shows."""
-    quantized = result.pair
+    pair = result.pair
     return {
         "mark": MARK,
         "version": __version__,
         "result": result,
-        "trained": quantized.reference,
-        "shapes": (shape(quantized.reference.input_shape), shape(quantized.reference.output_shape)),
+        "trained": pair.reference,
+        "shapes": (shape(pair.reference.input_shape), shape(pair.reference.output_shape)),
         "claim": claim_of(result),
         "classes": classification_table(result),
         "evidence": evidence_table(result),
@@ -86,8 +86,8 @@ def _content(result: Result) -> dict[str, Any]:
         "box": box_table(result.certificate.box),
         "budget": budget_table(result),
         "largest": largest_table(result),
-        "layers": layers_table(quantized),
-        "rewrite": rewrite_table(quantized),
+        "layers": layers_table(pair),
+        "rewrite": rewrite_table(pair),
         "cost": cost_table(result),
         "model": model_table(result),
         "executions": executions_table(result),

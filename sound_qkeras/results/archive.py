@@ -88,12 +88,12 @@ def load(directory: str | os.PathLike[str]) -> Result:
         FileFormatError: something is missing, altered, corrupt, or from another result.
     """
     folder = Path(directory)
-    manifest, quantized, certificate = _read_claim(folder)
+    manifest, pair, certificate = _read_claim(folder)
     try:
-        check_identity(quantized, certificate)
+        check_identity(pair, certificate)
     except VerificationError as error:
         raise FileFormatError(f"'{folder}': {error}") from error
-    return _read_result(folder, manifest, quantized, certificate)
+    return _read_result(folder, manifest, pair, certificate)
 
 
 def verify(directory: str | os.PathLike[str]) -> tuple[Result, Reals]:
@@ -110,15 +110,15 @@ def verify(directory: str | os.PathLike[str]) -> tuple[Result, Reals]:
         VerificationError: something that is claimed does not hold.
     """
     folder = Path(directory)
-    manifest, quantized, certificate = _read_claim(folder)
-    bounds = check(quantized, certificate)
-    result = _read_result(folder, manifest, quantized, certificate)
+    manifest, pair, certificate = _read_claim(folder)
+    bounds = check(pair, certificate)
+    result = _read_result(folder, manifest, pair, certificate)
     _check_observed(result)
     _check_floating(result)
     if MODEL_FILE in manifest.files:
         from sound_qkeras.keras_io.files.stored_model import check_stored_model
 
-        check_stored_model(folder / MODEL_FILE, quantized)
+        check_stored_model(folder / MODEL_FILE, pair)
     return result, bounds
 
 
@@ -130,13 +130,13 @@ def _read_claim(folder: Path) -> tuple[Manifest, Pair, Certificate]:
     """
     manifest = _read_manifest(folder)
     certificate = _read_certificate(folder)
-    _, quantized = load_network(folder)
-    if quantized is None:
+    _, pair = load_network(folder)
+    if pair is None:
         raise FileFormatError(f"'{folder}' holds a network without integers; quantise it and save the result")
-    return manifest, quantized, certificate
+    return manifest, pair, certificate
 
 
-def _read_result(folder: Path, manifest: Manifest, quantized: Pair, certificate: Certificate) -> Result:
+def _read_result(folder: Path, manifest: Manifest, pair: Pair, certificate: Certificate) -> Result:
     """The result with what its report says besides.
 
     Raises:
@@ -150,7 +150,7 @@ def _read_result(folder: Path, manifest: Manifest, quantized: Pair, certificate:
     if report["certificate"] != certificate.digest:
         raise FileFormatError(f"'{folder / CERTIFICATE_FILE}' is not as it was written: the checksum differs")
     try:
-        result = _result(report, quantized, certificate)
+        result = _result(report, pair, certificate)
         again = _report(result, report["no_qkeras_model_because"])
         if certificate.versions.get("sound_qkeras") != __version__:
             again["summary"] = report["summary"]  # in the words of the version that wrote it
@@ -215,9 +215,9 @@ def _check_observed(result: Result) -> None:
     """The worst error that was found must be the error at the input that is recorded with it, unless none was looked for."""
     if not result.evaluations:
         return
-    quantized, sample = result.pair, result.observed_input[None]
-    found = float(np.abs(errors(quantized, sample)).max())
-    scale = float(np.abs(quantized.reference.evaluate(sample)).max())
+    pair, sample = result.pair, result.observed_input[None]
+    found = float(np.abs(errors(pair, sample)).max())
+    scale = float(np.abs(pair.reference.evaluate(sample)).max())
     if not abs(found - result.observed_error) <= SLACK * max(scale, found, result.observed_error):
         raise VerificationError(
             f"the worst error found is said to be {result.observed_error:.9g}; at the input beside it, it is {found:.9g}"
@@ -270,14 +270,14 @@ def _report(result: Result, reason: str | None) -> dict[str, Any]:
     return {**content, "checksum": digest_of_json(content)}
 
 
-def _result(report: Mapping[str, Any], quantized: Pair, certificate: Certificate) -> Result:
+def _result(report: Mapping[str, Any], pair: Pair, certificate: Certificate) -> Result:
     sample = np.asarray(report["observed_input"], dtype=np.float64)
-    if sample.shape != quantized.network.input_shape:
-        raise FileFormatError(f"the worst input has shape {sample.shape}, expected {quantized.network.input_shape}")
+    if sample.shape != pair.network.input_shape:
+        raise FileFormatError(f"the worst input has shape {sample.shape}, expected {pair.network.input_shape}")
     return Result(
-        pair=quantized,
+        pair=pair,
         certificate=certificate,
-        cost=cost_of(quantized),
+        cost=cost_of(pair),
         observed_error=float(report["observed_error"]),
         observed_input=sample,
         evaluations=int(report["evaluations"]),

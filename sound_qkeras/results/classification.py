@@ -34,11 +34,11 @@ class Classification:
     proved: float
 
 
-def classify(quantized: Pair, samples: Reals, labels: Any, bounds: Reals) -> Classification:
+def classify(pair: Pair, samples: Reals, labels: Any, bounds: Reals) -> Classification:
     """Compare both networks on samples.
 
     Args:
-        quantized: the pair of networks; the class is the largest output's, for a single output its sign.
+        pair: the pair of networks; the class is the largest output's, for a single output its sign.
         samples: shape `(n, *input_shape)`.
         labels: class numbers `(n,)` from 0, or one-hot rows; or None.
         bounds: the proved bound of each output, shape `(outputs,)` or `(n, outputs)`; infinite where there is none.
@@ -46,8 +46,8 @@ def classify(quantized: Pair, samples: Reals, labels: Any, bounds: Reals) -> Cla
     Raises:
         InputError: there is not one label per sample, or one is no class.
     """
-    before = outputs_of(quantized.reference, samples)
-    after = simulate(quantized, samples).reshape(len(samples), -1)
+    before = outputs_of(pair.reference, samples)
+    after = simulate(pair, samples).reshape(len(samples), -1)
     old, new = classes_of(before), classes_of(after)
     wanted = None if labels is None else labels_of(labels, len(samples), before.shape[1])
     return Classification(

@@ -60,7 +60,7 @@ class Result:
     """A certified fixed-point network.
 
     Args:
-        quantized: integers and formats.
+        pair: the trained network, and the integers and formats that stand for it.
         certificate: what is proved about them.
         cost: bits and bit operations.
         observed_error: the worst error a search found, at `observed_input`, after `evaluations` tries; never above the
@@ -128,7 +128,7 @@ class Result:
         """What `qkeras.utils.model_quantize` takes for `float_model()`: layer name to quantizer strings.
 
         Names are those of `float_model()`: the model's own, but for `keras_names`.
-        That is the trained model, except where `quantized.rewrite` drops or replaces units, or rescales them by powers of
+        That is the trained model, except where `pair.rewrite` drops or replaces units, or rescales them by powers of
         two. Quantise with `keep_architecture=True, rescale_units=False` for formats that fit the trained weights.
         """
         from sound_qkeras.keras_io import quantizer_config

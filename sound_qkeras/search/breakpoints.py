@@ -38,11 +38,11 @@ class SearchSpace:
     input_bits: int | None = None
 
     @classmethod
-    def of(cls, quantized: Pair, box: Interval) -> SearchSpace:
+    def of(cls, pair: Pair, box: Interval) -> SearchSpace:
         """The space of a pair on a box of shape `input_shape`."""
-        step = _input_step(quantized, box)
+        step = _input_step(pair, box)
         ends = box.lower.ravel(), box.upper.ravel()
-        return cls(quantized.reference, quantized.subject, *ends, step, quantized.input_bits)
+        return cls(pair.reference, pair.subject, *ends, step, pair.input_bits)
 
     @property
     def width(self) -> Reals:
@@ -59,11 +59,11 @@ class SearchSpace:
         return np.clip(from_codes(np.minimum(np.maximum(codes, low), high), self.input_bits), self.lower, self.upper)
 
 
-def _input_step(quantized: Pair, box: Interval) -> float:
+def _input_step(pair: Pair, box: Interval) -> float:
     """The step of what the input is rounded to, where it is."""
-    first = quantized.network.nodes[0].name
-    names = [first, *(reader.name for reader in quantized.network.readers[first])]
-    steps = [quantized.formats[name].step for name in names if name in quantized.formats]
+    first = pair.network.nodes[0].name
+    names = [first, *(reader.name for reader in pair.network.readers[first])]
+    steps = [pair.formats[name].step for name in names if name in pair.formats]
     return min(steps) if steps else max(float(np.max(box.upper - box.lower)) * FINE, 2.0**-200)
 
 

@@ -37,23 +37,23 @@ class Counterexample:
     evaluations: int
 
 
-def errors(quantized: Pair, samples: Reals) -> Reals:
+def errors(pair: Pair, samples: Reals) -> Reals:
     """`f_q - f` per sample and output, shape `(samples, outputs)`, in float64 throughout: to search with, not to claim."""
-    network = quantized.network
+    network = pair.network
     outputs = size_of(network.output_shape)
     found: list[Reals] = []
-    for part in quantized.reference.tiles(samples):
-        if quantized.has_integers:
-            codes = quantized.simulate_all(part, exact=False)[network.output.name]
-            value = from_codes(codes, quantized.fractional_bits[network.output.name])
+    for part in pair.reference.tiles(samples):
+        if pair.has_integers:
+            codes = pair.simulate_all(part, exact=False)[network.output.name]
+            value = from_codes(codes, pair.fractional_bits[network.output.name])
         else:
-            value = quantized.evaluate_all(part)[network.output.name]
-        found.append((value - quantized.reference.evaluate(part)).reshape(len(part), outputs))
+            value = pair.evaluate_all(part)[network.output.name]
+        found.append((value - pair.reference.evaluate(part)).reshape(len(part), outputs))
     return np.concatenate(found)
 
 
 def falsify(
-    quantized: Pair,
+    pair: Pair,
     box: Interval,
     *,
     evaluations: int = EVALUATIONS,
@@ -63,7 +63,7 @@ def falsify(
     """The worst error of a fixed-point network on a box that `search` finds.
 
     Args:
-        quantized: the pair of networks.
+        pair: the pair of networks.
         box: inputs, shape `input_shape`.
         evaluations: about how many inputs to try, and not fewer unless the deadline passes.
         seed: of the search; the same seed gives the same answer on one machine, where the clock had no say.
@@ -72,8 +72,8 @@ def falsify(
     Returns:
         The worst input found and its largest absolute output error.
     """
-    space = SearchSpace.of(quantized, box)
-    return search(lambda samples: errors(quantized, samples), space, evaluations, seed, deadline)
+    space = SearchSpace.of(pair, box)
+    return search(lambda samples: errors(pair, samples), space, evaluations, seed, deadline)
 
 
 def search(

@@ -25,7 +25,7 @@ MOST_EXACT_PRODUCTS = 2_000_000
 
 
 def observe(
-    quantized: Pair,
+    pair: Pair,
     certificate: Certificate,
     *,
     seed: int = 0,
@@ -35,7 +35,7 @@ def observe(
     """Look for the worst error where the claim holds, until the deadline passes; of the statistical tier, on its samples.
 
     Args:
-        quantized: the pair of networks.
+        pair: the pair of networks.
         certificate: what is proved about it.
         seed: of the search.
         deadline: of the search.
@@ -48,17 +48,17 @@ def observe(
     if not certificate.claims_distance:
         return Counterexample(0.0, certificate.box.center, 0)
     if isinstance(evidence, Statistical):
-        found = np.abs(errors(quantized, evidence.samples)).max(axis=1)
+        found = np.abs(errors(pair, evidence.samples)).max(axis=1)
         worst = int(np.argmax(found))
         return Counterexample(float(found[worst]), evidence.samples[worst], len(found))
     if isinstance(evidence, Local):
-        return _observe_around(quantized, certificate, evidence, seed, deadline, evaluations)
-    found = falsify(quantized, certificate.box, evaluations=evaluations, seed=seed, deadline=deadline)
-    return confirmed(quantized, found, certificate.output_bounds)
+        return _observe_around(pair, certificate, evidence, seed, deadline, evaluations)
+    found = falsify(pair, certificate.box, evaluations=evaluations, seed=seed, deadline=deadline)
+    return confirmed(pair, found, certificate.output_bounds)
 
 
 def _observe_around(
-    quantized: Pair,
+    pair: Pair,
     certificate: Certificate,
     evidence: Local,
     seed: int,
@@ -73,32 +73,32 @@ def _observe_around(
         if found and deadline is not None and deadline.passed:
             break
         part = Interval(boxes.lower[n], boxes.upper[n])
-        one = falsify(quantized, part, evaluations=evaluations, seed=seed, deadline=deadline)
-        found.append(confirmed(quantized, one, evidence.bounds[n]))
+        one = falsify(pair, part, evaluations=evaluations, seed=seed, deadline=deadline)
+        found.append(confirmed(pair, one, evidence.bounds[n]))
     worst = max(found, key=lambda one: one.error)
     return Counterexample(worst.error, worst.sample, sum(one.evaluations for one in found))
 
 
-def confirmed(quantized: Pair, found: Counterexample, bounds: Reals) -> Counterexample:
+def confirmed(pair: Pair, found: Counterexample, bounds: Reals) -> Counterexample:
     """The same with its error in exact arithmetic, compared with the bounds; enclosed where the subject has no integers.
 
     Raises:
         VerificationError: it exceeds its bound.
     """
-    if not quantized.has_integers:
-        _refuse_beyond(np.abs(_least_errors(quantized, found.sample)), bounds)
+    if not pair.has_integers:
+        _refuse_beyond(np.abs(_least_errors(pair, found.sample)), bounds)
         return found
-    if quantized.reference.products > MOST_EXACT_PRODUCTS:
+    if pair.reference.products > MOST_EXACT_PRODUCTS:
         return found
-    exact = [abs(error) for error in exact_error(quantized, found.sample)]
+    exact = [abs(error) for error in exact_error(pair, found.sample)]
     _refuse_beyond(exact, bounds)
     return Counterexample(float(max(exact)), found.sample, found.evaluations)
 
 
-def _least_errors(quantized: Pair, sample: Reals) -> Reals:
+def _least_errors(pair: Pair, sample: Reals) -> Reals:
     """The part of each output's error at a sample that is certain."""
-    facts = propagate(quantized.network, Interval.point(sample[None]), quantized, substitute=False).facts
-    difference = facts[quantized.network.output.name].pair()[2]
+    facts = propagate(pair.network, Interval.point(sample[None]), pair, substitute=False).facts
+    difference = facts[pair.network.output.name].pair()[2]
     return np.maximum(np.maximum(difference.lower, -difference.upper), 0.0).reshape(-1)
 
 

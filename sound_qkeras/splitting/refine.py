@@ -69,7 +69,7 @@ class Splitting:
 
 
 def refine(
-    quantized: Pair,
+    pair: Pair,
     box: Interval,
     eps: Reals,
     *,
@@ -83,7 +83,7 @@ def refine(
     """Cut the worst leaves until every relative bound is at most `target`, or a budget ends.
 
     Args:
-        quantized: the pair of networks.
+        pair: the pair of networks.
         box: the whole box, shape `input_shape`.
         eps: tolerance per output, shape `(outputs,)`.
         target: relative bound at which a leaf is left alone.
@@ -98,7 +98,7 @@ def refine(
     cuts = box.lower.size <= MOST_INPUTS_TO_SPLIT
     deadline = deadline or Deadline()
     boxes = Bisection.root(box) if start is None else start.boxes.copy()
-    state = Splitting(quantized, eps, boxes, None if cuts else values)
+    state = Splitting(pair, eps, boxes, None if cuts else values)
     leaves, shape = state.leaves, box.shape
     boxes.score[leaves] = np.inf  # what an earlier network was measured at says nothing about this one
 
@@ -137,10 +137,10 @@ def settle(state: Splitting, shape: tuple[int, ...], *, target: float, max_leave
 
 
 def _measure_batch(
-    quantized: Pair, boxes: Interval, eps: Reals, values: Mapping[str, Interval] | None
+    pair: Pair, boxes: Interval, eps: Reals, values: Mapping[str, Interval] | None
 ) -> tuple[Reals, Indices]:
     """Each box's relative bound, and the axis to cut it along; any axis of a box that is not cut."""
-    result = propagate(quantized.network, boxes, quantized, values=values)
+    result = propagate(pair.network, boxes, pair, values=values)
     if boxes.lower[0].size > MOST_INPUTS_TO_SPLIT:
         worst = (output_difference(result).magnitude / eps).max(axis=1)
         return worst, np.zeros(len(worst), dtype=np.int64)

@@ -43,15 +43,15 @@ def row_of(candidate: Candidate, subject: Subject, plan: Plan, eps: Reals, **mea
     return Row.of(candidate, **(fields | measured))
 
 
-def _errors(candidate: Candidate, quantized: Pair, subject: Subject, plan: Plan, eps: Reals) -> dict[str, Any]:
+def _errors(candidate: Candidate, pair: Pair, subject: Subject, plan: Plan, eps: Reals) -> dict[str, Any]:
     """Bound, worst error found and tier."""
     if plan.tier == "sound":
         bound = prove_candidate(candidate, subject.box, eps, max_leaves=LEAVES, seconds=SECONDS).bound
-        found = falsify(quantized, subject.box, evaluations=EVALUATIONS).error
+        found = falsify(pair, subject.box, evaluations=EVALUATIONS).error
     else:
         samples = np.asarray(subject.test[0], dtype=np.float64)
-        bound = float(error_limits(quantized, samples, FLOAT64).max())
-        found = float(np.abs(errors(quantized, samples)).max())
+        bound = float(error_limits(pair, samples, FLOAT64).max())
+        found = float(np.abs(errors(pair, samples)).max())
     return {"bound": bound, "observed_error": found, "tier": plan.tier}
 
 

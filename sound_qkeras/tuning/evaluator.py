@@ -64,11 +64,11 @@ class Evaluator(ABC, Generic[E]):
         """How weights are best rounded for this evaluator; when the deadline passes, fewer inputs are looked at."""
 
     @abstractmethod
-    def evaluate(self, quantized: Pair, deadline: Deadline, start: E | None = None) -> E:
+    def evaluate(self, pair: Pair, deadline: Deadline, start: E | None = None) -> E:
         """Find out how large the error is.
 
         Args:
-            quantized: integers in formats of provisional width.
+            pair: integers in formats of provisional width.
             deadline: when it passes, what is known so far has to do; samples are left out by a firm one or an interrupt alone.
             start: what is known about a similar choice; with it more effort is allowed, and a hopeless choice given up.
         """
@@ -98,7 +98,7 @@ class Evaluator(ABC, Generic[E]):
         """The evidence in the form in which it will be proved."""
 
     @abstractmethod
-    def narrow(self, quantized: Pair, evidence: E) -> Pair:
+    def narrow(self, pair: Pair, evidence: E) -> Pair:
         """The same integers in the narrowest formats."""
 
     @abstractmethod

@@ -41,10 +41,10 @@ class ProvingEvaluator(Evaluator[Splitting]):
         samples = sample_box(self.box, effort.samples) if effort.samples else None
         return CancellingRounding(self.network, self.centers, samples, self.eps, deadline)
 
-    def evaluate(self, quantized: Pair, deadline: Deadline, start: Splitting | None = None) -> Splitting:
+    def evaluate(self, pair: Pair, deadline: Deadline, start: Splitting | None = None) -> Splitting:
         """Cut the box until the tolerance is met, or leaves or time run out."""
         return refine(
-            quantized,
+            pair,
             self.box,
             self.eps,
             target=TARGET,
@@ -73,9 +73,9 @@ class ProvingEvaluator(Evaluator[Splitting]):
         """With leaves on which it is proved in their final order."""
         return settle(evidence, self.box.shape, target=TARGET, max_leaves=2 * self.effort.most_leaves)
 
-    def narrow(self, quantized: Pair, evidence: Splitting) -> Pair:
+    def narrow(self, pair: Pair, evidence: Splitting) -> Pair:
         """In formats of the ranges that are proved on the leaves."""
-        return narrow(quantized, bound_leaves(quantized, self.box, evidence.tree).ranges)
+        return narrow(pair, bound_leaves(pair, self.box, evidence.tree).ranges)
 
     def boxes(self, evidence: Splitting) -> Interval:
         """The leaves."""

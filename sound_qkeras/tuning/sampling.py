@@ -105,23 +105,23 @@ class SamplingEvaluator(Evaluator[SampleErrors]):
         """With error feedback on what the samples show every layer."""
         return FeedbackRounding(self.network, self.shaping, self.centers, deadline)
 
-    def evaluate(self, quantized: Pair, deadline: Deadline, start: SampleErrors | None = None) -> SampleErrors:
+    def evaluate(self, pair: Pair, deadline: Deadline, start: SampleErrors | None = None) -> SampleErrors:
         """Run the integers on the choosing samples and, where those accept them, on the stopping ones."""
-        narrowed = self._clipped(quantized)
+        narrowed = self._clipped(pair)
         found = self._errors(narrowed, self.choosing, self.references[0], deadline)
         if found.worst > TARGET:
             return found
         return replace(found, later=self._errors(narrowed, self.stopping, self.references[1], deadline))
 
-    def _errors(self, quantized: Pair, samples: Reals, reference: Reals, deadline: Deadline) -> SampleErrors:
+    def _errors(self, pair: Pair, samples: Reals, reference: Reals, deadline: Deadline) -> SampleErrors:
         name = self.network.output.name
         parts: list[Reals] = []
         for tile in self.network.tiles(samples):
             if parts and deadline.if_firm.passed:
                 break
-            parts.append(quantized.simulate_all(tile, exact=False)[name])
+            parts.append(pair.simulate_all(tile, exact=False)[name])
         codes = np.concatenate([part.reshape(len(part), -1) for part in parts])
-        error = from_codes(codes, quantized.fractional_bits[name]) - reference[: len(codes)]
+        error = from_codes(codes, pair.fractional_bits[name]) - reference[: len(codes)]
         relative = np.full(len(samples), np.inf)  # what the deadline leaves out
         relative[: len(codes)] = np.max(np.abs(error) / self.eps, axis=1)
         return SampleErrors(relative, self.coverage, tolerance_factor(len(relative), self.coverage))
@@ -130,11 +130,11 @@ class SamplingEvaluator(Evaluator[SampleErrors]):
         """Whether the choosing samples accept, and the stopping ones do not."""
         return evidence.later is not None and evidence.worst > TARGET
 
-    def _clipped(self, quantized: Pair) -> Pair:
+    def _clipped(self, pair: Pair) -> Pair:
         if not self.saturate:
-            return quantized
-        ends = {name: self.range_of(name, old.fractional_bits) for name, old in quantized.formats.items()}
-        return clipped(quantized, ends)
+            return pair
+        ends = {name: self.range_of(name, old.fractional_bits) for name, old in pair.formats.items()}
+        return clipped(pair, ends)
 
     def range_of(self, name: str, bits: int) -> tuple[float, float]:
         """The range of the samples, without ends so rarely reached that cutting them off adds little to the rounding's noise."""
@@ -210,9 +210,9 @@ class SamplingEvaluator(Evaluator[SampleErrors]):
         """As it is."""
         return evidence
 
-    def narrow(self, quantized: Pair, evidence: SampleErrors) -> Pair:
+    def narrow(self, pair: Pair, evidence: SampleErrors) -> Pair:
         """In formats of the ranges; saturation only where the box asks for a wider format than the samples do."""
-        return narrow_in_box(self._clipped(quantized), self.box)
+        return narrow_in_box(self._clipped(pair), self.box)
 
     def boxes(self, evidence: SampleErrors) -> Interval:
         """Some samples, as points."""

@@ -121,11 +121,11 @@ class Search(Generic[E]):
         """As `attempt`, without keeping what comes out."""
         if self.deadline.interrupted and not self.accepted:
             raise KeyboardInterrupt("nothing was proved so far")
-        quantized = self.build(bits)
+        pair = self.build(bits)
         # A budget in seconds leaves no samples out before there is an answer.
         limit = self.deadline if self.accepted else replace(self.deadline, firm=False)
-        evidence = self.evaluator.evaluate(quantized, limit, None if start is None else start.evidence)
-        return Attempt(dict(bits), quantized, evidence, self.space.cost(bits), self._sum_bits(quantized), self.offsets)
+        evidence = self.evaluator.evaluate(pair, limit, None if start is None else start.evidence)
+        return Attempt(dict(bits), pair, evidence, self.space.cost(bits), self._sum_bits(pair), self.offsets)
 
     def accepts(self, found: Attempt[E]) -> bool:
         """Whether an attempt meets the tolerance and its sums fit the accumulator width now in force."""
@@ -142,14 +142,14 @@ class Search(Generic[E]):
         fitting = [found for found in self.accepted if self.accepts(found)]
         return min(fitting, key=lambda found: found.cost, default=None)
 
-    def _sum_bits(self, quantized: Pair) -> float:
+    def _sum_bits(self, pair: Pair) -> float:
         """Bits the widest integer sum needs once formats are narrowed to about the ranges."""
         ranges = {
             name: (1.01 * float(found.lower.min()), 1.01 * float(found.upper.max()))
             for name, found in self.space.ranges.items()
         }
-        narrowed = {name: Format.for_range(*ranges[name], f.fractional_bits) for name, f in quantized.formats.items()}
-        sizes = Pair(self.network, quantized.parameters, narrowed, {}).accumulator_magnitudes
+        narrowed = {name: Format.for_range(*ranges[name], f.fractional_bits) for name, f in pair.formats.items()}
+        sizes = Pair(self.network, pair.parameters, narrowed, {}).accumulator_magnitudes
         return float(np.log2(max(1.0, *sizes.values()))) + 0.5
 
     def _drop_faint(self) -> None:

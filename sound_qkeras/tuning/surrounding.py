@@ -85,21 +85,21 @@ class SurroundingEvaluator(Evaluator[SampleErrors]):
         points[: count // 2] = self.near[chosen[: count // 2]]
         return points
 
-    def evaluate(self, quantized: Pair, deadline: Deadline, start: SampleErrors | None = None) -> SampleErrors:
+    def evaluate(self, pair: Pair, deadline: Deadline, start: SampleErrors | None = None) -> SampleErrors:
         """Bound the error on every box, unless those that were worst before are too many that fail."""
         relative = np.zeros(len(self.near))
         first, rest = self.order[:FIRST_BOXES], self.order[FIRST_BOXES:]
-        relative[first] = self._relative(quantized, first, deadline)
+        relative[first] = self._relative(pair, first, deadline)
         found = SampleErrors(relative, self.coverage)
         if rest.size and np.sum(relative[first] > TARGET) <= found.spare:
-            relative[rest] = self._relative(quantized, rest, deadline)
+            relative[rest] = self._relative(pair, rest, deadline)
             self.order = np.argsort(-relative, kind="stable")
         return found
 
-    def _relative(self, quantized: Pair, chosen: np.ndarray, deadline: Deadline) -> Reals:
+    def _relative(self, pair: Pair, chosen: np.ndarray, deadline: Deadline) -> Reals:
         """Infinity for what a firm deadline leaves out."""
         relative = np.full(len(chosen), np.inf)
-        bounds = np.concatenate(over_batches(bound_boxes, quantized, self.around[chosen], deadline.if_firm))
+        bounds = np.concatenate(over_batches(bound_boxes, pair, self.around[chosen], deadline.if_firm))
         relative[: len(bounds)] = (bounds / self.eps).max(axis=1)
         return relative
 
@@ -117,14 +117,14 @@ class SurroundingEvaluator(Evaluator[SampleErrors]):
         """As it is."""
         return evidence
 
-    def narrow(self, quantized: Pair, evidence: SampleErrors) -> Pair:
+    def narrow(self, pair: Pair, evidence: SampleErrors) -> Pair:
         """In formats that clip nothing on the samples' boxes, and hold what is proved over the whole box or saturate."""
         if not self.saturate:
-            return narrow_in_box(quantized, self.box)
-        near = ranges_over(quantized, self.around)
+            return narrow_in_box(pair, self.box)
+        near = ranges_over(pair, self.around)
         whole = (float(self.box.lower.min()), float(self.box.upper.max()))
         near[self.network.nodes[0].name] = whole
-        return narrow_in_box(clipped(quantized, {name: with_margin(*ends) for name, ends in near.items()}), self.box)
+        return narrow_in_box(clipped(pair, {name: with_margin(*ends) for name, ends in near.items()}), self.box)
 
     def boxes(self, evidence: SampleErrors) -> Interval:
         """Those around the samples."""

@@ -216,7 +216,7 @@ def _tree(axes: Any) -> SplitTree:
 
 
 def certify(
-    quantized: Pair,
+    pair: Pair,
     box: Interval,
     eps: Reals,
     tree: SplitTree,
@@ -237,14 +237,14 @@ def certify(
         VerificationError: something may overflow, or the rewritten network is not proved to be the trained one.
     """
     stability_tree = stability_tree or SplitTree()
-    check_rewrite(quantized, box, stability_tree)
+    check_rewrite(pair, box, stability_tree)
     if evidence is None and eps.size == 0:
-        ranges, bounds = prove_ranges(quantized, box), eps
+        ranges, bounds = prove_ranges(pair, box), eps
     elif evidence is None:
-        proof = prove(quantized, box, tree)
+        proof = prove(pair, box, tree)
         ranges, bounds = proof.ranges, proof.output_bounds * (1.0 + MARGIN)
     else:
-        ranges, bounds = prove_ranges(quantized, box), evidence.bounds_of(eps)
+        ranges, bounds = prove_ranges(pair, box), evidence.bounds_of(eps)
     return Certificate(
         tier="sound" if evidence is None else evidence.tier,
         eps=eps,
@@ -253,12 +253,12 @@ def certify(
         box_source=box_source,
         tree=tree,
         ranges={name: with_margin(*ends) for name, ends in ranges.items()},
-        weight_hash=quantized.reference.weight_hash,
-        code_hash=quantized.code_hash,
+        weight_hash=pair.reference.weight_hash,
+        code_hash=pair.code_hash,
         error_budget=error_budget,
         versions=versions or {},
         stability_tree=stability_tree,
         evidence=evidence,
-        notes=quantized.reference.notes,
-        input_bits=quantized.input_bits,
+        notes=pair.reference.notes,
+        input_bits=pair.input_bits,
     )

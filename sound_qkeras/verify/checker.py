@@ -14,7 +14,7 @@ from sound_qkeras.verify.split_tree import SplitTree
 from sound_qkeras.verify.stability import check_rewrite
 
 
-def check(quantized: Pair, certificate: Certificate) -> Reals:
+def check(pair: Pair, certificate: Certificate) -> Reals:
     """Confirm every claim of a certificate, or refuse it.
 
     Guarantee: returns only if, for every input in the certificate's box (in other tiers: those that `claim` names), every
@@ -28,10 +28,10 @@ def check(quantized: Pair, certificate: Certificate) -> Reals:
     Raises:
         VerificationError: names what does not hold.
     """
-    check_identity(quantized, certificate)
-    _check_claim(quantized, certificate)
-    check_rewrite(quantized, certificate.box, certificate.stability_tree)
-    bounds, ranges = _found(quantized, certificate)
+    check_identity(pair, certificate)
+    _check_claim(pair, certificate)
+    check_rewrite(pair, certificate.box, certificate.stability_tree)
+    bounds, ranges = _found(pair, certificate)
     beyond = np.flatnonzero(~(bounds <= certificate.output_bounds))
     if beyond.size:
         k = int(beyond[0])
@@ -41,61 +41,59 @@ def check(quantized: Pair, certificate: Certificate) -> Reals:
     for name, (low, high) in ranges.items():
         claimed = certificate.ranges.get(name)
         if claimed is None or not (claimed[0] <= low and high <= claimed[1]):
-            layer = quantized.network.by_name[name].layer
+            layer = pair.network.by_name[name].layer
             raise VerificationError(
                 f"layer '{layer}' ({name}): values reach [{low:.9g}, {high:.9g}], the certificate claims {claimed}",
                 layer_name=layer,
             )
-    check_overflow(quantized, dict(certificate.ranges))
+    check_overflow(pair, dict(certificate.ranges))
     return bounds
 
 
-def _found(quantized: Pair, certificate: Certificate) -> tuple[Reals, dict[str, tuple[float, float]]]:
+def _found(pair: Pair, certificate: Certificate) -> tuple[Reals, dict[str, tuple[float, float]]]:
     """Bounds and ranges, proved again."""
     box, evidence = certificate.box, certificate.evidence
     if not certificate.claims_distance:
-        return certificate.eps, prove_ranges(quantized, box)
+        return certificate.eps, prove_ranges(pair, box)
     if evidence is None:
-        proof = prove(quantized, box, certificate.tree)
+        proof = prove(pair, box, certificate.tree)
         return proof.output_bounds, proof.ranges
     check_samples(evidence.samples, box)
-    evidence.check(quantized, box, certificate.eps)
-    return evidence.bounds_of(certificate.eps), prove_ranges(quantized, box)
+    evidence.check(pair, box, certificate.eps)
+    return evidence.bounds_of(certificate.eps), prove_ranges(pair, box)
 
 
-def check_identity(quantized: Pair, certificate: Certificate) -> None:
+def check_identity(pair: Pair, certificate: Certificate) -> None:
     """The certificate must be about this trained network and these integers.
 
     Raises:
         VerificationError: it is about others.
     """
     for what, found, claimed in (
-        ("float weights", quantized.reference.weight_hash, certificate.weight_hash),
-        ("integers and formats", quantized.code_hash, certificate.code_hash),
+        ("float weights", pair.reference.weight_hash, certificate.weight_hash),
+        ("integers and formats", pair.code_hash, certificate.code_hash),
     ):
         if found != claimed:
             raise VerificationError(
                 f"the {what} are not those of the certificate: hash {found[:12]}, expected {claimed[:12]}"
             )
-    if quantized.reference.notes != certificate.notes or quantized.input_bits != certificate.input_bits:
+    if pair.reference.notes != certificate.notes or pair.input_bits != certificate.input_bits:
         raise VerificationError(
             "the notes about the trained network, or its inputs' grid, are not those of the certificate"
         )
 
 
-def _check_claim(quantized: Pair, certificate: Certificate) -> None:
+def _check_claim(pair: Pair, certificate: Certificate) -> None:
     """Shapes, finiteness, and that the bounds meet the tolerance."""
-    outputs = size_of(quantized.network.output_shape)
+    outputs = size_of(pair.network.output_shape)
     box = certificate.box
     evidence = certificate.evidence
     if certificate.tier not in TIERS or certificate.tier != ("sound" if evidence is None else evidence.tier):
         raise VerificationError(
             f"tier '{certificate.tier}' is not that of the evidence, or unknown; accepted: {', '.join(TIERS)}"
         )
-    if box.lower.shape != quantized.network.input_shape or box.upper.shape != quantized.network.input_shape:
-        raise VerificationError(
-            f"the box has shape {box.lower.shape}, the network's input {quantized.network.input_shape}"
-        )
+    if box.lower.shape != pair.network.input_shape or box.upper.shape != pair.network.input_shape:
+        raise VerificationError(f"the box has shape {box.lower.shape}, the network's input {pair.network.input_shape}")
     if not (np.all(np.isfinite(box.lower)) and np.all(np.isfinite(box.upper)) and np.all(box.lower <= box.upper)):
         raise VerificationError("the box is not finite, or empty")
     shapes = certificate.eps.shape, certificate.output_bounds.shape
@@ -108,18 +106,18 @@ def _check_claim(quantized: Pair, certificate: Certificate) -> None:
         raise VerificationError(
             f"the bound {certificate.bound:.9g} exceeds the tolerance {float(certificate.eps.max()):.9g}"
         )
-    _check_trees(quantized, certificate)
-    unknown = sorted(set(certificate.ranges) - set(quantized.network.by_name))
+    _check_trees(pair, certificate)
+    unknown = sorted(set(certificate.ranges) - set(pair.network.by_name))
     if unknown:
         raise VerificationError(f"the certificate has ranges of {unknown[:3]}, which are no nodes")
-    missing = [node.name for node, _ in quantized.network.affine() if node.name not in quantized.accumulators]
-    if missing and quantized.has_integers:
+    missing = [node.name for node, _ in pair.network.affine() if node.name not in pair.accumulators]
+    if missing and pair.has_integers:
         raise VerificationError(f"layers {missing} have no accumulator format, so nothing is claimed about their sums")
 
 
-def _check_trees(quantized: Pair, certificate: Certificate) -> None:
+def _check_trees(pair: Pair, certificate: Certificate) -> None:
     """A tree that no proof of this tier uses must be that of the whole box: nobody would notice what it says."""
     unused = [certificate.tree] if certificate.evidence is not None or not certificate.claims_distance else []
-    unused += [] if quantized.rewrite.reductions else [certificate.stability_tree]
+    unused += [] if pair.rewrite.reductions else [certificate.stability_tree]
     if any(tree != SplitTree() for tree in unused):
         raise VerificationError("the split tree is malformed: nothing is proved on its leaves in this tier")

@@ -55,7 +55,7 @@ class Evidence(ABC):
         """The bound of every output that the claim is about, shape `(outputs,)`."""
 
     @abstractmethod
-    def check(self, quantized: Pair, box: Interval, eps: Reals) -> None:
+    def check(self, pair: Pair, box: Interval, eps: Reals) -> None:
         """Find all of it again.
 
         Raises:
@@ -89,9 +89,9 @@ class Local(Evidence):
     bounds: Reals
 
     @classmethod
-    def prove(cls, quantized: Pair, box: Interval, samples: Reals, radius: float) -> Local:
+    def prove(cls, pair: Pair, box: Interval, samples: Reals, radius: float) -> Local:
         """Bound the error on every box."""
-        bounds = bound_boxes(quantized, around(box, samples, radius))
+        bounds = bound_boxes(pair, around(box, samples, radius))
         return cls(samples, radius, bounds * (1.0 + MARGIN))
 
     def certified(self, eps: Reals) -> npt.NDArray[np.bool_]:
@@ -110,13 +110,13 @@ class Local(Evidence):
         """Largest over the certified samples."""
         return self.bounds[self.certified(eps)].max(axis=0, initial=0.0)
 
-    def check(self, quantized: Pair, box: Interval, eps: Reals) -> None:
+    def check(self, pair: Pair, box: Interval, eps: Reals) -> None:
         """Prove every box again."""
         if self.bounds.shape != (len(self.samples), eps.size) or not 0.0 <= self.radius < np.inf:
             raise VerificationError("there is not one bound for each sample and output, or the radius is no distance")
         if not np.any(self.certified(eps)):
             raise VerificationError("no sample is certified, so nothing is claimed")
-        found = bound_boxes(quantized, around(box, self.samples, self.radius))
+        found = bound_boxes(pair, around(box, self.samples, self.radius))
         if found.shape != self.bounds.shape:
             raise VerificationError(f"bounds of {len(found)} of {len(self.samples)} boxes were proved again")
         beyond = np.argwhere(~(found <= self.bounds))
@@ -156,7 +156,7 @@ class Statistical(Evidence):
     @classmethod
     def count(
         cls,
-        quantized: Pair,
+        pair: Pair,
         samples: Reals,
         eps: Reals,
         confidence: float,
@@ -164,7 +164,7 @@ class Statistical(Evidence):
         reference: str = REAL,
     ) -> Statistical:
         """Evaluate the held-out samples once, against a reference that does not depend on them."""
-        failures = int(np.sum(np.any(error_limits(quantized, samples, reference) > eps, axis=1)))
+        failures = int(np.sum(np.any(error_limits(pair, samples, reference) > eps, axis=1)))
         return cls(samples, failures, confidence, calibration_samples, reference)
 
     @property
@@ -185,15 +185,15 @@ class Statistical(Evidence):
         """The tolerance itself."""
         return eps
 
-    def check(self, quantized: Pair, box: Interval, eps: Reals) -> None:
+    def check(self, pair: Pair, box: Interval, eps: Reals) -> None:
         """Count again."""
         if self.reference not in {REAL, FLOAT64}:
             raise VerificationError(f"reference '{self.reference}' is unknown; accepted: {REAL}, {FLOAT64}")
-        check_input_bits(self.samples, quantized.input_bits)
+        check_input_bits(self.samples, pair.input_bits)
         counts = 0 <= self.failures <= len(self.samples) and self.calibration_samples >= 0
         if not (counts and 0.0 < self.confidence < 1.0):
             raise VerificationError("the counts or the confidence make no sense")
-        found = int(np.sum(np.any(error_limits(quantized, self.samples, self.reference) > eps, axis=1)))
+        found = int(np.sum(np.any(error_limits(pair, self.samples, self.reference) > eps, axis=1)))
         if found > self.failures:
             raise VerificationError(
                 f"{found} of {len(self.samples)} samples exceed the tolerance, the certificate claims {self.failures}"
@@ -219,34 +219,32 @@ def around(box: Interval, samples: Reals, radius: float) -> Interval:
     return Interval(lower, upper)
 
 
-def error_limits(quantized: Pair, samples: Reals, reference: str = REAL) -> Reals:
+def error_limits(pair: Pair, samples: Reals, reference: str = REAL) -> Reals:
     """Upper limits of `|f_q(x) - f(x)|` at samples, shape `(n, outputs)`.
 
     Args:
-        quantized: the pair of networks.
+        pair: the pair of networks.
         samples: shape `(n, *input_shape)`.
         reference: "real" encloses the trained network in intervals; "float64" evaluates it, and adds what another order of
             summation may change.
     """
-    if not quantized.has_integers:
-        return np.concatenate(over_batches(_point_errors, quantized, Interval.point(samples)))
-    name, bits = quantized.network.output.name, quantized.fractional_bits[quantized.network.output.name]
+    if not pair.has_integers:
+        return np.concatenate(over_batches(_point_errors, pair, Interval.point(samples)))
+    name, bits = pair.network.output.name, pair.fractional_bits[pair.network.output.name]
     found: list[Reals] = []
-    for tile in quantized.network.tiles(samples):
-        codes = quantized.simulate_all(tile)[name].reshape(len(tile), -1)
+    for tile in pair.network.tiles(samples):
+        codes = pair.simulate_all(tile)[name].reshape(len(tile), -1)
         # Codes beyond 53 bits are rounded when they become numbers.
         value = from_codes(codes, bits)
         exact = Interval(down(value), up(value)) if codes.dtype != np.float64 else Interval.point(value)
-        trained = _enclosed(quantized.reference, tile) if reference == REAL else _evaluated(quantized.reference, tile)
+        trained = _enclosed(pair.reference, tile) if reference == REAL else _evaluated(pair.reference, tile)
         found.append((exact - trained).magnitude)
     return np.concatenate(found)
 
 
-def _point_errors(quantized: Pair, points: Interval) -> Reals:
+def _point_errors(pair: Pair, points: Interval) -> Reals:
     """The same where the subject has no integers: both networks are enclosed."""
-    difference = (
-        propagate(quantized.network, points, quantized, substitute=False).facts[quantized.network.output.name].pair()[2]
-    )
+    difference = propagate(pair.network, points, pair, substitute=False).facts[pair.network.output.name].pair()[2]
     return difference.magnitude.reshape(points.shape[0], -1)
 
 

@@ -38,7 +38,7 @@ class Proof:
         return float(self.output_bounds.max())
 
 
-def prove(quantized: Pair, box: Interval, tree: SplitTree | None = None) -> Proof:
+def prove(pair: Pair, box: Interval, tree: SplitTree | None = None) -> Proof:
     """Prove error bounds and the absence of overflow for every input in `box` (shape `input_shape`).
 
     Guarantee: uses only the graph, the float parameters, the integers, the formats and the box; nothing the tuner or the
@@ -47,30 +47,30 @@ def prove(quantized: Pair, box: Interval, tree: SplitTree | None = None) -> Proo
     Raises:
         VerificationError: a value may overflow its format; names the layer.
     """
-    proof = bound_leaves(quantized, box, tree)
-    check_overflow(quantized, proof.ranges)
+    proof = bound_leaves(pair, box, tree)
+    check_overflow(pair, proof.ranges)
     return proof
 
 
-def prove_ranges(quantized: Pair, box: Interval) -> dict[str, tuple[float, float]]:
+def prove_ranges(pair: Pair, box: Interval) -> dict[str, tuple[float, float]]:
     """The ranges of `prove` alone, from node to node, and that nothing overflows.
 
     Raises:
         VerificationError: a value may overflow its format; names the layer.
     """
-    ranges = ranges_of(quantized, box)
-    check_overflow(quantized, ranges)
+    ranges = ranges_of(pair, box)
+    check_overflow(pair, ranges)
     return ranges
 
 
-def ranges_of(quantized: Pair, box: Interval) -> dict[str, tuple[float, float]]:
+def ranges_of(pair: Pair, box: Interval) -> dict[str, tuple[float, float]]:
     """For each node an interval that holds the fixed-point value before rounding, if nothing overflows."""
-    return _scalars(propagate(quantized.network, box[None], quantized, substitute=False))
+    return _scalars(propagate(pair.network, box[None], pair, substitute=False))
 
 
-def ranges_over(quantized: Pair, boxes: Interval) -> dict[str, tuple[float, float]]:
+def ranges_over(pair: Pair, boxes: Interval) -> dict[str, tuple[float, float]]:
     """As `ranges_of`, over some boxes together."""
-    return _hull([part for _, part in over_batches(_bound_batch, quantized, boxes)])
+    return _hull([part for _, part in over_batches(_bound_batch, pair, boxes)])
 
 
 def _hull(parts: list[dict[str, tuple[float, float]]]) -> dict[str, tuple[float, float]]:
@@ -83,22 +83,22 @@ def _hull(parts: list[dict[str, tuple[float, float]]]) -> dict[str, tuple[float,
     }
 
 
-def bound_boxes(quantized: Pair, boxes: Interval) -> Reals:
+def bound_boxes(pair: Pair, boxes: Interval) -> Reals:
     """Bounds on every output's error on each of some boxes, shape `(boxes, outputs)`, if nothing overflows."""
-    return np.concatenate([bounds for bounds, _ in over_batches(_bound_batch, quantized, boxes)])
+    return np.concatenate([bounds for bounds, _ in over_batches(_bound_batch, pair, boxes)])
 
 
-def bound_leaves(quantized: Pair, box: Interval, tree: SplitTree | None = None) -> Proof:
+def bound_leaves(pair: Pair, box: Interval, tree: SplitTree | None = None) -> Proof:
     """The bounds and ranges of `prove`, under the condition that nothing overflows, which is not checked."""
-    found = over_batches(_bound_batch, quantized, (tree or SplitTree()).leaves(box))
+    found = over_batches(_bound_batch, pair, (tree or SplitTree()).leaves(box))
     ranges = _hull([part for _, part in found])
     leaf_bounds = np.concatenate([bounds for bounds, _ in found])
     return Proof(leaf_bounds.max(axis=0), leaf_bounds, ranges)
 
 
-def _bound_batch(quantized: Pair, boxes: Interval) -> tuple[Reals, dict[str, tuple[float, float]]]:
+def _bound_batch(pair: Pair, boxes: Interval) -> tuple[Reals, dict[str, tuple[float, float]]]:
     """Bounds of every output on each box, shape `(boxes, outputs)`, and each node's range over all of them."""
-    result = propagate(quantized.network, boxes, quantized)
+    result = propagate(pair.network, boxes, pair)
     return output_difference(result).magnitude, _scalars(result)
 
 
@@ -106,7 +106,7 @@ def _scalars(result: Propagation) -> dict[str, tuple[float, float]]:
     return {name: (float(found.lower), float(found.upper)) for name, found in fixed_ranges(result).items()}
 
 
-def check_overflow(quantized: Pair, ranges: dict[str, tuple[float, float]]) -> None:
+def check_overflow(pair: Pair, ranges: dict[str, tuple[float, float]]) -> None:
     """Refuse formats that do not contain the proved range of what is rounded to them or summed in them, and huge tables.
 
     Rounding points that saturate are exempt: their proof charges what is cut off.
@@ -117,18 +117,18 @@ def check_overflow(quantized: Pair, ranges: dict[str, tuple[float, float]]) -> N
     for name, (low, high) in ranges.items():
         if not (np.isfinite(low) and np.isfinite(high)):
             raise VerificationError(f"node '{name}': its range [{low}, {high}] is not finite", layer_name=name)
-    for name, table in quantized.tables.items():
+    for name, table in pair.tables.items():
         if table.problem:
-            layer = quantized.network.by_name[name].layer
+            layer = pair.network.by_name[name].layer
             raise VerificationError(
                 f"layer '{layer}': {table.problem}; give what it reads or its result fewer bits", layer_name=layer
             )
-    for kind, formats in (("output", quantized.formats), ("accumulator", quantized.accumulators)):
+    for kind, formats in (("output", pair.formats), ("accumulator", pair.accumulators)):
         for name, output in formats.items():
             low, high = ranges[name]
-            exempt = kind == "output" and name in quantized.saturating
+            exempt = kind == "output" and name in pair.saturating
             if not exempt and not output.contains(low, high):
-                layer = quantized.network.by_name[name].layer
+                layer = pair.network.by_name[name].layer
                 raise VerificationError(
                     f"layer '{layer}' {kind}: values reach [{low:.9g}, {high:.9g}], "
                     f"its format holds [{output.minimum:.9g}, {output.maximum:.9g}]",

@@ -121,7 +121,7 @@ class Propagation:
 def propagate(
     network: Network,
     boxes: Interval,
-    quantized: Pair | None = None,
+    pair: Pair | None = None,
     *,
     substitute: bool = True,
     values: Mapping[str, Interval] | None = None,
@@ -134,15 +134,15 @@ def propagate(
     Args:
         network: the float network.
         boxes: the inputs.
-        quantized: what stands for it, or None for values alone.
+        pair: what stands for it, or None for values alone.
         substitute: pull the inputs of relaxed operations back to the input of the network.
         values: enclosures of the float values on the very same boxes, from an earlier call; they are not computed again.
     """
-    result = Propagation(network, quantized, {}, {}, {})
+    result = Propagation(network, pair, {}, {}, {})
     for node in network.nodes:
         inputs = [boxes] if isinstance(node.op, Input) else [result.facts[name].value for name in node.inputs]
         value = node.op.interval(*inputs)
-        if quantized is None:
+        if pair is None:
             result.facts[node.name] = Facts(value)
             if values is not None:
                 result.facts[node.name] = Facts(values[node.name])
@@ -150,7 +150,7 @@ def propagate(
                 result.facts[node.name] = Facts(_tighter_value(result, node, value))
             continue
         sources = [Facts(boxes, boxes, boxes)] if isinstance(node.op, Input) else [result.facts[n] for n in node.inputs]
-        parameters = quantized.pairs.get(node.name)
+        parameters = pair.pairs.get(node.name)
         fixed = node.op.fixed_interval(parameters, *(facts.pair()[1] for facts in sources))
         difference = node.op.difference(parameters, *sources)
         result.facts[node.name] = Facts(value, fixed, difference)

@@ -32,43 +32,43 @@ def _hulls(network: Network, boxes: Interval, names: Sequence[str]) -> list[Inte
     return [facts[name].value.hull() for name in names]
 
 
-def check_rewrite(quantized: Pair, box: Interval, tree: SplitTree) -> None:
+def check_rewrite(pair: Pair, box: Interval, tree: SplitTree) -> None:
     """Prove that the rewritten network is the same function as the trained one for every input in the box.
 
     Guarantee: on every leaf of the tree, units that were dropped never exceed zero, units that were replaced never fall
     below, and neither do those that replace them. Rescaling by powers of two is exact and needs no proof.
 
     Args:
-        quantized: the trained network, its rewrite, and the outcome.
+        pair: the trained network, its rewrite, and the outcome.
         box: inputs, shape `input_shape`.
         tree: the leaves to prove it on.
 
     Raises:
         VerificationError: names the layer and the unit.
     """
-    reductions = quantized.rewrite.reductions
+    reductions = pair.rewrite.reductions
     if not reductions:
         return
     leaves = tree.leaves(box)
-    rectified = {name for name, path in reducible(quantized.reference).items() if path.relu is not None}
-    trained = value_ranges(quantized.reference, leaves, set(reductions) & rectified)
+    rectified = {name for name, path in reducible(pair.reference).items() if path.relu is not None}
+    trained = value_ranges(pair.reference, leaves, set(reductions) & rectified)
     replaced = {name for name in trained if reductions[name].form in {"outputs", "inputs"}}
-    rewritten = value_ranges(quantized.network, leaves, replaced)
+    rewritten = value_ranges(pair.network, leaves, replaced)
     for name, values in trained.items():
-        _check_units(quantized, name, reductions[name], values)
+        _check_units(pair, name, reductions[name], values)
         if name in rewritten:
             first = kept_units(reductions[name], values.lower.size)
-            _refuse(quantized, name, "replacement", rewritten[name].lower[first:] >= 0.0)
+            _refuse(pair, name, "replacement", rewritten[name].lower[first:] >= 0.0)
 
 
-def _check_units(quantized: Pair, name: str, reduction: Reduction, values: Interval) -> None:
-    _refuse(quantized, name, "dropped", values.upper[reduction.dead] <= 0.0)
-    _refuse(quantized, name, "replaced", values.lower[reduction.active] >= 0.0)
+def _check_units(pair: Pair, name: str, reduction: Reduction, values: Interval) -> None:
+    _refuse(pair, name, "dropped", values.upper[reduction.dead] <= 0.0)
+    _refuse(pair, name, "replaced", values.lower[reduction.active] >= 0.0)
 
 
-def _refuse(quantized: Pair, name: str, what: str, holds: np.ndarray) -> None:
+def _refuse(pair: Pair, name: str, what: str, holds: np.ndarray) -> None:
     if not np.all(holds):
-        layer = quantized.reference.by_name[name].layer
+        layer = pair.reference.by_name[name].layer
         raise VerificationError(
             f"layer '{layer}': its {what} unit {int(np.argmin(holds))} is not proved to stay on one side of zero, so the "
             "rewritten network may differ from the trained one",

@@ -100,7 +100,7 @@ def test_damaged_ones_are_refused(tmp_path, monkeypatch, entry):
     document = json.loads((tmp_path / files.NETWORK_FILE).read_text(encoding="utf-8"))
     document["fixed_point"]["parameters"]["dense_0"]["channel_formats"] = entry
     (tmp_path / files.NETWORK_FILE).write_text(json.dumps(document), encoding="utf-8")
-    monkeypatch.setattr(files, "_check_header", lambda *_: None)
+    monkeypatch.setattr(files, "check_header", lambda *_: None)
     with pytest.raises(FileFormatError):
         load_network(tmp_path)
 

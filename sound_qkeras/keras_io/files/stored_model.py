@@ -133,9 +133,9 @@ def _snake_case(name: str) -> str:
     return re.sub(r"([a-z])([A-Z])", r"\1_\2", name).lower()
 
 
-def _is_layer_of(quantized: Pair, node: Node, layer: StoredLayer) -> bool:
+def _is_layer_of(pair: Pair, node: Node, layer: StoredLayer) -> bool:
     """Whether a layer has the integers and quantizers of an affine node; constants of averages may be repeated."""
-    codes = quantized.codes(node.name)
+    codes = pair.codes(node.name)
     kernel, bias = (value.astype(np.float32).reshape(-1) for value in (codes.kernel_value, codes.bias_value))
     held = [array.reshape(-1) for array in layer.weights]
     quantizers = [codes.kernel_format.to_quantized_bits(), codes.bias_format.to_quantized_bits()]

@@ -95,16 +95,16 @@ def _first(model: Any, task: Task) -> Measures:
         ) from error
 
 
-def measure_float(quantized: Pair, task: Task) -> Measures:
+def measure_float(pair: Pair, task: Task) -> Measures:
     """Loss and metrics of the network as it was trained."""
     with float_type("float32"):
-        return _measure(to_keras(quantized.reference), task)
+        return _measure(to_keras(pair.reference), task)
 
 
-def measure(quantized: Pair, task: Task) -> Measures:
+def measure(pair: Pair, task: Task) -> Measures:
     """Loss and metrics of the fixed-point network as QKeras evaluates it in float32."""
     with float_type("float32"):
-        return _measure(to_qkeras(quantized), task)
+        return _measure(to_qkeras(pair), task)
 
 
 def _measure(model: Any, task: Task) -> Measures:
@@ -146,14 +146,14 @@ class _Best(keras.callbacks.Callback):
 
     def __init__(
         self,
-        quantized: Pair,
+        pair: Pair,
         latents: Mapping[str, tuple[Latent, ...]],
         first: tuple[str, float],
         accepts: Callable[[Pair], bool],
         report: Callable[[int], None],
     ) -> None:
         super().__init__()
-        self.pair, self.epoch = quantized, 0
+        self.pair, self.epoch = pair, 0
         self._monitor, self._lowest = first
         self._latents, self._accepts, self._report = latents, accepts, report
 

@@ -101,7 +101,7 @@ class Latent:
         return np.where(value.reshape(made.shape) == self.first.reshape(made.shape), self.grid.codes, made)
 
 
-def latents_of(quantized: Pair, model: Any) -> dict[str, tuple[Latent, ...]]:
+def latents_of(pair: Pair, model: Any) -> dict[str, tuple[Latent, ...]]:
     """The latent weights of a model from `to_qkeras`, kernel first, by node; everything else is made untrainable.
 
     Dense and convolutional layers have some. Averages, normalisations of their own, slopes and tables stay as they are.
@@ -112,18 +112,18 @@ def latents_of(quantized: Pair, model: Any) -> dict[str, tuple[Latent, ...]]:
     found: dict[str, tuple[Latent, ...]] = {}
     for layer in model.layers:
         layer.trainable = False
-    names = keras_names(quantized.reference, quantized.network)
-    copies = {names[node.name] for node in quantized.network.nodes if node.shares}
+    names = keras_names(pair.reference, pair.network)
+    copies = {names[node.name] for node in pair.network.nodes if node.shares}
     copied = [layer.name for layer in model.layers if layer.name in copies]
     if copied:
         raise ModelError(
             f"layer '{copied[0]}' is used on inputs of different sizes and padded differently, so QKeras has its weights twice; "
             "accepted: layers that can be trained in one place"
         )
-    for node, op in quantized.network.sets():
+    for node, op in pair.network.sets():
         if not isinstance(op, Dense | Conv):
             continue
-        layer, codes = model.get_layer(names[node.name]), quantized.parameters[node.name]
+        layer, codes = model.get_layer(names[node.name]), pair.parameters[node.name]
         layer.trainable = True
         kernel = Grid.of(codes.kernel, codes.kernel_format, codes.channel_formats)
         grids = (kernel, op.kernel), (Grid.of(codes.bias, codes.bias_format), op.bias)

@@ -121,12 +121,12 @@ def kernel_quantizer_name(op: Affine) -> str:
     return "depthwise_quantizer" if depthwise else "kernel_quantizer"
 
 
-def quantized_layers(quantized: Pair, name: str, dtype: str) -> Chain:
+def quantized_layers(pair: Pair, name: str, dtype: str) -> Chain:
     """The QKeras layers of an affine node, named after it."""
-    node = quantized.network.by_name[name]
-    shape = quantized.network.shapes[node.inputs[0]]
-    parameters = Parameters.quantized(quantized.codes(name))
-    return affine_layers(node.op, shape, parameters, Names.of(quantized.network, name, dtype))
+    node = pair.network.by_name[name]
+    shape = pair.network.shapes[node.inputs[0]]
+    parameters = Parameters.quantized(pair.codes(name))
+    return affine_layers(node.op, shape, parameters, Names.of(pair.network, name, dtype))
 
 
 def affine_layers(op: Any, shape: Shape, parameters: Parameters, names: Names) -> Chain:

@@ -58,18 +58,18 @@ def name_notes(network: Network) -> list[str]:
     return [f"Names that tf_keras does not allow are mended in QKeras models: {shown}{more}."]
 
 
-def with_keras_names(quantized: Pair) -> Pair:
+def with_keras_names(pair: Pair) -> Pair:
     """The same integers and formats on the rewritten network, its names as in emitted models; itself where all are allowed."""
-    networks = quantized.reference, quantized.network
+    networks = pair.reference, pair.network
     if not changed_names(*networks):
-        return quantized
+        return pair
     names = keras_names(*networks)
     parameters, formats, accumulators = (
-        {names[name]: value for name, value in getattr(quantized, part).items()}
+        {names[name]: value for name, value in getattr(pair, part).items()}
         for part in ("parameters", "formats", "accumulators")
     )
-    saturating = frozenset(names[name] for name in quantized.saturating)
-    return Pair(renamed(quantized.network, names), parameters, formats, accumulators, Rewrite(), saturating)
+    saturating = frozenset(names[name] for name in pair.saturating)
+    return Pair(renamed(pair.network, names), parameters, formats, accumulators, Rewrite(), saturating)
 
 
 def renamed(network: Network, names: dict[str, str]) -> Network:

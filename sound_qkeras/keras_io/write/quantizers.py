@@ -31,7 +31,7 @@ def activation_quantizer(output: Format, dtype: str) -> str:
     return f"quantized_relu({bits},{output.integer_bits + wider})"
 
 
-def quantizer_config(quantized: Pair) -> QuantizerConfig:
+def quantizer_config(pair: Pair) -> QuantizerConfig:
     """What `qkeras.utils.model_quantize` takes: Keras layer names to quantizer strings, for float32 sessions.
 
     A layer with weights maps to its `kernel_quantizer` (`depthwise_quantizer`), `bias_quantizer` and, where its result is rounded,
@@ -40,35 +40,35 @@ def quantizer_config(quantized: Pair) -> QuantizerConfig:
     the model `model_quantize` makes does not round its input, nor its output before a final softmax or sigmoid, and keeps
     normalisation layers. Kernels are per tensor there: formats of single channels are not in it, and change no value.
     """
-    quantized = with_keras_names(quantized)
+    pair = with_keras_names(pair)
     config: QuantizerConfig = {}
-    for node in quantized.network.nodes:
+    for node in pair.network.nodes:
         if isinstance(node.op, Affine) and not node.shares:
-            codes = quantized.codes(node.name)
-            config[layer_name(quantized.network, node)] = {
+            codes = pair.codes(node.name)
+            config[layer_name(pair.network, node)] = {
                 kernel_quantizer_name(node.op): codes.kernel_format.to_quantized_bits(),
                 "bias_quantizer": codes.bias_format.to_quantized_bits(),
             }
-        _add_activation(config, quantized, node)
+        _add_activation(config, pair, node)
     return config
 
 
-def _add_activation(config: QuantizerConfig, quantized: Pair, node: Node) -> None:
+def _add_activation(config: QuantizerConfig, pair: Pair, node: Node) -> None:
     """The node's rounding; a rectifier that is not rounded stays one, which QKeras has to be told.
 
     `model_quantize` has no words for tables, nor for clipped and leaky units: those stay as they are in the float model.
     """
-    if _has_own_layer(quantized, node):
+    if _has_own_layer(pair, node):
         return
-    if node is quantized.network.output and quantized.network.head is not None:
+    if node is pair.network.output and pair.network.head is not None:
         return  # the layer keeps its softmax or sigmoid, whose place the rounding would take
-    source = quantized.network.by_name[node.inputs[0]] if node.inputs else node
-    shared = source.name in quantized.network.shared
+    source = pair.network.by_name[node.inputs[0]] if node.inputs else node
+    shared = source.name in pair.network.shared
     inline = isinstance(source.op, Affine) and source.layer == node.layer and not shared
     own = node.name if shared else node.layer
-    entry = config.get(layer_name(quantized.network, source) if inline else own)
-    if node.name in quantized.formats:
-        quantizer = activation_quantizer(quantized.formats[node.name], "float32")
+    entry = config.get(layer_name(pair.network, source) if inline else own)
+    if node.name in pair.formats:
+        quantizer = activation_quantizer(pair.formats[node.name], "float32")
     elif isinstance(node.op, Relu) and isinstance(entry, dict):
         quantizer = "relu"
     else:
@@ -79,9 +79,9 @@ def _add_activation(config: QuantizerConfig, quantized: Pair, node: Node) -> Non
         config[own] = quantizer
 
 
-def _has_own_layer(quantized: Pair, node: Node) -> bool:
+def _has_own_layer(pair: Pair, node: Node) -> bool:
     """Whether a node, or what reads its rounded sum, is a unit that QKeras' configuration cannot describe."""
-    readers = [reader.op for reader in quantized.network.readers[node.name]]
+    readers = [reader.op for reader in pair.network.readers[node.name]]
     units = [node.op, *(readers if isinstance(node.op, Affine) else [])]
     return any(isinstance(op, Elementwise) and not isinstance(op, Relu) for op in units)
 

@@ -21,30 +21,30 @@ MAX_INTEGER_BITS = 30
 MAX_EXPONENT = {"float32": 127, "float64": 1023}
 
 
-def check_representable(quantized: Pair, dtype: str) -> None:
+def check_representable(pair: Pair, dtype: str) -> None:
     """Refuse formats that QKeras misreads.
 
     Whether the sums are exact in `dtype` is another matter, which `verify.floating` proves layer by layer.
 
     Args:
-        quantized: the fixed-point network.
+        pair: the fixed-point network.
         dtype: "float32" or "float64".
 
     Raises:
         InputError: names the layer, the format and the way out.
     """
-    for node, kind, output in _formats(quantized):
+    for node, kind, output in _formats(pair):
         problem = _problem(output, dtype)
         if problem:
             raise InputError(f"layer '{node.layer}' {kind}: {output}: {problem}")
 
 
-def _formats(quantized: Pair) -> Iterator[tuple[Node, str, Format]]:
-    for node in quantized.network.nodes:
-        if node.name in quantized.formats:
-            yield node, "activation", quantized.formats[node.name]
-        if node.name in quantized.parameters:
-            codes = quantized.parameters[node.name]
+def _formats(pair: Pair) -> Iterator[tuple[Node, str, Format]]:
+    for node in pair.network.nodes:
+        if node.name in pair.formats:
+            yield node, "activation", pair.formats[node.name]
+        if node.name in pair.parameters:
+            codes = pair.parameters[node.name]
             yield node, "kernel", codes.kernel_format
             yield node, "bias", codes.bias_format
 

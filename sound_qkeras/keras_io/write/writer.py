@@ -24,7 +24,7 @@ Dtype = Literal["float32", "float64"]
 ROUNDED = "_rounded"
 
 
-def to_qkeras(quantized: Pair, *, dtype: Dtype = "float32", head: bool = False) -> Any:
+def to_qkeras(pair: Pair, *, dtype: Dtype = "float32", head: bool = False) -> Any:
     """The QKeras model of a fixed-point network, its weights set to the network's exact values.
 
     Guarantee: in float64, inside `sound_qkeras.float64()`, the model equals `simulate` bit for bit, for every input of
@@ -38,7 +38,7 @@ def to_qkeras(quantized: Pair, *, dtype: Dtype = "float32", head: bool = False) 
     `sound_qkeras.keras_io.register()` was called, and hls4ml does not know them.
 
     Args:
-        quantized: the fixed-point network.
+        pair: the fixed-point network.
         dtype: "float32", what everybody runs, or "float64", the exact one.
         head: append the softmax or sigmoid that was set aside, in floating point, if there was one.
 
@@ -51,47 +51,47 @@ def to_qkeras(quantized: Pair, *, dtype: Dtype = "float32", head: bool = False) 
     """
     if dtype not in ("float32", "float64"):
         raise InputError(f"dtype {dtype!r} is not known; accepted: 'float32', 'float64'")
-    check_representable(quantized, dtype)
+    check_representable(pair, dtype)
     import_qkeras()
-    quantized = with_keras_names(quantized)
+    pair = with_keras_names(pair)
     with float_type(dtype):
-        return _build(quantized, dtype, head)
+        return _build(pair, dtype, head)
 
 
-def _build(quantized: Pair, dtype: Dtype, head: bool) -> Any:
+def _build(pair: Pair, dtype: Dtype, head: bool) -> Any:
     """The layers and their connections."""
-    keras, network = import_keras(), quantized.network
+    keras, network = import_keras(), pair.network
     sources, entry = model_inputs(network, dtype), network.nodes[0].name
-    tensors = {node: _rounded(quantized, entry, source, dtype) for node, source in sources.items()}
+    tensors = {node: _rounded(pair, entry, source, dtype) for node, source in sources.items()}
     chains: dict[str, Chain] = {}
     for node in inner_nodes(network):
-        written = WRITERS[node.op.kind](quantized, node, dtype)
+        written = WRITERS[node.op.kind](pair, node, dtype)
         if isinstance(node.op, Affine):
             owner = network.owner(node.name)
             written = written.sharing(chains[owner]) if node.shares else chains.setdefault(owner, written)
         exact = written(*(tensors[name] for name in node.inputs))
-        tensors[node.name] = _rounded(quantized, node.name, exact, dtype)
+        tensors[node.name] = _rounded(pair, node.name, exact, dtype)
     found: list[Any] = []
     for port in output_ports(network):
         output = tensors[port.node]
         if network.outputs:
-            output = _rounded(quantized, network.output.name, output, dtype)
+            output = _rounded(pair, network.output.name, output, dtype)
         if head and port.head is not None:
-            name = _unused(quantized, f"{port.name}_{port.head}" if network.outputs else port.head)
+            name = _unused(pair, f"{port.name}_{port.head}" if network.outputs else port.head)
             output = keras.layers.Activation(port.head, name=name, dtype=dtype)(output)
         found.append(output)
     return as_model(network, sources, found)
 
 
-def _rounded(quantized: Pair, name: str, exact: Any, dtype: Dtype) -> Any:
+def _rounded(pair: Pair, name: str, exact: Any, dtype: Dtype) -> Any:
     """A tensor after the rounding of a node's format, if it has one."""
-    output, node = quantized.formats.get(name), quantized.network.by_name[name]
-    if output is None or isinstance(node.op, Table) or _rectifies_itself(quantized, node, dtype):
+    output, node = pair.formats.get(name), pair.network.by_name[name]
+    if output is None or isinstance(node.op, Table) or _rectifies_itself(pair, node, dtype):
         return exact
-    several = quantized.network.inputs and name == quantized.network.nodes[0].name
-    several = several or (quantized.network.outputs and name == quantized.network.output.name)
+    several = pair.network.inputs and name == pair.network.nodes[0].name
+    several = several or (pair.network.outputs and name == pair.network.output.name)
     stem = exact.node.layer.name if several else name
-    return _q_activation(output, _unused(quantized, f"{stem}{ROUNDED}"), dtype)(exact)
+    return _q_activation(output, _unused(pair, f"{stem}{ROUNDED}"), dtype)(exact)
 
 
 def _q_activation(output: Format, name: str, dtype: Dtype) -> Any:
@@ -99,53 +99,53 @@ def _q_activation(output: Format, name: str, dtype: Dtype) -> Any:
     return import_qkeras().QActivation(activation_quantizer(output, dtype), name=name, dtype=dtype)
 
 
-def _rectifies_itself(quantized: Pair, node: Node, dtype: Dtype) -> bool:
+def _rectifies_itself(pair: Pair, node: Node, dtype: Dtype) -> bool:
     """Whether the node is a ReLU that one `quantized_relu` computes, rounding included."""
-    output = quantized.formats.get(node.name)
+    output = pair.formats.get(node.name)
     if output is None or not isinstance(node.op, Relu) or output.integer_bits < 0:
         return False
     return activation_quantizer(output, dtype).startswith("quantized_relu")
 
 
-def _write_affine(quantized: Pair, node: Node, dtype: Dtype) -> Any:
-    return quantized_layers(quantized, node.name, dtype)
+def _write_affine(pair: Pair, node: Node, dtype: Dtype) -> Any:
+    return quantized_layers(pair, node.name, dtype)
 
 
-def _write_relu(quantized: Pair, node: Node, dtype: Dtype) -> Any:
+def _write_relu(pair: Pair, node: Node, dtype: Dtype) -> Any:
     """QKeras' rounding ReLU; where there is none, a plain one, whose gradient training needs although rounding clips.
 
     Where QKeras has to be given a wider format, the plain ReLU saturates in its place.
     """
-    output = quantized.formats.get(node.name)
-    if output is not None and _rectifies_itself(quantized, node, dtype):
+    output = pair.formats.get(node.name)
+    if output is not None and _rectifies_itself(pair, node, dtype):
         return _q_activation(output, node.name, dtype)
     widened = output is not None and not output.signed and output.integer_bits < 0
     maximum = output.maximum if output is not None and widened else None
     return import_keras().layers.ReLU(max_value=maximum, name=node.name, dtype=dtype)
 
 
-def _write_plain(quantized: Pair, node: Node, dtype: Dtype) -> Any:
-    shapes = [quantized.network.shapes[name] for name in node.inputs]
-    return plain_layers(node.op, shapes, Names.of(quantized.network, node.name, dtype))
+def _write_plain(pair: Pair, node: Node, dtype: Dtype) -> Any:
+    shapes = [pair.network.shapes[name] for name in node.inputs]
+    return plain_layers(node.op, shapes, Names.of(pair.network, node.name, dtype))
 
 
-def _write_clip(quantized: Pair, node: Node, dtype: Dtype) -> Any:
+def _write_clip(pair: Pair, node: Node, dtype: Dtype) -> Any:
     return import_keras().layers.ReLU(max_value=node.op.settings()["maximum"], name=node.name, dtype=dtype)
 
 
-def _write_leaky(quantized: Pair, node: Node, dtype: Dtype) -> Any:
+def _write_leaky(pair: Pair, node: Node, dtype: Dtype) -> Any:
     """With the slopes of the fixed-point network."""
-    return leaky_layer(quantized.pairs[node.name].slope, node.name, dtype)
+    return leaky_layer(pair.pairs[node.name].slope, node.name, dtype)
 
 
-def _write_table(quantized: Pair, node: Node, dtype: Dtype) -> Any:
+def _write_table(pair: Pair, node: Node, dtype: Dtype) -> Any:
     from sound_qkeras.keras_io.write.table_layer import table_layer
 
-    return table_layer(quantized.tables[node.name], node.name, dtype)
+    return table_layer(pair.tables[node.name], node.name, dtype)
 
 
-def _unused(quantized: Pair, name: str) -> str:
-    while name in quantized.network.by_name:
+def _unused(pair: Pair, name: str) -> str:
+    while name in pair.network.by_name:
         name += "_"
     return name
 

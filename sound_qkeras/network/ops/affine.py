@@ -10,7 +10,7 @@ so all that is needed of a concrete layer is its linear operator and the operato
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar
@@ -357,13 +357,3 @@ class Affine(Op):
     def terms(self) -> int:
         """Products summed into one output."""
         return self.fan_in
-
-    def arrays(self) -> Mapping[str, npt.NDArray[Any]]:
-        """Kernel and bias, and their radii where something was folded in."""
-        named = {
-            "kernel": self.kernel,
-            "bias": self.bias,
-            "kernel_radius": self.kernel_radius,
-            "bias_radius": self.bias_radius,
-        }
-        return {name: array for name, array in named.items() if array is not None}

@@ -7,9 +7,9 @@ Arrays carry leading batch axes and then the operation's own shape: `(samples, *
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +17,7 @@ import numpy.typing as npt
 from sound_qkeras.fixed_point import MAX_WORD_LENGTH, Format, scaled
 from sound_qkeras.interval import TINY, Interval, gamma, inflate, sum_up
 from sound_qkeras.network.pickling import Rebuilt
-from sound_qkeras.types import Reals, Shape
+from sound_qkeras.types import Array, Reals, Shape
 
 
 @dataclass(frozen=True)
@@ -254,8 +254,17 @@ class Op(Rebuilt, ABC):
 
     def arrays(self) -> Mapping[str, npt.NDArray[Any]]:
         """Parameters by name, for saving and hashing."""
-        return {}
+        return {name: cast(Array, value) for name, value in self._parts() if isinstance(value, np.ndarray)}
 
     def settings(self) -> Mapping[str, Any]:
         """What else defines the operation, as plain json."""
-        return {}
+        return {name: _listed(value) for name, value in self._parts() if not isinstance(value, np.ndarray)}
+
+    def _parts(self) -> Iterator[tuple[str, Any]]:
+        """What the operation is made of, without what it has not."""
+        parts = ((one.name, getattr(self, one.name)) for one in fields(self))  # type: ignore[arg-type]
+        return ((name, value) for name, value in parts if value is not None)
+
+
+def _listed(value: Any) -> Any:
+    return [_listed(item) for item in value] if isinstance(value, tuple) else value  # pyright: ignore[reportUnknownVariableType]

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
@@ -131,13 +130,3 @@ class Conv(Affine):
             return (y * kernel[index]).reshape(*y.shape[:-1], channels, -1).sum(axis=-1)
 
         return self.window.scatter(len(y), channels, kind, part)
-
-    def settings(self) -> Mapping[str, Any]:
-        """The geometry."""
-        return {
-            "input_shape": list(self.input_shape),
-            "strides": list(self.strides),
-            "dilation": list(self.dilation),
-            "padding": [list(pair) for pair in self.padding],
-            "groups": self.groups,
-        }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -57,7 +57,3 @@ class Input(Op):
     def integer(self, parameters: Any, fractional_bits: Sequence[int], *codes: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """The codes handed in."""
         return codes[0]
-
-    def settings(self) -> Mapping[str, Any]:
-        """The shape."""
-        return {"shape": list(self.shape)}

@@ -10,7 +10,7 @@ lies outside never wins.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -181,7 +181,3 @@ class MaxPool(Op):
     def integer(self, parameters: Any, fractional_bits: Sequence[int], *codes: Array) -> Array:
         """The largest codes."""
         return self._largest(codes[0])
-
-    def settings(self) -> Mapping[str, Any]:
-        """Windows, strides and padding."""
-        return {"pool_size": list(self.pool_size), "strides": list(self.strides), "padding": self.padding}

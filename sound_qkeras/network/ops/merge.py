@@ -7,7 +7,7 @@ a sum obeys `d = sum of +-d_i` exactly.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -168,10 +168,6 @@ class Add(Op):
         """The number of inputs."""
         return len(self.minus)
 
-    def settings(self) -> Mapping[str, Any]:
-        """Signs and exponent."""
-        return {"minus": list(self.minus), "exponent": self.exponent}
-
 
 @dataclass(frozen=True)
 class Concatenate(Op):
@@ -250,7 +246,3 @@ class Concatenate(Op):
         finest = max(fractional_bits)
         parts = [np.ldexp(x, finest - bits) for x, bits in zip(magnitudes, fractional_bits, strict=True)]
         return self._joined(parts, magnitudes[0].ndim - 1)
-
-    def settings(self) -> Mapping[str, Any]:
-        """The axis."""
-        return {"axis": self.axis}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -101,10 +101,6 @@ class Reshape(Move):
         """The rows, reshaped back."""
         return rows.reshape(rows.shape[: rows.ndim - len(self.shape)] + self.input_shape)
 
-    def settings(self) -> Mapping[str, Any]:
-        """Both shapes."""
-        return {"input_shape": list(self.input_shape), "shape": list(self.shape)}
-
 
 @dataclass(frozen=True)
 class Permute(Move):
@@ -127,10 +123,6 @@ class Permute(Move):
     def returned(self, rows: Reals) -> Reals:
         """Transposed back."""
         return _transposed(rows, tuple(int(axis) for axis in np.argsort(self.axes)))
-
-    def settings(self) -> Mapping[str, Any]:
-        """The order."""
-        return {"axes": list(self.axes)}
 
 
 def _transposed(x: Array, axes: Sequence[int]) -> Array:
@@ -162,10 +154,6 @@ class Crop(Move):
         """Zeros for what was cut off."""
         return _padded(rows, self.before, self.after)
 
-    def settings(self) -> Mapping[str, Any]:
-        """Both ends."""
-        return {"before": list(self.before), "after": list(self.after)}
-
 
 @dataclass(frozen=True)
 class Pad(Move):
@@ -187,10 +175,6 @@ class Pad(Move):
     def returned(self, rows: Reals) -> Reals:
         """Without the coefficients of zeros."""
         return _inner(rows, self.before, self.after)
-
-    def settings(self) -> Mapping[str, Any]:
-        """Both ends."""
-        return {"before": list(self.before), "after": list(self.after)}
 
 
 def _inner(x: Array, before: Shape, after: Shape) -> Array:
@@ -234,10 +218,6 @@ class Upsample(Move):
         parts = (part for axis, n in enumerate(self.repeats) for part in (rows.shape[lead + axis] // n, n))
         copies = tuple(lead + 2 * axis + 1 for axis in range(len(self.repeats)))
         return rows.reshape(*rows.shape[:lead], *parts).sum(axis=copies)
-
-    def settings(self) -> Mapping[str, Any]:
-        """The counts."""
-        return {"repeats": list(self.repeats)}
 
 
 def one_tensor(kind: str, shapes: Sequence[Shape], *ranks: int) -> tuple[Shape]:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -119,12 +118,3 @@ class AveragePool(Affine):
             return np.broadcast_to(part + 0.0, (len(part), *self.input_shape)).reshape(*leading, *self.input_shape)
         back = self.window.scatter(len(part), shape[-1], part.dtype, lambda _index: part)
         return back.reshape(*leading, *self.input_shape)
-
-    def settings(self) -> Mapping[str, Any]:
-        """The geometry."""
-        return {
-            "input_shape": list(self.input_shape),
-            "sizes": list(self.sizes),
-            "strides": list(self.strides),
-            "padding": [list(pair) for pair in self.padding],
-        }

@@ -12,7 +12,7 @@ The fixed-point network multiplies by slopes `a_q` of few bits; with `z_q` what 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -134,10 +134,6 @@ class Clip(Elementwise):
     def carried_error(self, parameters: Any, errors: Sequence[Reals], *magnitudes: Reals) -> Reals:
         """No more than before."""
         return errors[0]
-
-    def settings(self) -> Mapping[str, Any]:
-        """The bound."""
-        return {"maximum": self.maximum}
 
 
 def _like(number: int, codes: npt.NDArray[Any]) -> Any:
@@ -283,10 +279,6 @@ class Leaky(Elementwise):
     def carried_error(self, parameters: SlopeComparison, errors: Sequence[Reals], *magnitudes: Reals) -> Reals:
         """Errors times the larger of one and the slope."""
         return self.absolute_terms(parameters, errors[0])
-
-    def arrays(self) -> Mapping[str, npt.NDArray[Any]]:
-        """The slopes."""
-        return {"slope": self.slope}
 
 
 def _image(z: Interval, slope: Reals) -> Interval:

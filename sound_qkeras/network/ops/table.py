@@ -5,7 +5,7 @@ What is left is the mean value theorem, `phi(x_q) - phi(x) = phi'(t) (x_q - x)` 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -113,10 +113,6 @@ class Table(Elementwise):
     def carried_error(self, parameters: TablePair, errors: Sequence[Reals], *magnitudes: Reals) -> Reals:
         """The steepest piece's slope times the error: an integer evaluation adds none of its own."""
         return np.where(errors[0] > 0.0, inflate(parameters.steepest * errors[0], 2), 0.0)
-
-    def settings(self) -> Mapping[str, Any]:
-        """The function."""
-        return {"function": self.function, "alpha": self.alpha}
 
 
 def _hull(a: Interval, b: Interval) -> Interval:
