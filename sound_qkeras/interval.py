@@ -78,14 +78,6 @@ def sum_up(x: Reals, axis: int | tuple[int, ...] = -1) -> Reals:
     return inflate(np.sum(x, axis=axis), terms)
 
 
-def add_up(*terms: npt.ArrayLike) -> Reals:
-    """Upper bound of a sum of a few arrays, of any sign."""
-    total = np.asarray(terms[0], dtype=np.float64)
-    for term in terms[1:]:
-        total = up_sum(total + np.asarray(term, dtype=np.float64))
-    return total
-
-
 @dataclass(frozen=True)
 class Interval:
     """Arrays of closed intervals `[lower, upper]`, elementwise.

@@ -110,7 +110,7 @@ def test_loading_needs_no_tensorflow(saved):
     assert done.stdout.strip() == saved[0].summary()
 
 
-@pytest.mark.parametrize("step", ["save_network", "_write_json", "_report"])
+@pytest.mark.parametrize("step", ["save_network", "write_json", "_report"])
 @pytest.mark.parametrize("interruption", [KeyboardInterrupt, OSError, MemoryError])
 def test_an_interrupted_save_leaves_the_old_result(saved, monkeypatch, step, interruption):
     result, folder = saved

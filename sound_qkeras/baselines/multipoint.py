@@ -41,16 +41,6 @@ def next_point(residual: Reals, bits: int) -> tuple[float, npt.NDArray[np.int64]
     return float(fitted[best] * most), codes[best].astype(np.int64)
 
 
-def approximate(weights: Reals, bits: int, points: int) -> Reals:
-    """The sum of so many scaled low-bit vectors, greedily, for a vector of weights."""
-    most = 2 ** (bits - 1) - 1
-    total = np.zeros_like(weights)
-    for _ in range(points):
-        scale, codes = next_point(weights - total, bits)
-        total = total + scale * codes / most
-    return total
-
-
 def multipoint(network: Network, samples: Reals, bits: int, *, error: float = 1e-3, most_points: int = 4) -> Candidate:
     """Weight-only multipoint quantisation of every layer.
 

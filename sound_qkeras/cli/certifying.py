@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -70,13 +69,14 @@ def certify(
         if reference not in (None, "latent") and reference_weights is not None:
             other = with_weights(Path(reference), reference_weights)
         from sound_qkeras.jobs.certify import certify as prove
+        from sound_qkeras.support.plain import write_json
 
         options = values(given)
         CertifyOptions(**options)
         with quiet_tensorflow():
             found = prove(saved, other, box=region, eps=tolerance, **options, box_source=source)
         if json_file is not None:
-            write(json_file, found.to_json())
+            write_json(json_file, found.to_json())
         if out is not None:
             typer.echo(f"saved to {found.save(out, overwrite=overwrite)}")
         if report_file is not None:
@@ -84,15 +84,3 @@ def certify(
         for note in found.certificate.notes:
             typer.echo(f"note: {note}")
         typer.echo(found.summary())
-
-
-def write(path: Path, content: dict[str, Any]) -> None:
-    """Plain json into a file.
-
-    Raises:
-        InputError: it cannot be written.
-    """
-    try:
-        path.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"'{path}' cannot be written ({error.strerror or error}); choose another place") from error

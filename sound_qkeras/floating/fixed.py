@@ -11,6 +11,7 @@ Reference: Higham, Accuracy and Stability of Numerical Algorithms (2002), sectio
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -64,54 +65,91 @@ def float_reports(pair: Pair, box: Interval, bound: float, *, thorough: bool = T
         bound: of the integer network's distance to the trained one.
         thorough: pull ranges back to the input, which narrows them.
     """
-    result = propagate(pair.network, box[None], pair, substitute=thorough)
-    return _report(pair, result, bound, MANTISSA["float32"]), _report(pair, result, bound, MANTISSA["float64"])
+    facts = propagate(pair.network, box[None], pair, substitute=thorough)
+    single, double = (_Integers(pair, pair.network.nodes, facts, dtype).report(bound) for dtype in MANTISSA)
+    return single, double
 
 
-def _report(pair: Pair, result: Propagation, bound: float, mantissa: int) -> FloatReport:
-    errors: dict[str, Reals] = {}
-    layers: list[FloatLayer] = []
-    for node in pair.network.nodes:
+class Evaluation(ABC):
+    """How far a floating-point evaluation may be off at every node, shape `(1, *shape)`."""
+
+    def __init__(self, pair: Pair, nodes: Sequence[Node], facts: Propagation, dtype: str) -> None:
+        """For what `nodes` compute in `dtype`, "float32" or "float64", within ranges that are proved."""
+        self.pair, self.nodes, self.facts, self.mantissa = pair, nodes, facts, MANTISSA[dtype]
+        self.unit = 2.0**-self.mantissa
+        self.errors: dict[str, Reals] = {}
+
+    def report(self, bound: float) -> FloatReport:
+        """The report, for what is within `bound` of the trained network."""
+        layers: list[FloatLayer] = []
+        for node in self.nodes:
+            error = self._computed(node)
+            if isinstance(node.op, Affine):
+                layers.append(FloatLayer(node.layer, not np.any(error), float(error.max())))
+            self.errors[node.name] = self.rounded(node, error)
+        total = float(self.errors[self.pair.network.output.name].max())
+        return FloatReport(tuple(layers), total, float(np.nextafter(bound + total, np.inf)) if total else bound)
+
+    def _computed(self, node: Node) -> Reals:
+        """How far a node's result may be off before its own rounding."""
         if isinstance(node.op, Input):
-            errors[node.name] = _after_rounding(pair, node, mantissa, np.zeros(result.facts[node.name].value.shape))
-            continue
-        error = _computed(pair, result, node, mantissa, [errors[name] for name in node.inputs])
-        if isinstance(node.op, Affine):
-            layers.append(FloatLayer(node.layer, not np.any(error), float(error.max())))
-        errors[node.name] = _after_rounding(pair, node, mantissa, error)
-    total = float(errors[pair.network.output.name].max())
-    return FloatReport(tuple(layers), total, float(np.nextafter(bound + total, np.inf)) if total else bound)
+            return np.zeros(self.facts.facts[node.name].value.shape)
+        errors = [self.errors[name] for name in node.inputs]
+        known = (self.facts.facts[name].pair()[1].magnitude for name in node.inputs)
+        largest = [up(size + error) for size, error in zip(known, errors, strict=True)]
+        if not node.op.accumulates:
+            return self.carried(node, errors, largest)
+        parameters = self.pair.pairs.get(node.name)
+        terms, more = self.terms(node, largest)
+        if self.loses_range(node) or not np.all(terms < 2.0 ** EXPONENT[self.mantissa]):
+            return np.full_like(terms, np.inf)
+        if not any(np.any(error) for error in errors) and self.is_exact(node, terms):
+            return np.zeros_like(terms)
+        rounding = 2.0 * (node.op.terms + 4 + more) * self.unit
+        return inflate(node.op.carried_error(parameters, errors, *largest) + rounding * terms, node.op.terms + 8)
+
+    def carried(self, node: Node, errors: Sequence[Reals], largest: Sequence[Reals]) -> Reals:
+        """The error of a node that adds nothing up, for inputs of at most `largest` that are off by `errors`."""
+        return node.op.carried_error(self.pair.pairs.get(node.name), errors, *largest)
+
+    def terms(self, node: Node, largest: Sequence[Reals]) -> tuple[Reals, int]:
+        """The sum of absolute terms of every result, and how many more roundings than terms there are."""
+        return node.op.absolute_terms(self.pair.pairs.get(node.name), *largest), 0
+
+    def loses_range(self, node: Node) -> bool:
+        """Whether numbers of a node are so small that the type loses bits of them."""
+        return False
+
+    @abstractmethod
+    def is_exact(self, node: Node, terms: Reals) -> bool:
+        """Whether sums of exact inputs are exact."""
+
+    @abstractmethod
+    def rounded(self, node: Node, error: Reals) -> Reals:
+        """The error behind the node's own rounding, if it has one."""
 
 
-def _computed(quantized: Pair, result: Propagation, node: Node, mantissa: int, errors: Sequence[Reals]) -> Reals:
-    """How far a node's result may be off before its own rounding."""
-    op, pair = node.op, quantized.pairs.get(node.name)
-    known = (result.facts[name].pair()[1].magnitude for name in node.inputs)
-    largest = [up(size + error) for size, error in zip(known, errors, strict=True)]
-    if not op.accumulates:
-        return op.carried_error(pair, errors, *largest)
-    terms = op.absolute_terms(pair, *largest)
-    bits = [quantized.exact_bits[node.name], *(quantized.fractional_bits[name] for name in node.inputs)]
-    if isinstance(pair, AffinePair):
-        bits += [pair.codes.kernel_format.fractional_bits, pair.codes.bias_format.fractional_bits]
-    if max(bits) > EXPONENT[mantissa] or not np.all(terms < 2.0 ** EXPONENT[mantissa]):
-        return np.full_like(terms, np.inf)
-    steps = np.ldexp(terms, quantized.exact_bits[node.name])
-    if not any(np.any(error) for error in errors) and np.all(steps <= 2.0**mantissa):
-        return np.zeros_like(terms)
-    carried = op.carried_error(pair, errors, *largest)
-    rounding = 2.0 * (op.terms + 4) * 2.0**-mantissa
-    return inflate(carried + rounding * terms, op.terms + 8)
+class _Integers(Evaluation):
+    """Of the QKeras model that is made of integers."""
 
+    def loses_range(self, node: Node) -> bool:
+        pair, parameters = self.pair, self.pair.pairs.get(node.name)
+        bits = [pair.exact_bits[node.name], *(pair.fractional_bits[name] for name in node.inputs)]
+        if isinstance(parameters, AffinePair):
+            bits += [parameters.codes.kernel_format.fractional_bits, parameters.codes.bias_format.fractional_bits]
+        return max(bits) > EXPONENT[self.mantissa]
 
-def _after_rounding(pair: Pair, node: Node, mantissa: int, error: Reals) -> Reals:
-    """A wrong value may cross ties; a right one is rounded right, and is a floating-point number if its code fits the mantissa."""
-    output = pair.formats.get(node.name)
-    if output is None:
-        return error
-    if output.fractional_bits > EXPONENT[mantissa] or output.maximum >= 2.0 ** EXPONENT[mantissa]:
-        return np.full_like(error, np.inf)
-    crossed = np.where(error > 0.0, (np.floor(error / output.step) + 1.0) * output.step, 0.0)
-    if max(output.max_code, -output.min_code) > 2.0**mantissa and not isinstance(node.op, Input):
-        crossed = crossed + 2.0**-mantissa * max(output.maximum, -output.minimum)
-    return crossed
+    def is_exact(self, node: Node, terms: Reals) -> bool:
+        return bool(np.all(np.ldexp(terms, self.pair.exact_bits[node.name]) <= 2.0**self.mantissa))
+
+    def rounded(self, node: Node, error: Reals) -> Reals:
+        """A wrong value may cross ties; a right one is rounded right, and is a number of the type if its code fits the mantissa."""
+        output, mantissa = self.pair.formats.get(node.name), self.mantissa
+        if output is None:
+            return error
+        if output.fractional_bits > EXPONENT[mantissa] or output.maximum >= 2.0 ** EXPONENT[mantissa]:
+            return np.full_like(error, np.inf)
+        crossed = np.where(error > 0.0, (np.floor(error / output.step) + 1.0) * output.step, 0.0)
+        if max(output.max_code, -output.min_code) > 2.0**mantissa and not isinstance(node.op, Input):
+            crossed = crossed + self.unit * max(output.maximum, -output.minimum)
+        return crossed

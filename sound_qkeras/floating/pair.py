@@ -12,36 +12,20 @@ Reference: Higham, Accuracy and Stability of Numerical Algorithms (2002), sectio
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from sound_qkeras.floating.fixed import EXPONENT, MANTISSA, FloatLayer, FloatReport
-from sound_qkeras.interval import Interval, Reals, down, inflate, up
+from sound_qkeras.floating.fixed import EXPONENT, MANTISSA, Evaluation, FloatReport
+from sound_qkeras.interval import Interval, Reals, down, up
 from sound_qkeras.network import Node, Pair
-from sound_qkeras.network.ops import Affine, AveragePool, Input, Scale, Table
-from sound_qkeras.network.roundings import Rounding, Staircase, Uniform
+from sound_qkeras.network.ops import AveragePool, Scale, Table
+from sound_qkeras.network.roundings import Staircase, Uniform
 from sound_qkeras.verify.propagation import Propagation, propagate
 
 LIBRARY = 16
 # The mantissa of float32.
 NARROW = MANTISSA["float32"]
-
-
-@dataclass(frozen=True)
-class Arithmetic:
-    """How Keras computes a network beyond what its operations say.
-
-    Args:
-        dtype: "float32" or "float64".
-        offsets: for normalisations, by node name, bounds on the terms that their offset is the sum of.
-        narrow: nodes whose quantizer computes in float32 whatever the type.
-    """
-
-    dtype: str = "float32"
-    offsets: Mapping[str, Reals] = field(default_factory=dict[str, Reals])
-    narrow: frozenset[str] = frozenset()
 
 
 def pair_float_reports(
@@ -57,68 +41,39 @@ def pair_float_reports(
         pair: with the layers as Keras computes them: nothing folded.
         box: the inputs.
         bound: of the subject's distance from its reference.
-        offsets: see `Arithmetic`.
-        narrow: see `Arithmetic`.
+        offsets: for normalisations, by node name, bounds on the terms that their offset is the sum of.
+        narrow: nodes whose quantizer computes in float32 whatever the type.
     """
     facts = propagate(pair.network, box[None], pair, substitute=False)
-    single, double = (
-        _report(_Run(pair, facts, Arithmetic(dtype, offsets or {}, narrow)), bound) for dtype in ("float32", "float64")
-    )
+    single, double = (_Given(pair, facts, dtype, offsets or {}, narrow).report(bound) for dtype in MANTISSA)
     return single, double
 
 
-def _report(run: _Run, bound: float) -> FloatReport:
-    layers: list[FloatLayer] = []
-    for node in run.pair.subject.nodes:
-        error = run.computed(node)
-        if isinstance(node.op, Affine):
-            layers.append(FloatLayer(node.layer, not np.any(error), float(error.max())))
-        rounding = run.pair.roundings.get(node.name)
-        run.errors[node.name] = error if rounding is None else run.rounded(node.name, rounding, error)
-    total = float(run.errors[run.pair.network.output.name].max())
-    return FloatReport(tuple(layers), total, float(np.nextafter(bound + total, np.inf)) if total else bound)
+class _Given(Evaluation):
+    """Of a model that was given."""
 
+    def __init__(
+        self, pair: Pair, facts: Propagation, dtype: str, offsets: Mapping[str, Reals], narrow: frozenset[str]
+    ) -> None:
+        super().__init__(pair, pair.subject.nodes, facts, dtype)
+        self.offsets, self.narrow = offsets, narrow if self.mantissa > NARROW else frozenset[str]()
 
-class _Run:
-    """Errors of every node, shape `(1, *shape)`."""
-
-    def __init__(self, pair: Pair, facts: Propagation, arithmetic: Arithmetic) -> None:
-        self.pair, self.facts, self.offsets = pair, facts, arithmetic.offsets
-        self.mantissa = MANTISSA[arithmetic.dtype]
-        self.narrow = arithmetic.narrow if self.mantissa > NARROW else frozenset[str]()
-        self.unit = 2.0**-self.mantissa
-        self.errors: dict[str, Reals] = {}
-
-    def computed(self, node: Node) -> Reals:
-        """How far a node's result may be off before its rounding."""
-        if isinstance(node.op, Input):
-            return np.zeros(self.facts.facts[node.name].value.shape)
-        errors = [self.errors[name] for name in node.inputs]
-        known = (self.facts.facts[name].pair()[1].magnitude for name in node.inputs)
-        largest = [up(size + error) for size, error in zip(known, errors, strict=True)]
+    def carried(self, node: Node, errors: Sequence[Reals], largest: Sequence[Reals]) -> Reals:
         if isinstance(node.op, Table):
             return self._function(node, node.op, errors[0], largest[0])
-        parameters = self.pair.pairs.get(node.name)
-        if not node.op.accumulates:
-            return node.op.carried_error(parameters, errors, *largest)
-        terms = node.op.absolute_terms(parameters, *largest)
-        if node.name in self.offsets:
-            terms = up(terms + self.offsets[node.name])
-        if not np.all(terms < 2.0 ** EXPONENT[self.mantissa]):
-            return np.full_like(terms, np.inf)
-        if self._is_exact(node, errors, terms):
-            return np.zeros_like(terms)
-        count = node.op.terms + 4 + (LIBRARY if node.name in self.offsets else 0)
-        rounding = 2.0 * count * self.unit
-        return inflate(node.op.carried_error(parameters, errors, *largest) + rounding * terms, node.op.terms + 8)
+        return super().carried(node, errors, largest)
 
-    def _is_exact(self, node: Node, errors: list[Reals], terms: Reals) -> bool:
+    def terms(self, node: Node, largest: Sequence[Reals]) -> tuple[Reals, int]:
+        terms, more = super().terms(node, largest)
+        return (up(terms + self.offsets[node.name]), LIBRARY) if node.name in self.offsets else (terms, more)
+
+    def is_exact(self, node: Node, terms: Reals) -> bool:
         grid = self.pair.exact_grids[node.name]
-        if grid is None or grid > EXPONENT[self.mantissa] or any(np.any(error) for error in errors):
-            return False
         divides = isinstance(node.op, AveragePool) and node.op.fan_in & (node.op.fan_in - 1) != 0
         scales = isinstance(node.op, Scale)  # a quantizer's constant, or a normalisation: several operations
-        return not (divides or scales) and bool(np.all(np.ldexp(terms, grid) <= 2.0**self.mantissa))
+        if grid is None or grid > EXPONENT[self.mantissa] or divides or scales:
+            return False
+        return bool(np.all(np.ldexp(terms, grid) <= 2.0**self.mantissa))
 
     def _function(self, node: Node, op: Table, error: Reals, largest: Reals) -> Reals:
         """A function's slope times the error, and its own rounding; lines are exact on a grid."""
@@ -141,8 +96,11 @@ class _Run:
             found = np.maximum(found, np.where(near, reach, 0.0))
         return found
 
-    def rounded(self, name: str, rounding: Rounding, error: Reals) -> Reals:
+    def rounded(self, node: Node, error: Reals) -> Reals:
         """A wrong value may cross ties; a right one is rounded right while its own size leaves room for the steps."""
+        name, rounding = node.name, self.pair.roundings.get(node.name)
+        if rounding is None:
+            return error
         exact = self.facts.exact[name].magnitude
         if name in self.narrow:
             grid = self.pair.exact_grids[name]

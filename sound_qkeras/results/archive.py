@@ -6,7 +6,6 @@ report for people and programs; `qkeras_model.keras` is the model to use. `manif
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import os
@@ -17,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from sound_qkeras import __version__
-from sound_qkeras.errors import FileFormatError, InputError, SoundQKerasError, VerificationError
+from sound_qkeras.errors import FileFormatError, SoundQKerasError, VerificationError
 from sound_qkeras.floating.fixed import FloatReport, float_reports
 from sound_qkeras.floating.pair import pair_float_reports
 from sound_qkeras.interval import Reals
@@ -31,7 +30,7 @@ from sound_qkeras.search.falsify import errors
 from sound_qkeras.support.files import RESULT, atomic_directory, check_writable, moved_aside
 from sound_qkeras.support.manifest import MANIFEST, Manifest, check_manifest
 from sound_qkeras.support.npz import read_arrays, write_arrays
-from sound_qkeras.support.plain import from_plain, to_plain
+from sound_qkeras.support.plain import from_plain, to_plain, write_json
 from sound_qkeras.support.reading import check_header, digest_of_json, read_json, same_json
 from sound_qkeras.tuning.costs import cost_of
 from sound_qkeras.tuning.optimality import Optimality
@@ -72,8 +71,8 @@ def save(result: Result, directory: str | os.PathLike[str], *, overwrite: bool =
         reason = _qkeras_model(result, folder / MODEL_FILE)
         if result.certificate.evidence is not None:
             write_arrays(folder / SAMPLES_FILE, result.certificate.evidence.arrays())
-        _write_json(folder / CERTIFICATE_FILE, result.certificate.to_json())
-        _write_json(folder / REPORT_FILE, _report(result, reason))
+        write_json(folder / CERTIFICATE_FILE, result.certificate.to_json())
+        write_json(folder / REPORT_FILE, _report(result, reason))
     return target
 
 
@@ -290,13 +289,6 @@ def _result(report: Mapping[str, Any], pair: Pair, certificate: Certificate) -> 
         finetuning=from_plain(Finetuning | None, report["finetuning"]),
         model=from_plain(GivenModel | None, report.get("model")),
     )
-
-
-def _write_json(path: Path, content: Mapping[str, Any]) -> None:
-    try:
-        path.write_text(json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"'{path}' cannot be written ({error.strerror or error}); choose another place") from error
 
 
 def _read_certificate(folder: Path) -> Certificate:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
+from pathlib import Path
 from types import NoneType
 from typing import Any, get_args, get_origin, get_type_hints
 
 import numpy as np
+
+from sound_qkeras.errors import InputError
 
 
 def to_plain(value: Any) -> Any:
@@ -45,3 +49,15 @@ def from_plain(kind: Any, data: Any) -> Any:
     if origin is Mapping:
         return {str(key): from_plain(inside[1], item) for key, item in data.items()}
     return np.asarray(data, np.float64) if origin is np.ndarray else kind(data)
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Plain json into a file.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    try:
+        path.write_text(json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"'{path}' cannot be written ({error.strerror or error}); choose another place") from error

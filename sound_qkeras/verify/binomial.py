@@ -38,11 +38,6 @@ def upper_limit(failures: int, trials: int, confidence: float) -> float:
     return part / whole
 
 
-def lower_limit(successes: int, trials: int, confidence: float) -> float:
-    """The same from below: the true probability of a success exceeds it with at least this confidence."""
-    return 1.0 - upper_limit(trials - successes, trials, confidence)
-
-
 def _estimate(failures: int, trials: int, allowed: float) -> float:
     """The limit in float64, by bisection: where to begin."""
     low, high = 0.0, 1.0

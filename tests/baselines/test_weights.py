@@ -8,7 +8,7 @@ import pytest
 
 from sound_qkeras import baselines
 from sound_qkeras.baselines.candidate import FLOAT_BITS, with_weights
-from sound_qkeras.baselines.multipoint import GRID, approximate, next_point
+from sound_qkeras.baselines.multipoint import GRID, next_point
 from sound_qkeras.baselines.pruning import prune
 from sound_qkeras.errors import InputError
 from sound_qkeras.interval import Interval
@@ -38,6 +38,15 @@ def test_points_are_low_bit_vectors_and_leave_an_orthogonal_residual(bits):
     scale, codes = next_point(r, bits)
     assert np.max(np.abs(codes)) <= most
     assert abs(np.dot(r - scale * codes / most, codes)) < 1e-9
+
+
+def approximate(weights, bits, points):
+    """The sum of so many scaled low-bit vectors, greedily."""
+    total = np.zeros_like(weights)
+    for _ in range(points):
+        scale, codes = next_point(weights - total, bits)
+        total = total + scale * codes / (2 ** (bits - 1) - 1)
+    return total
 
 
 def test_every_point_shrinks_the_residual_by_a_constant_factor_or_more():

@@ -29,14 +29,12 @@ class Task:
         measured: batches that losses and metrics are of.
         loss: of Keras; it gets logits where the network's softmax or sigmoid was set aside.
         metrics: of Keras.
-        on_validation: whether `measured` are others than `training`.
     """
 
     training: Any
     measured: Any
     loss: Any
     metrics: Sequence[Any]
-    on_validation: bool
 
     @classmethod
     def of(
@@ -62,13 +60,7 @@ class Task:
                 if isinstance(one, tuple | list):
                     classes = np.asarray(cast("Sequence[Any]", one)[1])
                     labels_of(classes, len(classes), size_of(network.output_shape))
-        return cls(
-            training,
-            measured,
-            usual_loss,
-            usual_metrics if metrics is None else metrics,
-            validation is not None,
-        )
+        return cls(training, measured, usual_loss, usual_metrics if metrics is None else metrics)
 
     def inputs(self, network: Network) -> Iterator[Reals]:
         """All inputs that are trained or measured on, batch by batch, each `(n, *input_shape)`."""
