@@ -1,8 +1,10 @@
 """An option is one thing wherever a user gives it: its name, type, default and flag are those of its declaration."""
 
+import ast
 import inspect
 import re
 from dataclasses import fields
+from pathlib import Path
 from typing import get_args
 
 import pytest
@@ -19,6 +21,7 @@ from sound_qkeras.jobs.options import CertifyOptions, FinetuneOptions, QuantizeO
 from sound_qkeras.study import compare
 from sound_qkeras.study.plan import Plan
 
+ROOT = Path(__file__).resolve().parents[2]
 # Of no job: what the call is about, and how it reports.
 BESIDE = {"model", "qmodel", "reference", "result", "data", "eps", "box", "box_source", "progress", "validation"}
 # Job -> its declaration, and the options that the command line does not have.
@@ -41,6 +44,23 @@ def test_a_signature_is_the_declaration(name):
     assert found == {one.name: (one.type, one.default) for one in fields(declared)}
     explained = re.findall(r"^    (\w+): ", inspect.getdoc(job), re.MULTILINE)
     assert {one.name for one in fields(declared)} <= set(explained)
+
+
+def test_the_callback_has_the_defaults_of_the_declaration():
+    """Read and not imported: it needs TensorFlow. What it does not name it passes on by name, to the declaration."""
+    (maker,) = (
+        node
+        for node in ast.walk(ast.parse((ROOT / "callbacks" / "sound_quant.py").read_text(encoding="utf-8")))
+        if isinstance(node, ast.FunctionDef) and node.name == "__init__"
+    )
+    arguments = maker.args
+    given = [*zip(arguments.args[-len(arguments.defaults) :], arguments.defaults, strict=True)]
+    given += zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)
+    found = {one.arg: (ast.unparse(one.annotation), ast.literal_eval(default)) for one, default in given}
+    declared = {one.name: (one.type, one.default) for one in fields(QuantizeOptions) if one.name in found}
+    assert declared.keys() == {"cost", "margin"}
+    assert {name: found[name] for name in declared} == declared
+    assert arguments.kwarg.arg == "options"
 
 
 @pytest.mark.parametrize("name", JOBS)
