@@ -2,11 +2,12 @@
 
 import pytest
 
+from sound_qkeras.backends.cost import WORK
 from sound_qkeras.backends.targets import TARGETS
 from sound_qkeras.exact.matrices import ENTRIES
 from sound_qkeras.exact.proof import MEANINGS
 from sound_qkeras.keras_io.write.writer import WRITERS as KERAS_WRITERS
-from sound_qkeras.network.ops import AFFINE, OPS
+from sound_qkeras.network.ops import AFFINE, MOVES, OPS, UNITS
 
 KINDS = {kind for kind in OPS if kind != "input"}
 
@@ -16,6 +17,7 @@ ROOMS = {
     "exact, layers as matrices": {op.kind for op in ENTRIES},
     **{name: set(target.kinds) for name, target in TARGETS.items()},
     "QKeras": set(KERAS_WRITERS),
+    "cost": set(WORK),
 }
 # (room, kinds) -> why there is none.
 DECLARED = {
@@ -23,9 +25,30 @@ DECLARED = {
     (
         "verilog",
         frozenset(
-            {"add", "concatenate", "crop", "leaky", "max_pool", "multiply", "pad", "permute", "table", "upsample"}
+            {
+                "add",
+                "concatenate",
+                "crop",
+                "layer_norm",
+                "leaky",
+                "matmul",
+                "max_pool",
+                "multiply",
+                "pad",
+                "permute",
+                "table",
+                "upsample",
+            }
         ),
     ): "Verilog has layers with weights, rectifiers and reshapes",
+    (
+        "hls4ml",
+        frozenset({"layer_norm", "matmul"}),
+    ): "it multiplies no two matrices, and its normalisation rounds in between",
+    (
+        "cost",
+        frozenset({"concatenate", *(op.kind for op in (*AFFINE, *MOVES, *UNITS))}),
+    ): "layers with weights are counted by their integers; the others neither add nor multiply",
 }
 
 

@@ -7,7 +7,7 @@ import numpy as np
 from sound_qkeras.fixed_point import Format
 from sound_qkeras.interval import Interval
 from sound_qkeras.network import Network, Node, Pair
-from sound_qkeras.network.ops import AffineCodes, Clip, Dense, Elementwise, Input, Leaky, Relu, Table
+from sound_qkeras.network.ops import AffineCodes, Clip, Dense, Elementwise, Input, LayerNorm, Leaky, Op, Relu, Table
 from sound_qkeras.network.smooth import NAMES
 from sound_qkeras.verify.proof import bound_leaves
 
@@ -21,10 +21,11 @@ LEAKIES: dict[str, Elementwise] = {
     "prelu": Leaky(float32(np.array([0.3, -0.2, 1.5, 0.0]))),
 }
 TABLES: dict[str, Elementwise] = {name: Table(name, 0.7 if name == "elu" else 1.0) for name in NAMES}
-UNITS = CLIPS | LEAKIES | TABLES
+NORMS: dict[str, Op] = {"norm": LayerNorm(4, 1e-3), "small epsilon": LayerNorm(4, 1e-7)}
+UNITS: dict[str, Op] = {**CLIPS, **LEAKIES, **TABLES, **NORMS}
 
 
-def network(op: Elementwise, seed: int = 0, scale: float = 2.0, *, after: bool = True) -> Network:
+def network(op: Op, seed: int = 0, scale: float = 2.0, *, after: bool = True) -> Network:
     """3 -> 4 units -> 2, or ending with the units."""
     rng = np.random.default_rng(seed)
     nodes = [

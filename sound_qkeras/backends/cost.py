@@ -22,8 +22,11 @@ Without weights, for a result of P values, with N inputs or window elements (pad
     add               P * (N - 1) sum adders of A bits
     multiply          P products of X and Y bits, P * X * Y multiplier bits, DSP as above; as adders, min(X, Y) - 1 sum
                       adders of max(X, Y) bits each
+    matmul            P * K products of X and Y bits, K the terms of a sum; P * (K - 1) sum adders of A bits
     max_pool          P * (N - 1) comparisons, counted as sum adders of X bits
     table             memory bits and BRAM of its entries
+    layer_norm        the same, and for each row of n values of X bits, with deviations of U, a square of A and roots of T bits:
+                      n products of X by U bits, n of U by T, one within a piece; 3n + 1 sum adders of A bits
     all others        nothing but the increments of their rounding: values move, or lose their sign
 
 Adders are those of straight code with one multiplication per weight, nothing shared. BRAM and DSP are those of loops
@@ -33,9 +36,9 @@ over arrays: a design has one or the other, not both.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -43,7 +46,7 @@ import numpy.typing as npt
 from sound_qkeras.errors import InputError
 from sound_qkeras.fixed_point import Codes, Format
 from sound_qkeras.network import Node, Pair, size_of
-from sound_qkeras.network.ops import Add, Affine, AveragePool, MaxPool, Multiply
+from sound_qkeras.network.ops import Affine, AveragePool, LayerNormPair, MaxPool
 
 # (width, depth) of one 18 Kbit block.
 BLOCK_SHAPES = ((1, 16384), (2, 8192), (4, 4096), (9, 2048), (18, 1024), (36, 512))
@@ -213,36 +216,83 @@ def _sum_adders(pair: Pair, node: Node) -> int:
 def _plain(pair: Pair, node: Node, reuse_factor: int, lengths: Mapping[str, tuple[int, int]]) -> LayerCost:
     """A node without weights; a table has entries."""
     table = pair.tables.get(node.name)
-    words, entry = (0, 0) if table is None else (table.points().size, table.entries.width)
-    products, adders, width = _work(pair, node, lengths)
-    formats = [_format_read(pair, node, number) for number in range(2)] if products else []
+    words, entry = (0, 0) if table is None else (table.codes.size, table.width)
+    work = WORK[node.op.kind](pair, node, lengths) if node.op.kind in WORK else Work()
     return LayerCost(
         node=node.name,
         kind=node.op.kind,
         weights=0,
         nonzero_weights=0,
-        products=products,
-        multiplier_bits=products * math.prod(output.word_length for output in formats),
+        products=sum(count for count, _, _ in work.products),
+        multiplier_bits=sum(count * one.word_length * other.word_length for count, one, other in work.products),
         constant_adders=0,
-        sum_adders=adders,
-        adder_bits=adders * width + _rounding_bits(pair, node),
+        sum_adders=work.adders,
+        adder_bits=work.adders * work.width + _rounding_bits(pair, node),
         memory_bits=words * entry,
         bram=bram_blocks(words, entry),
-        dsp=math.ceil(products / reuse_factor) * dsp_slices(*formats) if products else 0,
+        dsp=sum(math.ceil(count / reuse_factor) * dsp_slices(one, other) for count, one, other in work.products),
     )
 
 
-def _work(pair: Pair, node: Node, lengths: Mapping[str, tuple[int, int]]) -> tuple[int, int, int]:
-    """Products, adders, and bits of an adder, of a node without weights."""
-    shapes, read = pair.network.shapes, [lengths[name][1] for name in node.inputs]
-    size = size_of(shapes[node.name])
-    if isinstance(node.op, Multiply):
-        return size, size * (min(read) - 1), max(read)
-    if isinstance(node.op, Add):
-        return 0, size * (len(read) - 1), lengths[node.name][0]
-    if isinstance(node.op, MaxPool):
-        return 0, node.op.comparisons(shapes[node.inputs[0]]), read[0]
-    return 0, 0, 0
+@dataclass(frozen=True)
+class Work:
+    """What a node without weights computes.
+
+    Args:
+        products: how many, and the formats of both factors.
+        adders: how many.
+        width: bits of an adder.
+    """
+
+    products: tuple[tuple[int, Format, Format], ...] = ()
+    adders: int = 0
+    width: int = 0
+
+
+Lengths = Mapping[str, tuple[int, int]]
+
+
+def _add(pair: Pair, node: Node, lengths: Lengths) -> Work:
+    size = size_of(pair.network.shapes[node.name])
+    return Work((), size * (len(node.inputs) - 1), lengths[node.name][0])
+
+
+def _multiply(pair: Pair, node: Node, lengths: Lengths) -> Work:
+    size, read = size_of(pair.network.shapes[node.name]), [lengths[name][1] for name in node.inputs]
+    first, second = (_format_read(pair, node, number) for number in range(2))
+    return Work(((size, first, second),), size * (min(read) - 1), max(read))
+
+
+def _matmul(pair: Pair, node: Node, lengths: Lengths) -> Work:
+    size, terms = size_of(pair.network.shapes[node.name]), node.op.terms
+    first, second = (_format_read(pair, node, number) for number in range(2))
+    return Work(((size * terms, first, second),), size * (terms - 1), lengths[node.name][0])
+
+
+def _max_pool(pair: Pair, node: Node, lengths: Lengths) -> Work:
+    comparisons = cast(MaxPool, node.op).comparisons(pair.network.shapes[node.inputs[0]])
+    return Work((), comparisons, lengths[node.inputs[0]][1])
+
+
+def _layer_norm(pair: Pair, node: Node, lengths: Lengths) -> Work:
+    norm: LayerNormPair = pair.pairs[node.name]
+    size, most = size_of(pair.network.shapes[node.name]), norm.largest_deviation
+    rows, deviation = size // norm.size, Format.for_codes(-most, most, 0)
+    root = Format.for_codes(0, 1 << (norm.entry_bits + norm.shift), 0)
+    within = Format.for_codes(0, (1 << norm.shift) - 1, 0)
+    entry = Format.for_codes(0, int(norm.codes.max()), 0)
+    products = ((size, norm.source, deviation), (rows, entry, within), (size, deviation, root))
+    return Work(products, 3 * size + rows, norm.largest_square.bit_length())
+
+
+# What operations without weights add and multiply; those that are not here do neither.
+WORK: dict[str, Callable[[Pair, Node, Lengths], Work]] = {
+    "add": _add,
+    "layer_norm": _layer_norm,
+    "matmul": _matmul,
+    "max_pool": _max_pool,
+    "multiply": _multiply,
+}
 
 
 def word_lengths(pair: Pair) -> dict[str, tuple[int, int]]:

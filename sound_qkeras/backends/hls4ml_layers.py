@@ -96,7 +96,7 @@ def leaky(build: Builder, node: Node) -> None:
 
 def table(build: Builder, node: Node) -> None:
     """Every result, looked up by the bits of what is read."""
-    pair, output = build.plan.pair.tables[node.name], build.format_of(node)
+    pair, output = build.plan.pair.pairs[node.name], build.format_of(node)
     if pair.source.word_length > TABLE_BITS:
         build.refuse(
             node, f"{pair.function} of values of {pair.source.word_length} bits",

@@ -75,45 +75,91 @@ class ExactAdd(Meaning):
         return max(grids) - self.exponent
 
 
-class ExactMultiply(Meaning):
-    """The elementwise product of two tensors."""
+class ExactProducts(Meaning):
+    """Sums of products of an element of one tensor and an element of another.
 
-    def __init__(self, node: Node, quantized: Pair) -> None:
-        """Places."""
-        super().__init__(node, quantized)
-        self.places = _Broadcast(node, quantized)
+    Attributes:
+        read: for both tensors the places of the factors, shape `(results, terms)`.
+    """
+
+    read: tuple[Indices, Indices]
+    sizes: tuple[int, int]
 
     def real(self, *inputs: Range) -> Range:
         """The image of both ranges."""
-        a, b = self.places.spread(*inputs)
-        return a * b
+        a, b = (x[read] for x, read in zip(inputs, self.read, strict=True))
+        return _summed(a * b)
 
     def fixed(self, *inputs: Range) -> Range:
         """The image of both ranges."""
         return self.real(*inputs)
 
+    def _known(self, *inputs: ExactFacts) -> tuple[tuple[Range, Range, Range], ...]:
+        """Of each tensor the values, fixed-point values and differences of the factors."""
+        return tuple(
+            (facts.value[read], facts.fixed[read], facts.difference[read])
+            for facts, read in zip(inputs, self.read, strict=True)
+        )
+
     def difference(self, *inputs: ExactFacts) -> Range:
         """`a_q d_b + b d_a`, which is `a d_b + b_q d_a`."""
-        a, b = self.places.spread(*(facts.value for facts in inputs))
-        aq, bq = self.places.spread(*(facts.fixed for facts in inputs))
-        da, db = self.places.spread(*(facts.difference for facts in inputs))
-        return (aq * db + b * da).intersect(a * db + bq * da)
+        (a, aq, da), (b, bq, db) = self._known(*inputs)
+        return _summed((aq * db + b * da).intersect(a * db + bq * da))
 
     def pull(self, rows: ExactRows, policy: int, *inputs: ExactFacts) -> tuple[tuple[ExactRows, ...], Range]:
         """Linear at the middles; what that leaves is a product of distances from them."""
-        a, b = self.places.spread(*(facts.value for facts in inputs))
-        aq, _ = self.places.spread(*(facts.fixed for facts in inputs))
-        da, db = self.places.spread(*(facts.difference for facts in inputs))
+        (a, aq, da), (b, _, db) = self._known(*inputs)
         ma, mb, mq = a.middle, b.middle, aq.middle
         offset = Range.point(-(ma * mb)) + (a - Range.point(ma)) * (b - Range.point(mb))
         left = (aq - Range.point(mq)) * db + (b - Range.point(mb)) * da
-        first = ExactRows(*(self.places.collected(0, part * mb) for part in (rows.value, rows.difference)))
-        second = ExactRows(self.places.collected(1, rows.value * ma), self.places.collected(1, rows.difference * mq))
-        return (first, second), offset.under(rows.value) + left.under(rows.difference)
+        first = ExactRows(self._collected(0, rows.value, mb), self._collected(0, rows.difference, mb))
+        second = ExactRows(self._collected(1, rows.value, ma), self._collected(1, rows.difference, mq))
+        return (first, second), _summed(offset).under(rows.value) + _summed(left).under(rows.difference)
+
+    def _collected(self, number: int, rows: Dyadic, factors: Dyadic) -> Dyadic:
+        """Coefficients of results times factors `(results, terms)`, added up for the elements of one tensor."""
+        found = np.zeros((rows.shape[0], self.sizes[number]), dtype=object)
+        for result, sources in enumerate(self.read[number]):
+            for source, factor in zip(sources, factors.numbers[result], strict=True):
+                found[:, source] += rows.numbers[:, result] * factor
+        return Dyadic(found, rows.bits + factors.bits)
 
     def grid(self, *grids: int) -> int:
         """Both together."""
         return sum(grids)
+
+
+class ExactMultiply(ExactProducts):
+    """The elementwise product of two tensors."""
+
+    def __init__(self, node: Node, quantized: Pair) -> None:
+        """Places."""
+        super().__init__(node, quantized)
+        places = _Broadcast(node, quantized)
+        (first, second), (one, other) = places.read, places.sizes
+        self.read, self.sizes = (first[:, None], second[:, None]), (one, other)
+
+
+class ExactMatMul(ExactProducts):
+    """Rows of one tensor times columns of another."""
+
+    def __init__(self, node: Node, quantized: Pair) -> None:
+        """Places."""
+        super().__init__(node, quantized)
+        a, b = (
+            np.arange(int(np.prod(shape))).reshape(-1, *shape[-2:])
+            for shape in (quantized.network.shapes[name] for name in node.inputs)
+        )
+        shape = (len(a), a.shape[1], b.shape[2], a.shape[2])
+        first = np.broadcast_to(a[:, :, None, :], shape)
+        second = np.broadcast_to(np.swapaxes(b, 1, 2)[:, None, :, :], shape)
+        self.read = first.reshape(-1, shape[3]), second.reshape(-1, shape[3])
+        self.sizes = a.size, b.size
+
+
+def _summed(x: Range) -> Range:
+    """The sum over the last axis."""
+    return Range(*(Dyadic(np.asarray(end.numbers.sum(axis=-1), dtype=object), end.bits) for end in (x.lower, x.upper)))
 
 
 class ExactConcatenate(Meaning):

@@ -19,8 +19,9 @@ from sound_qkeras.errors import InputError, VerificationError
 from sound_qkeras.exact.dyadic import Dyadic, Integers, Range
 from sound_qkeras.exact.functions import exact_function
 from sound_qkeras.exact.matrices import Indices, entries
-from sound_qkeras.exact.merges import ExactAdd, ExactConcatenate, ExactMultiply
+from sound_qkeras.exact.merges import ExactAdd, ExactConcatenate, ExactMatMul, ExactMultiply
 from sound_qkeras.exact.moves import ExactMaxPool, ExactMove
+from sound_qkeras.exact.norms import ExactLayerNorm
 from sound_qkeras.exact.ops import ExactAffine, ExactRelu, Meaning, affine_at
 from sound_qkeras.exact.tensors import ExactFacts, ExactRows
 from sound_qkeras.exact.units import ExactClip, ExactLeaky, ExactTable
@@ -37,7 +38,9 @@ from sound_qkeras.network.ops import (
     Crop,
     Dense,
     Input,
+    LayerNorm,
     Leaky,
+    MatMul,
     MaxPool,
     Multiply,
     Op,
@@ -206,7 +209,9 @@ MEANINGS: dict[type[Op], type[Meaning]] = {
     Add: ExactAdd,
     Clip: ExactClip,
     Concatenate: ExactConcatenate,
+    LayerNorm: ExactLayerNorm,
     Leaky: ExactLeaky,
+    MatMul: ExactMatMul,
     MaxPool: ExactMaxPool,
     Multiply: ExactMultiply,
     Relu: ExactRelu,

@@ -152,7 +152,7 @@ class ExactTable(ExactUnit):
     def __init__(self, node: Node, quantized: Pair) -> None:
         """The entries, and the function they stand for."""
         super().__init__(node, quantized)
-        settings, table = node.op.settings(), quantized.tables[node.name]
+        settings, table = node.op.settings(), quantized.pairs[node.name]
         self.function: ExactFunction = exact_function(settings["function"], settings["alpha"])
         self.source, self.shift, self.entry_bits = table.source, table.shift, table.entry_bits
         self.codes = table.entries.codes
@@ -191,7 +191,7 @@ class ExactTable(ExactUnit):
             lower.append(min(found))
             upper.append(max(found))
         bits = self.entry_bits + self.shift
-        return Range(Dyadic.codes(_objects(lower), bits), Dyadic.codes(_objects(upper), bits))
+        return Range(Dyadic.codes(objects(lower), bits), Dyadic.codes(objects(upper), bits))
 
     def _error(self, piece: int) -> tuple[int, int]:
         """What the results of a piece are off by, in units of `2**-BITS`, rounded outward."""
@@ -228,7 +228,7 @@ class ExactTable(ExactUnit):
         """The errors of the entries that may be read."""
         errors = [self._errors(low >> self.shift, high >> self.shift) for low, high in self._offsets(fixed)]
         ends = ([low for low, _ in errors], [high for _, high in errors])
-        return Range(*(Dyadic(_objects(end), BITS) for end in ends))
+        return Range(*(Dyadic(objects(end), BITS) for end in ends))
 
     def _found(self, facts: ExactFacts) -> tuple[Range, Range]:
         """The slopes between both arguments, and the entries' errors; asked for twice of one tensor."""
@@ -260,7 +260,7 @@ class ExactTable(ExactUnit):
             slopes.append(slope)
             left.append(self.function.beside(Fraction(slope, 2**SLOPE_BITS), low, high))
         rests = [Fraction(span.low) for span in left], [Fraction(span.high) for span in left]
-        return Dyadic(_objects(slopes), SLOPE_BITS), _rounded_outward(*rests)
+        return Dyadic(objects(slopes), SLOPE_BITS), rounded_outward(*rests)
 
     def grid(self, *grids: int) -> int:
         """That of the entries, and of a code within a piece."""
@@ -295,7 +295,7 @@ def _middle(x: Range) -> Dyadic:
 def _enclosed(function: Callable[[Fraction, Fraction], Span], x: Range) -> Range:
     """An outward rounded enclosure of a function over intervals, elementwise."""
     found = [function(low, high) for low, high in zip(x.lower.fractions(), x.upper.fractions(), strict=True)]
-    return _rounded_outward([Fraction(span.low) for span in found], [Fraction(span.high) for span in found])
+    return rounded_outward([Fraction(span.low) for span in found], [Fraction(span.high) for span in found])
 
 
 def _floor(number: Fraction) -> int:
@@ -303,12 +303,14 @@ def _floor(number: Fraction) -> int:
     return (number.numerator << BITS) // number.denominator
 
 
-def _rounded_outward(low: list[Fraction], high: list[Fraction]) -> Range:
+def rounded_outward(low: list[Fraction], high: list[Fraction]) -> Range:
+    """Ends of few bits around some others."""
     lower, upper = [_floor(number) for number in low], [-_floor(-number) for number in high]
-    return Range(Dyadic(_objects(lower), BITS), Dyadic(_objects(upper), BITS))
+    return Range(Dyadic(objects(lower), BITS), Dyadic(objects(upper), BITS))
 
 
-def _objects(numbers: list[int]) -> Integers:
+def objects(numbers: list[int]) -> Integers:
+    """An array of Python's integers."""
     array: Any = np.empty(len(numbers), dtype=object)
     array[:] = numbers
     return array

@@ -25,9 +25,9 @@ from sound_qkeras.network.ops import (
     AffinePair,
     Input,
     Leaky,
+    Lookup,
     Op,
     Table,
-    TablePair,
 )
 from sound_qkeras.network.ops.function_pair import FunctionPair
 from sound_qkeras.network.ops.rectifiers import SlopeComparison
@@ -107,7 +107,7 @@ class Pair(Rebuilt):
                 check_codes(node, op, self.parameters[node.name])
         for node in self.network.nodes:
             sources = [source for name in node.inputs for source in self.network.sources(name)]
-            derived = isinstance(node.op, Leaky | Table) and node.name not in self.real
+            derived = node.op.derives and node.name not in self.real
             if derived and not all(name in self.formats for name in sources):
                 raise ModelError(f"layer '{node.layer}' ({node.op.kind}) reads values that have no format")
         for name, output in self.accumulators.items():
@@ -200,9 +200,9 @@ class Pair(Rebuilt):
         return node.op.pair([self.formats[name] for name in names], self.formats.get(node.name))
 
     @property
-    def tables(self) -> dict[str, TablePair]:
-        """The tables, by node name."""
-        return {name: pair for name, pair in self.pairs.items() if isinstance(pair, TablePair)}
+    def tables(self) -> dict[str, Lookup]:
+        """What looks results up, by node name."""
+        return {name: pair for name, pair in self.pairs.items() if isinstance(pair, Lookup)}
 
     @cached_property
     def roundings(self) -> dict[str, Rounding]:
@@ -307,7 +307,7 @@ class Pair(Rebuilt):
                 digest.update(repr(codes.channel_formats).encode())
             digest.update(np.ascontiguousarray(codes.kernel).tobytes() + np.ascontiguousarray(codes.bias).tobytes())
         for name, table in sorted(self.tables.items()):
-            digest.update(repr((name, table.source)).encode() + np.ascontiguousarray(table.entries.codes).tobytes())
+            digest.update(repr((name, table.source)).encode() + np.ascontiguousarray(table.codes).tobytes())
         digest.update(repr((sorted(self.formats.items()), sorted(self.accumulators.items()))).encode())
         digest.update(json.dumps([self.rewrite.to_json(), sorted(self.saturating)], sort_keys=True).encode())
         for name, part in [*sorted(self.real.items()), *sorted(self.staircases.items())]:
@@ -429,7 +429,7 @@ def pair_of(
             continue
         if codes is not None:
             parameters[node.name] = codes
-        elif isinstance(node.op, Affine | Leaky | Table):
+        elif isinstance(node.op, Affine) or node.op.derives:
             real[node.name] = other.op
     formats = {name: rounding.format for name, rounding in roundings.items() if isinstance(rounding, Uniform)}
     staircases = {name: rounding for name, rounding in roundings.items() if name not in formats}

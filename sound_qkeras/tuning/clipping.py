@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from sound_qkeras.fixed_point import Format
 from sound_qkeras.interval import Interval
-from sound_qkeras.network.ops import Relu, Table
+from sound_qkeras.network.ops import Relu
 from sound_qkeras.network.pair import Pair
 from sound_qkeras.verify.proof import ranges_of, ranges_over, with_margin
 
@@ -47,9 +47,10 @@ def _holding(pair: Pair, name: str, ends: tuple[float, float]) -> Format:
     """The narrowest format of a rounding point that holds a range and that QKeras can say.
 
     QKeras gets a wider one in place of negative integer bits, and saturates elsewhere then. Where it does not matter, because
-    nothing saturates, the format may stay; a ReLU and a table are told their own ends.
+    nothing saturates, the format may stay; a ReLU and what looks results up are told their own ends.
     """
     found = Format.for_range(*ends, pair.formats[name].fractional_bits)
-    if found.integer_bits >= 0 or isinstance(pair.network.by_name[name].op, Relu | Table):
+    op = pair.network.by_name[name].op
+    if found.integer_bits >= 0 or op.rounds or isinstance(op, Relu):
         return found
     return Format(found.word_length - found.integer_bits, 0, found.signed)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
 from sound_qkeras.errors import InputError
 from sound_qkeras.network.graph import size_of
-from sound_qkeras.network.ops import Multiply
 from sound_qkeras.network.pair import Pair
 from sound_qkeras.tuning.groups import Group, sources_of
 
@@ -60,9 +58,10 @@ def cost_of(quantized: Pair) -> Cost:
         products = size_of(network.shapes[node.name]) * op.multiplications
         operations += round(products * channel_bits * _bits_read(quantized, node.name) / channels)
     for node in network.nodes:
-        if isinstance(node.op, Multiply):
-            bits = (_bits_read(quantized, node.name, number) for number in range(2))
-            operations += round(size_of(network.shapes[node.name]) * math.prod(bits))
+        products = node.op.input_products(*(network.shapes[name] for name in node.inputs))
+        if products:
+            first, last = (_bits_read(quantized, node.name, number) for number in (0, len(node.inputs) - 1))
+            operations += round(products * first * last)
     rounded = (*quantized.formats, *quantized.staircases)
     activation = sum(size_of(network.shapes[name]) * _bits_of(quantized, name) for name in rounded)
     return Cost(weight, bias, activation, operations)

@@ -12,7 +12,7 @@ from sound_qkeras.errors import InfeasibleError
 from sound_qkeras.fixed_point import MAX_WORD_LENGTH, Format
 from sound_qkeras.interval import Interval
 from sound_qkeras.network.graph import Network, size_of
-from sound_qkeras.network.ops import Op, Table
+from sound_qkeras.network.ops import Op
 
 # Share of the tolerance that the output's rounding may have while the rest is chosen.
 SHARE = 1.0 / 16.0
@@ -88,12 +88,12 @@ def _longest_word(network: Network, name: str) -> int:
 
 
 def _tabulable(network: Network, name: str, bits: int, ranges: Mapping[str, Interval]) -> bool:
-    """Whether a node is no table, or one that can have results of so many fractional bits.
+    """Whether a node looks nothing up, or can have results of so many fractional bits.
 
     What it reads may turn out to need a bit more than its float range says.
     """
     node = network.by_name[name]
-    if not isinstance(node.op, Table):
+    if not node.op.rounds:
         return True
     read, made = ranges[node.inputs[0]], ranges[name]
     largest = 2.0 * float(np.max(read.magnitude))

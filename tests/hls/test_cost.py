@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from sound_qkeras.backends.cost import bram_blocks, csd_digits, dsp_slices, estimate
 from sound_qkeras.errors import InputError
-from sound_qkeras.network import Network, Node
-from sound_qkeras.network.ops import Add, Input, MaxPool, Multiply, Relu, Scale, Upsample
+from sound_qkeras.fixed_point import Format
+from sound_qkeras.network import Network, Node, Pair
+from sound_qkeras.network.ops import Add, Input, LayerNorm, MatMul, MaxPool, Multiply, Permute, Relu, Scale, Upsample
 from sound_qkeras.tuning.costs import cost_of
 from tests.graphs import random_graph, random_twin
 from tests.networks import nearest, with_parameters
@@ -125,6 +126,30 @@ def test_operations_without_weights_are_counted():
     kernel = parameters["s"].kernel_format.word_length
     assert cost_of(quantized).bit_operations == 18 * (kernel * x + x * r)
     assert estimate(replace(quantized, accumulators={})).layers[4].adder_bits >= 36 * total
+
+
+def test_products_of_tensors_and_normalisations_are_counted():
+    nodes = [
+        Node("x", Input((2, 3)), (), "x"),
+        Node("s", Scale(np.ones(3), np.zeros(3)), ("x",), "s"),
+        Node("t", Permute((1, 0)), ("x",), "t"),
+        Node("m", MatMul(3), ("s", "t"), "m"),
+        Node("n", LayerNorm(2, 1e-3), ("m",), "n"),
+    ]
+    network = Network(tuple(nodes))
+    formats = {"x": Format(7, 1, True), "s": Format(5, 2, True), "m": Format(9, 4, True), "n": Format(8, 0, True)}
+    quantized = Pair(network, {"s": nearest(network.by_name["s"].op, 2, 2)}, formats, {"m": Format(13, 5, True)})
+    *_, m, n = estimate(quantized).layers
+    assert (m.products, m.multiplier_bits, m.sum_adders) == (12, 12 * 5 * 7, 8)
+    assert m.adder_bits == 8 * 13 + 4 * 9
+    pair = quantized.pairs["n"]
+    deviation = 1 + pair.largest_deviation.bit_length()
+    root, square = pair.entry_bits + pair.shift + 1, pair.largest_square.bit_length()
+    assert (n.products, n.sum_adders, n.memory_bits) == (10, 14, pair.codes.size * pair.width)
+    assert n.multiplier_bits == 4 * 9 * deviation + 2 * pair.width * pair.shift + 4 * deviation * root
+    assert n.adder_bits == 14 * square + 4 * 8
+    kernel = quantized.parameters["s"].kernel_format.word_length
+    assert cost_of(quantized).bit_operations == 6 * kernel * 7 + 12 * 5 * 7 + 8 * 9 * 9
 
 
 def test_every_random_graph_has_a_cost():

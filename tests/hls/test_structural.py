@@ -18,7 +18,19 @@ from sound_qkeras.backends.writers.moves import MoveWriter
 from sound_qkeras.backends.writers.walks import Index, Walk, broadcast
 from sound_qkeras.errors import InputError, UnsupportedLayerError
 from sound_qkeras.network import Network
-from sound_qkeras.network.ops import Add, Concatenate, Crop, Dense, MaxPool, Multiply, Pad, Permute, Reshape, Upsample
+from sound_qkeras.network.ops import (
+    Add,
+    Concatenate,
+    Crop,
+    Dense,
+    MatMul,
+    MaxPool,
+    Multiply,
+    Pad,
+    Permute,
+    Reshape,
+    Upsample,
+)
 from sound_qkeras.network.ports import Port
 from tests.graphs import Builder, random_graph, random_twin
 
@@ -48,7 +60,9 @@ def every_operation(seed: int = 0) -> Claimed:
     inner = b.add(
         Crop((0, 1, 0), (1, 0, 2)), b.add(Add((True, False)), twice, b.add(Crop((1, 0, 0), (0, 0, 0)), turned))
     )
-    b.add(Concatenate(0), *(b.flat(name) for name in (inner, *pools)))
+    heads = [b.add(Reshape((12,), shape), b.dense(image, 12)) for shape in ((2, 2, 3), (2, 3, 2))]
+    scores = b.add(MatMul(2), b.add(MatMul(3), *heads), heads[0])
+    b.add(Concatenate(0), *(b.flat(name) for name in (inner, *pools, scores)))
     return random_twin(rng, Network(tuple(b.nodes)))
 
 

@@ -86,5 +86,5 @@ def test_verilog_clips_and_refuses_tables(tmp_path):
 def test_the_estimate_counts_the_entries():
     quantized, _ = units.twin(units.network(Table("tanh")), FINE)
     layer = next(row for row in estimate(quantized).layers if row.node == "unit")
-    held = quantized.tables["unit"].entries
+    held = quantized.tables["unit"]
     assert layer.memory_bits == held.codes.size * held.width

@@ -168,6 +168,7 @@ def objects():
         LAYERS.Activation(LAYERS.ReLU(3.0)),
         LAYERS.TimeDistributed(LAYERS.Dense(3, activation=LAYERS.ELU(0.5))),
         LAYERS.TimeDistributed(LAYERS.BatchNormalization()),
+        LAYERS.LayerNormalization(),
         LAYERS.Flatten(),
         LAYERS.Dense(2, activation=LAYERS.Softmax()),
         LAYERS.Reshape((1, 2)),

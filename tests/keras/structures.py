@@ -72,6 +72,14 @@ def broadcast() -> Any:
     return keras.Model(x, LAYERS.Dense(2)(y))
 
 
+def attention() -> Any:
+    x = LAYERS.Input((3, 4))
+    queries, keys, values = (LAYERS.Dense(2)(x) for _ in range(3))
+    scores = LAYERS.ReLU()(LAYERS.Dot(axes=2)([queries, keys]))
+    y = LAYERS.Add()([tf.matmul(scores, values), values])
+    return keras.Model(x, LAYERS.Dense(2)(LAYERS.Flatten()(y)))
+
+
 def several_ends() -> Any:
     image, state = LAYERS.Input((4, 3, 1), name="image"), LAYERS.Input((3,), name="state")
     y = LAYERS.Flatten()(LAYERS.MaxPooling2D(2)(LAYERS.Conv2D(2, 2, activation="relu")(image)))
@@ -164,7 +172,7 @@ def over_time() -> Any:
 
 
 BUILDERS: tuple[Callable[[], Any], ...] = (
-    residual, squeeze_and_excite, concatenated, image_moves, arithmetic, broadcast, several_ends, nested,
+    residual, squeeze_and_excite, concatenated, image_moves, arithmetic, broadcast, attention, several_ends, nested,
     transposed, resized, with_objects, functions, used_twice, over_time,
 )  # fmt: skip
 

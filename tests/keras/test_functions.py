@@ -144,6 +144,11 @@ REFUSED = {
     ),
     "a cube": (lambda: with_function(lambda x: x**3), "math.pow with .*the exponent 2"),
     "gelu's approximation": (lambda: with_function(lambda x: tf.nn.gelu(x, approximate=True)), "approximate=False"),
+    "a matrix of numbers": (
+        lambda: with_function(lambda x: tf.matmul(x, tf.ones((2, 2)))),
+        "linalg.matmul of .*two tensors",
+    ),
+    "cosines": (lambda: with_function(lambda x: LAYERS.Dot(2, normalize=True)([x, x])), "normalised; accepted"),
     "silu's slope": (lambda: with_function(lambda x: tf.nn.silu(x, 2.0)), "beta=1"),
     "cropped": (
         lambda: sequential(LAYERS.Resizing(2, 2, crop_to_aspect_ratio=True), shape=(4, 6, 1)),

@@ -64,6 +64,17 @@ MODELS = {
         LAYERS.Flatten(),
         LAYERS.Dense(2),
     ),
+    "layer norm": lambda: sequential(LAYERS.Dense(4), LAYERS.LayerNormalization(epsilon=1e-5), LAYERS.Dense(2)),
+    "layer norm of rows": lambda: sequential(
+        LAYERS.Dense(4),
+        LAYERS.LayerNormalization(axis=[-1], center=False),
+        LAYERS.ReLU(),
+        LAYERS.TimeDistributed(LAYERS.LayerNormalization(scale=False)),
+        LAYERS.Flatten(),
+        LAYERS.Dense(2),
+        shape=(3, 2),
+    ),
+    "layer norm alone": lambda: sequential(LAYERS.Dense(4), LAYERS.LayerNormalization(center=False, scale=False)),
     "rescaling": lambda: sequential(LAYERS.Rescaling(1 / 255, offset=-0.5), LAYERS.Dense(2)),
     "rescaling by lists": lambda: sequential(
         LAYERS.Rescaling([0.1, 2.0, -3.0], offset=[1, 2, 3]), LAYERS.Dense(2), shape=(3,)
@@ -286,6 +297,16 @@ REFUSED = {
         "'bn'.*-0.999",
     ),
     "zero variance": (lambda: with_bad_number(0.0, LAYERS.BatchNormalization(epsilon=0)), ModelError, "are zero"),
+    "layer norm over other axes": (
+        lambda: sequential(LAYERS.LayerNormalization(axis=1, name="ln"), LAYERS.Dense(2), shape=(3, 2)),
+        UnsupportedLayerError,
+        r"'ln'.*over axes \[1\]; accepted: axis=-1",
+    ),
+    "layer norm without epsilon": (
+        lambda: sequential(LAYERS.Dense(3), LAYERS.LayerNormalization(epsilon=0.0, name="ln")),
+        ModelError,
+        "'ln'.*epsilon 0",
+    ),
     "convolution": (
         lambda: sequential(LAYERS.LocallyConnected1D(2, 2, name="c"), shape=(3, 2)),
         UnsupportedLayerError,

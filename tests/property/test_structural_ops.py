@@ -16,6 +16,7 @@ from sound_qkeras.network.ops import (
     Concatenate,
     Crop,
     Facts,
+    MatMul,
     MaxPool,
     Multiply,
     Pad,
@@ -47,6 +48,8 @@ OPS = {
     "multiply": (Multiply(), [(2, 2), (2, 2)]),
     "gate": (Multiply(), [(2, 2, 1), (1, 1, 1)]),
     "outer": (Multiply(), [(1, 2), (2, 1)]),
+    "matrices": (MatMul(3), [(2, 3), (3, 1)]),
+    "heads": (MatMul(2), [(2, 1, 2), (2, 2, 2)]),
     "concatenate": (Concatenate(1), [(2, 1), (2, 2), (2, 1)]),
     "stack": (Concatenate(0), [(1, 2), (2, 2)]),
 }
@@ -79,6 +82,9 @@ def element(op, x, index):
         return sum(terms) * Fraction(2) ** op.exponent
     if isinstance(op, Multiply):
         return at(x[0], index) * at(x[1], index)
+    if isinstance(op, MatMul):
+        *lead, i, j = index
+        return sum(x[0][(*lead, i, k)] * x[1][(*lead, k, j)] for k in range(op.size))
     if isinstance(op, Concatenate):
         flat = [one for tensor in x for one in np.moveaxis(tensor, op.axis, 0)]
         return np.asarray(flat[index[op.axis]], dtype=object)[tuple(np.delete(index, op.axis))]
@@ -260,6 +266,10 @@ def test_a_certain_winner_loses_nothing():
         (Add((False, False), 1), [(2,), (2,)]),
         (Multiply(), [(2,)]),
         (Multiply(), [(2,), (3,)]),
+        (MatMul(2), [(3, 2)]),
+        (MatMul(2), [(2,), (2,)]),
+        (MatMul(2), [(3, 2), (3, 2)]),
+        (MatMul(2), [(2, 3, 2), (1, 2, 3)]),
         (Concatenate(1), [(2,), (2,)]),
         (Concatenate(0), [(2, 2), (2, 3)]),
     ],

@@ -16,7 +16,9 @@ from sound_qkeras.network.ops import (
     Crop,
     Dense,
     Input,
+    LayerNorm,
     Leaky,
+    MatMul,
     MaxPool,
     Multiply,
     Op,
@@ -52,6 +54,7 @@ EXAMPLES: list[tuple[Op, list[tuple[int, ...]]]] = [
     (Clip(6.0), [(3,)]),
     (Leaky(np.array([0.25, 0.5, 0.1])), [(2, 3)]),
     (Table("elu", 0.5), [(3,)]),
+    (LayerNorm(3, 1e-3), [(2, 3)]),
     (Reshape((2, 3), (6,)), [(2, 3)]),
     (Permute((1, 0)), [(2, 3)]),
     (Crop((0, 1), (1, 0)), [(2, 3)]),
@@ -60,6 +63,7 @@ EXAMPLES: list[tuple[Op, list[tuple[int, ...]]]] = [
     (MaxPool((2,), (1,), "same"), [(4, 3)]),
     (Add((True, False), -1), [(2, 3), (1, 3)]),
     (Multiply(), [(2, 3), (1, 3)]),
+    (MatMul(3), [(2, 3), (3, 1)]),
     (Concatenate(0), [(2, 3), (1, 3)]),
 ]
 

@@ -7,12 +7,13 @@ import pytest
 
 from sound_qkeras.errors import VerificationError
 from sound_qkeras.exact.dyadic import Dyadic, Range
-from sound_qkeras.exact.proof import Proof, exact_error
+from sound_qkeras.exact.proof import Proof, exact_bound, exact_error
 from sound_qkeras.fixed_point import Format
 from sound_qkeras.interval import Interval
-from sound_qkeras.network import Pair
+from sound_qkeras.network import Network, Pair
+from sound_qkeras.network.ops import Add, MatMul, Permute, Reshape
 from sound_qkeras.verify.proof import bound_leaves, prove
-from tests.graphs import random_graph, random_twin, trace
+from tests.graphs import Builder, random_graph, random_twin, trace
 
 from .facts import check_facts, points_with_ties
 
@@ -35,6 +36,23 @@ def test_every_proved_fact_holds_at_every_node(seed):
         error = (fixed - real).ravel()
         assert exact_error(twin, point) == list(error)
         assert all(abs(e) <= Fraction(b) for e, b in zip(error, proof.output_bounds, strict=True))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_every_proved_fact_of_matrix_products_holds(seed):
+    """Scores of rows against one another, and those times the rows, as in attention."""
+    rng = np.random.default_rng(seed)
+    b = Builder(rng, (3,))
+    rows, others = (b.add(Reshape((4,), (2, 2)), b.dense("x", 4)) for _ in range(2))
+    scores = b.add(MatMul(2), rows, b.add(Permute((1, 0)), others))
+    b.dense(b.add(Add((False, False)), b.add(MatMul(2), scores, others), rows), 2)
+    twin, ranges = random_twin(rng, Network(tuple(b.nodes)))
+    proof, exact = prove(twin, Interval(*ranges)), exact_bound(twin, *ranges)
+    for point, found in check_facts(twin, ranges, points_with_ties(rng, twin, ranges), trace):
+        real, fixed = found[twin.network.output.name]
+        assert exact_error(twin, point) == list((fixed - real).ravel())
+        assert all(abs(e) <= Fraction(b) for e, b in zip((fixed - real).ravel(), proof.output_bounds, strict=True))
+    assert float(max(exact)) <= 1.1 * proof.bound <= 3.3 * float(max(exact))
 
 
 @pytest.mark.parametrize("seed", SEEDS)

@@ -85,14 +85,14 @@ class TableWriter(OpWriter):
 
     def exact_format(self, quantized: Pair, node: Node, *inputs: Tensor) -> Format:
         """What the entries are codes of, and a code within a piece."""
-        pair = quantized.tables[node.name]
+        pair: TablePair = quantized.pairs[node.name]
         if not pair.shift:
             return pair.output
         codes = pair.entries.codes
         return Format.for_codes(int(codes.min()) << pair.shift, int(codes.max()) << pair.shift, pair.result_bits)
 
     def _pair(self, layer: Layer) -> TablePair:
-        return layer.pair.tables[layer.node.name]
+        return layer.pair.pairs[layer.node.name]
 
     def constants(self, layer: Layer, options: Options) -> tuple[Constant, ...]:
         """The entries."""

@@ -17,7 +17,7 @@ import numpy as np
 from sound_qkeras.errors import FileFormatError, VerificationError
 from sound_qkeras.keras_io.write.quantizers import activation_quantizer
 from sound_qkeras.network import Network, Node, Pair
-from sound_qkeras.network.ops import AveragePool, Table
+from sound_qkeras.network.ops import AveragePool, Lookup
 from sound_qkeras.support.reading import ARCHIVE_ERRORS, open_regular
 from sound_qkeras.types import Array
 
@@ -25,10 +25,13 @@ from sound_qkeras.types import Array
 MAX_BYTES = 1 << 32
 CONFIG, WEIGHTS = "config.json", "model.weights.h5"
 KERNELS = ("kernel_quantizer", "depthwise_quantizer")
+# Layers that hold what they look up.
+LOOKUPS = {"TableActivation", "TableNormalization"}
+SETTINGS = ("function", "alpha", "size", "epsilon")
 # What is written: layers with quantizers, tables, and Keras' own that move values, join them, or cut them off.
 KINDS = {
-    *("InputLayer", "QActivation", "QConv1D", "QConv2D", "QDense", "QDepthwiseConv2D", "TableActivation"),
-    *("Add", "Average", "Concatenate", "Multiply", "Rescaling", "Subtract", "LeakyReLU", "PReLU", "ReLU"),
+    *("InputLayer", "QActivation", "QConv1D", "QConv2D", "QDense", "QDepthwiseConv2D", *LOOKUPS),
+    *("Add", "Average", "Concatenate", "Dot", "Multiply", "Rescaling", "Subtract", "LeakyReLU", "PReLU", "ReLU"),
     *("MaxPooling1D", "MaxPooling2D", "MaxPooling3D", "Permute", "Reshape", "Cropping1D", "Cropping2D"),
     *("UpSampling1D", "UpSampling2D", "ZeroPadding1D", "ZeroPadding2D"),
 }
@@ -173,9 +176,7 @@ def _text(quantizer: Any) -> str:
 def _check_roundings(path: Path, quantized: Pair, layers: list[StoredLayer]) -> None:
     """The quantizers of activations, and the integers of tables."""
     network = quantized.network
-    formats = {
-        name: output for name, output in quantized.formats.items() if not isinstance(network.by_name[name].op, Table)
-    }
+    formats = {name: output for name, output in quantized.formats.items() if not network.by_name[name].op.rounds}
     wanted: Counter[str] = Counter()
     for name, output in formats.items():
         wanted[activation_quantizer(output, "float32")] += _times(network, name)
@@ -184,10 +185,21 @@ def _check_roundings(path: Path, quantized: Pair, layers: list[StoredLayer]) -> 
         raise VerificationError(
             f"'{path}' rounds to {sorted((found - wanted) | (wanted - found))[:2]}, and the certificate does not, or the other way"
         )
-    tables = Counter(np.asarray(pair.entries.codes).tobytes() for pair in quantized.tables.values())
-    held = Counter(layer.weights[0].tobytes() for layer in layers if layer.kind == "TableActivation" and layer.weights)
+    tables = Counter(_of_pair(pair) for pair in quantized.tables.values())
+    held = Counter(_of_layer(layer) for layer in layers if layer.kind in LOOKUPS and layer.weights)
     if held != tables:
         raise VerificationError(f"'{path}' does not hold the certificate's tables")
+
+
+def _of_pair(pair: Lookup) -> tuple[Any, ...]:
+    """The integers that are looked up, the formats around them, and what else a layer is told of them."""
+    formats = ((one.word_length, one.integer_bits, one.signed) for one in (pair.source, pair.output))
+    return (np.asarray(pair.codes).tobytes(), *formats, *(getattr(pair, name, None) for name in SETTINGS))
+
+
+def _of_layer(layer: StoredLayer) -> tuple[Any, ...]:
+    formats = (tuple(layer.config[name]) for name in ("source", "output"))
+    return (layer.weights[0].tobytes(), *formats, *(layer.config.get(name) for name in SETTINGS))
 
 
 def _times(network: Network, name: str) -> int:

@@ -17,7 +17,7 @@ from sound_qkeras.interval import Interval, Reals, down, up
 from sound_qkeras.keras_io.read.activations import Parts, activation
 from sound_qkeras.keras_io.read.pieces import Diagonal, Linear, Shape, quotient, square_root
 from sound_qkeras.keras_io.session.editions import as_array, as_cast, smallest_divisor
-from sound_qkeras.network.ops import Reshape
+from sound_qkeras.network.ops import LayerNorm, Reshape
 
 Reader = Callable[[Any, Shape], Parts]
 
@@ -80,6 +80,38 @@ def batch_normalization(layer: Any, shape: Shape, read: Callable[[str], Reals]) 
     scale, beta = quotient(spread("gamma", 1.0), root), spread("beta", 0.0)
     shift = scale * spread("moving_mean", 0.0)
     return (("", Diagonal(scale, beta - shift, up(beta.magnitude + shift.magnitude))),)
+
+
+def read_layer_normalization(layer: Any, shape: Shape) -> Parts:
+    """`gamma (x - mean) / sqrt(variance + epsilon) + beta`, mean and variance of the last axis.
+
+    `epsilon` counts as the float64 number in the layer's configuration.
+    """
+    axes = [int(axis) % (len(shape) + 1) for axis in np.atleast_1d(layer.axis)]
+    if axes != [len(shape)]:
+        raise UnsupportedLayerError(
+            layer.name,
+            f"LayerNormalization over axes {axes}",
+            "axis=-1",
+            "move that axis last with Permute, and back behind it",
+        )
+    if getattr(layer, "rms_scaling", False):
+        raise UnsupportedLayerError(
+            layer.name, "LayerNormalization with rms_scaling=True", "rms_scaling=False", "retrain without it"
+        )
+    try:
+        op = LayerNorm(shape[-1], float(layer.epsilon))
+    except ModelError as error:
+        raise ModelError(f"layer '{layer.name}': {error}") from error
+    if layer.gamma is None and layer.beta is None:
+        return (("", op),)
+
+    def spread(name: str, default: float) -> Interval:
+        variable = getattr(layer, name)
+        return Interval.point(np.broadcast_to(default if variable is None else stored(layer, name, variable), shape))
+
+    scale, offset = spread("gamma", 1.0), spread("beta", 0.0)
+    return (("_normalized", op), ("", Diagonal(scale, offset)))
 
 
 def read_normalization(layer: Any, shape: Shape) -> Parts:
@@ -165,6 +197,7 @@ READERS: dict[str, Reader] = {
     "Dense": read_dense,
     "Flatten": read_flatten,
     "Identity": read_training_only,
+    "LayerNormalization": read_layer_normalization,
     "Normalization": read_normalization,
     "Rescaling": read_rescaling,
     "Reshape": read_reshape,

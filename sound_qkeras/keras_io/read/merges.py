@@ -15,7 +15,7 @@ import numpy as np
 from sound_qkeras.errors import UnsupportedLayerError
 from sound_qkeras.interval import Interval
 from sound_qkeras.keras_io.read.pieces import Diagonal, Piece, Shape, quotient
-from sound_qkeras.network.ops import Add, Concatenate, MaxPool, Multiply, Reshape
+from sound_qkeras.network.ops import Add, Concatenate, MatMul, MaxPool, Multiply, Permute, Reshape
 
 Source = int | str
 Joined = list[tuple[str, Piece, tuple[Source, ...]]]
@@ -81,6 +81,33 @@ def read_minimum(layer: Any, shapes: Sequence[Shape]) -> Joined:
     return [*parts, *most, ("_largest", last, sources), ("", Add((True,)), ("_largest",))]
 
 
+def read_dot(layer: Any, shapes: Sequence[Shape]) -> Joined:
+    """The sum over one axis of each: a matrix product of what is turned so that these are last and first."""
+    axes = [layer.axes] * 2 if isinstance(layer.axes, int) else list(layer.axes)
+    summed = [axis % (len(shape) + 1) - 1 for axis, shape in zip(axes, shapes, strict=True)]
+    if layer.normalize or max(map(len, shapes)) > 2 or min(summed) < 0:
+        raise UnsupportedLayerError(
+            layer.name,
+            f"Dot over axes {axes} of tensors {list(shapes)}" + (", normalised" if layer.normalize else ""),
+            "vectors and matrices, axes of one sample, normalize=False",
+            "use a function matmul() of tensors with the same leading axes",
+        )
+    parts: Joined = []
+    sources: list[Source] = []
+    for number, (shape, axis) in enumerate(zip(shapes, summed, strict=True)):
+        flat = ((1, *shape), (*shape, 1))[number]
+        piece = Reshape(shape, flat) if len(shape) == 1 else None if axis == 1 - number else Permute((1, 0))
+        if piece is not None:
+            parts.append((f"_turned{number}", piece, (number,)))
+        sources.append(number if piece is None else f"_turned{number}")
+    size = shapes[0][summed[0]]
+    kept = [shape[1 - axis] if len(shape) == 2 else 1 for shape, axis in zip(shapes, summed, strict=True)]
+    target = tuple(n for n, shape in zip(kept, shapes, strict=True) if len(shape) == 2) or (1,)
+    if len(target) == 2:
+        return [*parts, ("", MatMul(size), tuple(sources))]
+    return [*parts, ("_product", MatMul(size), tuple(sources)), ("", Reshape(tuple(kept), target), ("_product",))]
+
+
 def _largest(layer: Any, shapes: Sequence[Shape], sources: tuple[Source, ...]) -> Joined:
     if len(set(shapes)) != 1:
         raise UnsupportedLayerError(
@@ -118,6 +145,7 @@ MERGES: dict[str, MergeReader] = {
     "Add": read_add,
     "Average": read_average,
     "Concatenate": read_concatenate,
+    "Dot": read_dot,
     "Maximum": read_maximum,
     "Minimum": read_minimum,
     "Multiply": read_multiply,

@@ -25,6 +25,7 @@ from sound_qkeras.network.ops import (
     Concatenate,
     Crop,
     Leaky,
+    MatMul,
     MaxPool,
     Multiply,
     Pad,
@@ -146,6 +147,37 @@ def _same(call: Call, shapes: Sequence[Shape]) -> Joined:
 
 def _square(call: Call, shapes: Sequence[Shape]) -> Joined:
     return [("", Multiply(), (0, 0))]
+
+
+def _matmul(call: Call, shapes: Sequence[Shape]) -> Joined:
+    """Of two tensors with the same leading axes, either of them transposed where TensorFlow is told so."""
+    given = [*call.given, *(call.named[name] for name in ("a", "b", "x1", "x2") if name in call.named)][:2]
+    flags = {
+        name: bool(_setting(call, False, name)) for name in ("transpose_a", "transpose_b", "adjoint_a", "adjoint_b")
+    }
+    others = [_setting(call, None, name) for name in ("a_is_sparse", "b_is_sparse", "output_type", "grad_a", "grad_b")]
+    numbers = [next((n for n, x in enumerate(call.inputs) if one is x), None) for one in given]
+    ranks = {len(shapes[number]) for number in numbers if number is not None}
+    if None in numbers or any(others) or len(call.given) > 2 or len(ranks) != 1 or min(ranks) < 2:
+        raise _refused(call, f"of {list(shapes)}", "two tensors of equally many axes, two or more of one sample")
+    parts: Joined = []
+    sources: list[int | str] = []
+    found: list[Shape] = []
+    for letter, number in zip("ab", numbers, strict=True):
+        shape = shapes[number or 0]
+        turned = flags[f"transpose_{letter}"] != flags[f"adjoint_{letter}"]
+        if turned:
+            *lead, last, end = range(len(shape))
+            parts.append((f"_{letter}", Permute((*lead, end, last)), (number or 0,)))
+            shape = (*shape[:-2], shape[-1], shape[-2])
+        sources.append(f"_{letter}" if turned else number or 0)
+        found.append(shape)
+    op = MatMul(found[0][-1])
+    try:
+        op.output_shape(*found)
+    except ModelError as error:
+        raise _refused(call, f"of {found}", "tensors with the same leading axes", "repeat the smaller") from error
+    return [*parts, ("", op, tuple(sources))]
 
 
 def _power(call: Call, shapes: Sequence[Shape]) -> Joined:
@@ -401,6 +433,7 @@ OPERATIONS: dict[str, OperationReader] = {
     "ExpandDims": _reshape,
     "GetItem": _item,
     "LeakyRelu": _leaky,
+    "Matmul": _matmul,
     "Negative": _negative,
     "Power": _power,
     "ReLU": _rectifier,
@@ -422,6 +455,7 @@ FUNCTIONS = {
     "concat": "Concatenate",
     "expand_dims": "ExpandDims",
     "identity": "StopGradient",
+    "linalg.matmul": "Matmul",
     "math.abs": "Absolute",
     "math.add": "Add",
     "math.divide": "TrueDivide",

@@ -10,7 +10,18 @@ import numpy as np
 from sound_qkeras.keras_io.read.convolutions import check_channels_last, sizes_of
 from sound_qkeras.keras_io.read.layers import Parts, Reader
 from sound_qkeras.keras_io.read.pieces import Diagonal, Gain, Head, Linear, Piece, Rounded, Shape
-from sound_qkeras.network.ops import Crop, Dense, Elementwise, Leaky, MaxPool, Pad, Permute, Reshape, Upsample
+from sound_qkeras.network.ops import (
+    Crop,
+    Dense,
+    Elementwise,
+    LayerNorm,
+    Leaky,
+    MaxPool,
+    Pad,
+    Permute,
+    Reshape,
+    Upsample,
+)
 
 
 def read_permute(layer: Any, shape: Shape) -> Parts:
@@ -78,7 +89,7 @@ def _at_all_times(steps: int, piece: Piece) -> Piece | None:
         return Reshape((steps, *piece.input_shape), (steps, *piece.shape))
     if isinstance(piece, Leaky) and piece.slope.size > 1:
         return Leaky(piece.slope[None])
-    if isinstance(piece, Elementwise | Head | Rounded | Gain):
+    if isinstance(piece, Elementwise | LayerNorm | Head | Rounded | Gain):
         return piece
     return None
 

@@ -22,7 +22,8 @@ def register() -> None:
     Raises:
         DependencyError: TensorFlow or tf_keras is missing or of the wrong kind.
     """
-    importlib.import_module("sound_qkeras.keras_io.write.table_layer")
+    for module in ("table_layer", "norm_layer"):
+        importlib.import_module(f"sound_qkeras.keras_io.write.{module}")
 
 
 def save_model(model: Any, path: str | os.PathLike[str]) -> None:

@@ -12,7 +12,20 @@ from typing import Any
 from sound_qkeras.errors import InputError
 from sound_qkeras.keras_io.session.environment import import_keras
 from sound_qkeras.keras_io.write.affine_layers import Names
-from sound_qkeras.network.ops import Add, Concatenate, Crop, MaxPool, Multiply, Op, Pad, Permute, Reshape, Upsample
+from sound_qkeras.network.ops import (
+    Add,
+    Concatenate,
+    Crop,
+    LayerNorm,
+    MatMul,
+    MaxPool,
+    Multiply,
+    Op,
+    Pad,
+    Permute,
+    Reshape,
+    Upsample,
+)
 from sound_qkeras.network.ops.base import Shape
 
 Apply = Callable[..., Any]
@@ -33,6 +46,8 @@ def plain_layers(op: Op, shapes: Sequence[Shape], names: Names) -> Apply:
         return _sum(op, names)
     if isinstance(op, Multiply):
         return lambda *x: _layer("Multiply", names)(list(x))
+    if isinstance(op, MatMul) and len(shapes[0]) == 2:
+        return lambda *x: _layer("Dot", names, axes=(2, 1))(list(x))
     if isinstance(op, Concatenate):
         return lambda *x: _layer("Concatenate", names, axis=op.axis + 1)(list(x))
     if isinstance(op, Reshape):
@@ -41,6 +56,8 @@ def plain_layers(op: Op, shapes: Sequence[Shape], names: Names) -> Apply:
         return _layer("Permute", names, dims=tuple(axis + 1 for axis in op.axes))
     if isinstance(op, Crop | Pad | Upsample):
         return _along_axes(op, shapes[0], names)
+    if isinstance(op, LayerNorm):
+        return _layer("LayerNormalization", names, axis=-1, epsilon=op.epsilon, center=False, scale=False)
     if isinstance(op, MaxPool) and len(op.pool_size) <= 3:
         settings = {"pool_size": op.pool_size, "strides": op.strides, "padding": op.padding}
         return _layer(f"MaxPooling{len(op.pool_size)}D", names, **settings)

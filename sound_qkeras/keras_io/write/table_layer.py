@@ -35,7 +35,7 @@ class TableActivation(keras.layers.Layer):
     def __init__(self, function: str, alpha: float, source: Any, output: Any, **settings: Any) -> None:
         """Work out how the integers are laid out; they are set as weights."""
         super().__init__(**settings)
-        self.pair = TablePair(function, float(alpha), _format(source), _format(output))
+        self.pair = TablePair(function, float(alpha), format_of(source), format_of(output))
 
     def build(self, input_shape: Any) -> None:
         """The integers, zero until they are set."""
@@ -71,17 +71,14 @@ class TableActivation(keras.layers.Layer):
         else:
             total = tf.gather(held, offset)
         made = tf.clip_by_value(
-            _rounded(total, pair.result_bits - output.fractional_bits), output.min_code, output.max_code
+            rounded(total, pair.result_bits - output.fractional_bits), output.min_code, output.max_code
         )
         return tf.cast(made, x.dtype) * tf.cast(output.step, x.dtype)
 
     def get_config(self) -> dict[str, Any]:
         """Function and formats, as plain values."""
         pair = self.pair
-        formats = {
-            name: [output.word_length, output.integer_bits, output.signed]
-            for name, output in (("source", pair.source), ("output", pair.output))
-        }
+        formats = {"source": parts_of(pair.source), "output": parts_of(pair.output)}
         return {**super().get_config(), "function": pair.function, "alpha": pair.alpha, **formats}
 
     def compute_output_shape(self, input_shape: Any) -> Any:
@@ -89,12 +86,18 @@ class TableActivation(keras.layers.Layer):
         return input_shape
 
 
-def _format(parts: Any) -> Format:
+def format_of(parts: Any) -> Format:
+    """A format from `(word_length, integer_bits, signed)`."""
     word_length, integer_bits, signed = parts
     return Format(int(word_length), int(integer_bits), bool(signed))
 
 
-def _rounded(codes: Any, bits: int) -> Any:
+def parts_of(output: Format) -> list[Any]:
+    """What `format_of` takes."""
+    return [output.word_length, output.integer_bits, output.signed]
+
+
+def rounded(codes: Any, bits: int) -> Any:
     """`codes / 2**bits` rounded half to even."""
     if bits == 0:
         return codes
@@ -115,8 +118,8 @@ def real_function(function: str, alpha: float, x: Any) -> Any:
 
 def table_layer(pair: TablePair, name: str, dtype: str) -> Any:
     """The layer of a table with its integers set."""
-    formats = ((f.word_length, f.integer_bits, f.signed) for f in (pair.source, pair.output))
+    formats = parts_of(pair.source), parts_of(pair.output)
     layer = TableActivation(pair.function, pair.alpha, *formats, name=name, dtype=dtype)
     layer.build(None)
-    layer.set_weights([np.asarray(pair.entries.codes)])
+    layer.set_weights([np.asarray(pair.codes)])
     return layer

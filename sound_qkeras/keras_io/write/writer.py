@@ -16,7 +16,7 @@ from sound_qkeras.keras_io.write.plain_layers import plain_layers
 from sound_qkeras.keras_io.write.quantizers import activation_quantizer
 from sound_qkeras.keras_io.write.representable import check_representable
 from sound_qkeras.network import Node, Pair
-from sound_qkeras.network.ops import MOVES, Affine, Relu, Table
+from sound_qkeras.network.ops import MOVES, Affine, Relu
 
 Dtype = Literal["float32", "float64"]
 
@@ -34,7 +34,7 @@ def to_qkeras(pair: Pair, *, dtype: Dtype = "float32", head: bool = False) -> An
 
     Every layer is a plain Keras or QKeras one, so any session can load the float32 model with
     `qkeras.utils.load_qmodel`, train it, and convert it with hls4ml (`bit_exact=True`). Training clips kernels to
-    `+-max(1, 2**integer)`. The exception are tables, which are `TableActivation` layers: they load wherever
+    `+-max(1, 2**integer)`. The exceptions are `TableActivation` and `TableNormalization` layers: they load wherever
     `sound_qkeras.keras_io.register()` was called, and hls4ml does not know them.
 
     Args:
@@ -86,7 +86,7 @@ def _build(pair: Pair, dtype: Dtype, head: bool) -> Any:
 def _rounded(pair: Pair, name: str, exact: Any, dtype: Dtype) -> Any:
     """A tensor after the rounding of a node's format, if it has one."""
     output, node = pair.formats.get(name), pair.network.by_name[name]
-    if output is None or isinstance(node.op, Table) or _rectifies_itself(pair, node, dtype):
+    if output is None or node.op.rounds or _rectifies_itself(pair, node, dtype):
         return exact
     several = pair.network.inputs and name == pair.network.nodes[0].name
     several = several or (pair.network.outputs and name == pair.network.output.name)
@@ -141,7 +141,13 @@ def _write_leaky(pair: Pair, node: Node, dtype: Dtype) -> Any:
 def _write_table(pair: Pair, node: Node, dtype: Dtype) -> Any:
     from sound_qkeras.keras_io.write.table_layer import table_layer
 
-    return table_layer(pair.tables[node.name], node.name, dtype)
+    return table_layer(pair.pairs[node.name], node.name, dtype)
+
+
+def _write_layer_norm(pair: Pair, node: Node, dtype: Dtype) -> Any:
+    from sound_qkeras.keras_io.write.norm_layer import norm_layer
+
+    return norm_layer(pair.pairs[node.name], node.name, dtype)
 
 
 def _unused(pair: Pair, name: str) -> str:
@@ -152,9 +158,10 @@ def _unused(pair: Pair, name: str) -> str:
 
 WRITERS: dict[str, Callable[[Pair, Node, Dtype], Any]] = {
     **dict.fromkeys(("average_pool", "conv", "dense", "scale"), _write_affine),
-    **dict.fromkeys(("add", "concatenate", "max_pool", "multiply"), _write_plain),
+    **dict.fromkeys(("add", "concatenate", "matmul", "max_pool", "multiply"), _write_plain),
     **dict.fromkeys((op.kind for op in MOVES), _write_plain),
     "clip": _write_clip,
+    "layer_norm": _write_layer_norm,
     "leaky": _write_leaky,
     "relu": _write_relu,
     "table": _write_table,

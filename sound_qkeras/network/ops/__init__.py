@@ -6,6 +6,10 @@ from sound_qkeras.network.ops.conv import Conv
 from sound_qkeras.network.ops.dense import Dense
 from sound_qkeras.network.ops.elementwise import Elementwise
 from sound_qkeras.network.ops.input import Input
+from sound_qkeras.network.ops.layer_norm import LayerNorm
+from sound_qkeras.network.ops.layer_norm_pair import LayerNormPair
+from sound_qkeras.network.ops.lookup import Lookup
+from sound_qkeras.network.ops.matmul import MatMul
 from sound_qkeras.network.ops.max_pool import MaxPool
 from sound_qkeras.network.ops.merge import Add, Concatenate
 from sound_qkeras.network.ops.moves import Crop, Move, Pad, Permute, Reshape, Upsample
@@ -22,7 +26,9 @@ MOVES: tuple[type[Op], ...] = (Reshape, Permute, Crop, Pad, Upsample)
 UNITS: tuple[type[Elementwise], ...] = (Relu, Clip, Leaky, Table)
 
 # Saved networks name operations by kind; only these classes can be made from a file.
-OPS: dict[str, type[Op]] = {op.kind: op for op in (Input, *AFFINE, *UNITS, *MOVES, MaxPool, Add, Multiply, Concatenate)}
+OPS: dict[str, type[Op]] = {
+    op.kind: op for op in (Input, *AFFINE, *UNITS, *MOVES, LayerNorm, MaxPool, Add, Multiply, MatMul, Concatenate)
+}
 
 __all__ = [
     "AFFINE",
@@ -43,8 +49,12 @@ __all__ = [
     "Elementwise",
     "Facts",
     "Input",
+    "LayerNorm",
+    "LayerNormPair",
     "Leaky",
     "LeakyPair",
+    "Lookup",
+    "MatMul",
     "MaxPool",
     "Move",
     "Multiply",

@@ -7,9 +7,9 @@ Arrays carry leading batch axes and then the operation's own shape: `(samples, *
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -19,25 +19,33 @@ from sound_qkeras.interval import TINY, Interval, gamma, inflate, sum_up
 from sound_qkeras.network.pickling import Rebuilt
 from sound_qkeras.types import Array, Reals, Shape
 
+T = TypeVar("T")
+
 
 @dataclass(frozen=True)
 class Facts:
     """What is proved about one tensor on each of a batch of boxes, arrays of shape `(boxes, *shape)`.
 
     `value` encloses the trained network's tensor, `fixed` the fixed-point network's, `difference` the second minus the
-    first. The last two are absent while no formats are chosen. `lines` keeps what operations worked out from them.
+    first. The last two are absent while no formats are chosen. `known` keeps what operations worked out from them.
     """
 
     value: Interval
     fixed: Interval | None = None
     difference: Interval | None = None
-    lines: dict[tuple[int, str], tuple[Reals, Interval]] = field(default_factory=dict[Any, Any], compare=False)
+    known: dict[Hashable, Any] = field(default_factory=dict[Hashable, Any], compare=False)
 
     def pair(self) -> tuple[Interval, Interval, Interval]:
         """All three, for steps that compare two networks."""
         if self.fixed is None or self.difference is None:
             raise TypeError("these facts are about one network, not a pair")
         return self.value, self.fixed, self.difference
+
+    def once(self, key: Hashable, work_out: Callable[[], T]) -> T:
+        """What an operation works out from these facts, the first time it is asked for: forms are pulled through many times."""
+        if key not in self.known:
+            self.known[key] = work_out()
+        return self.known[key]
 
 
 @dataclass
@@ -147,8 +155,8 @@ class Op(Rebuilt, ABC):
     Attributes:
         kind: its name in files, and in the tables of readers, writers and templates.
         multiplies: its inputs are multiplied or looked up, so they are rounded before it reads them.
-        longest_input: most bits that make sense for what it reads, where it `multiplies`.
-        rounds: its exact result is a code of its own format already, so it has one wherever it stands.
+        rounds: its result is looked up or made of what is, so it has a format of its own wherever it stands.
+        derives: its integers follow from the formats around it; see `pair`.
         moves: its results are values of its inputs, or zeros; a rounding before it is one after it, and is put before it.
         accumulates: its exact result may be wider than its inputs, and gets an accumulator's format of its own.
         relaxes: its adjoint is not exact, so that bounds behind it gain from being pulled back through it.
@@ -156,11 +164,16 @@ class Op(Rebuilt, ABC):
 
     kind: ClassVar[str]
     multiplies: ClassVar[bool] = False
-    longest_input: ClassVar[int] = MAX_WORD_LENGTH
     rounds: ClassVar[bool] = False
+    derives: ClassVar[bool] = False
     moves: ClassVar[bool] = False
     accumulates: ClassVar[bool] = False
     relaxes: ClassVar[bool] = False
+
+    @property
+    def longest_input(self) -> int:
+        """Most bits that make sense for what it reads, where it `multiplies`."""
+        return MAX_WORD_LENGTH
 
     @abstractmethod
     def output_shape(self, *input_shapes: Shape) -> Shape:
@@ -209,7 +222,7 @@ class Op(Rebuilt, ABC):
         """The exact integer result for input codes with the given fractional bits: float64 or Python integers, as they are."""
 
     def pair(self, sources: Sequence[Format], output: Format | None) -> Any:
-        """What the fixed-point network has in place of the real function, for operations that say so; else None.
+        """What the fixed-point network has in place of the real function, for operations that `derive` it; else None.
 
         Args:
             sources: the formats of the codes it reads, where it `multiplies`; none otherwise.
@@ -246,6 +259,10 @@ class Op(Rebuilt, ABC):
             magnitudes: largest absolute values of the inputs, their errors included.
         """
         return self.evaluate(*errors)
+
+    def input_products(self, *input_shapes: Shape) -> int:
+        """Multiplications of values that it reads with one another, or with what it looks up, per inference."""
+        return 0
 
     @property
     def terms(self) -> int:

@@ -76,17 +76,10 @@ class Elementwise(Op):
         return (Rows(value, difference),)
 
     def _difference_line(self, parameters: Any, facts: Facts) -> Line:
-        """As `difference_line`, once for one set of facts: forms are pulled through many times."""
-        key = (id(self), "difference")
-        if key not in facts.lines:
-            facts.lines[key] = self.difference_line(parameters, *facts.pair())
-        return facts.lines[key]
+        return facts.once((id(self), "difference"), lambda: self.difference_line(parameters, *facts.pair()))
 
     def _value_line(self, facts: Facts) -> Line:
-        key = (id(self), "value")
-        if key not in facts.lines:
-            facts.lines[key] = self.value_line(facts.value)
-        return facts.lines[key]
+        return facts.once((id(self), "value"), lambda: self.value_line(facts.value))
 
 
 def absorb(remainder: Remainder, rows: Reals, rest: Interval) -> None:

@@ -99,6 +99,10 @@ class Multiply(Op):
         """The exact product."""
         return codes[0] * codes[1]
 
+    def input_products(self, *input_shapes: Shape) -> int:
+        """One a result."""
+        return math.prod(self.output_shape(*input_shapes))
+
     def fractional_bits(self, parameters: Any, *inputs: int) -> int:
         """The sum of both."""
         return inputs[0] + inputs[1]

@@ -178,8 +178,7 @@ class Leaky(Elementwise):
     uniform: ClassVar[bool] = False
     multiplies: ClassVar[bool] = True
     accumulates: ClassVar[bool] = True
-    # With the bits of a slope, exact in float64.
-    longest_input: ClassVar[int] = 28
+    derives: ClassVar[bool] = True
     slope: Reals
 
     def __post_init__(self) -> None:
@@ -190,6 +189,11 @@ class Leaky(Elementwise):
                 f"slopes are {self.slope.dtype}{self.slope.shape} up to {np.max(np.abs(self.slope), initial=0.0):.3g}; "
                 "accepted: float64 numbers of magnitude up to 256; retrain with smaller ones"
             )
+
+    @property
+    def longest_input(self) -> int:
+        """With the bits of a slope, exact in float64."""
+        return 28
 
     def output_shape(self, *input_shapes: Shape) -> Shape:
         """The input's shape, if the slopes fit it."""

@@ -17,6 +17,7 @@ from sound_qkeras.interval import Interval, inflate
 from sound_qkeras.network.ops.base import Facts, Reals
 from sound_qkeras.network.ops.elementwise import Elementwise, Line
 from sound_qkeras.network.ops.function_pair import FunctionPair
+from sound_qkeras.network.ops.lookup import joint_format
 from sound_qkeras.network.ops.table_pair import TablePair
 from sound_qkeras.network.smooth import Smooth, smooth
 
@@ -33,14 +34,18 @@ class Table(Elementwise):
     kind: ClassVar[str] = "table"
     multiplies: ClassVar[bool] = True
     rounds: ClassVar[bool] = True
-    # More would leave too few bits for the results of interpolation.
-    longest_input: ClassVar[int] = 28
+    derives: ClassVar[bool] = True
     function: str
     alpha: float = 1.0
 
     def __post_init__(self) -> None:
         """Refuse functions that nobody knows."""
         _ = self.smooth
+
+    @property
+    def longest_input(self) -> int:
+        """More would leave too few bits for the results of interpolation."""
+        return 28
 
     @property
     def smooth(self) -> Smooth:
@@ -51,11 +56,7 @@ class Table(Elementwise):
         """The table between the formats; what is read from several is read in one that holds them all."""
         if output is None:
             raise TypeError("a table's result has a format")
-        bits = max(source.fractional_bits for source in sources)
-        shifts = [bits - source.fractional_bits for source in sources]
-        low = min(source.min_code << shift for source, shift in zip(sources, shifts, strict=True))
-        high = max(source.max_code << shift for source, shift in zip(sources, shifts, strict=True))
-        return TablePair(self.function, self.alpha, Format.for_codes(low, high, bits), output)
+        return TablePair(self.function, self.alpha, joint_format(sources), output)
 
     def evaluate(self, *inputs: Reals) -> Reals:
         """The float64 value."""

@@ -27,6 +27,7 @@ import numpy as np
 from sound_qkeras.errors import InputError
 from sound_qkeras.fixed_point import Codes, Format, from_codes, scaled, to_grid
 from sound_qkeras.interval import Interval, Reals, read_only
+from sound_qkeras.network.ops.lookup import Lookup
 from sound_qkeras.network.smooth import Smooth, smooth
 
 # A table has at most two to this power of pieces.
@@ -51,11 +52,6 @@ class Entries:
     codes: Codes
     errors: Reals
 
-    @property
-    def width(self) -> int:
-        """Bits of an entry, stored in as few as all of them need."""
-        return Format.for_codes(int(self.codes.min()), int(self.codes.max()), 0).word_length
-
     @cached_property
     def _largest(self) -> list[Reals]:
         """`_largest[k][i]` is the largest of the `2**k` errors from `i` on."""
@@ -77,7 +73,7 @@ class Entries:
 
 
 @dataclass(frozen=True)
-class TablePair:
+class TablePair(Lookup):
     """One table: the function, and the formats of what it reads and of what its results are rounded to."""
 
     function: str
@@ -136,6 +132,11 @@ class TablePair:
                 "for a larger eps or a smaller box"
             )
         return derived(self)
+
+    @property
+    def codes(self) -> Codes:
+        """The integers alone."""
+        return self.entries.codes
 
     def points(self) -> Reals:
         """Where the entries are, exactly."""
