@@ -10,7 +10,7 @@ from typing import Any
 import numpy.typing as npt
 
 from sound_qkeras import __version__
-from sound_qkeras.backends.options import InputGuard, Options, Style, Target
+from sound_qkeras.backends.options import InputGuard, Options, Style, TargetName
 from sound_qkeras.backends.plan import make_plan
 from sound_qkeras.backends.render import environment, layer_text, parts
 from sound_qkeras.backends.report import report_text
@@ -37,7 +37,7 @@ def export_hls(
     *,
     box: tuple[npt.ArrayLike, npt.ArrayLike],
     style: Style | None = None,
-    target: Target = "hls",
+    target: TargetName = "hls",
     input_guard: InputGuard | None = None,
     reuse_factor: int = 1,
     part: str = "xc7z020clg484-1",

@@ -11,7 +11,7 @@ from sound_qkeras.backends.names import check_name
 from sound_qkeras.errors import InputError
 
 Style = Literal["unrolled", "loops"]
-Target = Literal["hls", "c", "verilog", "hls4ml"]
+TargetName = Literal["hls", "c", "verilog", "hls4ml"]
 InputGuard = Literal["saturate"]
 
 
@@ -24,7 +24,7 @@ class Options:
     """
 
     style: Style = "unrolled"
-    target: Target = "hls"
+    target: TargetName = "hls"
     input_guard: InputGuard | None = None
     reuse_factor: int = 1
     part: str = "xc7z020clg484-1"

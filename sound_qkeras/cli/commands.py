@@ -30,6 +30,7 @@ from sound_qkeras.cli.options import (
     Eps,
     Out,
     Overwrite,
+    Saved,
     Weights,
     check_numbers,
     check_place,
@@ -163,7 +164,7 @@ def demo(out: Out = Path("out")) -> None:
 @app.command()
 @takes(ProofOptions, "exact")
 def verify(
-    directory: Annotated[Path, typer.Argument(metavar="DIR", help="A directory that a result was saved to.")],
+    directory: Saved,
     **given: Any,
 ) -> None:
     """Prove a saved certificate again, from the files alone and without TensorFlow. Exit code 1 if it does not hold."""
@@ -195,7 +196,7 @@ def verify(
 
 @app.command()
 def export(
-    directory: Annotated[Path, typer.Argument(metavar="DIR", help="A directory that a result was saved to.")],
+    directory: Saved,
     to: Annotated[Path, typer.Option(metavar="DIR", help="Directory to write the sources to.")],
     target: Annotated[
         str, typer.Option(help="hls (C++ for Vitis HLS), c (C99), verilog, or hls4ml (its project).")
@@ -236,7 +237,7 @@ def export(
 
 @app.command()
 def report(
-    directory: Annotated[Path, typer.Argument(metavar="DIR", help="A directory that a result was saved to.")],
+    directory: Saved,
     to: Annotated[
         Path | None, typer.Option(metavar="FILE", help="The page to write; DIR/report.html if not given.")
     ] = None,
@@ -262,7 +263,7 @@ def report(
 
 @app.command()
 def cost(
-    directory: Annotated[Path, typer.Argument(metavar="DIR", help="A directory that a result was saved to.")],
+    directory: Saved,
     reuse_factor: Annotated[int, typer.Option(help="How often a multiplier is used per input.")] = 1,
     measure: Annotated[bool, typer.Option(help="Synthesise with yosys and count cells; needs the extra [hw].")] = False,
 ) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from sound_qkeras.cli.console import clear_errors, progress_bars, quiet_tensorflow, show
-from sound_qkeras.cli.options import Out, Overwrite, check_place, load_pair, parse_eps, takes, values
+from sound_qkeras.cli.options import Out, Overwrite, Saved, check_place, load_pair, parse_eps, takes, values
 from sound_qkeras.jobs.options import FinetuneOptions
 from sound_qkeras.support.deadline import put_in_place
 
@@ -20,7 +20,7 @@ MaybePair = Annotated[
 
 @takes(FinetuneOptions)
 def finetune(
-    directory: Annotated[Path, typer.Argument(metavar="DIR", help="A directory that a result was saved to.")],
+    directory: Saved,
     train: Pair,
     validation: MaybePair = None,
     out: Out = Path("finetuned"),

@@ -13,6 +13,7 @@ import typer
 from sound_qkeras.errors import InputError
 from sound_qkeras.jobs.options import Options
 
+Saved = Annotated[Path, typer.Argument(metavar="DIR", help="A directory that a result was saved to.")]
 Out = Annotated[Path, typer.Option(metavar="DIR", help="Directory to write; an earlier result there is replaced.")]
 Eps = Annotated[
     list[str],

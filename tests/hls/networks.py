@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sound_qkeras.backends.options import Style, Target
+from sound_qkeras.backends.options import Style, TargetName
 from sound_qkeras.fixed_point import Format
 from sound_qkeras.network import Network, Node, Pair
 from sound_qkeras.network.ops import AffineCodes, Dense, Input, Relu
@@ -14,7 +14,7 @@ from tests import networks
 
 Box = tuple[np.ndarray, np.ndarray]
 BOTH: tuple[Style, Style] = ("unrolled", "loops")
-STYLES: list[tuple[Style, Target]] = [(style, target) for target in ("hls", "c") for style in BOTH]
+STYLES: list[tuple[Style, TargetName]] = [(style, target) for target in ("hls", "c") for style in BOTH]
 
 
 def steering() -> tuple[Pair, Box]:

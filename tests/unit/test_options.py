@@ -13,7 +13,7 @@ from typer.main import get_command
 import sound_qkeras as sq
 from sound_qkeras.backends import export_hls
 from sound_qkeras.backends.options import Options as ExportOptions
-from sound_qkeras.backends.options import Target
+from sound_qkeras.backends.options import TargetName
 from sound_qkeras.backends.targets import TARGETS
 from sound_qkeras.cli.commands import app
 from sound_qkeras.errors import InputError
@@ -75,7 +75,7 @@ def test_a_command_has_the_declared_flags_and_defaults(name):
 
 def test_the_command_line_names_every_target():
     (target,) = (one for one in get_command(app).commands["export"].params if one.name == "target")
-    assert set(re.findall(r"\b[a-z0-9]+\b", target.help)) >= set(TARGETS) == set(get_args(Target))
+    assert set(re.findall(r"\b[a-z0-9]+\b", target.help)) >= set(TARGETS) == set(get_args(TargetName))
 
 
 def test_an_option_is_refused_in_the_same_words_everywhere(tmp_path):
