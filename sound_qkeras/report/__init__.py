@@ -19,22 +19,9 @@ FILE = "report.html"
 
 
 def write(result: Result, path: str | os.PathLike[str], *, sweep: Iterable[Result] = ()) -> Path:
-    """Write the report of a result: a self-contained html page, the same bytes for the same results.
+    """Write the report of a result, as `Result.report` says: the same bytes for the same results.
 
-    Guarantee: the certificate is proved again first, and nothing is written unless it holds.
-
-    Args:
-        result: what the page is about.
-        path: the file to write; an earlier report there is replaced, in one step. In a saved result's directory it becomes
-            one of the result's files: altered, it is refused, and it goes when the result is replaced.
-        sweep: results of the same trained network and box at other tolerances, to show bits against eps.
-
-    Returns:
-        The absolute path.
-
-    Raises:
-        VerificationError: the certificate does not hold.
-        InputError: the file cannot be written or is something else, or the sweep is about another network or box.
+    In a saved result's directory it becomes one of the result's files: altered, it is refused; it goes when the result is replaced.
     """
     from sound_qkeras.report.page import MARK, page
     from sound_qkeras.results.archive import CERTIFICATE_FILE

@@ -52,19 +52,7 @@ _LOG = logging.getLogger("sound_qkeras")
 
 
 def save(result: Result, directory: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
-    """Write a result; an interrupted run leaves the old directory or the new one, never a mixture.
-
-    Args:
-        result: what to save.
-        directory: a new or empty directory, or one an earlier result is in, whose files are replaced. Others stay.
-        overwrite: replace files of the earlier result even if they were altered since.
-
-    Returns:
-        The absolute path of the directory.
-
-    Raises:
-        InputError: the place cannot be written, or holds something else.
-    """
+    """Write a result, as `Result.save` says; returns the absolute path of the directory."""
     target = check_writable(directory, names=FILES, overwrite=overwrite)
     with atomic_directory(target, overwrite=overwrite) as folder:
         save_network(folder, result.pair.reference, result.pair)
