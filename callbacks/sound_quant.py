@@ -310,11 +310,7 @@ class SoundQuant(Callback):
         self._check_samples(network, region)
 
     def _check_samples(self, network: Network, box: Interval | None) -> None:
-        """Samples and labels have to suit the network, and lie in the box where there is one yet.
-
-        Raises:
-            InputError: they do not; says which margin would do, where one would.
-        """
+        """Samples and labels have to suit the network, and lie in the box where there is one yet."""
         samples, labels = self._options.get("samples"), self._options.get("labels")
         if samples is None:
             return
@@ -353,21 +349,13 @@ def _logged(result: Result | None) -> dict[str, float]:
 
 
 def _checked_strength(strength: Any) -> float:
-    """A usable strength.
-
-    Raises:
-        InputError: it is none.
-    """
+    """A usable strength."""
     if isinstance(strength, bool) or not isinstance(strength, int | float | np.number) or not 0.0 <= strength < 1.0:
         raise InputError(f"fewer_bits is {strength!r}; accepted: a share of at least 0 and less than 1; try 0.1")
     return float(strength)
 
 
 def _check_keras_2(model: Any, what: str) -> None:
-    """Some ways to train reach into the graph of Keras 2.
-
-    Raises:
-        ModelError: the model is another one.
-    """
+    """Some ways to train reach into the graph of Keras 2."""
     if edition(model) != KERAS_2:
         raise ModelError(f"{what} received a model of {edition(model)}; accepted: a tf_keras model")

@@ -152,11 +152,7 @@ def _convert(layers: Hls4mlLayers, backend: str, reuse_factor: int, settings: di
 
 @contextlib.contextmanager
 def _one_line(plan: Plan, layers: Hls4mlLayers, version: str) -> Iterator[None]:
-    """hls4ml's own errors as one of ours, with the layer where the message has its name; what it prints is dropped.
-
-    Raises:
-        DependencyError: hls4ml failed.
-    """
+    """hls4ml's own errors as one of ours, with the layer where the message has its name; what it prints is dropped."""
     printed = io.StringIO()
     try:
         with contextlib.redirect_stdout(printed), warnings.catch_warnings(), _without_keras():

@@ -161,11 +161,7 @@ class Prover:
 
 
 def _check_untouched(result: Result, task: Any) -> None:
-    """Nothing that training or the choice of an epoch sees may be among the samples that a limit is counted on.
-
-    Raises:
-        InputError: something is.
-    """
+    """Nothing that training or the choice of an epoch sees may be among the samples that a limit is counted on."""
     evidence = result.certificate.evidence
     if not isinstance(evidence, Statistical):
         return

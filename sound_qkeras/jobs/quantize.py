@@ -179,11 +179,7 @@ def quantize(
 
 
 def _tolerance(eps: Any, trained: Network, samples: Reals | None, options: QuantizeOptions) -> Reals:
-    """The tolerance per output; for "auto" what the samples' classes allow, of those that may guide a choice.
-
-    Raises:
-        InputError: it is not usable, or "auto" for no classifier.
-    """
+    """The tolerance per output; for "auto" what the samples' classes allow, of those that may guide a choice."""
     if isinstance(eps, str) and eps == "auto":
         if samples is None or options.task != "classifier":
             raise InputError("eps='auto' is for task='classifier' with samples; accepted otherwise: positive numbers")
@@ -192,11 +188,7 @@ def _tolerance(eps: Any, trained: Network, samples: Reals | None, options: Quant
 
 
 def _divide(samples: Reals | None, options: QuantizeOptions, seed: int) -> tuple[Reals | None, Reals | None]:
-    """Calibration samples, and held-out ones that nothing may depend on.
-
-    Raises:
-        InputError: there are too few.
-    """
+    """Calibration samples, and held-out ones that nothing may depend on."""
     if samples is None or options.tier != "statistical":
         return samples, None
     if len(samples) < FEWEST_SAMPLES:

@@ -88,11 +88,7 @@ def _sound(pair: Pair, old: Demand, eps: Reals | None, effort: Effort) -> tuple[
 
 
 def _settled(reached: Reals, old: Demand, eps: Reals | None) -> tuple[Reals, str]:
-    """The tolerance to certify, and where it comes from, when `reached` is what can be.
-
-    Raises:
-        InfeasibleError: it was given and is not met.
-    """
+    """The tolerance to certify, and where it comes from, when `reached` is what can be."""
     wanted = old.eps if eps is None else eps
     if np.all(reached <= wanted):
         return wanted, KEPT if eps is None else ACCEPTED

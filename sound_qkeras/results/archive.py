@@ -110,11 +110,7 @@ def verify(directory: str | os.PathLike[str]) -> tuple[Result, Reals]:
 
 
 def _read_claim(folder: Path) -> tuple[Manifest, Pair, Certificate]:
-    """A saved fixed-point network and the certificate beside it: all that a proof needs. The two are not compared yet.
-
-    Raises:
-        FileFormatError: something is missing, altered or corrupt.
-    """
+    """A saved fixed-point network and the certificate beside it: all that a proof needs. The two are not compared yet."""
     manifest = _read_manifest(folder)
     certificate = _read_certificate(folder)
     _, pair = load_network(folder)
@@ -124,11 +120,7 @@ def _read_claim(folder: Path) -> tuple[Manifest, Pair, Certificate]:
 
 
 def _read_result(folder: Path, manifest: Manifest, pair: Pair, certificate: Certificate) -> Result:
-    """The result with what its report says besides.
-
-    Raises:
-        FileFormatError: the report says something else than the others, or files are missing or too many.
-    """
+    """The result with what its report says besides."""
     path = folder / REPORT_FILE
     report = read_json(path)
     # Accidents are found here; what is proved does not rest on it.

@@ -47,11 +47,7 @@ def add_uniform(ledger: Ledger, subject: Subject, plan: Plan) -> None:
 
 
 def _smallest_word(subject: Subject, plan: Plan, tolerance: Reals) -> Candidate:
-    """The shortest word that is proved to meet a tolerance, or in the statistical tier does so on 99% of the training samples.
-
-    Raises:
-        InfeasibleError: there is none.
-    """
+    """The shortest word that is proved to meet a tolerance, or in the statistical tier does so on 99% of the training samples."""
     if plan.tier == "sound":
         return baselines.smallest_word(subject.network, subject.box, tolerance).candidate
     samples = np.asarray(subject.train[0], dtype=np.float64)

@@ -255,11 +255,7 @@ def _left_behind(target: Path) -> list[Path]:
 
 
 def _held(directory: Path) -> contextlib.AbstractContextManager[None]:
-    """Keep a directory locked, wherever it is moved; the lock goes with the process.
-
-    Raises:
-        OSError: a living process holds it.
-    """
+    """Keep a directory locked, wherever it is moved; the lock goes with the process."""
     return _locked(directory, wait=False)
 
 
@@ -421,9 +417,6 @@ def _clear(old: Path, target: Path, *, overwrite: bool) -> None:
         old: the directory.
         target: the one that took its place.
         overwrite: whether files of ours that were altered are to go too.
-
-    Raises:
-        InputError: something that is not ours could not be moved.
     """
     try:
         manifest = read_manifest(old)

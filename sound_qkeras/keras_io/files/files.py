@@ -165,11 +165,7 @@ def is_json(path: Path) -> bool:
 
 
 def _check_pair(path: Path, weights: Path) -> None:
-    """Refuse a configuration without weights.
-
-    Raises:
-        FileFormatError: the weights are no file of them.
-    """
+    """Refuse a configuration without weights."""
     import h5py
 
     if weights == path:

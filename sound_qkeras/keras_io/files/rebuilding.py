@@ -99,9 +99,6 @@ def _check_same(model: Any, path: Path) -> None:
     """Refuse a file of weights with more or other variables than a model has: Keras leaves what it does not need.
 
     What the optimizer, the metrics and generators of random numbers keep is not counted.
-
-    Raises:
-        FileFormatError: it is another model's.
     """
     if zipfile.is_zipfile(path) or is_legacy(path):  # of a whole model, or compared by Keras
         return

@@ -128,11 +128,7 @@ def _as_inputs(network: Network, samples: Reals) -> Any:
 
 
 def _checked(network: Network, dataset: Any) -> Any:
-    """A dataset of batches that ends.
-
-    Raises:
-        InputError: it never ends, or its batches have another structure or shape.
-    """
+    """A dataset of batches that ends."""
     spec = dataset.element_spec
     if int(dataset.cardinality()) == tf.data.INFINITE_CARDINALITY:
         raise InputError(f"the dataset never ends; accepted: {ACCEPTED}; take(n) of it, or leave out repeat()")

@@ -77,11 +77,7 @@ def train(
 
 
 def _first(model: Any, task: Task) -> Measures:
-    """Loss and metrics before training.
-
-    Raises:
-        InputError: Keras finds that loss, metrics, data and network do not go together.
-    """
+    """Loss and metrics before training."""
     try:
         return model.evaluate(task.measured, verbose=0, return_dict=True)
     except (ValueError, TypeError, tf.errors.OpError) as error:
