@@ -21,6 +21,8 @@ from sound_qkeras.types import Codes, Reals
 MAX_WORD_LENGTH = 53
 # Accumulators are never stored; beyond 53 bits the simulator sums them as Python integers.
 MAX_ACCUMULATOR_LENGTH = 256
+# Int64 codes stay below 2**62 and are shifted by less than that.
+INT64_SHIFTS = 62
 
 
 @dataclass(frozen=True, order=True)
@@ -196,3 +198,17 @@ def scaled(x: Reals, exponent: int) -> Reals:
 def from_codes(codes: npt.ArrayLike, fractional_bits: int) -> Reals:
     """Values of integer codes: `codes * 2**-fractional_bits`, exact while codes stay within 53 bits."""
     return scaled(np.asarray(codes).astype(np.float64), -fractional_bits)
+
+
+def round_integers(codes: npt.NDArray[Any], shift: int) -> npt.NDArray[Any]:
+    """`codes * 2**shift` rounded half to even, for integers as float64, int64 (below 2**62) or Python integers."""
+    if codes.dtype == np.float64:
+        return to_grid(codes, shift)
+    if codes.dtype != object and not -INT64_SHIFTS < shift <= 0:
+        codes = codes.astype(object)  # int64 would wrap, or cannot shift that far
+    if shift >= 0:
+        return codes * (1 << shift)
+    floor = codes >> -shift
+    rest, half = codes - (floor << -shift), 1 << (-shift - 1)
+    up = (rest > half) | ((rest == half) & (floor % 2 == 1))
+    return floor + up.astype(codes.dtype)

@@ -10,7 +10,8 @@ uses its kernel once per position, padding included; pooling adds up its window 
                       w * x is that many shifted copies of x, added or subtracted
     sum adders        per output channel (nonzero weights + [bias is not zero]) - 1, at least 0
     adder bits        constant adders * (X + bits of |w|) + sum adders * A + rounded results * their word length, the
-                      last term being the increment of round half to even
+                      last term being the increment of round half to even; where a result becomes one of few values,
+                      a comparison of A bits for each but the first
     memory bits       weights * W + biases * (bias bits), zeros included, as arrays hold them, once where layers share them;
                       the entries of a table, once
     BRAM              18 Kbit blocks of one read port; an array of at most 1024 bits takes none
@@ -46,7 +47,9 @@ import numpy.typing as npt
 from sound_qkeras.errors import InputError
 from sound_qkeras.fixed_point import Codes, Format
 from sound_qkeras.network import Node, Pair, size_of
+from sound_qkeras.network.grids import FixedPoint
 from sound_qkeras.network.ops import Affine, AveragePool, LayerNormPair, MaxPool
+from sound_qkeras.network.staircases import Staircase
 
 # (width, depth) of one 18 Kbit block.
 BLOCK_SHAPES = ((1, 16384), (2, 8192), (4, 4096), (9, 2048), (18, 1024), (36, 512))
@@ -177,7 +180,7 @@ def _affine(pair: Pair, node: Node, reuse_factor: int, magnitude: float) -> Laye
     used = uses * (kernel != 0)
     products = int(used.sum())
     words = np.array([output.word_length for output in codes.own_formats])
-    memory = kernel.size // words.size * codes.channel_bits + codes.bias.size * codes.bias_format.word_length
+    memory = kernel.size // words.size * int(words.sum()) + codes.bias.size * codes.bias_format.word_length
     blocks = bram_blocks(kernel.size, widest.word_length) + bram_blocks(codes.bias.size, codes.bias_format.word_length)
     return LayerCost(
         node=node.name,
@@ -188,7 +191,7 @@ def _affine(pair: Pair, node: Node, reuse_factor: int, magnitude: float) -> Laye
         multiplier_bits=int((used * words).sum()) * source.word_length,
         constant_adders=int((uses * chains).sum()),
         sum_adders=sums,
-        adder_bits=int((uses * chains * widths).sum()) + sums * sum_bits + _rounding_bits(pair, node),
+        adder_bits=int((uses * chains * widths).sum()) + sums * sum_bits + _rounding_bits(pair, node, sum_bits),
         memory_bits=0 if node.shares else memory,
         bram=0 if node.shares else blocks,
         dsp=math.ceil(products / reuse_factor) * dsp_slices(widest, source),
@@ -227,7 +230,7 @@ def _plain(pair: Pair, node: Node, reuse_factor: int, lengths: Mapping[str, tupl
         multiplier_bits=sum(count * one.word_length * other.word_length for count, one, other in work.products),
         constant_adders=0,
         sum_adders=work.adders,
-        adder_bits=work.adders * work.width + _rounding_bits(pair, node),
+        adder_bits=work.adders * work.width + _rounding_bits(pair, node, lengths[node.name][0]),
         memory_bits=words * entry,
         bram=bram_blocks(words, entry),
         dsp=sum(math.ceil(count / reuse_factor) * dsp_slices(one, other) for count, one, other in work.products),
@@ -299,7 +302,7 @@ def word_lengths(pair: Pair) -> dict[str, tuple[int, int]]:
     """Bits of every node's exact result, and of what its readers see of it."""
     found: dict[str, tuple[int, int]] = {}
     for node in pair.network.nodes:
-        output, accumulator = pair.formats.get(node.name), pair.accumulators.get(node.name)
+        output, accumulator = pair.code_formats.get(node.name), pair.accumulators.get(node.name)
         if accumulator is not None:
             exact = accumulator.word_length
         elif node.op.accumulates:
@@ -315,14 +318,22 @@ def _bits(magnitude: float) -> int:
     return math.ceil(math.log2(magnitude + 1.0)) + 1
 
 
-def _rounding_bits(pair: Pair, node: Node) -> int:
-    """Adder bits of the increment, where bits are dropped. The input is rounded by whoever delivers it."""
-    if not node.inputs or pair.exact_bits[node.name] <= pair.fractional_bits[node.name]:
+def _rounding_bits(pair: Pair, node: Node, length: int) -> int:
+    """Adder bits of the increment, where bits are dropped, or of comparisons. The input is rounded by whoever delivers it."""
+    if not node.inputs or node.name not in pair.roundings:
         return 0
-    return size_of(pair.network.shapes[node.name]) * pair.formats[node.name].word_length
+    size, grid = size_of(pair.network.shapes[node.name]), pair.grids.get(node.name)
+    if isinstance(grid, Staircase):
+        return size * grid.levels * length
+    if isinstance(grid, FixedPoint):
+        dropping = grid.fractional < pair.exact_bits[node.name]
+        return int(np.broadcast_to(grid.word_lengths * dropping, pair.network.shapes[node.name]).sum())
+    if pair.exact_bits[node.name] <= pair.fractional_bits[node.name]:
+        return 0
+    return size * pair.formats[node.name].word_length
 
 
 def _format_read(pair: Pair, node: Node, number: int = 0) -> Format:
     """The widest format among what a node that multiplies reads as one of its inputs."""
-    found = [pair.formats[name] for name in pair.network.sources(node.inputs[number])]
+    found = [pair.code_formats[name] for name in pair.network.sources(node.inputs[number])]
     return max(found, key=lambda output: output.word_length)

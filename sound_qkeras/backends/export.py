@@ -12,7 +12,7 @@ import numpy.typing as npt
 from sound_qkeras import __version__
 from sound_qkeras.backends.options import InputGuard, Options, Style, TargetName
 from sound_qkeras.backends.plan import make_plan
-from sound_qkeras.backends.render import environment, layer_text, parts
+from sound_qkeras.backends.render import environment, grid_text, layer_text, parts
 from sound_qkeras.backends.report import report_text
 from sound_qkeras.backends.targets import target_named
 from sound_qkeras.backends.tensors import Layer, Plan
@@ -103,6 +103,7 @@ def export_hls(
     shared = parts(plan)
     shared |= {"version": __version__, "vectors": len(made), "certificate": dict(certificate or {})}
     shared["flags"] = chosen.compiler.flags if chosen.compiler is not None else ()
+    shared["texts_of_grids"] = {name: grid_text(jinja, shared, name) for name in shared["grids"]}
     shared["texts"] = {layer.identifier: layer_text(jinja, shared, layer) for layer in plan.layers}
     files = {file: jinja.get_template(template).render(shared) for file, template in chosen.files.items()}
     files["tb/inputs.dat"] = inputs_table(made)

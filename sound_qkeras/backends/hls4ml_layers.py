@@ -27,11 +27,10 @@ from sound_qkeras.backends.hls4ml_graph import (
 )
 from sound_qkeras.backends.tensors import Plan
 from sound_qkeras.errors import InputError
-from sound_qkeras.fixed_point import Format, from_codes
+from sound_qkeras.fixed_point import Format, from_codes, round_integers
 from sound_qkeras.network import Node, size_of
 from sound_qkeras.network.ops import Add, Clip, Concatenate, Crop, MaxPool, Pad, Permute, Reshape, Upsample
 from sound_qkeras.network.ops.window import Padding
-from sound_qkeras.network.pair import round_integers
 
 # Files and the namespace of every hls4ml project.
 RESERVED = ("defines", "myproject", "nnet", "parameters")

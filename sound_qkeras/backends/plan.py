@@ -15,6 +15,7 @@ from sound_qkeras.backends.tensors import Layer, Plan, Tensor
 from sound_qkeras.backends.writers import WRITERS
 from sound_qkeras.errors import InputError
 from sound_qkeras.network import Pair, size_of
+from sound_qkeras.network.grids import FixedPoint
 
 
 def make_plan(pair: Pair, options: Options, ranges: Mapping[str, Any] | None = None) -> Plan:
@@ -34,13 +35,16 @@ def make_plan(pair: Pair, options: Options, ranges: Mapping[str, Any] | None = N
     target = target_named(options.target)
     target.check(options)
     target.check_saturation(pair)
+    target.check_grids(pair, options)
     proved = _proved(pair, ranges or {})
     names = identifiers({node.name: size_of(network.shapes[node.name]) for node in network.nodes[1:]}, options.name)
     first = network.nodes[0]
-    entry = pair.formats[first.name]
+    entry, grid = pair.code_formats[first.name], pair.grids.get(first.name)
     guarded = options.input_guard is not None or first.name in pair.saturating
     tensors = {
-        first.name: Tensor(first, "input", network.input_shape, entry, entry, True, guarded, proved.get(first.name))
+        first.name: Tensor(
+            first, "input", network.input_shape, entry, entry, True, guarded, proved.get(first.name), grid
+        )
     }
     layers: list[Layer] = []
     for node in network.nodes[1:]:
@@ -48,20 +52,20 @@ def make_plan(pair: Pair, options: Options, ranges: Mapping[str, Any] | None = N
         target.check_operation(node)
         writer = WRITERS[node.op.kind]
         exact = writer.exact_format(pair, node, *inputs)
-        output = pair.formats.get(node.name)
+        output, grid = pair.code_formats.get(node.name), pair.grids.get(node.name)
         if writer.alias and output is None:
             tensors[node.name] = inputs[0]
             continue
-        rounded = output is not None and output != exact
+        rounded = grid is not None or (output is not None and output != exact)
         shape, name = network.shapes[node.name], names[node.name]
-        saturated = rounded and node.name in pair.saturating
-        if saturated and output is not None and not output.saturation and not target.any_ends:
+        saturated = isinstance(grid, FixedPoint) or (rounded and node.name in pair.saturating)
+        if saturated and grid is None and output is not None and not output.saturation and not target.any_ends:
             raise InputError(
                 f"layer '{node.layer}': its results end at {output.minimum:g} and {output.maximum:g}, where no hardware type ends; "
                 "accepted: target='c'"
             )
         tensors[node.name] = Tensor(
-            node, name, shape, exact, output or exact, rounded, saturated, proved.get(node.name)
+            node, name, shape, exact, output or exact, rounded, saturated, proved.get(node.name), grid
         )
         layers.append(Layer(node, inputs, tensors[node.name], pair))
     return Plan(options, pair, tensors, tuple(layers))

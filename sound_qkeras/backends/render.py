@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sound_qkeras.backends import grids
 from sound_qkeras.backends.tensors import Layer, Plan, Tensor
 from sound_qkeras.backends.writers import Constant, writer_for
 from sound_qkeras.errors import DependencyError
@@ -42,7 +43,7 @@ def environment() -> Environment:
         keep_trailing_newline=True,
         autoescape=False,
     )
-    types = (ap_fixed, ap_int, exact_type, integer_bits, signed_bits, signed_width, stdint)
+    types = (ap_fixed, ap_int, c_int64, exact_type, integer_bits, signed_bits, signed_width, stdint)
     texts = (declaration, describe, mangled, one_line, plain, plus, shifted_left, step)
     jinja.filters.update({function.__name__: function for function in (*types, *texts)})
     return jinja
@@ -68,6 +69,7 @@ def parts(plan: Plan) -> dict[str, Any]:
         "constants": {name: found for name, found in constants.items() if held[name] == name},
         "held": held,
         "contexts": contexts,
+        "grids": {tensor.identifier: grids.context(tensor) for tensor in plan.written if tensor.grid is not None},
         **registers(plan),
         **sharing(plan, contexts),
     }
@@ -93,6 +95,12 @@ def _holders(plan: Plan, constants: Mapping[str, Sequence[Constant]]) -> dict[st
         same = all(own.format == other.format and np.array_equal(own.codes, other.codes) for own, other in pairs)
         found[name] = owner if same and len(constants[name]) == len(constants[owner]) else name
     return found
+
+
+def grid_text(jinja: Environment, shared: Mapping[str, Any], identifier: str) -> str:
+    """The function that rounds to a grid, from the template of its kind."""
+    found = shared["grids"][identifier]
+    return jinja.get_template(f"{shared['options'].target}/grid_{found['t'].grid.kind}.j2").render(found)
 
 
 def plain(text: str) -> str:
@@ -127,6 +135,11 @@ def exact_type(tensor: Tensor) -> str:
 def ap_int(output: Format) -> str:
     """The HLS integer that holds the codes of a format."""
     return f"{'ap_int' if output.signed else 'ap_uint'}<{output.word_length}>"
+
+
+def c_int64(number: int) -> str:
+    """A C constant of 64 bits."""
+    return f"INT64_C({number})"
 
 
 def integer_bits(output: Format) -> int:

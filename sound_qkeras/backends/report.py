@@ -78,6 +78,7 @@ def _tensor(tensor: Tensor) -> dict[str, Any]:
         "format": _format(tensor.format),
         "exact_format": _format(tensor.exact),
         "rounded": tensor.rounded,
+        **({} if tensor.grid is None else {"grid": str(tensor.grid)}),
         "proved_range": None if tensor.proved is None else list(tensor.proved),
     }
 

@@ -44,6 +44,7 @@ class Target:
         shares: whether multipliers can be used several times per input.
         saturates: whether results may saturate.
         any_ends: whether they may saturate at ends where no hardware type ends.
+        grids: whether results may be rounded to a format for every element, or to few values.
         bits: what it adds up in, where that has an end.
         compiler: what compiles it, if it has a test bench.
     """
@@ -58,6 +59,7 @@ class Target:
     shares: bool = False
     saturates: bool = True
     any_ends: bool = False
+    grids: bool = False
     bits: int | None = None
     compiler: Compiler | None = None
 
@@ -90,6 +92,22 @@ class Target:
                 f"{sorted(pair.saturating)} saturate, which target '{self.name}' cannot; accepted: target="
                 f"{_those(lambda target: target.saturates)}, or a network whose overflow is proved impossible"
             )
+
+    def check_grids(self, pair: Pair, options: Options) -> None:
+        """Refuse results that are rounded to grids of more than one format, or to few values, where the target cannot do that.
+
+        Raises:
+            InputError: some are, or inputs are, and a guard is asked for, which those have no use for.
+        """
+        for name, grid in pair.grids.items():
+            node = pair.network.by_name[name]
+            if not self.grids:
+                raise InputError(
+                    f"layer '{node.layer or name}' rounds its result to {grid}, which target '{self.name}' cannot; accepted: "
+                    f"target={_those(lambda target: target.grids)}, or results of one format each"
+                )
+            if options.input_guard is not None and not node.inputs:
+                raise InputError(f"inputs are rounded to {grid}, which nothing is outside of; leave out input_guard")
 
     def check_operation(self, node: Node) -> None:
         """Refuse an operation that the target has no code for.
@@ -157,6 +175,7 @@ HLS = Target(
         "README.md": "README.md.j2",
     },
     shares=True,
+    grids=True,
     compiler=CXX,
 )
 C = Target(
@@ -174,6 +193,7 @@ C = Target(
     },
     outside="saturate when rounded",  # C gives a conversion that does not fit no meaning
     any_ends=True,
+    grids=True,
     bits=64,
     compiler=CC,
 )

@@ -9,6 +9,7 @@ from itertools import accumulate
 from sound_qkeras.backends.options import Options
 from sound_qkeras.fixed_point import Format
 from sound_qkeras.network import Node, Pair, Port, size_of
+from sound_qkeras.network.grids import Grid
 from sound_qkeras.types import Shape
 
 
@@ -25,6 +26,7 @@ class Tensor:
         rounded: whether there is a rounding between the two.
         saturated: whether that rounding saturates (the input when guarded, and where the network does); all else wraps.
         proved: the proved range of `format`'s values, where the caller gave one.
+        grid: what it is rounded to, where that is not `format`, which then has the codes of all values.
     """
 
     node: Node
@@ -35,11 +37,12 @@ class Tensor:
     rounded: bool
     saturated: bool = False
     proved: tuple[float, float] | None = None
+    grid: Grid | None = None
 
     @property
     def overflow(self) -> str:
         """The mode of its type beyond the ends: the proof decides where that may happen."""
-        return f"AP_{self.format.saturation}" if self.saturated else "AP_WRAP"
+        return f"AP_{self.format.saturation}" if self.saturated and self.grid is None else "AP_WRAP"
 
     @property
     def size(self) -> int:

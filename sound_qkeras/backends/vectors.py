@@ -12,8 +12,7 @@ import numpy.typing as npt
 
 from sound_qkeras.backends.tensors import Plan
 from sound_qkeras.errors import InputError, VerificationError
-from sound_qkeras.fixed_point import Codes, Format, to_grid
-from sound_qkeras.network.pair import round_integers
+from sound_qkeras.fixed_point import Codes, Format, round_integers, scaled
 from sound_qkeras.network.simulate import simulate_codes
 from sound_qkeras.types import Reals
 
@@ -50,7 +49,7 @@ def check_box(plan: Plan, box: tuple[npt.ArrayLike, npt.ArrayLike]) -> tuple[Rea
     if not np.all(np.isfinite(lower) & np.isfinite(upper) & (lower <= upper)):
         raise InputError("box bounds must be finite, lower at most upper")
     output = plan.input.format
-    if not plan.input.saturated and not output.contains(lower, upper):
+    if plan.input.grid is None and not plan.input.saturated and not output.contains(lower, upper):
         raise InputError(
             f"the box reaches from {lower.min()} to {upper.max()}, the input format {output} from {output.minimum} to "
             f"{output.maximum}: inputs would overflow; export with the box the formats were proved for"
@@ -78,7 +77,9 @@ def make_vectors(plan: Plan, lower: Reals, upper: Reals, count: int | None = Non
         outside = [row[None] for row in _outside(plan, rng) if not _overflowing(plan, row[None])]
         samples = np.concatenate([samples, *outside])
     output = simulate_codes(plan.pair, samples.reshape(-1, *plan.input.shape))
-    return Vectors(samples, plan.input.format.quantize(samples), output.reshape(len(samples), -1))
+    first, bits = plan.pair.network.nodes[0].name, plan.input.format.fractional_bits
+    rounded = plan.pair.roundings[first].apply(samples.reshape(-1, *plan.input.shape)).reshape(samples.shape)
+    return Vectors(samples, scaled(rounded, bits).astype(np.int64), output.reshape(len(samples), -1))
 
 
 def _inside(plan: Plan, low: Reals, high: Reals, count: int, rng: np.random.Generator) -> Iterator[Reals]:
@@ -122,9 +123,9 @@ def _overflowing_in(plan: Plan, samples: Reals) -> str:
         exact = pair.exact_result(node, codes)
         tensor = plan.tensors[node.name]
         shift = tensor.format.fractional_bits - pair.exact_bits[node.name]
-        rounded = to_grid(exact, shift) if exact.dtype == np.float64 else round_integers(exact, shift)
+        rounded = round_integers(exact, shift)
         accumulator = pair.accumulators.get(node.name)
-        wraps = not tensor.saturated and not _fits(rounded, tensor.format)
+        wraps = tensor.grid is None and not tensor.saturated and not _fits(rounded, tensor.format)
         if wraps or not (accumulator is None or _fits(exact, accumulator)):
             return node.layer or node.name
     return ""

@@ -18,6 +18,7 @@ import numpy.typing as npt
 from sound_qkeras.errors import InputError, VerificationError
 from sound_qkeras.exact.dyadic import Dyadic, Integers, Range
 from sound_qkeras.exact.functions import exact_function
+from sound_qkeras.exact.grids import image, largest_error
 from sound_qkeras.exact.matrices import Indices, entries
 from sound_qkeras.exact.merges import ExactAdd, ExactConcatenate, ExactMatMul, ExactMultiply
 from sound_qkeras.exact.moves import ExactMaxPool, ExactMove
@@ -147,8 +148,8 @@ def _fixed_output(quantized: Pair, sample: Dyadic, read: Entries) -> Dyadic:
             value = affine_at(outputs, read.of(node, quantized.network), inputs[0], arrays).lower
         elif type(node.op) is not Input:
             value = meaning_of(node, quantized).fixed(*inputs).lower
-        output = quantized.formats.get(node.name)
-        values[node.name] = value if output is None else _saturated(value, output)
+        grid = quantized.roundings.get(node.name)
+        values[node.name] = value if grid is None else image(grid, value, quantized.network.shapes[node.name])
     return values[quantized.network.output.name]
 
 
@@ -176,15 +177,6 @@ class Entries:
         if key not in self.known:
             self.known[key] = entries(node, inputs, outputs)
         return self.known[key]
-
-
-def _saturated(x: Dyadic, output: Format) -> Dyadic:
-    codes = x.rounded(output.fractional_bits)
-    return _values(np.minimum(np.maximum(codes, output.min_code), output.max_code), output)
-
-
-def _values(codes: Integers, output: Format) -> Dyadic:
-    return Dyadic.codes(codes, output.fractional_bits)
 
 
 def box_of(quantized: Pair, lower: npt.ArrayLike, upper: npt.ArrayLike) -> Range:
@@ -337,17 +329,14 @@ class Proof:
         return np.flatnonzero(open_in[0] | open_in[1])
 
     def _rounded(self, node: Node, before: ExactFacts) -> ExactFacts:
-        output = self.pair.formats.get(node.name)
-        if output is None:
+        grid = self.pair.roundings.get(node.name)
+        if grid is None:
             return before
-        saturates = node.name in self.pair.saturating
-        codes = _clipped(before.fixed, output) if saturates else _check(node, "output", before.fixed, output)
-        bits = output.fractional_bits
-        fixed = Range(*(_values(end, output) for end in codes))
-        exact = before.grid is not None and before.grid <= bits
-        largest = Dyadic.zeros(*fixed.lower.shape) + (Dyadic.zeros() if exact else Dyadic.power(-bits - 1))
-        if saturates:
-            largest = largest + _excess(before.fixed, output)
+        if node.name in self.pair.formats and node.name not in self.pair.saturating:
+            _check(node, "output", before.fixed, self.pair.formats[node.name])
+        shape, bits = self.pair.network.shapes[node.name], grid.fractional_bits
+        fixed = Range(*(image(grid, end, shape) for end in (before.fixed.lower, before.fixed.upper)))
+        largest = largest_error(grid, before.fixed, before.grid, shape)
         roundoff = self.roundoff[node.name] = Range.symmetric(largest).intersect(fixed - before.fixed)
         difference = before.difference + roundoff
         return ExactFacts(before.value, fixed, difference.intersect(fixed - before.value), bits)
@@ -402,21 +391,8 @@ def _total(ranges: list[Range]) -> Range:
     return total
 
 
-def _clipped(fixed: Range, output: Format) -> tuple[Integers, Integers]:
-    """The codes of both ends, saturated."""
-    low, high = (end.rounded(output.fractional_bits) for end in (fixed.lower, fixed.upper))
-    return tuple(np.minimum(np.maximum(end, output.min_code), output.max_code) for end in (low, high))  # type: ignore[return-value]
-
-
-def _excess(fixed: Range, output: Format) -> Dyadic:
-    """How far values may lie beyond the ends of the format."""
-    ends = np.array([output.min_code], dtype=object), np.array([output.max_code], dtype=object)
-    low, high = (_values(end, output) for end in ends)
-    return (fixed.upper - high).maximum(low - fixed.lower).positive()
-
-
-def _check(node: Node, kind: str, fixed: Range, output: Format) -> tuple[Integers, Integers]:
-    """The codes of both ends, which must be codes of the format."""
+def _check(node: Node, kind: str, fixed: Range, output: Format) -> None:
+    """The codes of both ends must be codes of the format."""
     low, high = fixed.lower.rounded(output.fractional_bits), fixed.upper.rounded(output.fractional_bits)
     if min(low) < output.min_code or max(high) > output.max_code:
         raise VerificationError(
@@ -424,4 +400,3 @@ def _check(node: Node, kind: str, fixed: Range, output: Format) -> tuple[Integer
             f"{output} holds {output.min_code} to {output.max_code}; widen it or narrow the box",
             layer_name=node.layer,
         )
-    return low, high

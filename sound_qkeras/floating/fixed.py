@@ -144,6 +144,8 @@ class _Integers(Evaluation):
 
     def rounded(self, node: Node, error: Reals) -> Reals:
         """A wrong value may cross ties; a right one is rounded right, and is a number of the type if its code fits the mantissa."""
+        if node.name in self.pair.grids:  # for which no QKeras layer is written
+            return np.full_like(error, np.inf)
         output, mantissa = self.pair.formats.get(node.name), self.mantissa
         if output is None:
             return error

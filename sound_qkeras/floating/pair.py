@@ -12,15 +12,18 @@ Reference: Higham, Accuracy and Stability of Numerical Algorithms (2002), sectio
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from fractions import Fraction
 
 import numpy as np
 
 from sound_qkeras.floating.fixed import EXPONENT, MANTISSA, Evaluation, FloatReport
 from sound_qkeras.interval import Interval, Reals, down, up
 from sound_qkeras.network import Node, Pair
+from sound_qkeras.network.grids import FixedPoint
 from sound_qkeras.network.ops import AveragePool, Scale, Table
-from sound_qkeras.network.roundings import Staircase, Uniform
+from sound_qkeras.network.staircases import Staircase
 from sound_qkeras.verify.propagation import Propagation, propagate
 
 LIBRARY = 16
@@ -84,13 +87,15 @@ class _Given(Evaluation):
         own = LIBRARY * self.unit * up(1.0 + up(largest + op.smooth.image(x).magnitude))
         return up(up(op.smooth.slopes(x).magnitude * error) + up(own))
 
-    def _jump(self, rounding: Staircase, exact: Reals, error: Reals) -> Reals:
+    def _jump(self, name: str, rounding: Staircase, exact: Reals, error: Reals) -> Reals:
         """How far apart the steps of a value and of one that is off by `error` may be: both are so near to some edge."""
-        found = np.zeros_like(error)
-        for edge in rounding.edges:
+        found, grid = np.zeros_like(error), self.pair.exact_grids[name]
+        for edge in (rounding.edges * rounding.scale.reshape(())).tolist():
             # A logarithm is off by some units of its own size, which is a share of the value.
             blur = LIBRARY * self.unit * (1.0 + abs(np.log2(edge))) * edge if rounding.logarithmic else 0.0
             off = up(error + blur)
+            if grid is not None and not np.any(error) and _apart(edge, grid, blur):
+                continue
             near = (abs(edge) <= up(exact + off)) & (error + blur > 0.0)
             reach = up(rounding.apply(up(edge + off)) - rounding.apply(down(edge - off)))
             found = np.maximum(found, np.where(near, reach, 0.0))
@@ -107,11 +112,20 @@ class _Given(Evaluation):
             held = grid is not None and not np.any(error) and bool(np.all(np.ldexp(exact, grid) <= 2.0**NARROW))
             error = error if held else up(error + 2.0**-NARROW * up(exact + error))
         span = up(rounding.maximum - rounding.minimum)
-        if not isinstance(rounding, Uniform):
-            jump = self._jump(rounding, exact, error) if isinstance(rounding, Staircase) else span
-            return up(jump + 4.0 * self.unit * up(exact + max(rounding.maximum, -rounding.minimum, 1.0)))
+        if isinstance(rounding, Staircase):
+            largest = max(rounding.maximum, -rounding.minimum, 1.0)
+            return up(self._jump(name, rounding, exact, error) + 4.0 * self.unit * up(exact + largest))
+        if not isinstance(rounding, FixedPoint):
+            raise TypeError(f"nothing is known of floating point before {rounding}")
         steps = np.floor(np.minimum(error, span) / rounding.step) + 1.0
         crossed = np.where(error > 0.0, np.minimum(steps * rounding.step, span), 0.0)
         mantissa = NARROW if name in self.narrow else self.mantissa
         large = up(exact + error) > 2.0**mantissa * rounding.step
         return np.where(large, up(crossed + 4.0 * 2.0**-mantissa * up(exact + error)), crossed)
+
+
+def _apart(edge: float, grid: int, blur: float) -> bool:
+    """Whether no number with so many fractional bits is as near to an edge as floating point may be off."""
+    place = Fraction(edge) * Fraction(2) ** grid
+    nearest = min(place - math.floor(place), math.ceil(place) - place) / Fraction(2) ** grid
+    return nearest > 2 * Fraction(blur)

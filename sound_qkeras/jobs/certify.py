@@ -250,7 +250,7 @@ def _quantizer_row(
 ) -> QuantizerRow:
     rounding, (lower, upper) = pair.roundings[name], ranges[name]
     low, high = rounding.reach
-    beyond = lower < low or upper > high
+    beyond = lower < float(np.max(low)) or upper > float(np.min(high))
     return QuantizerRow(name, layer, text, rounding.minimum, rounding.maximum, lower, upper, beyond, seen[name])
 
 

@@ -8,12 +8,12 @@ import numpy as np
 import numpy.typing as npt
 
 from sound_qkeras.errors import ModelError
-from sound_qkeras.fixed_point import MAX_WORD_LENGTH, Format
+from sound_qkeras.fixed_point import INT64_SHIFTS, MAX_WORD_LENGTH, Format
 from sound_qkeras.network.graph import Node
+from sound_qkeras.network.grids import MOST_FRACTIONAL_BITS, Grid
 from sound_qkeras.network.ops import Affine, AffineCodes
-
-MOST_FRACTIONAL_BITS = 300
-INT64_SHIFTS = 62
+from sound_qkeras.network.staircases import Staircase
+from sound_qkeras.types import Shape
 
 
 def check_scale(name: str, output: Format) -> None:
@@ -23,6 +23,26 @@ def check_scale(name: str, output: Format) -> None:
             f"node '{name}': {output} has {output.fractional_bits} fractional bits; accepted: between "
             f"{-MOST_FRACTIONAL_BITS} and {MOST_FRACTIONAL_BITS}; scale the model's inputs or weights"
         )
+
+
+def fits_shape(grid: Grid, shape: Shape) -> bool:
+    """Whether a grid broadcasts against a tensor."""
+    sizes = zip(grid.shape[::-1], shape[::-1], strict=False)
+    return len(grid.shape) <= len(shape) and all(own in (1, size) for own, size in sizes)
+
+
+def check_grid(node: Node, shape: Shape, grid: Grid) -> None:
+    """What a result is rounded to must fit the result.
+
+    Raises:
+        ModelError: it has another shape, or channels' scales of their own where those are for parameters.
+    """
+    if not fits_shape(grid, shape):
+        raise ModelError(
+            f"layer '{node.layer}' has results of shape {shape}, which a grid of shape {grid.shape} does not fit"
+        )
+    if isinstance(grid, Staircase) and grid.exponent.size != 1:
+        raise ModelError(f"layer '{node.layer}': {grid} of a result have one scale, received {grid.exponent.size}")
 
 
 def check_codes(node: Node, op: Affine, codes: AffineCodes) -> None:
@@ -51,6 +71,8 @@ def check_codes(node: Node, op: Affine, codes: AffineCodes) -> None:
 
 def _check_channels(node: Node, codes: AffineCodes) -> None:
     """Every channel's own format must hold exactly the values of its column."""
+    if codes.kernel_grid is not None:
+        _check_stored(node, codes, codes.kernel_grid)
     if codes.channel_formats is None:
         return
     channels = codes.kernel.shape[-1]
@@ -66,6 +88,19 @@ def _check_channels(node: Node, codes: AffineCodes) -> None:
                 f"layer '{node.layer}' channel {number}: {output} does not hold the values that its codes have in "
                 f"{codes.kernel_format}"
             )
+
+
+def _check_stored(node: Node, codes: AffineCodes, grid: Grid) -> None:
+    """Every weight must be one of its grid's values."""
+    shape, values = codes.kernel.shape, codes.kernel_value
+    held = (
+        fits_shape(grid, shape) and codes.channel_formats is None and np.array_equal(grid.neighbours(values)[0], values)
+    )
+    if not held:
+        raise ModelError(
+            f"layer '{node.layer}': {grid} of shape {grid.shape} do not hold the values that its codes have in "
+            f"{codes.kernel_format}"
+        )
 
 
 def _fits(codes: npt.NDArray[Any], output: Format) -> bool:

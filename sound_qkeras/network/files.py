@@ -19,23 +19,23 @@ from typing import Any, TypeVar, cast
 from sound_qkeras.errors import FileFormatError, InputError
 from sound_qkeras.fixed_point import CutFormat, Format
 from sound_qkeras.network.graph import Network, Node
+from sound_qkeras.network.grids import Grid
 from sound_qkeras.network.ops import OPS, AffineCodes, Op
 from sound_qkeras.network.pair import Pair
 from sound_qkeras.network.ports import Port
 from sound_qkeras.network.rewrite.rewrite import Rewrite
-from sound_qkeras.network.roundings import Rounding, Staircase
+from sound_qkeras.network.staircases import GRIDS
 from sound_qkeras.support.npz import MAX_BYTES, read_arrays, write_arrays
 from sound_qkeras.support.reading import check_header, open_regular, read_json, same_json
 from sound_qkeras.types import Array
 
 T = TypeVar("T")
+Made = TypeVar("Made", bound=Op | Grid)
 
 NETWORK_FILE = "network.json"
 PARAMETER_FILE = "parameters.npz"
 FORMAT_NAME = "sound_qkeras network"
 FORMAT_VERSION = 1
-# Parts of a subject that has no integers there, by the prefix of their arrays.
-OWN = ("real", "staircase")
 
 MAX_ELEMENTS = 1 << 28
 # Beyond these, steps and ends of formats leave the range of float64.
@@ -112,10 +112,17 @@ def _read_parts(document: Mapping[str, Any], parameters: Path) -> tuple[Network,
     names = {_key(index, name): None for index, entry in zip(held, entries, strict=True) for name in _names(entry)}
     coded = {} if subject is None else _dict(subject["parameters"])
     codes = [_key(index_of[name], part) for name in coded for part in ("kernel_codes", "bias_codes")]
-    others = {
-        kind: _dict({} if subject is None else subject.get(f"{kind}s" if kind == "staircase" else kind, {}))
-        for kind in OWN
-    }
+    codes += [
+        _key(index_of[name], f"kernel_grid_{part}")
+        for name, entry in coded.items()
+        for part in (_names(_dict(entry["kernel_grid"])) if "kernel_grid" in entry else ())
+    ]
+    found: Mapping[str, Any] = {} if subject is None else _dict(subject)
+    if "staircases" in found:
+        raise FileFormatError(
+            "it was written by a version that had no integers for binary, ternary and power-of-two results; certify the model again"
+        )
+    others = {"real": _dict(found.get("real", {})), "grid": _dict(found.get("grids", {}))}
     own = [
         _key(index_of[name], f"{kind}_{part}")
         for kind, parts in others.items()
@@ -136,13 +143,13 @@ def _read_parts(document: Mapping[str, Any], parameters: Path) -> tuple[Network,
     )
     rewrite, saturating = Rewrite.from_json(subject["rewrite"]), frozenset(map(_text, _list(subject["saturating"])))
     real = {name: _real_from_json(index_of[name], entry, arrays) for name, entry in others["real"].items()}
-    staircases = {
-        name: _staircase_from_json(index_of[name], entry, arrays) for name, entry in others["staircase"].items()
+    grids = {
+        name: _grid_from_json(_key(index_of[name], "grid_"), entry, arrays) for name, entry in others["grid"].items()
     }
     bits = subject.get("input_bits")
     if bits is not None and type(bits) is not int:
         raise FileFormatError(f"the inputs have {bits!r} fractional bits; expected a whole number")
-    return network, Pair(network, parameters_of, formats, accumulators, rewrite, saturating, real, staircases, bits)
+    return network, Pair(network, parameters_of, formats, accumulators, rewrite, saturating, real, grids, bits)
 
 
 def _arrays(network: Network, quantized: Pair | None) -> dict[str, Array]:
@@ -155,9 +162,10 @@ def _arrays(network: Network, quantized: Pair | None) -> dict[str, Array]:
             arrays[_key(index, "kernel_codes")] = codes.kernel
             arrays[_key(index, "bias_codes")] = codes.bias
         if quantized is not None:
-            parts: dict[str, Op | Rounding | None] = {
+            parts: dict[str, Op | Grid | None] = {
                 "real": quantized.real.get(node.name),
-                "staircase": quantized.staircases.get(node.name),
+                "grid": quantized.grids.get(node.name),
+                "kernel_grid": None if codes is None else codes.kernel_grid,
             }
             for kind, part in parts.items():
                 if part is not None:
@@ -182,8 +190,8 @@ def _node_to_json(node: Node) -> dict[str, Any]:
     }
 
 
-def _part_to_json(part: Op | Rounding) -> dict[str, Any]:
-    """An operation or a staircase of the subject."""
+def _part_to_json(part: Op | Grid) -> dict[str, Any]:
+    """An operation or a grid of the subject."""
     return {"kind": part.kind, "settings": dict(part.settings()), "arrays": sorted(part.arrays())}
 
 
@@ -207,22 +215,24 @@ def _real_from_json(index: int, entry: Mapping[str, Any], arrays: Mapping[str, A
     return _make(OPS[kind], parts, {name: _setting(value) for name, value in _dict(entry["settings"]).items()})
 
 
-def _staircase_from_json(index: int, entry: Mapping[str, Any], arrays: Mapping[str, Array]) -> Staircase:
-    parts = {name: arrays[_key(index, f"staircase_{name}")] for name in _names(entry)}
-    settings = _dict(entry["settings"])
-    upper, logarithmic = (bool(one) for one in _list(settings["upper"])), bool(settings["logarithmic"])
-    return Staircase(parts["edges"], tuple(upper), parts["values"], logarithmic)
+def _grid_from_json(key: str, entry: Mapping[str, Any], arrays: Mapping[str, Array]) -> Grid:
+    parts = {name: arrays[f"{key}{name}"] for name in _names(entry)}
+    settings = {name: _setting(value) for name, value in _dict(entry["settings"]).items()}
+    kind = GRIDS.get(_text(entry["kind"]))
+    if kind is None:
+        raise FileFormatError(
+            f"a result is rounded to a grid of unknown kind '{entry['kind']}'; known are {sorted(GRIDS)}"
+        )
+    return _make(kind, parts, settings)
 
 
-def _make(kind: type[Op], arrays: Mapping[str, Array], settings: Mapping[str, Any]) -> Op:
-    """Build an operation from its declared fields, all of the required ones and nothing else."""
+def _make(kind: type[Made], arrays: Mapping[str, Array], settings: Mapping[str, Any]) -> Made:
+    """Build an operation or a grid from its declared fields, all of the required ones and nothing else."""
     declared = {field.name: field for field in fields(kind)}  # type: ignore[arg-type]
     given = {*arrays, *settings}
     required = {n for n, f in declared.items() if f.default is MISSING and f.default_factory is MISSING}
     if not required <= given <= set(declared) or set(arrays) & set(settings):
-        raise FileFormatError(
-            f"a node of kind '{kind.kind}' is described by {sorted(given)}, expected {sorted(declared)}"
-        )
+        raise FileFormatError(f"'{kind.kind}' is described by {sorted(given)}, expected {sorted(declared)}")
     return kind(**arrays, **settings)
 
 
@@ -248,7 +258,7 @@ def _subject_to_json(quantized: Pair) -> dict[str, Any]:
     """What the subject has in place of the reference; parts that only models of others have are named where there are some."""
     optional = {
         "real": {name: _part_to_json(op) for name, op in quantized.real.items()},
-        "staircases": {name: _part_to_json(rounding) for name, rounding in quantized.staircases.items()},
+        "grids": {name: _part_to_json(grid) for name, grid in quantized.grids.items()},
         "input_bits": quantized.input_bits,
     }
     return {
@@ -268,6 +278,8 @@ def _formats_to_json(codes: AffineCodes) -> dict[str, Any]:
     }
     if codes.channel_formats is not None:
         formats["channel_formats"] = [output.to_json() for output in codes.channel_formats]
+    if codes.kernel_grid is not None:
+        formats["kernel_grid"] = _part_to_json(codes.kernel_grid)
     return formats
 
 
@@ -276,7 +288,10 @@ def _codes_from_json(index: int, entry: Mapping[str, Any], arrays: Mapping[str, 
     channels = None
     if "channel_formats" in entry:
         channels = tuple(_format(channel) for channel in _list(entry["channel_formats"]))
-    return AffineCodes(kernel, _format(entry["kernel_format"]), bias, _format(entry["bias_format"]), channels)
+    grid = None
+    if "kernel_grid" in entry:
+        grid = _grid_from_json(_key(index, "kernel_grid_"), _dict(entry["kernel_grid"]), arrays)
+    return AffineCodes(kernel, _format(entry["kernel_format"]), bias, _format(entry["bias_format"]), channels, grid)
 
 
 def _format(entry: Mapping[str, Any]) -> Format:

@@ -16,8 +16,9 @@ import numpy.typing as npt
 from sound_qkeras.errors import ModelError
 from sound_qkeras.fixed_point import MAX_WORD_LENGTH, Format, from_codes, scaled, to_grid
 from sound_qkeras.interval import Interval, down, exact_difference, up
-from sound_qkeras.network.code_checks import INT64_SHIFTS, check_codes, check_scale
+from sound_qkeras.network.code_checks import check_codes, check_grid, check_scale
 from sound_qkeras.network.graph import Network, Node
+from sound_qkeras.network.grids import FixedPoint, Grid, covering, fractional_bits_of
 from sound_qkeras.network.ops import (
     Affine,
     AffineCodes,
@@ -33,7 +34,7 @@ from sound_qkeras.network.ops.function_pair import FunctionPair
 from sound_qkeras.network.ops.rectifiers import SlopeComparison
 from sound_qkeras.network.pickling import Rebuilt
 from sound_qkeras.network.rewrite.rewrite import Rewrite
-from sound_qkeras.network.roundings import Rounding, Uniform, fractional_bits_of
+from sound_qkeras.network.staircases import few_values
 from sound_qkeras.types import Reals
 
 # Up to here every float64 sum of integers is exact, in any order.
@@ -52,14 +53,15 @@ class Pair(Rebuilt):
     Args:
         reference: the network that is stood for, as it was trained.
         parameters: integers of the subject's affine nodes, by the name of the node that has them; see `codes`.
-        formats: the format a node's result is rounded to (half to even, saturating), by node name.
+        formats: the format a node's result is rounded to (half to even, saturating), by node name, where all its elements have one.
         accumulators: formats of exact results that may be wider than what they are made of (sums, products), as wide as
             their proved ranges, by node name.
         rewrite: what was changed about the reference first; node names are those of the outcome, `network`.
         saturating: nodes whose format may be too narrow for some input in the box: values beyond it become its
-            ends, in every execution, and proofs charge that. Everywhere else overflow is to be proved impossible.
+            ends, in every execution, and proofs charge that. Everywhere else with a format overflow is to be proved impossible.
         real: operations of the subject with parameters of its own that are no integers, by node name.
-        staircases: what results are rounded to where that is no format, by node name.
+        grids: what results are rounded to where that is no one format, by node name; every value becomes one of its element's,
+            and proofs charge that.
         input_bits: fractional bits that all inputs are known to have, or None; what is proved holds for such inputs.
 
     Raises:
@@ -73,14 +75,14 @@ class Pair(Rebuilt):
     rewrite: Rewrite = field(default_factory=Rewrite)
     saturating: frozenset[str] = frozenset()
     real: Mapping[str, Op] = field(default_factory=dict[str, Op])
-    staircases: Mapping[str, Rounding] = field(default_factory=dict[str, Rounding])
+    grids: Mapping[str, Grid] = field(default_factory=dict[str, Grid])
     input_bits: int | None = None
 
     def __post_init__(self) -> None:
         """Freeze the mappings, and check that parameters, formats and graph belong together."""
-        for name in ("parameters", "formats", "accumulators", "real", "staircases"):
+        for name in ("parameters", "formats", "accumulators", "real", "grids"):
             object.__setattr__(self, name, MappingProxyType(dict(getattr(self, name))))
-        named = (self.formats, self.parameters, self.accumulators, self.real, self.staircases)
+        named = (self.formats, self.parameters, self.accumulators, self.real, self.grids)
         unknown = [name for part in named for name in part if name not in self.network.by_name]
         if unknown:
             raise ModelError(f"a pair has parameters or formats of {unknown}, which are no nodes")
@@ -92,6 +94,12 @@ class Pair(Rebuilt):
             check_scale(name, output)
         for name, output in self.accumulators.items():
             check_scale(name, output)
+        for name, grid in self.grids.items():
+            check_grid(self.network.by_name[name], self.network.shapes[name], grid)
+            if name in self.formats:
+                raise ModelError(
+                    f"node '{name}' is rounded to {self.formats[name]} and to {grid}; accepted: one of them"
+                )
         for name, op in self.real.items():
             _check_alike(self.network.by_name[name], op)
         for node, op in self.network.affine():
@@ -108,8 +116,12 @@ class Pair(Rebuilt):
         for node in self.network.nodes:
             sources = [source for name in node.inputs for source in self.network.sources(name)]
             derived = node.op.derives and node.name not in self.real
-            if derived and not all(name in self.formats for name in sources):
+            if derived and not all(name in self.code_formats for name in sources):
                 raise ModelError(f"layer '{node.layer}' ({node.op.kind}) reads values that have no format")
+            if derived and node.op.rounds and node.name in self.grids:
+                raise ModelError(
+                    f"layer '{node.layer}' ({node.op.kind}): its results are rounded as they are made, to one format"
+                )
         for name, output in self.accumulators.items():
             node, bits = self.network.by_name[name], self.exact_bits[name]
             if output.fractional_bits != bits:
@@ -149,10 +161,12 @@ class Pair(Rebuilt):
         """Why the subject is no network of integers, a sentence for each tensor; none where it is one."""
         found = [f"layer '{self._layer(name)}' ({op.kind}) {_why_real(op)}" for name, op in self.real.items()]
         found += [
-            f"layer '{self._layer(name)}' rounds its result to powers of two, signs or the like"
-            for name in self.staircases
+            f"layer '{self._layer(name)}' rounds its result to {grid} from {grid.minimum:g} to {grid.maximum:g}, which no "
+            f"integers of {MAX_WORD_LENGTH} bits hold"
+            for name, grid in self.grids.items()
+            if grid.codes is None
         ]
-        missing = [name for name in self.network.rounding_points if name not in (*self.formats, *self.staircases)]
+        missing = [name for name in self.network.rounding_points if name not in self.roundings]
         first = self.network.nodes[0].name
         if first in missing:
             found.append(
@@ -180,7 +194,7 @@ class Pair(Rebuilt):
         if self.obstacles:
             raise ModelError(
                 f"the network has no integers to simulate or export: {self.obstacles[0]}; accepted: weights, biases and results "
-                "that are all rounded to fixed point"
+                "that are all rounded to fixed point or to few values"
             )
 
     @cached_property
@@ -195,9 +209,9 @@ class Pair(Rebuilt):
         if isinstance(node.op, Affine):
             return AffinePair(node.op, self.codes(node.name))
         names = [source for name in node.inputs if node.op.multiplies for source in self.network.sources(name)]
-        if not all(name in self.formats for name in names):
+        if not all(name in self.code_formats for name in names):
             return None
-        return node.op.pair([self.formats[name] for name in names], self.formats.get(node.name))
+        return node.op.pair([self.code_formats[name] for name in names], self.formats.get(node.name))
 
     @property
     def tables(self) -> dict[str, Lookup]:
@@ -205,9 +219,22 @@ class Pair(Rebuilt):
         return {name: pair for name, pair in self.pairs.items() if isinstance(pair, Lookup)}
 
     @cached_property
-    def roundings(self) -> dict[str, Rounding]:
+    def roundings(self) -> dict[str, Grid]:
         """What results are rounded to, by node name."""
-        return {**{name: Uniform.of(output) for name, output in self.formats.items()}, **self.staircases}
+        return {**{name: FixedPoint.of(output) for name, output in self.formats.items()}, **self.grids}
+
+    @cached_property
+    def code_formats(self) -> dict[str, Format]:
+        """The format that has the codes of a rounded result, by node name: its own, or that of the finest step and both ends.
+
+        Zero is among the codes of those without one, as moving values may add zeros.
+        """
+        found = dict(self.formats)
+        for name, grid in self.grids.items():
+            held = grid.codes
+            if held is not None:
+                found[name] = covering(min(held.min_code, 0), max(held.max_code, 0), held.fractional_bits)
+        return found
 
     @cached_property
     def exact_grids(self) -> dict[str, int | None]:
@@ -228,8 +255,8 @@ class Pair(Rebuilt):
 
     def grid_after(self, name: str, exact: int | None) -> int | None:
         """Fractional bits of a node's values as its readers see them, given those before its rounding."""
-        if name in self.staircases:
-            return self.staircases[name].grid
+        if name in self.grids:
+            return self.grids[name].fractional_bits
         if name not in self.formats:
             return exact
         output = self.formats[name]
@@ -241,7 +268,7 @@ class Pair(Rebuilt):
         return exact if all(code % (1 << (bits - exact)) == 0 for code in ends) else bits
 
     @cached_property
-    def grids(self) -> dict[str, int | None]:
+    def rounded_grids(self) -> dict[str, int | None]:
         """Fractional bits that every node's values have as its readers see them; None where they have no grid."""
         return {name: self.grid_after(name, exact) for name, exact in self.exact_grids.items()}
 
@@ -257,11 +284,11 @@ class Pair(Rebuilt):
         rounded: dict[str, int] = {}
         for node in self.network.nodes:
             if isinstance(node.op, Input):
-                exact[node.name] = self.formats[node.name].fractional_bits
+                exact[node.name] = self.code_formats[node.name].fractional_bits
             else:
                 inputs = (rounded[name] for name in node.inputs)
                 exact[node.name] = node.op.fractional_bits(self.pairs.get(node.name), *inputs)
-            output = self.formats.get(node.name)
+            output = self.code_formats.get(node.name)
             rounded[node.name] = exact[node.name] if output is None else output.fractional_bits
         return exact
 
@@ -269,7 +296,7 @@ class Pair(Rebuilt):
     def fractional_bits(self) -> dict[str, int]:
         """Fractional bits of the codes of every node's result as its readers see it, after rounding where there is one."""
         return {
-            name: self.formats[name].fractional_bits if name in self.formats else bits
+            name: self.code_formats[name].fractional_bits if name in self.code_formats else bits
             for name, bits in self.exact_bits.items()
         }
 
@@ -278,7 +305,7 @@ class Pair(Rebuilt):
 
         Where a format may not saturate, the result stays as wide as it is: that it fits is proved apart.
         """
-        if name not in self.formats and name not in self.staircases:
+        if name not in self.roundings:
             return None
         bits, rounding = self.exact_grids[name], self.roundings[name]
         if name in self.formats and name not in self.saturating:
@@ -305,15 +332,15 @@ class Pair(Rebuilt):
             digest.update(repr((name, codes.kernel_format, codes.bias_format, codes.kernel.shape)).encode())
             if codes.channel_formats is not None:
                 digest.update(repr(codes.channel_formats).encode())
+            if codes.kernel_grid is not None:
+                _digest_part(digest, name, codes.kernel_grid)
             digest.update(np.ascontiguousarray(codes.kernel).tobytes() + np.ascontiguousarray(codes.bias).tobytes())
         for name, table in sorted(self.tables.items()):
             digest.update(repr((name, table.source)).encode() + np.ascontiguousarray(table.codes).tobytes())
         digest.update(repr((sorted(self.formats.items()), sorted(self.accumulators.items()))).encode())
         digest.update(json.dumps([self.rewrite.to_json(), sorted(self.saturating)], sort_keys=True).encode())
-        for name, part in [*sorted(self.real.items()), *sorted(self.staircases.items())]:
-            digest.update(repr((name, part.kind, sorted(part.settings().items()))).encode())
-            for array in map(np.ascontiguousarray, part.arrays().values()):
-                digest.update(repr((array.dtype.str, array.shape)).encode() + array.tobytes())
+        for name, part in [*sorted(self.real.items()), *sorted(self.grids.items())]:
+            _digest_part(digest, name, part)
         if self.input_bits is not None:
             digest.update(repr(("input_bits", self.input_bits)).encode())
         return digest.hexdigest()
@@ -347,8 +374,8 @@ class Pair(Rebuilt):
         codes: dict[str, npt.NDArray[Any]] = {}
         for node in self.network.nodes:
             if isinstance(node.op, Input):
-                output = self.formats[node.name]
-                codes[node.name] = np.clip(to_grid(samples, output.fractional_bits), output.min_code, output.max_code)
+                rounded = self.roundings[node.name].apply(samples)
+                codes[node.name] = scaled(rounded, self.fractional_bits[node.name])
                 continue
             codes[node.name] = self._round(node.name, self.exact_result(node, codes, exact=exact))
         return codes
@@ -369,12 +396,8 @@ class Pair(Rebuilt):
         return node.op.integer(self.pairs.get(node.name), bits, *inputs)
 
     def _round(self, name: str, exact: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        if name not in self.formats:
-            return exact
-        output = self.formats[name]
-        shift = output.fractional_bits - self.exact_bits[name]
-        codes = to_grid(exact, shift) if exact.dtype == np.float64 else round_integers(exact, shift)
-        return np.clip(codes, output.min_code, output.max_code).astype(np.float64)
+        grid = self.roundings.get(name)
+        return exact if grid is None else grid.round_codes(exact, self.exact_bits[name])
 
     @cached_property
     def wide_layers(self) -> frozenset[str]:
@@ -396,17 +419,23 @@ class Pair(Rebuilt):
                 found[node.name] = node.op.code_magnitude(self.pairs.get(node.name), bits, *inputs)
                 if node.op.accumulates:
                     magnitudes[node.name] = float(np.max(found[node.name]))
-            output = self.formats.get(node.name)
+            output = self.code_formats.get(node.name)
             if output is not None:
                 largest = float(max(output.max_code, -output.min_code))
                 found[node.name] = np.full((1, *self.network.shapes[node.name]), largest)
         return magnitudes
 
 
-def pair_of(
-    reference: Network, subject: Network, roundings: Mapping[str, Rounding], input_bits: int | None = None
-) -> Pair:
-    """Two networks of one graph as a pair; parameters and roundings that are fixed point become integers and formats.
+def _digest_part(digest: Any, name: str, part: Op | Grid) -> None:
+    """An operation or a grid, all that it is."""
+    digest.update(repr((name, part.kind, sorted(part.settings().items()))).encode())
+    for array in part.arrays().values():
+        array = np.asarray(array, order="C")
+        digest.update(repr((array.dtype.str, array.shape)).encode() + array.tobytes())
+
+
+def pair_of(reference: Network, subject: Network, roundings: Mapping[str, Grid], input_bits: int | None = None) -> Pair:
+    """Two networks of one graph as a pair; parameters that are fixed point become integers, roundings of one format formats.
 
     Args:
         reference: the network that is stood for.
@@ -431,8 +460,9 @@ def pair_of(
             parameters[node.name] = codes
         elif isinstance(node.op, Affine) or node.op.derives:
             real[node.name] = other.op
-    formats = {name: rounding.format for name, rounding in roundings.items() if isinstance(rounding, Uniform)}
-    staircases = {name: rounding for name, rounding in roundings.items() if name not in formats}
+    single = {name for name, grid in roundings.items() if isinstance(grid, FixedPoint) and not grid.shape}
+    formats = {name: grid.codes for name, grid in roundings.items() if name in single and grid.codes is not None}
+    grids = {name: grid for name, grid in roundings.items() if name not in single}
     return Pair(
         reference,
         parameters,
@@ -440,13 +470,13 @@ def pair_of(
         {},
         saturating=frozenset(formats),
         real=real,
-        staircases=staircases,
+        grids=grids,
         input_bits=input_bits,
     )
 
 
 def _codes_of(op: Affine) -> AffineCodes | None:
-    """The parameters as integers in the narrowest formats that hold them; None where there are none."""
+    """The parameters as integers in the narrowest formats, or of the fewest values, that hold them; None where there are none."""
     if op.kernel_radius is not None or op.bias_radius is not None:
         return None
     kernel, bias = fractional_bits_of(op.kernel), fractional_bits_of(op.bias)
@@ -461,7 +491,9 @@ def _codes_of(op: Affine) -> AffineCodes | None:
         Format.for_codes(int(part.min()), int(part.max()), bits)
         for part, bits in zip(codes, (kernel, bias), strict=True)
     ]
-    return AffineCodes(codes[0], made[0], codes[1], made[1])
+    few = few_values(op.kernel)
+    fewer = few is not None and few.bits(op.kernel.shape) <= made[0].word_length * op.kernel.size
+    return AffineCodes(codes[0], made[0], codes[1], made[1], kernel_grid=few if fewer else None)
 
 
 def compare(op: Op, other: Op) -> Any:
@@ -526,15 +558,3 @@ def _grid(op: Op, inputs: list[int]) -> int | None:
 def as_integers(codes: npt.NDArray[Any], kind: type[Any]) -> npt.NDArray[Any]:
     """The same integers as int64 or, with `kind=object`, as Python integers, whose arithmetic never wraps."""
     return codes.astype(np.int64).astype(kind) if codes.dtype != object else codes.astype(kind)
-
-
-def round_integers(codes: npt.NDArray[Any], shift: int) -> npt.NDArray[Any]:
-    """`codes * 2**shift` rounded half to even, for int64 (below 2**62) or Python integers."""
-    if codes.dtype != object and not -INT64_SHIFTS < shift <= 0:
-        codes = codes.astype(object)  # int64 would wrap, or cannot shift that far
-    if shift >= 0:
-        return codes * (1 << shift)
-    floor = codes >> -shift
-    rest, half = codes - (floor << -shift), 1 << (-shift - 1)
-    up = (rest > half) | ((rest == half) & (floor % 2 == 1))
-    return floor + up.astype(codes.dtype)

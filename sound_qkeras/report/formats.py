@@ -87,6 +87,8 @@ def formats_table(result: Result, uniform: Uniform | None) -> Table:
 def _length(result: Result, row: FormatRow) -> str:
     """The word length; behind it those of single channels where they have formats of their own."""
     codes = result.pair.parameters.get(row.node)
+    if row.kind == "weight" and codes is not None and codes.kernel_grid is not None:
+        return f"{row.word_length} (stored as {codes.kernel_grid})"
     if row.kind != "weight" or codes is None or codes.channel_formats is None:
         return str(row.word_length)
     own = [output.word_length for output in codes.channel_formats]

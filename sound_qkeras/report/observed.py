@@ -76,7 +76,7 @@ def observe(result: Result) -> Observed:
 
 def _before_rounding(pair: Pair, samples: Reals) -> Iterator[tuple[Node, Reals]]:
     """The values of every node that has a format, before it is rounded to it."""
-    held = (*pair.formats, *pair.accumulators)
+    held = (*pair.code_formats, *pair.accumulators)
     nodes = [node for node in pair.network.nodes if node.name in held]
     if pair.has_integers:
         codes = pair.simulate_all(samples)
@@ -151,7 +151,7 @@ def ranges_table(result: Result, observed: Observed) -> Table:
 
 
 def _drawn(pair: Pair, name: str, proved: tuple[float, float], seen: tuple[float, float]) -> Bar:
-    output = pair.formats.get(name) or pair.accumulators[name]
+    output = pair.code_formats.get(name) or pair.accumulators[name]
     start, width = output.minimum, output.maximum - output.minimum or 1.0
 
     def segment(ends: tuple[float, float], style: str) -> Segment:

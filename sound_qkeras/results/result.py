@@ -114,8 +114,9 @@ class Result:
             if node.name in self.pair.accumulators:
                 accumulator = self.pair.accumulators[node.name]
                 rows.append(_row(node.layer, node.name, "accumulator", accumulator, np.array(proved)))
-            if node.name in self.pair.formats:
-                rows.append(_row(node.layer, node.name, "activation", self.pair.formats[node.name], np.array(proved)))
+            if node.name in self.pair.code_formats:
+                output = self.pair.code_formats[node.name]
+                rows.append(_row(node.layer, node.name, "activation", output, np.array(proved)))
         return tuple(rows)
 
     @property

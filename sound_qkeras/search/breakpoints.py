@@ -63,7 +63,7 @@ def _input_step(pair: Pair, box: Interval) -> float:
     """The step of what the input is rounded to, where it is."""
     first = pair.network.nodes[0].name
     names = [first, *(reader.name for reader in pair.network.readers[first])]
-    steps = [pair.formats[name].step for name in names if name in pair.formats]
+    steps = [pair.code_formats[name].step for name in names if name in pair.code_formats]
     return min(steps) if steps else max(float(np.max(box.upper - box.lower)) * FINE, 2.0**-200)
 
 

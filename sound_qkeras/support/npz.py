@@ -25,7 +25,7 @@ _DTYPES = (np.dtype("<f8"), np.dtype("<i8"))
 def write_arrays(path: Path, arrays: Mapping[str, Array]) -> None:
     """Write float64 and int64 arrays; the same arrays always give the same bytes."""
     ordered = {
-        name: np.ascontiguousarray(arrays[name], arrays[name].dtype.newbyteorder("<")) for name in sorted(arrays)
+        name: np.asarray(arrays[name], arrays[name].dtype.newbyteorder("<"), order="C") for name in sorted(arrays)
     }
     with path.open("wb") as file:
         np.savez(file, allow_pickle=False, **ordered)

@@ -50,20 +50,19 @@ def cost_of(quantized: Pair) -> Cost:
     network = quantized.network
     weight = bias = operations = 0
     for node, op in network.affine():
-        codes, channels = quantized.parameters.get(network.owner(node.name)), op.kernel.shape[-1]
-        channel_bits = FLOAT_BITS * channels if codes is None else codes.channel_bits
+        codes = quantized.parameters.get(network.owner(node.name))
+        kernel_bits = FLOAT_BITS * op.kernel.size if codes is None else codes.kernel_bits
         if not node.shares:
-            weight += op.kernel.size // channels * channel_bits
+            weight += kernel_bits
             bias += op.bias.size * (FLOAT_BITS if codes is None else codes.bias_format.word_length)
         products = size_of(network.shapes[node.name]) * op.multiplications
-        operations += round(products * channel_bits * _bits_read(quantized, node.name) / channels)
+        operations += round(products * kernel_bits * _bits_read(quantized, node.name) / op.kernel.size)
     for node in network.nodes:
         products = node.op.input_products(*(network.shapes[name] for name in node.inputs))
         if products:
             first, last = (_bits_read(quantized, node.name, number) for number in (0, len(node.inputs) - 1))
             operations += round(products * first * last)
-    rounded = (*quantized.formats, *quantized.staircases)
-    activation = sum(size_of(network.shapes[name]) * _bits_of(quantized, name) for name in rounded)
+    activation = sum(_bits_stored(quantized, name) for name in quantized.roundings)
     return Cost(weight, bias, activation, operations)
 
 
@@ -73,12 +72,19 @@ def _bits_read(quantized: Pair, node: str, number: int = 0) -> float:
     return sum(share * _bits_of(quantized, name) for name, share in sources.items())
 
 
-def _bits_of(quantized: Pair, name: str) -> int:
-    """Bits of a value of a node: of its format, of the number of its steps, or of a float."""
+def _bits_of(quantized: Pair, name: str) -> float:
+    """Mean bits of a value of a node: of its format or its grid, or of a float."""
+    if name not in quantized.roundings:
+        return FLOAT_BITS
+    return _bits_stored(quantized, name) / size_of(quantized.network.shapes[name])
+
+
+def _bits_stored(quantized: Pair, name: str) -> int:
+    """Bits that a rounded result of a node takes."""
+    shape = quantized.network.shapes[name]
     if name in quantized.formats:
-        return quantized.formats[name].word_length
-    steps = quantized.staircases.get(name)
-    return FLOAT_BITS if steps is None else steps.levels.bit_length()
+        return size_of(shape) * quantized.formats[name].word_length
+    return quantized.grids[name].bits(shape)
 
 
 @dataclass(frozen=True)

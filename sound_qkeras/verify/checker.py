@@ -112,7 +112,9 @@ def _check_claim(pair: Pair, certificate: Certificate) -> None:
         raise VerificationError(f"the certificate has ranges of {unknown[:3]}, which are no nodes")
     missing = [node.name for node, _ in pair.network.affine() if node.name not in pair.accumulators]
     if missing and pair.has_integers:
-        raise VerificationError(f"layers {missing} have no accumulator format, so nothing is claimed about their sums")
+        raise VerificationError(
+            f"layers {missing} have no accumulator format, so nothing is claimed about their sums; certify the model again"
+        )
 
 
 def _check_trees(pair: Pair, certificate: Certificate) -> None:

@@ -8,7 +8,7 @@ from sound_qkeras.errors import InputError, ModelError, UnsupportedLayerError
 from sound_qkeras.keras_io.qkeras.matching import match
 from sound_qkeras.keras_io.qkeras.reader import read_steps
 from sound_qkeras.keras_io.session.environment import float_type
-from sound_qkeras.network.roundings import Uniform
+from sound_qkeras.network.grids import FixedPoint
 from sound_qkeras.verify.proof import bound_leaves
 
 from .models import LAYERS, keras, qk, sequential
@@ -252,13 +252,13 @@ def test_faults_are_noticed(monkeypatch):
     reference = sequential(LAYERS.Dense(6), LAYERS.ReLU(), LAYERS.Dense(3))
     x = points(model, count=2000)
     errors = np.abs(twin_of(model).evaluate(x) - float_network(reference).evaluate(x)).max()
-    true = Uniform.error
+    true = FixedPoint.error
 
     def forgets_saturation(self, box, grid):
         return np.minimum(true(self, box, grid), 0.5 * self.step)
 
     matched = match(read_steps(model), float_network(reference)).pair
     assert errors <= bound_leaves(matched, region(model)).bound
-    monkeypatch.setattr(Uniform, "error", forgets_saturation)
+    monkeypatch.setattr(FixedPoint, "error", forgets_saturation)
     with pytest.raises((AssertionError, sq.VerificationError)):
         assert errors <= bound_leaves(matched, region(model)).bound

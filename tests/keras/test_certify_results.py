@@ -22,9 +22,15 @@ MODELS = {
     "symmetric": dense("quantized_bits(6,1,1,alpha=1.0)"),
     "ternary": dense("quantized_relu(5,1)", "ternary(alpha=1.0,threshold=0.4)"),
     "powers": dense("quantized_relu(5,1)", "quantized_po2(4)"),
-    "steps": dense("quantized_relu_po2(4,4)"),
+    "binary": dense("binary(alpha=1)", "binary(alpha=1)"),
+    "signs and zero": dense("ternary(alpha=0.5,threshold=0.25)", "ternary(alpha=0.5,threshold=0.4)"),
+    "powers of both": dense("quantized_relu_po2(4,4)", "quantized_po2(4)"),
+    "signs of inputs": dense("quantized_relu(5,1)", "quantized_po2(3)", first="binary(alpha=1)"),
+    "steps": dense("quantized_relu_po2(6)"),
     "real": dense("quantized_tanh(6,use_real_tanh=1)"),
 }
+
+FEW = ("binary", "signs and zero", "powers of both", "signs of inputs")
 
 
 def certified(layers, **options):
@@ -45,7 +51,7 @@ def test_results_are_saved_loaded_and_proved_again(kind, tmp_path):
     assert "itself with latent weights" in (tmp_path / "report.html").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("kind", ["rounded", "symmetric", "ternary"])
+@pytest.mark.parametrize("kind", ["rounded", "symmetric", "ternary", *FEW])
 def test_networks_of_integers_are_proved_again_exactly(kind):
     _, found = certified(MODELS[kind])
     bounds = sq.check(found.pair, found.certificate, exact=True)
@@ -77,7 +83,7 @@ def test_other_tiers_are_results_too(tier, tmp_path):
     assert sq.load(tmp_path / "out").certificate.claim == found.certificate.claim
 
 
-@pytest.mark.parametrize("part", ["real", "staircases", "formats"])
+@pytest.mark.parametrize("part", ["real", "grids", "formats"])
 def test_an_altered_subject_is_refused(part, tmp_path):
     """Whoever alters the subject and seals everything again meets the hash, or the proof."""
     _, found = certified(MODELS["real" if part == "real" else "steps"])
@@ -87,8 +93,8 @@ def test_an_altered_subject_is_refused(part, tmp_path):
         subject = document["fixed_point"]
         if part == "real":
             next(iter(subject["real"].values()))["settings"]["alpha"] = 0.5
-        elif part == "staircases":
-            subject["staircases"].clear()
+        elif part == "grids":
+            subject["grids"].clear()
         else:
             next(iter(subject["formats"].values()))["word_length"] -= 1
 
@@ -99,7 +105,7 @@ def test_an_altered_subject_is_refused(part, tmp_path):
 
 
 @pytest.mark.hls
-@pytest.mark.parametrize("kind", ["rounded", "symmetric", "ternary", "powers"])
+@pytest.mark.parametrize("kind", ["rounded", "symmetric", "ternary", "powers", *FEW])
 def test_what_has_grids_is_exported_bit_for_bit(kind, tmp_path):
     model, found = certified(MODELS[kind])
     x = points(model, count=200, bits=5)
@@ -107,6 +113,31 @@ def test_what_has_grids_is_exported_bit_for_bit(kind, tmp_path):
     for target in ("c", "hls"):
         folder = found.export_hls(tmp_path / target, target=target)
         assert compile_and_run(folder).passed
+    assert (tmp_path / "c" / "report.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("kind", "activation", "weights"),
+    [
+        ("binary", 1, 1),
+        ("signs and zero", 2, 2),
+        ("powers of both", 4, None),
+        ("signs of inputs", 5, 3),
+        ("ternary", 5, 2),
+    ],
+)
+def test_bits_are_those_of_the_values(kind, activation, weights):
+    """As QKeras counts its quantizers: a sign, two bits of a ternary value, sign and exponent of a power of two."""
+    model, found = certified(MODELS[kind])
+    inputs = 1 if kind == "signs of inputs" else 8
+    assert found.cost.activation_bits == 5 * inputs + 6 * activation
+    quantizer = model.layers[1].kernel_quantizer_internal
+    most = weights or quantizer.bits
+    own = [codes.kernel_bits / codes.kernel.size for codes in found.pair.parameters.values()]
+    assert max(own) <= most
+    assert weights is None or own == [weights] * 2
+    names = {str(codes.kernel_grid) for codes in found.pair.parameters.values()}
+    assert names == {{1: "binary values", 2: "ternary values"}.get(weights, "powers of two")}
 
 
 @pytest.mark.parametrize(("kind", "says"), [("steps", "powers of two"), ("real", "real numbers")])
@@ -118,6 +149,13 @@ def test_what_has_none_says_which_tensor_stands_in_the_way(kind, says, tmp_path)
     with pytest.raises(ModelError, match=says):
         found.to_hls4ml(tmp_path / "project")
     assert says in found.summary()
+
+
+def test_no_qkeras_layers_are_written_for_few_values():
+    _, found = certified(MODELS["binary"])
+    for way in (found.to_qkeras, lambda: found.quantizer_config):
+        with pytest.raises(InputError, match="binary values, for which no QKeras layer is written"):
+            way()
 
 
 def test_float_biases_are_named():

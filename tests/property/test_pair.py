@@ -10,18 +10,19 @@ from hypothesis import strategies as st
 from sound_qkeras.errors import ModelError
 from sound_qkeras.interval import Interval
 from sound_qkeras.network import Network, Node
+from sound_qkeras.network.grids import FixedPoint, fractional_bits_of
 from sound_qkeras.network.ops import Clip, Dense, Input, Leaky, Relu, Reshape, Table
 from sound_qkeras.network.ops.function_pair import FunctionPair
 from sound_qkeras.network.pair import pair_of
-from sound_qkeras.network.roundings import Staircase, Uniform, fractional_bits_of
 from sound_qkeras.network.smooth import smooth
+from sound_qkeras.network.staircases import Staircase
 from sound_qkeras.verify.proof import bound_leaves
 from sound_qkeras.verify.propagation import propagate
 
 numbers = st.floats(-20.0, 20.0, width=32)
 roundings = st.one_of(
     st.builds(
-        lambda f, low, size: Uniform(f, low, low + size), st.integers(-2, 6), st.integers(-9, 3), st.integers(0, 20)
+        lambda f, low, size: FixedPoint(f, low, low + size), st.integers(-2, 6), st.integers(-9, 3), st.integers(0, 20)
     ),
     st.lists(st.integers(-12, 12), min_size=1, max_size=3, unique=True).flatmap(
         lambda edges: st.tuples(
@@ -34,9 +35,9 @@ roundings = st.one_of(
 
 def exactly(rounding, x):
     """The staircase at a fraction, from its definition."""
-    if isinstance(rounding, Uniform):
+    if isinstance(rounding, FixedPoint):
         scale = Fraction(2) ** rounding.fractional_bits
-        return max(Fraction(rounding.low), min(Fraction(round(x * scale)), Fraction(rounding.high))) / scale
+        return max(Fraction(int(rounding.low)), min(Fraction(round(x * scale)), Fraction(int(rounding.high)))) / scale
     steps = zip(rounding.edges, rounding.upper, rounding.values[1:], strict=True)
     values = [value for edge, closed, value in steps if x > Fraction(edge) or (closed and x == Fraction(edge))]
     return Fraction(float(values[-1] if values else rounding.values[0]))
@@ -61,7 +62,7 @@ def test_staircases_stay_within_their_errors(rounding, a, b, share, bits):
 
 
 def test_what_is_on_the_grid_is_only_cut_off():
-    rounding, box = Uniform(3, -8, 7), Interval(np.array([0.0, 0.5]), np.array([0.5, 2.0]))
+    rounding, box = FixedPoint(3, -8, 7), Interval(np.array([0.0, 0.5]), np.array([0.5, 2.0]))
     assert rounding.error(box, 3)[0] == 0.0 < rounding.error(box, 4)[0]
     assert rounding.error(box, None)[0] == 1 / 16  # reached at a tie
     assert 1.125 <= rounding.error(box, 3)[1] <= 1.125 + 1e-12
@@ -71,7 +72,7 @@ def test_staircases_are_checked():
     with pytest.raises(ModelError, match="staircase"):
         Staircase(np.array([0.0]), (True,), np.array([1.0, -1.0]))
     with pytest.raises(ModelError, match="53 bits"):
-        Uniform(0, -(2**60), 0)
+        FixedPoint(0, -(2**60), 0)
 
 
 @given(st.lists(st.floats(-1e6, 1e6, width=32), min_size=1, max_size=5))
@@ -144,7 +145,7 @@ def test_pairs_stay_within_their_bounds(seed, unit, spread):
     rng = np.random.default_rng(seed)
     first, second, radii = drawn(seed, spread)
     ops = (Relu(), Relu()) if unit == "relu" else (Leaky(np.array([0.3])), Leaky(np.array([0.25])))
-    steps = {"x_rounded": Uniform(3, -16, 15), "rounded": Uniform(2, -4, 5)}
+    steps = {"x_rounded": FixedPoint(3, -16, 15), "rounded": FixedPoint(2, -4, 5)}
     twin = pair_of(network(first, radii[0], ops[0]), network(second, radii[1], ops[1]), steps)
     width = 2.0 ** -(seed % 3)
     box = Interval(np.full(3, -width), np.full(3, 1.5 * width))
@@ -183,7 +184,7 @@ def test_bounds_are_reached():
     last = np.array([[1.0, 0.0]] * HIDDEN), np.zeros(2)
     flat = [(np.zeros((3, HIDDEN)), zero), (np.zeros((HIDDEN, 2)), np.zeros(2))]
     first = network([(kernel, zero), last], flat, Relu())
-    twin = pair_of(first, first, {"rounded": Uniform(4, 0, 8)})
+    twin = pair_of(first, first, {"rounded": FixedPoint(4, 0, 8)})
     found = bound_leaves(twin, Interval(np.zeros(3), np.full(3, 1.0)))
     assert found.output_bounds[0] == pytest.approx(HIDDEN * 0.5, rel=1e-6)
     wide = [(np.full((3, HIDDEN), 0.125), zero), flat[1]]
@@ -202,7 +203,7 @@ def test_enclosed_parameters_meet_the_other_networks_inputs():
     networks = (network([flat, last], radii, Relu()) for radii in (none, off))
     networks = [*networks]
     networks[1] = replaced_radius(networks[1], off[1])
-    twin = pair_of(*networks, {"x_rounded": Uniform(0, 4, 4)})
+    twin = pair_of(*networks, {"x_rounded": FixedPoint(0, 4, 4)})
     found = bound_leaves(twin, Interval(np.ones(3), np.ones(3))).output_bounds
     assert found == pytest.approx([HIDDEN * 3 * 4 / 8 + 0.25, 0.25], rel=1e-6)
 
@@ -218,7 +219,7 @@ def test_ties_between_numbers_with_a_grid_are_decided():
     first, second = np.full((3, HIDDEN), 0.25), np.array([[1.0, 0.0]] * HIDDEN)
     flat = [(np.zeros((3, HIDDEN)), np.zeros(HIDDEN)), (np.zeros((HIDDEN, 2)), np.zeros(2))]
     made = network([(first, np.zeros(HIDDEN)), (second, np.zeros(2))], flat, Relu())
-    twin = pair_of(made, made, {"x_rounded": Uniform(0, -8, 8), "rounded": Uniform(1, 0, 8)})
+    twin = pair_of(made, made, {"x_rounded": FixedPoint(0, -8, 8), "rounded": FixedPoint(1, 0, 8)})
     for total, rounded in ((1.0, 0.0), (3.0, 1.0), (5.0, 1.0)):  # quarters of these are ties between halves
         box = Interval.point(np.array([total, 0.0, 0.0]))
         exact = HIDDEN * abs(rounded - total / 4)
@@ -236,30 +237,30 @@ def test_pairs_are_checked():
     with pytest.raises(ModelError, match="'unit' is clip in one network, clip in the other"):
         pair_of(network(first, radii[0], Clip(6.0)), network(second, radii[1], Clip(4.0)), {})
     with pytest.raises(ModelError, match="no nodes"):
-        pair_of(one, one, {"nowhere": Uniform(1, 0, 1)})
+        pair_of(one, one, {"nowhere": FixedPoint(1, 0, 1)})
 
 
 def test_grids_are_those_of_the_values():
     first, second, radii = drawn(1, 0.0)
-    steps = {"x_rounded": Uniform(3, -16, 15), "rounded": Uniform(2, -4, 5)}
+    steps = {"x_rounded": FixedPoint(3, -16, 15), "rounded": FixedPoint(2, -4, 5)}
     twin = pair_of(network(first, radii[0], Relu()), network(second, radii[1], Relu()), steps)
     values = twin.evaluate_all(np.random.default_rng(0).uniform(-1, 1, (50, 3)))
     assert twin.exact_grids["x"] is None
     for name in ("x_rounded", "hidden", "unit", "rounded", "y"):
-        scaled = values[name] * 2.0 ** twin.grids[name]
+        scaled = values[name] * 2.0 ** twin.rounded_grids[name]
         assert np.array_equal(scaled, np.rint(scaled))
     table = Network((*one_dense(), Node("t", Table("hard_tanh"), ("d",))))
-    assert pair_of(table, table, {}, input_bits=2).grids == {"x": 2, "d": 3, "t": 3}
+    assert pair_of(table, table, {}, input_bits=2).rounded_grids == {"x": 2, "d": 3, "t": 3}
     table = Network((*one_dense(2.0**-9), Node("t", Table("half_sigmoid"), ("d",))))
-    assert pair_of(table, table, {}, input_bits=2).grids == {"x": 2, "d": 9, "t": 10}
+    assert pair_of(table, table, {}, input_bits=2).rounded_grids == {"x": 2, "d": 9, "t": 10}
 
 
 def test_what_is_cut_off_has_the_grid_of_the_ends():
     """Inputs of two fractional bits that saturate at 127/128 have seven: a sum of them is no multiple of a quarter."""
     made = network([(np.eye(3, HIDDEN), np.zeros(HIDDEN)), (np.ones((HIDDEN, 2)), np.zeros(2))], NO_RADII, Relu())
-    steps = {"x_rounded": Uniform(7, -128, 127), "rounded": Uniform(2, 0, 32)}
+    steps = {"x_rounded": FixedPoint(7, -128, 127), "rounded": FixedPoint(2, 0, 32)}
     pair = pair_of(made, made, steps, input_bits=2)
-    assert (pair.grids["x"], pair.grids["x_rounded"], pair.exact_grids["rounded"]) == (2, 7, 7)
+    assert (pair.rounded_grids["x"], pair.rounded_grids["x_rounded"], pair.exact_grids["rounded"]) == (2, 7, 7)
     box = Interval(np.full(3, 0.75), np.full(3, 2.0))
     facts = propagate(pair.network, box[None], pair).facts
     values = pair.evaluate_all(np.full((1, 3), 2.0))
@@ -267,14 +268,14 @@ def test_what_is_cut_off_has_the_grid_of_the_ends():
         fixed = facts[name].pair()[1]
         assert np.all(fixed.lower <= values[name])
         assert np.all(values[name] <= fixed.upper)
-    assert pair_of(made, made, {"x_rounded": Uniform(7, -128, 128)}, input_bits=2).grids["x_rounded"] == 2
+    assert pair_of(made, made, {"x_rounded": FixedPoint(7, -128, 128)}, input_bits=2).rounded_grids["x_rounded"] == 2
 
 
 def test_steps_have_the_grid_of_their_values():
     """Whole numbers that become halves are no whole numbers any more."""
     made = network([(np.eye(3, HIDDEN), np.zeros(HIDDEN)), (np.ones((HIDDEN, 2)), np.zeros(2))], NO_RADII, Relu())
     halves = Staircase(np.array([0.0]), (True,), np.array([-0.5, 0.5]))
-    assert pair_of(made, made, {"x_rounded": halves}, input_bits=0).grids["x_rounded"] == 1
+    assert pair_of(made, made, {"x_rounded": halves}, input_bits=0).rounded_grids["x_rounded"] == 1
 
 
 NO_RADII = [(np.zeros((3, HIDDEN)), np.zeros(HIDDEN)), (np.zeros((HIDDEN, 2)), np.zeros(2))]

@@ -15,6 +15,7 @@ from sound_qkeras.keras_io.read.outputs import output_ports, step_shapes
 from sound_qkeras.keras_io.read.pieces import Diagonal, Gain, Head, Linear, Piece, Rounded, Shape, Step, sharing
 from sound_qkeras.keras_io.write.affine_layers import pool_as_conv
 from sound_qkeras.network import Network, Node
+from sound_qkeras.network.grids import FixedPoint, Grid
 from sound_qkeras.network.ops import (
     Affine,
     AveragePool,
@@ -31,7 +32,6 @@ from sound_qkeras.network.ops import (
 )
 from sound_qkeras.network.pair import Pair, pair_of
 from sound_qkeras.network.rewrite.rescale import scaled_like
-from sound_qkeras.network.roundings import Rounding, Uniform
 
 
 @dataclass(frozen=True)
@@ -161,16 +161,16 @@ def _readers(steps: Sequence[Step], name: str) -> list[Step]:
     return found
 
 
-def _ending(rounding: Rounding, maximum: float) -> Rounding | None:
+def _ending(rounding: Grid, maximum: float) -> Grid | None:
     """A rounding that goes no further than `maximum`; None where that is none of its values."""
-    if not isinstance(rounding, Uniform) or rounding.apply(np.array(maximum)) != maximum:
+    if not isinstance(rounding, FixedPoint) or rounding.apply(np.array(maximum)) != maximum:
         return None
-    return replace(rounding, high=round(maximum / rounding.step))
+    return replace(rounding, high=np.rint(maximum / rounding.step).astype(np.int64))
 
 
 def _is_unsigned(op: Piece) -> bool:
     """Whether it rounds what is negative to the least of its values, none of which is."""
-    return isinstance(op, Rounded) and isinstance(op.rounding, Uniform) and op.rounding.low >= 0
+    return isinstance(op, Rounded) and isinstance(op.rounding, FixedPoint) and bool(np.all(op.rounding.low >= 0))
 
 
 class _Alignment:
@@ -181,7 +181,7 @@ class _Alignment:
         self.steps, self.others = steps, others
         self.reference: list[Node] = []
         self.fixed: list[Node] = []
-        self.roundings: dict[str, Rounding] = {}
+        self.roundings: dict[str, Grid] = {}
         self.quantizers: dict[str, tuple[str, str]] = {}
         self.offsets: dict[str, Reals] = {}
         self.counterpart: dict[str, str] = {}

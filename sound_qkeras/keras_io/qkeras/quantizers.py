@@ -21,8 +21,9 @@ from sound_qkeras.keras_io.read.activations import Parts, function_parts
 from sound_qkeras.keras_io.read.layers import stored
 from sound_qkeras.keras_io.read.pieces import Gain, Rounded
 from sound_qkeras.keras_io.session.environment import import_keras, import_qkeras
+from sound_qkeras.network.grids import FixedPoint, Grid
 from sound_qkeras.network.ops import Leaky, Relu, Table
-from sound_qkeras.network.roundings import Rounding, Staircase, Uniform
+from sound_qkeras.network.staircases import Staircase
 
 RANDOM = ("bernoulli", "stochastic_binary", "stochastic_ternary")
 # Random in training alone: outside of it they are binary and ternary.
@@ -110,13 +111,18 @@ def _hard_function(given: Any) -> str:
     return "hard_tanh" if given is quantizers.hard_tanh else "half_sigmoid" if given is quantizers.hard_sigmoid else ""
 
 
-def rounded(quantizer: Any, rounding: Rounding) -> tuple[str, Rounded]:
+def rounded(quantizer: Any, rounding: Grid) -> tuple[str, Rounded]:
     """The last part of a quantizer."""
     try:
         text = str(quantizer)
     except AssertionError:  # quantized_hswish cannot write itself
         text = f"{type(quantizer).__name__}({quantizer.bits},{quantizer.integer},{int(quantizer.symmetric)})"
     return "", Rounded(rounding, text)
+
+
+def _fixed(fractional_bits: int, low: int, high: int) -> FixedPoint:
+    """One format for all elements."""
+    return FixedPoint(np.array(fractional_bits), np.array(low), np.array(high))
 
 
 def _integer(layer: Any, value: Any, what: str) -> int:
@@ -155,7 +161,7 @@ def _bits(layer: Any, quantizer: Any) -> Parts:
     if unsigned == 0:
         return (rounded(quantizer, Staircase(np.zeros(1), (True,), factor * np.array([-1.0, 1.0]))),)
     levels = 1 << unsigned
-    rounding = Uniform(unsigned - integer, signed * (symmetric - levels), levels - 1)
+    rounding = _fixed(unsigned - integer, signed * (symmetric - levels), levels - 1)
     return _with_gain(rounded(quantizer, rounding), factor)
 
 
@@ -176,11 +182,11 @@ def _relu(layer: Any, quantizer: Any) -> Parts:
         refuse(layer, f"{quantizer} with {bits} bits", f"use 1 to {MOST_BITS}")
     levels, bits_after = 1 << unsigned, unsigned - integer
     if not slope:
-        return ("relu", Relu()), rounded(quantizer, Uniform(bits_after, 0, levels - 1))
+        return ("relu", Relu()), rounded(quantizer, _fixed(bits_after, 0, levels - 1))
     low = slope * levels
     if not low.is_integer():
         refuse(layer, f"{quantizer} with negative_slope={slope}", f"use at least {1 / levels}")
-    return ("leaky", Leaky(np.array([slope]))), rounded(quantizer, Uniform(bits_after, -int(low), levels - 1))
+    return ("leaky", Leaky(np.array([slope]))), rounded(quantizer, _fixed(bits_after, -int(low), levels - 1))
 
 
 def _relu_po2(layer: Any, quantizer: Any) -> Parts:
@@ -235,7 +241,7 @@ def _tanh(layer: Any, quantizer: Any) -> Parts:
         _internal_sigmoid(layer, quantizer)
     function = "tanh" if quantizer.use_real_tanh else "hard_tanh"
     levels = 1 << bits - 1
-    rounding = Uniform(bits - 1, bool(quantizer.symmetric) - levels, levels - 1)
+    rounding = _fixed(bits - 1, bool(quantizer.symmetric) - levels, levels - 1)
     return (function, Table(function)), rounded(quantizer, rounding)
 
 
@@ -245,7 +251,7 @@ def _sigmoid(layer: Any, quantizer: Any) -> Parts:
     if not quantizer.use_real_sigmoid:
         _internal_sigmoid(layer, quantizer)
     function = "sigmoid" if quantizer.use_real_sigmoid else "half_sigmoid"
-    rounding = Uniform(bits, int(bool(quantizer.symmetric)), (1 << bits) - 1)
+    rounding = _fixed(bits, int(bool(quantizer.symmetric)), (1 << bits) - 1)
     return (function, Table(function)), rounded(quantizer, rounding)
 
 

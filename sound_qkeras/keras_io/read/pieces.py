@@ -14,8 +14,8 @@ import numpy.typing as npt
 
 from sound_qkeras.interval import Interval, Reals, down, gamma, inflate, up
 from sound_qkeras.network.graph import Node
+from sound_qkeras.network.grids import Grid
 from sound_qkeras.network.ops import Affine, Dense, Op, Scale
-from sound_qkeras.network.roundings import Rounding
 from sound_qkeras.types import Shape
 
 
@@ -133,7 +133,7 @@ class Rounded:
         text: the quantizer as QKeras writes it.
     """
 
-    rounding: Rounding
+    rounding: Grid
     text: str
 
     def output_shape(self, *shapes: Shape) -> Shape:

@@ -10,6 +10,7 @@ from sound_qkeras.fixed_point import Format
 from sound_qkeras.keras_io.session.environment import import_qkeras
 from sound_qkeras.keras_io.write.affine_layers import kernel_quantizer_name, layer_name
 from sound_qkeras.keras_io.write.keras_names import with_keras_names
+from sound_qkeras.keras_io.write.representable import check_one_format_each
 from sound_qkeras.network import Node, Pair
 from sound_qkeras.network.ops import Affine, Elementwise, Input, Relu
 
@@ -39,7 +40,11 @@ def quantizer_config(pair: Pair) -> QuantizerConfig:
     `model_quantize`, which can only replace layers, ignores it. The guarantee is about the model `to_qkeras` builds;
     the model `model_quantize` makes does not round its input, nor its output before a final softmax or sigmoid, and keeps
     normalisation layers. Kernels are per tensor there: formats of single channels are not in it, and change no value.
+
+    Raises:
+        InputError: a result is rounded to several formats, or to few values.
     """
+    check_one_format_each(pair)
     pair = with_keras_names(pair)
     config: QuantizerConfig = {}
     for node in pair.network.nodes:

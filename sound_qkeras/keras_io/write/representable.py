@@ -21,6 +21,20 @@ MAX_INTEGER_BITS = 30
 MAX_EXPONENT = {"float32": 127, "float64": 1023}
 
 
+def check_one_format_each(pair: Pair) -> None:
+    """Refuse results that are rounded to several formats, or to few values.
+
+    Raises:
+        InputError: names the layer.
+    """
+    for name, grid in pair.grids.items():
+        layer = pair.network.by_name[name].layer or name
+        raise InputError(
+            f"layer '{layer}' rounds its result to {grid}, for which no QKeras layer is written; accepted: results of one format "
+            "each; keep the model that was certified"
+        )
+
+
 def check_representable(pair: Pair, dtype: str) -> None:
     """Refuse formats that QKeras misreads.
 
@@ -33,6 +47,7 @@ def check_representable(pair: Pair, dtype: str) -> None:
     Raises:
         InputError: names the layer, the format and the way out.
     """
+    check_one_format_each(pair)
     for node, kind, output in _formats(pair):
         problem = _problem(output, dtype)
         if problem:

@@ -21,6 +21,7 @@ import numpy.typing as npt
 from sound_qkeras.errors import ModelError
 from sound_qkeras.fixed_point import Codes, Format, from_codes, scaled
 from sound_qkeras.interval import Interval, exact_difference, gamma, inflate, nonzero, read_only
+from sound_qkeras.network.grids import Grid
 from sound_qkeras.network.ops.base import Facts, Op, Reals, Remainder, Rows, Shape, charge, shift_codes
 from sound_qkeras.network.pickling import Rebuilt
 
@@ -32,6 +33,9 @@ class AffineCodes(Rebuilt):
     `channel_formats` are narrower formats of the same kernel values, one for each output channel (the kernel's last axis),
     for backends that can have them. They change no value: `kernel` holds codes of `kernel_format`, and the codes of a
     channel with fewer fractional bits are multiples of a power of two.
+
+    `kernel_grid` says how the same values are stored where that is neither: a format for every element, or few values
+    (binary, ternary, powers of two).
     """
 
     kernel: Codes
@@ -39,6 +43,7 @@ class AffineCodes(Rebuilt):
     bias: Codes
     bias_format: Format
     channel_formats: tuple[Format, ...] | None = None
+    kernel_grid: Grid | None = None
 
     def __post_init__(self) -> None:
         """Keep copies that cannot change under a proof."""
@@ -51,9 +56,11 @@ class AffineCodes(Rebuilt):
         return self.channel_formats or (self.kernel_format,) * self.kernel.shape[-1]
 
     @property
-    def channel_bits(self) -> int:
-        """Sum over output channels of the bits of one of its weights."""
-        return sum(output.word_length for output in self.own_formats)
+    def kernel_bits(self) -> int:
+        """Bits of all weights, zeros included."""
+        if self.kernel_grid is not None:
+            return self.kernel_grid.bits(self.kernel.shape)
+        return self.kernel.size // len(self.own_formats) * sum(output.word_length for output in self.own_formats)
 
     @cached_property
     def channel_shifts(self) -> Codes:
