@@ -56,6 +56,10 @@ class FloatReport:
         return self.error == 0.0
 
 
+# Where nothing is known.
+UNBOUNDED = FloatReport((), np.inf, np.inf)
+
+
 def float_reports(pair: Pair, box: Interval, bound: float, *, thorough: bool = True) -> tuple[FloatReport, FloatReport]:
     """Prove how far QKeras' evaluation in float32 and in float64 may be from the integer network on the box.
 
@@ -64,7 +68,12 @@ def float_reports(pair: Pair, box: Interval, bound: float, *, thorough: bool = T
         box: the inputs, shape `input_shape`.
         bound: of the integer network's distance to the trained one.
         thorough: pull ranges back to the input, which narrows them.
+
+    Returns:
+        Both; unbounded where a result is rounded to several formats, or to few values.
     """
+    if pair.grids:  # no QKeras layer is written for those
+        return UNBOUNDED, UNBOUNDED
     facts = propagate(pair.network, box[None], pair, substitute=thorough)
     single, double = (_Integers(pair, pair.network.nodes, facts, dtype).report(bound) for dtype in MANTISSA)
     return single, double
@@ -144,8 +153,6 @@ class _Integers(Evaluation):
 
     def rounded(self, node: Node, error: Reals) -> Reals:
         """A wrong value may cross ties; a right one is rounded right, and is a number of the type if its code fits the mantissa."""
-        if node.name in self.pair.grids:  # for which no QKeras layer is written
-            return np.full_like(error, np.inf)
         output, mantissa = self.pair.formats.get(node.name), self.mantissa
         if output is None:
             return error

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Callable
 from typing import TypeVar
 
 from sound_qkeras.errors import VerificationError
-from sound_qkeras.floating.fixed import FloatReport, float_reports
+from sound_qkeras.floating.fixed import UNBOUNDED, FloatReport, float_reports
 from sound_qkeras.network.pair import Pair
 from sound_qkeras.results.result import Result
 from sound_qkeras.search.falsify import EVALUATIONS, Counterexample
@@ -19,8 +18,6 @@ from sound_qkeras.verify.certificate import Certificate
 
 Found = TypeVar("Found")
 Evaluated = Callable[[], tuple[FloatReport, FloatReport]]
-# Where nothing is known.
-UNBOUNDED = FloatReport((), math.inf, math.inf)
 
 _LOG = logging.getLogger("sound_qkeras")
 
