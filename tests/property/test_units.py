@@ -169,6 +169,18 @@ def holds(interval, exact):
 
 
 @pytest.mark.slow
+@given(st.sampled_from(NAMES), st.sampled_from(FORMATS), st.integers(0, 2**32 - 1))
+def test_what_is_read_is_rounded_to_a_code_again(name, formats, seed):
+    """A number that is off by more than half a code may be read as one that is farther off."""
+    op, rng = Table(name, 1.0), np.random.default_rng(seed)
+    pair = op.pair([formats[0]], formats[1])
+    codes = rng.integers(pair.source.min_code, pair.source.max_code + 1, 200)
+    off = rng.choice([0.0, 0.4, 0.6, 1.4, 2.5, 7.0]) * rng.uniform(-1.0, 1.0, codes.shape)
+    read = np.clip(np.rint(codes + off), pair.source.min_code, pair.source.max_code).astype(np.int64)
+    moved = np.abs(pair.results(read) - pair.results(codes)) * 2.0**-pair.result_bits
+    assert np.all(moved <= op.carried_error(pair, [np.abs(off) * pair.source.step], np.abs(codes)))
+
+
 @given(lookups())
 def test_tables_are_enclosed(case):
     op, pair, facts, members = case

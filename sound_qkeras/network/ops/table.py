@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sound_qkeras.fixed_point import Format
-from sound_qkeras.interval import Interval, inflate
+from sound_qkeras.interval import Interval, inflate, up
 from sound_qkeras.network.ops.base import Facts, Reals
 from sound_qkeras.network.ops.elementwise import Elementwise, Line
 from sound_qkeras.network.ops.function_pair import FunctionPair
@@ -112,8 +112,13 @@ class Table(Elementwise):
         return np.full_like(magnitudes[0], largest * 2.0 ** (parameters.result_bits - output.fractional_bits))
 
     def carried_error(self, parameters: TablePair, errors: Sequence[Reals], *magnitudes: Reals) -> Reals:
-        """The steepest piece's slope times the error: an integer evaluation adds none of its own."""
-        return np.where(errors[0] > 0.0, inflate(parameters.steepest * errors[0], 2), 0.0)
+        """The steepest piece's slope times the error of the code: what is read is rounded to one, right while it is near.
+
+        An integer evaluation adds no error of its own.
+        """
+        step = parameters.source.step
+        moved = np.floor(up(errors[0] / step) + 0.5) * step
+        return np.where(moved > 0.0, inflate(parameters.steepest * moved, 2), 0.0)
 
 
 def _hull(a: Interval, b: Interval) -> Interval:
