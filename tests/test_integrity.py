@@ -246,10 +246,18 @@ def test_the_manifest_must_cover_every_file(saved):
             verify(saved)
 
 
-def test_the_worst_error_must_be_the_one_at_its_input(tmp_path):
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        (lambda result: {"observed_error": 0.5 * result.observed_error}, "worst error found is said"),
+        (lambda result: {"observed_input": result.certificate.box.upper + 1.0}, "outside of the box"),
+        (lambda result: {"evaluations": 0}, "no input was tried"),
+    ],
+)
+def test_the_worst_error_must_be_the_one_at_its_input(tmp_path, change, match):
     result = random_result()
-    saved = replace(result, observed_error=0.5 * result.observed_error).save(tmp_path / "out")
-    with pytest.raises(VerificationError, match="worst error found"):
+    saved = replace(result, **change(result)).save(tmp_path / "out")
+    with pytest.raises(VerificationError, match=match):
         verify(saved)
 
 

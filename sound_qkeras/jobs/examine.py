@@ -70,7 +70,7 @@ def examine(
     # In the tiers of deep networks pulling rows back through all layers takes far longer than it is worth.
     thorough = certificate.evidence is None
     single, double = or_else(
-        evaluated or (lambda: float_reports(pair, certificate.box, certificate.bound, thorough=thorough)),
+        evaluated or (lambda: float_reports(pair, certificate.box, certificate.distance, thorough=thorough)),
         (UNBOUNDED, UNBOUNDED),
         "the bound of the floating-point evaluation",
     )

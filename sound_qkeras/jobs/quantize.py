@@ -1,4 +1,4 @@
-"""The one place that orders the steps: read, tune, prove, falsify, report."""
+"""A float model becomes a result: read, tune, prove, falsify, report."""
 
 from __future__ import annotations
 

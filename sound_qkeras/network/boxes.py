@@ -16,7 +16,7 @@ from sound_qkeras.network.ports import per_port
 from sound_qkeras.support.decimals import at_most
 from sound_qkeras.types import Reals
 
-# Formats have no steps beyond these (see `MOST_FRACTIONAL_BITS` in network/quantized.py), and squares of these are float64 numbers.
+# Formats have no steps beyond these (see `MOST_FRACTIONAL_BITS` in network/grids.py), and squares of these are float64 numbers.
 LEAST_EPS, LARGEST_EPS = 1e-90, 1e90
 
 

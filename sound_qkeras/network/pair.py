@@ -429,9 +429,9 @@ class Pair(Rebuilt):
 def _digest_part(digest: Any, name: str, part: Op | Grid) -> None:
     """An operation or a grid, all that it is."""
     digest.update(repr((name, part.kind, sorted(part.settings().items()))).encode())
-    for array in part.arrays().values():
+    for kind, array in sorted(part.arrays().items()):
         array = np.asarray(array, order="C")
-        digest.update(repr((array.dtype.str, array.shape)).encode() + array.tobytes())
+        digest.update(repr((kind, array.dtype.str, array.shape)).encode() + array.tobytes())
 
 
 def pair_of(reference: Network, subject: Network, roundings: Mapping[str, Grid], input_bits: int | None = None) -> Pair:
@@ -446,7 +446,7 @@ def pair_of(reference: Network, subject: Network, roundings: Mapping[str, Grid],
     Raises:
         ModelError: the graphs differ, or a name is no node.
     """
-    graphs = [[(node.name, node.inputs) for node in network.nodes] for network in (reference, subject)]
+    graphs = [[(node.name, node.inputs, node.shares) for node in network.nodes] for network in (reference, subject)]
     if graphs[0] != graphs[1]:
         raise ModelError("the two networks are not node by node the same graph")
     parameters: dict[str, AffineCodes] = {}

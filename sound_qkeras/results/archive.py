@@ -36,6 +36,7 @@ from sound_qkeras.tuning.costs import cost_of
 from sound_qkeras.tuning.optimality import Optimality
 from sound_qkeras.verify.certificate import Certificate
 from sound_qkeras.verify.checker import check, check_identity
+from sound_qkeras.verify.evidence import outside_of
 
 CERTIFICATE_FILE = "certificate.json"
 REPORT_FILE = "formats.json"
@@ -191,10 +192,14 @@ def _float_reports(result: Result) -> tuple[FloatReport, FloatReport]:
 
 
 def _check_observed(result: Result) -> None:
-    """The worst error that was found must be the error at the input that is recorded with it, unless none was looked for."""
+    """The worst error found must be that at the input of the box beside it; none, where no input was tried."""
+    pair, sample = result.pair, result.observed_input[None]
+    if not result.evaluations and result.observed_error:
+        raise VerificationError(f"an error of {result.observed_error:.9g} was found, but no input was tried")
     if not result.evaluations:
         return
-    pair, sample = result.pair, result.observed_input[None]
+    if np.any(outside_of(sample, result.certificate.box)):
+        raise VerificationError("the input at which the worst error was found lies outside of the box")
     found = float(np.abs(errors(pair, sample)).max())
     scale = float(np.abs(pair.reference.evaluate(sample)).max())
     if not abs(found - result.observed_error) <= SLACK * max(scale, found, result.observed_error):

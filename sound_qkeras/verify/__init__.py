@@ -1,1 +1,1 @@
-"""Proofs, certificates, their checker, and the search for counterexamples. Trusts neither tuner nor solver."""
+"""Proofs, certificates and their checker. Trusts neither tuner nor solver."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from sound_qkeras.errors import VerificationError
+from sound_qkeras.errors import InputError, VerificationError
 from sound_qkeras.interval import Reals
 from sound_qkeras.network import Pair, size_of
 from sound_qkeras.verify.certificate import TIERS, Certificate
@@ -58,8 +58,11 @@ def _found(pair: Pair, certificate: Certificate) -> tuple[Reals, dict[str, tuple
     if evidence is None:
         proof = prove(pair, box, certificate.tree)
         return proof.output_bounds, proof.ranges
-    check_samples(evidence.samples, box)
-    evidence.check(pair, box, certificate.eps)
+    try:
+        check_samples(evidence.samples, box)
+        evidence.check(pair, box, certificate.eps)
+    except InputError as error:
+        raise VerificationError(f"the samples of the certificate do not suit it: {error}") from error
     return evidence.bounds_of(certificate.eps), prove_ranges(pair, box)
 
 

@@ -1,4 +1,4 @@
-"""The one place a bound is made: every leaf of a box is propagated, and nothing overflows on any of them."""
+"""Where a bound over a box is made: every leaf of a box is propagated, and nothing overflows on any of them."""
 
 from __future__ import annotations
 

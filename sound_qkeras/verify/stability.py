@@ -19,6 +19,8 @@ from sound_qkeras.verify.split_tree import SplitTree
 def value_ranges(network: Network, boxes: Interval, names: Iterable[str]) -> dict[str, Interval]:
     """For the named nodes, the hull of every element's float value over boxes `(boxes, *input_shape)`."""
     wanted = sorted(names)
+    if not wanted:
+        return {}
     hulls = zip(*over_batches(partial(_hulls, names=wanted), network, boxes), strict=True)
     return {
         name: Interval(np.min([h.lower for h in found], axis=0), np.max([h.upper for h in found], axis=0))
@@ -50,6 +52,7 @@ def check_rewrite(pair: Pair, box: Interval, tree: SplitTree) -> None:
     if not reductions:
         return
     leaves = tree.leaves(box)
+    # Without a ReLU behind them units are only ever replaced by others of the same sum, whatever their sign.
     rectified = {name for name, path in reducible(pair.reference).items() if path.relu is not None}
     trained = value_ranges(pair.reference, leaves, set(reductions) & rectified)
     replaced = {name for name in trained if reductions[name].form in {"outputs", "inputs"}}

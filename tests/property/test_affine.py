@@ -9,7 +9,7 @@ from hypothesis import given
 
 from sound_qkeras.fixed_point import Format
 from sound_qkeras.interval import Interval
-from sound_qkeras.network.ops import AffineCodes, AffinePair, Dense, Facts, Relu, Remainder, Rows
+from sound_qkeras.network.ops import AffineCodes, AffinePair, Dense, Facts, Relu, Remainder, Rows, Scale
 
 from .rationals import (
     arrays,
@@ -194,6 +194,16 @@ def test_the_rounding_of_the_constant_is_charged(which, seed):
     op.adjoint(pair, Rows(c if which == "p" else None, c if which == "a" else None), remainder, Facts(zero, zero, zero))
     constant = to_fractions(bias) if which == "p" else exact_codes(pair.codes)[1] - to_fractions(bias)
     assert encloses(remainder.enclose(), to_fractions(c) @ constant)
+
+
+def test_a_constant_of_many_places_is_charged_for_all_of_them():
+    """A scale adds one bias at every place, and numpy's sum of them is off by far more than one layer's terms say."""
+    shape = (256, 256, 1)
+    op = Scale(np.zeros(1), np.array([0.1]))
+    zero = Interval.point(np.zeros((1, *shape)))
+    remainder = Remainder.zero(1, 1)
+    op.adjoint(None, Rows(np.ones((1, 1, *shape)), None), remainder, Facts(zero))
+    assert encloses(remainder.enclose(), np.array([[Fraction(0.1) * 256**2]], dtype=object))
 
 
 @pytest.mark.parametrize("sign", [-1, 1])

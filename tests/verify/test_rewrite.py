@@ -256,3 +256,11 @@ def test_radii_that_are_too_small_to_scale_exactly_grow(radius):
     assert all(Fraction(new) >= old for new, old in zip(found["bias_radius"], exact, strict=True))
     assert radius < 2.0**-900 or all(Fraction(new) == old for new, old in zip(found["bias_radius"], exact, strict=True))
     assert not found["kernel_radius"].any()
+
+
+def test_units_without_a_relu_are_never_dropped():
+    """What stays below zero is zero only behind a ReLU."""
+    network = random_network(np.random.default_rng(0), (2, 3, 2), linear=(0,))
+    none = np.zeros(0, dtype=np.int64)
+    with pytest.raises(ModelError, match="'dense_0' has no ReLU behind it"):
+        Rewrite({"dense_0": Reduction(np.array([0]), none, "kept", np.zeros(0))}).apply(network)

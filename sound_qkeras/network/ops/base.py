@@ -114,13 +114,14 @@ def charge(remainder: Remainder, rows: Reals, constant: Reals, size: Reals) -> N
     """Add `rows . constant`, and `|rows| . size` for what a step rounded or only encloses.
 
     Args:
-        remainder: what it is added to; the rounding of summing `constant` must be part of `size`.
+        remainder: what it is added to; the rounding of summing `constant` is charged here.
         rows: the linear forms, `(boxes, rows, *shape)`.
         constant: `(boxes or 1, *shape)`.
         size: nonnegative, `(boxes or 1, *shape)`.
     """
     terms = int(np.prod(size.shape[1:]))
-    remainder.add(contract(rows, constant), inflate(contract(np.abs(rows), size), terms))
+    size = size + gamma(terms) * np.abs(constant)
+    remainder.add(contract(rows, constant), inflate(contract(np.abs(rows), size), terms + 4))
 
 
 def charge_sums(remainder: Remainder, rows: Rows, count: int, value: Reals, difference: Reals | None) -> None:

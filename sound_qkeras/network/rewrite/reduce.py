@@ -106,8 +106,8 @@ def reducible(network: Network) -> dict[str, Path]:
 def reduce_units(network: Network, reductions: Mapping[str, Reduction]) -> Network:
     """The network without dead units, and then without active ones, from the last layer to the first.
 
-    Guarantee: where the units named dead never exceed 0, those named active never fall below, and the replacement units
-    of the result never fall below, both networks are the same function.
+    Guarantee: where the units named dead, which have a ReLU behind them, never exceed 0, those named active never fall below, and
+    the replacement units of the result never fall below, both networks are the same function.
 
     Raises:
         ModelError: a node cannot be reduced, or a reduction does not fit its layer.
@@ -132,6 +132,8 @@ def kept_units(reduction: Reduction, units: int) -> int:
 
 def _without_dead(network: Network, name: str, reduction: Reduction) -> Network:
     path = reducible(network)[name]
+    if path.relu is None and reduction.dead.size:
+        raise ModelError(f"node '{name}' has no ReLU behind it: its units can be replaced, but none is ever zero")
     first, last = _Layer.of(path.first), _Layer.of(path.last)
     left = np.setdiff1d(np.arange(first.units), reduction.dead)
     if left.size != first.units - reduction.dead.size or not np.all(np.isin(reduction.active, left)):
