@@ -58,7 +58,7 @@ def quantized(
 ) -> Pair:
     """The fixed-point network with the same fractional bits everywhere and formats as wide as interval ranges need."""
     bias_bits = kernel_bits + activation_bits if bias_bits is None else bias_bits
-    parameters = {node.name: nearest(op, kernel_bits, bias_bits) for node, op in network.sets()}
+    parameters = {node.name: nearest(op, kernel_bits, bias_bits) for node, op in network.owners()}
     return with_parameters(network, ranges, parameters, dict.fromkeys(network.rounding_points, activation_bits))
 
 

@@ -66,7 +66,7 @@ class Candidate:
 
 def weight_nodes(network: Network) -> Iterator[tuple[Node, Affine]]:
     """The affine nodes with trained weight matrices: not poolings and normalisations, whose factors form a vector."""
-    for node, op in network.sets():
+    for node, op in network.owners():
         if op.kernel.ndim >= 2:
             yield node, op
 
@@ -130,8 +130,8 @@ def from_weights(
         notes: for the reader.
         factors: bits of each of them in multiplications, where values are multiplied by something else than what is stored.
     """
-    kept = {node.name: FLOAT_BITS * op.kernel.size for node, op in network.sets()}
-    biases = {node.name: FLOAT_BITS * op.bias.size for node, op in network.sets()}
+    kept = {node.name: FLOAT_BITS * op.kernel.size for node, op in network.owners()}
+    biases = {node.name: FLOAT_BITS * op.bias.size for node, op in network.owners()}
     lengths = dict.fromkeys(network.rounding_points, FLOAT_BITS)
     cost = count_bits(network, kept | dict(kernel_bits), biases, lengths, kept | dict(factors or kernel_bits))
     note = f"Biases and values between layers stay in floating point, {FLOAT_BITS} bits each."

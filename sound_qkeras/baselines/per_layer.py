@@ -34,7 +34,7 @@ FEWEST_BITS, MOST_BITS = 5, 32
 
 def equal_bounds(network: Network, eps: float) -> dict[str, float]:
     """The same share of a tolerance for every layer with weights: the project leaves open where its bounds come from."""
-    names = [node.name for node, _ in network.sets()]
+    names = [node.name for node, _ in network.owners()]
     return dict.fromkeys(names, eps / len(names))
 
 
@@ -104,17 +104,17 @@ def per_layer_rule(network: Network, box: Interval, bounds: Mapping[str, float],
         InputError: a layer has no bound.
         InfeasibleError, SolverError, DependencyError: as `solve_rule`.
     """
-    missing = [node.name for node, _ in network.sets() if node.name not in bounds]
+    missing = [node.name for node, _ in network.owners() if node.name not in bounds]
     if missing:
         raise InputError(f"layers without a bound: {missing}; accepted: one for each layer with weights")
-    bits = solve_rule({node.name: bounds[node.name] for node, _ in network.sets()}, solver=solver)
+    bits = solve_rule({node.name: bounds[node.name] for node, _ in network.owners()}, solver=solver)
     parameters: dict[str, AffineCodes] = {}
     current = next(iter(bits.values()))
     values: dict[str, int] = {}
     for node in network.nodes:
         current = bits.get(node.name, max((values[name] for name in node.inputs), default=current))
         values[node.name] = current
-    for node, op in network.sets():
+    for node, op in network.owners():
         kernel, bias = (nearest(array, bits[node.name]) for array in (op.kernel, op.bias))
         formats = (Format.for_codes(int(np.min(a)), int(np.max(a)), bits[node.name]) for a in (kernel, bias))
         parameters[node.name] = AffineCodes(kernel, next(formats), bias, next(formats))

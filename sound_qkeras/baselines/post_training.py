@@ -75,7 +75,7 @@ def on_grid(
     check_word_length(other_bits)
     if bits < SHORTEST_WORD:
         raise InputError(f"received {bits} bits; accepted on a power-of-two grid: {SHORTEST_WORD} or more")
-    parameters = {node.name: round_affine(op.kernel, op.bias, other_bits, other_bits) for node, op in network.sets()}
+    parameters = {node.name: round_affine(op.kernel, op.bias, other_bits, other_bits) for node, op in network.owners()}
     sizes: dict[str, int] = {}
     for number, (node, op) in enumerate(weight_nodes(network)):
         codes, fractional_bits = grid_codes(op.kernel, bits, rule, np.random.default_rng(seed + number))

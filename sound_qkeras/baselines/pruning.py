@@ -88,7 +88,7 @@ def pruned_uniform(
         kernels = prune(kernels, sparsity, scope)
     parameters = {
         node.name: round_affine(kernels.get(node.name, op.kernel), op.bias, word_length, word_length)
-        for node, op in network.sets()
+        for node, op in network.owners()
     }
     rounded = {name: parameters[name].kernel_value for name in kernels}
     if order == "after":

@@ -65,10 +65,10 @@ def straight_through(
     rounded = with_rounded_weights(model, formats)
     seconds = train(rounded, data, validation, network.head, training)
     lengths = {name: _needed(rounded.get_layer(name), output) for name, output in formats.items()}
-    kernels = {node.name: FLOAT_BITS * op.kernel.size for node, op in network.sets()}
+    kernels = {node.name: FLOAT_BITS * op.kernel.size for node, op in network.owners()}
     for node, op in weight_nodes(network):
         kernels[node.name] = lengths.get(node.layer, FLOAT_BITS) * op.kernel.size
-    biases = {node.name: FLOAT_BITS * op.bias.size for node, op in network.sets()}
+    biases = {node.name: FLOAT_BITS * op.bias.size for node, op in network.owners()}
     values = dict.fromkeys(network.rounding_points, FLOAT_BITS)
     left = [layer.name for layer in model.layers if layer.weights and type(layer).__name__ not in KERNELS]
     notes = (f"Biases and values between layers stay in floating point, {FLOAT_BITS} bits each.",)

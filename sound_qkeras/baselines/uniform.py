@@ -59,7 +59,9 @@ def uniform(network: Network, box: Interval, word_length: int, *, scale: str = "
     check_word_length(word_length)
     if scale not in SCALES:
         raise InputError(f"scale '{scale}' is unknown; accepted: {', '.join(SCALES)}")
-    parameters = {node.name: round_affine(op.kernel, op.bias, word_length, word_length) for node, op in network.sets()}
+    parameters = {
+        node.name: round_affine(op.kernel, op.bias, word_length, word_length) for node, op in network.owners()
+    }
     kernel_bits: dict[str, int] = {}
     notes: tuple[str, ...] = ()
     if scale == "auto_po2":

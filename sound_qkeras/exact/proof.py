@@ -160,7 +160,7 @@ def with_any_integers(trained: Network) -> Pair:
     def zero(shape: tuple[int, ...]) -> Integers:
         return np.zeros(shape, np.int64)
 
-    codes = {n.name: AffineCodes(zero(op.kernel.shape), word, zero(op.bias.shape), word) for n, op in trained.sets()}
+    codes = {n.name: AffineCodes(zero(op.kernel.shape), word, zero(op.bias.shape), word) for n, op in trained.owners()}
     return Pair(trained, codes, dict.fromkeys(trained.rounding_points, word), {})
 
 

@@ -206,7 +206,7 @@ class Network(Rebuilt):
             if isinstance(node.op, Affine):
                 yield node, node.op
 
-    def sets(self) -> Iterator[tuple[Node, Affine]]:
+    def owners(self) -> Iterator[tuple[Node, Affine]]:
         """The nodes with weights of their own, in order: one for every kernel with its bias."""
         return ((node, op) for node, op in self.affine() if not node.shares)
 
@@ -269,7 +269,7 @@ class Network(Rebuilt):
     @property
     def parameter_count(self) -> int:
         """Weights and biases together, shared ones once."""
-        return sum(op.kernel.size + op.bias.size for _, op in self.sets())
+        return sum(op.kernel.size + op.bias.size for _, op in self.owners())
 
     def evaluate(self, x: Any) -> Reals:
         """The network in float64 on samples; see `input_arrays`."""

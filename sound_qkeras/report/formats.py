@@ -124,7 +124,7 @@ def comparison_table(result: Result, uniform: Uniform | None) -> Table:
 
 def _comparison(result: Result, uniform: Uniform | None) -> Iterator[tuple[Cell, ...]]:
     trained = result.pair.reference
-    weights = sum(op.kernel.size for _, op in trained.sets())
+    weights = sum(op.kernel.size for _, op in trained.owners())
     values = sum(size_of(trained.shapes[name]) for name in trained.rounding_points)
     naive = NAIVE * (trained.parameter_count + values)
     rows = [("chosen", result.cost.weight_bits, result.cost.bias_bits, result.cost.activation_bits)]

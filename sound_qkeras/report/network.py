@@ -29,7 +29,7 @@ def layers_table(pair: Pair) -> Table:
     """Every layer with weights, as trained and as it is in fixed point."""
     rows = [
         (node.name, node.op.kind, shape(pair.reference.shapes[node.name]), *_sizes(pair, node.name))
-        for node, _ in pair.reference.sets()
+        for node, _ in pair.reference.owners()
     ]
     columns = (
         "Layer:name, Kind, Trained output:number, Trained weights:number, Fixed-point output:number, "

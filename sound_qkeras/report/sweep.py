@@ -73,7 +73,7 @@ def _claimed(result: Result) -> str:
 
 def mean_bits(result: Result) -> float:
     """Weight bits over the number of weights of the trained network: weights that were dropped cost nothing."""
-    return result.cost.weight_bits / sum(op.kernel.size for _, op in result.pair.reference.sets())
+    return result.cost.weight_bits / sum(op.kernel.size for _, op in result.pair.reference.owners())
 
 
 def _check_comparable(result: Result, other: Result) -> None:

@@ -94,7 +94,7 @@ def round_parameters(
     """
     chosen = {(group.node, group.kind): value for group, value in bits.items()}
     found: dict[str, Parameters] = {}
-    for node, op in network.sets():
+    for node, op in network.owners():
         kernel_bits, bias_bits = chosen[node.name, "weight"], chosen[node.name, "bias"]
         channel_bits = None
         if offsets and node.name in offsets:

@@ -68,7 +68,7 @@ def sensitivities(
     the norm of the inputs the weights multiply; without these inputs' centre, whose errors biases absorb. When the deadline passes,
     the first leaves have to do.
     """
-    channels = sum(op.kernel.shape[-1] for _, op in quantized.network.sets())
+    channels = sum(op.kernel.shape[-1] for _, op in quantized.network.owners())
     found: dict[str, Reals] = {}
     for part in batches(quantized.network, leaves):
         if found and deadline is not None and deadline.passed:

@@ -64,7 +64,7 @@ class FeedbackRounding:
         chosen = {(group.node, group.kind): value for group, value in bits.items()}
         return {
             node.name: self._rounded(node.name, op, chosen[node.name, "weight"], chosen[node.name, "bias"])
-            for node, op in self.network.sets()
+            for node, op in self.network.owners()
         }
 
     def _rounded(self, name: str, op: Affine, kernel_bits: int, bias_bits: int) -> Parameters:

@@ -62,7 +62,7 @@ def groups_of(network: Network, *, round_output: bool = False) -> tuple[Group, .
         ]
     if round_output and network.output.name not in network.rounding_points:
         groups.append(output_group(network))
-    for node, op in network.sets():
+    for node, op in network.owners():
         together = sum(products[name] for name in network.uses(node.name))
         groups.append(Group(node.name, "weight", node.layer, op.kernel.size, together))
         groups.append(Group(node.name, "bias", node.layer, op.bias.size, 0))

@@ -138,7 +138,7 @@ def _at_tile(network: Network, samples: Reals, eps: Reals, names: Collection[str
 
 def flippable(network: Network) -> list[str]:
     """Dense nodes with weights of their own and one position, wherever those are used; others stay at their nearest codes."""
-    dense = (node.name for node, op in network.sets() if isinstance(op, Dense))
+    dense = (node.name for node, op in network.owners() if isinstance(op, Dense))
     return [name for name in dense if all(len(network.shapes[use]) == 1 for use in network.uses(name))]
 
 
@@ -163,7 +163,7 @@ def cancel_errors(
     names = set(flippable(network)) & set(linearisation.inputs)
     layers = [
         _Layer(rounded[node.name], op.kernel, op.bias, linearisation, network.uses(node.name))
-        for node, op in network.sets()
+        for node, op in network.owners()
         if node.name in names
     ]
     parts = [layer.error() for layer in layers]

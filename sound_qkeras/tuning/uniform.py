@@ -93,7 +93,7 @@ class Trial:
         try:
             codes = {
                 node.name: Parameters(nearest(op.kernel, bits), bits, nearest(op.bias, bits), bits)
-                for node, op in self.network.sets()
+                for node, op in self.network.owners()
             }
         except InputError:
             return 1.0, None

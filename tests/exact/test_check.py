@@ -304,7 +304,9 @@ def test_a_certificate_says_it_in_one_way(value):
 
 
 @pytest.mark.solver
-@pytest.mark.parametrize("last", [None, Relu(), Table("tanh"), Table("sigmoid")])
+@pytest.mark.parametrize(
+    "last", [None, Relu(), *(pytest.param(Table(name), marks=pytest.mark.slow) for name in ("tanh", "sigmoid"))]
+)
 @pytest.mark.parametrize("seed", range(2))
 def test_the_quick_rules_are_as_tight_as_the_first_proof(seed, last):
     """Of one box: hidden units and the output are pulled back, whatever the output is; also where it is a ReLU that is active."""

@@ -21,7 +21,7 @@ def twin(network: Network, seed: int = 0) -> tuple[Pair, Box]:
     """Random fractional bits on every tensor; formats for inputs from -1 to 1."""
     rng = np.random.default_rng(seed)
     box = (np.full(network.input_shape, -1.0), np.full(network.input_shape, 1.0))
-    codes = {n.name: nearest(op, int(rng.integers(3, 9)), int(rng.integers(3, 12))) for n, op in network.sets()}  # type: ignore[arg-type]
+    codes = {n.name: nearest(op, int(rng.integers(3, 9)), int(rng.integers(3, 12))) for n, op in network.owners()}  # type: ignore[arg-type]
     bits = {name: int(rng.integers(2, 9)) for name in network.rounding_points}
     return with_parameters(network, box, codes, bits), box
 
@@ -143,7 +143,7 @@ def test_what_cannot_be_read_is_refused(layer, shape):
 
 def test_weights_are_shared_where_the_same_is_made_of_them():
     network = read_model(build(used_twice))
-    uses = {node.name: set(network.uses(node.name)[1:]) for node, _ in network.sets()}
+    uses = {node.name: set(network.uses(node.name)[1:]) for node, _ in network.owners()}
     # Behind the Dense layer stands one normalisation twice, another one, and none.
     assert sorted(len(found) for name, found in uses.items() if name.startswith("twice")) == [0, 0, 1]
     assert uses["conv"] == {"conv_1", "conv_2"}
@@ -152,7 +152,7 @@ def test_weights_are_shared_where_the_same_is_made_of_them():
     network = read_model(keras.Model(x, LAYERS.Add()([dense(x), LAYERS.TimeDistributed(dense)(LAYERS.ReLU()(x))])))
     assert network.uses("dense") == ("dense", "time_distributed")
     network = read_model(build(over_time))
-    assert [len(network.uses(node.name)) for node, _ in network.sets()] == [3, 3, 3, 1]
+    assert [len(network.uses(node.name)) for node, _ in network.owners()] == [3, 3, 3, 1]
 
 
 def test_ports_that_are_not_what_they_say_are_refused():

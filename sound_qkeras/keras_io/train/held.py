@@ -40,7 +40,7 @@ def rounded(formats: Pair, trained: Network) -> Pair:
         formats: the other; nothing was rewritten in it.
         trained: the float network with these weights, of the same shape.
     """
-    made = {node.name: _codes(formats.parameters[node.name], op) for node, op in trained.sets()}
+    made = {node.name: _codes(formats.parameters[node.name], op) for node, op in trained.owners()}
     return replace(formats, reference=trained, parameters=made)
 
 
@@ -71,7 +71,7 @@ class HeldModel:
             )
         layers: dict[str, Any] = {layer.name: layer for layer in _flat(model)}
         self._weights: dict[str, tuple[_Held | None, _Held | None]] = {}
-        for node, op in network.sets():
+        for node, op in network.owners():
             if isinstance(op, Dense | Conv):
                 kernel = _found(layers[node.layer], op.kernel)
                 if kernel is None:
@@ -88,7 +88,7 @@ class HeldModel:
 
     def hold(self, quantized: Pair) -> None:
         """Give every weight the value its integer stands for, and its latent weight one near the trained number."""
-        arrays = {node.name: (op.kernel, op.bias) for node, op in quantized.reference.sets()}
+        arrays = {node.name: (op.kernel, op.bias) for node, op in quantized.reference.owners()}
         for name, pair in self._weights.items():
             for held, grid, trained in zip(pair, grids_of(quantized.parameters[name]), arrays[name], strict=True):
                 if held is not None:

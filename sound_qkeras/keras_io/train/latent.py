@@ -120,7 +120,7 @@ def latents_of(pair: Pair, model: Any) -> dict[str, tuple[Latent, ...]]:
             f"layer '{copied[0]}' is used on inputs of different sizes and padded differently, so QKeras has its weights twice; "
             "accepted: layers that can be trained in one place"
         )
-    for node, op in pair.network.sets():
+    for node, op in pair.network.owners():
         if not isinstance(op, Dense | Conv):
             continue
         layer, codes = model.get_layer(names[node.name]), pair.parameters[node.name]

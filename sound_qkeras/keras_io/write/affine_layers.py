@@ -105,7 +105,7 @@ class Names:
 
 def layer_name(network: Network, node: Node) -> str:
     """The Keras layer an affine node came from, or its own name where that is another's (as in separable convolutions)."""
-    same = [other for other, _ in network.sets() if other.layer == node.layer]
+    same = [other for other, _ in network.owners() if other.layer == node.layer]
     taken = node.layer in network.by_name and node.layer != node.name
     return node.layer if len(same) == 1 and not taken else node.name
 
