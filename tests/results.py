@@ -18,7 +18,7 @@ from sound_qkeras.support.files import RESULT
 from sound_qkeras.support.manifest import write_manifest
 from sound_qkeras.support.reading import digest_of_json
 from sound_qkeras.tuning.optimality import Optimality
-from sound_qkeras.verify.certificate import BudgetRow, certify
+from sound_qkeras.verify.certificate import BudgetRow, make_certificate
 from sound_qkeras.verify.evidence import Local, Statistical
 from sound_qkeras.verify.split_tree import SplitTree
 from tests import networks
@@ -38,7 +38,7 @@ def make_result(network: Network, *, bits: int = 8, axes: tuple[int, ...] = (0, 
         evidence = Statistical.count(twin, samples, eps, 0.9, 7)
     tree = SplitTree(axes) if evidence is None else SplitTree()
     said = {"box_source": "made up", "error_budget": budget, "versions": tool_versions()}
-    proved = certify(twin, box, eps, tree, evidence=evidence, **said)
+    proved = make_certificate(twin, box, eps, tree, evidence=evidence, **said)
     return replace(
         examine(twin, proved),
         seconds=0.125,

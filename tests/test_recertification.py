@@ -17,7 +17,7 @@ from sound_qkeras.network.ops import AffineCodes
 from sound_qkeras.results.finetuned import Finetuning
 from sound_qkeras.support.plain import from_plain, to_plain
 from sound_qkeras.tuning.effort import EFFORTS
-from sound_qkeras.verify.certificate import certify
+from sound_qkeras.verify.certificate import make_certificate
 from sound_qkeras.verify.evidence import Local, Statistical
 from sound_qkeras.verify.split_tree import SplitTree
 from tests.networks import by_channel, samples
@@ -62,7 +62,7 @@ def evidence_of(result, tier):
 def certified(result, tier, eps):
     box = result.certificate.box
     return Demand.of(
-        certify(
+        make_certificate(
             result.pair,
             box,
             np.full(2, eps),

@@ -29,7 +29,7 @@ from sound_qkeras.interval import Interval, Reals
 from sound_qkeras.network import Network
 from sound_qkeras.network.ops import AffineCodes
 from sound_qkeras.tuning.uniform import smallest_uniform
-from sound_qkeras.verify.certificate import certify
+from sound_qkeras.verify.certificate import make_certificate
 from sound_qkeras.verify.split_tree import SplitTree
 
 SCALES = ("plain", "auto_po2")
@@ -130,7 +130,7 @@ def single_format(network: Network, box: Interval, eps: Reals) -> Candidate:
         InfeasibleError: none of at most 53 bits does.
     """
     longest = max(FLAT)
-    asked = certify(uniform(network, box, longest).quantized_network, box, eps, SplitTree())
+    asked = make_certificate(uniform(network, box, longest).quantized_network, box, eps, SplitTree())
     found = smallest_uniform(network, asked)
     if found is None:
         raise InfeasibleError(

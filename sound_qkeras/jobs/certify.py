@@ -25,8 +25,7 @@ from sound_qkeras.network import Network, Pair, size_of
 from sound_qkeras.network.boxes import describe_box, make_tolerance, network_box
 from sound_qkeras.results.model import GivenModel, QuantizerRow, SumRow
 from sound_qkeras.results.result import Result, tool_versions
-from sound_qkeras.verify.certificate import Certificate
-from sound_qkeras.verify.certificate import certify as prove
+from sound_qkeras.verify.certificate import Certificate, make_certificate
 from sound_qkeras.verify.evidence import Local, Statistical, check_input_bits, check_samples, error_limits
 from sound_qkeras.verify.proof import MARGIN, bound_leaves, ranges_of, with_margin
 from sound_qkeras.verify.split_tree import SplitTree
@@ -159,14 +158,16 @@ def _certificate(pair: Pair, question: Question, box_source: str) -> tuple[Pair,
     if isinstance(evidence, Statistical):
         # What is counted is counted of the tolerance that was asked for, met or not.
         eps, source = (np.full_like(eps, eps.max()), source) if question.eps is None else (question.eps, "given")
-    proved = prove(pair, box, eps, tree, box_source=box_source, versions=tool_versions(), evidence=evidence)
+    proved = make_certificate(pair, box, eps, tree, box_source=box_source, versions=tool_versions(), evidence=evidence)
     return pair, replace(proved, eps_source=source), share
 
 
 def _certificate_of_ranges(pair: Pair, question: Question, box_source: str) -> tuple[Pair, Certificate, None]:
     """The same where there is no reference: no distance is claimed."""
     pair = _marked(pair, ranges_of(pair, question.box))
-    proved = prove(pair, question.box, np.empty(0), SplitTree(), box_source=box_source, versions=tool_versions())
+    proved = make_certificate(
+        pair, question.box, np.empty(0), SplitTree(), box_source=box_source, versions=tool_versions()
+    )
     return pair, replace(proved, eps_source="no reference"), None
 
 

@@ -34,7 +34,7 @@ from sound_qkeras.tuning.search import Search
 from sound_qkeras.tuning.space import Space
 from sound_qkeras.tuning.surrounding import SurroundingEvaluator
 from sound_qkeras.tuning.tune import Outcome, tune
-from sound_qkeras.verify.certificate import Certificate, certify
+from sound_qkeras.verify.certificate import Certificate, make_certificate
 from sound_qkeras.verify.evidence import REAL, Evidence, Local, Statistical, check_samples, reference_for
 from sound_qkeras.verify.split_tree import SplitTree
 
@@ -151,7 +151,7 @@ def quantize(
         outcome, stability_tree = _tune(trained, region, tolerance, calibration, options, report, deadline)
         report("prove", 0.0)
         pair = outcome.pair
-        certificate = certify(
+        certificate = make_certificate(
             pair,
             region,
             tolerance,

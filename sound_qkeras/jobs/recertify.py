@@ -16,7 +16,7 @@ from sound_qkeras.tuning.build import narrow
 from sound_qkeras.tuning.clipping import narrow_in_box, widened
 from sound_qkeras.tuning.effort import Effort
 from sound_qkeras.tuning.proving import ProvingEvaluator
-from sound_qkeras.verify.certificate import Certificate, certify
+from sound_qkeras.verify.certificate import Certificate, make_certificate
 from sound_qkeras.verify.evidence import Evidence, Local, Statistical, around
 from sound_qkeras.verify.proof import bound_leaves
 from sound_qkeras.verify.split_tree import SplitTree
@@ -135,7 +135,7 @@ def _certified(
     tree: SplitTree,
     evidence: Evidence | None,
 ) -> Certificate:
-    proved = certify(
+    proved = make_certificate(
         pair,
         old.box,
         eps,

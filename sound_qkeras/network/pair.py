@@ -15,26 +15,21 @@ import numpy.typing as npt
 
 from sound_qkeras.errors import ModelError
 from sound_qkeras.fixed_point import MAX_WORD_LENGTH, Format, from_codes, scaled, to_grid
-from sound_qkeras.interval import Interval, down, exact_difference, up
+from sound_qkeras.interval import Interval
 from sound_qkeras.network.code_checks import check_codes, check_grid, check_scale
 from sound_qkeras.network.graph import Network, Node
-from sound_qkeras.network.grids import FixedPoint, Grid, covering, fractional_bits_of
+from sound_qkeras.network.grids import FixedPoint, Grid, covering
 from sound_qkeras.network.ops import (
     Affine,
     AffineCodes,
-    AffineComparison,
     AffinePair,
     Input,
-    Leaky,
     Lookup,
     Op,
-    Table,
 )
-from sound_qkeras.network.ops.function_pair import FunctionPair
-from sound_qkeras.network.ops.rectifiers import SlopeComparison
 from sound_qkeras.network.pickling import Rebuilt
+from sound_qkeras.network.real_ops import check_alike, compare, grid_of, why_real
 from sound_qkeras.network.rewrite.rewrite import Rewrite
-from sound_qkeras.network.staircases import few_values
 from sound_qkeras.types import Reals
 
 # Up to here every float64 sum of integers is exact, in any order.
@@ -101,7 +96,7 @@ class Pair(Rebuilt):
                     f"node '{name}' is rounded to {self.formats[name]} and to {grid}; accepted: one of them"
                 )
         for name, op in self.real.items():
-            _check_alike(self.network.by_name[name], op)
+            check_alike(self.network.by_name[name], op)
         for node, op in self.network.affine():
             if (self.network.owner(node.name) in self.parameters) == (node.name in self.real):
                 raise ModelError(
@@ -159,7 +154,7 @@ class Pair(Rebuilt):
     @cached_property
     def obstacles(self) -> tuple[str, ...]:
         """Why the subject is no network of integers, a sentence for each tensor; none where it is one."""
-        found = [f"layer '{self._layer(name)}' ({op.kind}) {_why_real(op)}" for name, op in self.real.items()]
+        found = [f"layer '{self._layer(name)}' ({op.kind}) {why_real(op)}" for name, op in self.real.items()]
         found += [
             f"layer '{self._layer(name)}' rounds its result to {grid} from {grid.minimum:g} to {grid.maximum:g}, which no "
             f"integers of {MAX_WORD_LENGTH} bits hold"
@@ -248,7 +243,7 @@ class Pair(Rebuilt):
             elif len(known) < len(before):
                 exact[node.name] = None
             elif node.name in self.real:
-                exact[node.name] = _grid(self.real[node.name], known)
+                exact[node.name] = grid_of(self.real[node.name], known)
             else:
                 exact[node.name] = node.op.fractional_bits(self.pairs.get(node.name), *known)
         return exact
@@ -434,125 +429,10 @@ def _digest_part(digest: Any, name: str, part: Op | Grid) -> None:
         digest.update(repr((kind, array.dtype.str, array.shape)).encode() + array.tobytes())
 
 
-def pair_of(reference: Network, subject: Network, roundings: Mapping[str, Grid], input_bits: int | None = None) -> Pair:
-    """Two networks of one graph as a pair; parameters that are fixed point become integers, roundings of one format formats.
-
-    Args:
-        reference: the network that is stood for.
-        subject: the one that stands for it, node by node the same graph.
-        roundings: what the subject's results are rounded to, by node name.
-        input_bits: see `Pair`.
-
-    Raises:
-        ModelError: the graphs differ, or a name is no node.
-    """
-    graphs = [[(node.name, node.inputs, node.shares) for node in network.nodes] for network in (reference, subject)]
-    if graphs[0] != graphs[1]:
-        raise ModelError("the two networks are not node by node the same graph")
-    parameters: dict[str, AffineCodes] = {}
-    real: dict[str, Op] = {}
-    for node, other in zip(reference.nodes, subject.nodes, strict=True):
-        _check_alike(node, other.op)
-        codes = _codes_of(other.op) if isinstance(other.op, Affine) else None
-        if codes is not None and node.shares:
-            continue
-        if codes is not None:
-            parameters[node.name] = codes
-        elif isinstance(node.op, Affine) or node.op.derives:
-            real[node.name] = other.op
-    single = {name for name, grid in roundings.items() if isinstance(grid, FixedPoint) and not grid.shape}
-    formats = {name: grid.codes for name, grid in roundings.items() if name in single and grid.codes is not None}
-    grids = {name: grid for name, grid in roundings.items() if name not in single}
-    return Pair(
-        reference,
-        parameters,
-        formats,
-        {},
-        saturating=frozenset(formats),
-        real=real,
-        grids=grids,
-        input_bits=input_bits,
-    )
-
-
-def _codes_of(op: Affine) -> AffineCodes | None:
-    """The parameters as integers in the narrowest formats, or of the fewest values, that hold them; None where there are none."""
-    if op.kernel_radius is not None or op.bias_radius is not None:
-        return None
-    kernel, bias = fractional_bits_of(op.kernel), fractional_bits_of(op.bias)
-    if kernel is None or bias is None:
-        return None
-    bias = bias if np.any(op.bias) else kernel
-    values = scaled(op.kernel, kernel), scaled(op.bias, bias)
-    if max(float(np.max(np.abs(part), initial=0.0)) for part in values) >= 2.0 ** (MAX_WORD_LENGTH - 1):
-        return None
-    codes = [part.astype(np.int64) for part in values]
-    made = [
-        Format.for_codes(int(part.min()), int(part.max()), bits)
-        for part, bits in zip(codes, (kernel, bias), strict=True)
-    ]
-    few = few_values(op.kernel)
-    fewer = few is not None and few.bits(op.kernel.shape) <= made[0].word_length * op.kernel.size
-    return AffineCodes(codes[0], made[0], codes[1], made[1], kernel_grid=few if fewer else None)
-
-
-def compare(op: Op, other: Op) -> Any:
-    """What `other` has in place of the parameters of `op`, an operation of the same kind; None where there are none."""
-    if isinstance(op, Affine) and isinstance(other, Affine):
-        return AffineComparison(op, (other.kernel, other.bias), (other.kernel_radius, other.bias_radius))
-    if isinstance(op, Leaky) and isinstance(other, Leaky):
-        residual, lost = exact_difference(other.slope, op.slope)
-        return SlopeComparison(other.slope, Interval(down(residual - lost), up(residual + lost)))
-    if isinstance(op, Table) and isinstance(other, Table):
-        return FunctionPair(op.function, op.alpha, other.function, other.alpha)
-    return None
-
-
-def _check_alike(node: Node, other: Op) -> None:
-    """Refuse an operation that is not the reference's with other parameters."""
-    op = node.op
-    alike = type(op) is type(other) and (isinstance(op, Leaky | Table) or op.settings() == other.settings())
-    shapes = [
-        {name: array.shape for name, array in one.arrays().items() if not name.endswith("_radius")}
-        for one in (op, other)
-    ]
-    alike = alike and shapes[0] == shapes[1]
-    if not alike:
-        raise ModelError(
-            f"node '{node.name}' is {op.kind} in one network, {other.kind} in the other, or of another shape"
-        )
-
-
-def _why_real(op: Op) -> str:
-    if not isinstance(op, Affine):
-        return "is computed in real numbers"
-    if op.kernel_radius is not None:
-        return "has a normalisation or a scale folded into its kernel, which is no fixed-point tensor then"
-    bits = fractional_bits_of(op.kernel)
-    return f"has a {'kernel' if bits is None else 'bias'} that is no fixed-point tensor"
-
-
 def _on_grid(x: Interval, bits: int) -> Interval:
     """The hull of the numbers with so many fractional bits in intervals that hold one: sums that are ties stay ties."""
     lower, upper = np.ceil(scaled(x.lower, bits)), np.floor(scaled(x.upper, bits))
     return Interval(from_codes(np.minimum(lower, upper), bits), from_codes(np.maximum(lower, upper), bits))
-
-
-def _grid(op: Op, inputs: list[int]) -> int | None:
-    """Fractional bits of the result of an operation without integers on inputs with grids."""
-    if isinstance(op, Affine):
-        exact = op.kernel_radius is None and op.bias_radius is None
-        kernel, bias = fractional_bits_of(op.kernel), fractional_bits_of(op.bias)
-        if not exact or kernel is None or bias is None:
-            return None
-        return max(inputs[0] + kernel, bias) if np.any(op.bias) else inputs[0] + kernel
-    if isinstance(op, Table):
-        hard = {"hard_tanh": 0, "half_sigmoid": 1}.get(op.function)
-        return None if hard is None else max(inputs[0], 0) + hard
-    if isinstance(op, Leaky):
-        slope = fractional_bits_of(op.slope)
-        return None if slope is None else inputs[0] + max(slope, 0)
-    return None
 
 
 def as_integers(codes: npt.NDArray[Any], kind: type[Any]) -> npt.NDArray[Any]:

@@ -215,7 +215,7 @@ def _tree(axes: Any) -> SplitTree:
     return SplitTree(tuple(axes))
 
 
-def certify(
+def make_certificate(
     pair: Pair,
     box: Interval,
     eps: Reals,

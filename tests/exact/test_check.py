@@ -21,7 +21,7 @@ from sound_qkeras.network.ops import Dense, Input, Relu, Table
 from sound_qkeras.network.rewrite.reduce import FORMS, Reduction
 from sound_qkeras.network.rewrite.rewrite import Rewrite
 from sound_qkeras.results.result import tool_versions
-from sound_qkeras.verify.certificate import certify
+from sound_qkeras.verify.certificate import make_certificate
 from sound_qkeras.verify.evidence import Local
 from sound_qkeras.verify.proof import prove
 from sound_qkeras.verify.split_tree import SplitTree
@@ -49,7 +49,7 @@ def test_every_leaf_of_a_tree_is_as_tight_as_in_the_first_proof(seed):
     twin = quantized(network, [end * 1.01 for end in box(network)], 8, 8)
     tree = SplitTree((0, 1, -1, -1, 2, -1, 0, -1, -1))
     region = Interval(*box(network))
-    proof, said = prove(twin, region, tree), certify(twin, region, np.full(2, 99.0), tree)
+    proof, said = prove(twin, region, tree), make_certificate(twin, region, np.full(2, 99.0), tree)
     bare = replace(said, output_bounds=proof.output_bounds, ranges=proof.ranges)
     assert prove_again(twin, bare) <= [Fraction(bound) for bound in proof.output_bounds.tolist()]
 
@@ -58,7 +58,9 @@ def tight():
     """A result whose bound an error reaches almost: coarse weights behind fine inputs."""
     network = random_network(np.random.default_rng(3), (3, 2))
     twin = quantized(network, [end * 1.01 for end in box(network)], 3, 24)
-    proved = certify(twin, Interval(*box(network)), np.full(2, 10.0), SplitTree((0, -1, -1)), versions=tool_versions())
+    proved = make_certificate(
+        twin, Interval(*box(network)), np.full(2, 10.0), SplitTree((0, -1, -1)), versions=tool_versions()
+    )
     return examine(twin, proved)
 
 
@@ -121,7 +123,7 @@ def test_the_bound_of_a_single_sample_is_refused():
     region = result.certificate.box
     samples = np.random.default_rng(0).uniform(region.lower, region.upper, (9, 3))
     evidence = Local.prove(result.pair, region, samples, 0.125)
-    said = certify(result.pair, region, np.full(2, 10.0), SplitTree(), evidence=evidence)
+    said = make_certificate(result.pair, region, np.full(2, 10.0), SplitTree(), evidence=evidence)
     assert len(prove_again(result.pair, said)) == 2
     bounds = evidence.bounds.copy()
     bounds[7] *= 0.99
@@ -261,7 +263,7 @@ def test_the_rewrite_is_part_of_what_is_proved_again(part, monkeypatch):
         hidden(-1.0, Reduction(units(0), units(), "kept", np.array(()))),
         Interval(np.full(1, -1.0), np.full(1, 1.0)),
     )
-    said = certify(twin, region, np.full(1, 1.0), SplitTree())
+    said = make_certificate(twin, region, np.full(1, 1.0), SplitTree())
     prove_again(twin, said)
 
     def refuse(*_arguments, **_options):

@@ -11,7 +11,7 @@ from sound_qkeras.fixed_point import Format
 from sound_qkeras.network import Network, Node
 from sound_qkeras.network.grids import FixedPoint
 from sound_qkeras.network.ops import Dense, Input, MaxPool, Pad, Relu
-from sound_qkeras.network.pair import pair_of
+from sound_qkeras.network.pairing import pair_of
 from sound_qkeras.network.staircases import Staircase
 from tests.property.test_grids import CASES, INPUTS, POWERS, SIGNS, with_grids
 

@@ -21,7 +21,7 @@ from sound_qkeras.network import Network, Node, files
 from sound_qkeras.network.files import load_network, save_network
 from sound_qkeras.network.grids import FixedPoint
 from sound_qkeras.network.ops import Dense, Input, Relu
-from sound_qkeras.network.pair import pair_of
+from sound_qkeras.network.pairing import pair_of
 from sound_qkeras.network.staircases import Staircase, few_values
 from sound_qkeras.tuning.costs import cost_of
 from sound_qkeras.verify.proof import bound_leaves

@@ -13,7 +13,7 @@ from sound_qkeras.network import Network, Node
 from sound_qkeras.network.grids import FixedPoint, fractional_bits_of
 from sound_qkeras.network.ops import Clip, Dense, Input, Leaky, Relu, Reshape, Table
 from sound_qkeras.network.ops.function_pair import FunctionPair
-from sound_qkeras.network.pair import pair_of
+from sound_qkeras.network.pairing import pair_of
 from sound_qkeras.network.smooth import smooth
 from sound_qkeras.network.staircases import Staircase
 from sound_qkeras.verify.proof import bound_leaves

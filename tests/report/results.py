@@ -9,7 +9,7 @@ from sound_qkeras.jobs.examine import examine
 from sound_qkeras.results.classification import classify
 from sound_qkeras.results.result import Result
 from sound_qkeras.tuning.clipping import clipped, narrow_in_box
-from sound_qkeras.verify.certificate import certify
+from sound_qkeras.verify.certificate import make_certificate
 from sound_qkeras.verify.evidence import Evidence, Local, Statistical
 from sound_qkeras.verify.split_tree import SplitTree
 from tests.results import random_result
@@ -32,7 +32,7 @@ def result_of(tier: str, *, seed: int = 0, saturate: bool = False) -> Result:
         quantized = narrow_in_box(clipped(quantized, ends), box)
     eps = np.array([0.06, 0.05])
     old = found.certificate
-    proved = certify(
+    proved = make_certificate(
         quantized, box, eps, SplitTree(), error_budget=old.error_budget, evidence=_evidence(tier, quantized, box, eps)
     )
     bounds = proved.evidence.bounds if isinstance(proved.evidence, Local) else np.full(2, np.inf)

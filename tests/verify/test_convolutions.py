@@ -14,7 +14,7 @@ from sound_qkeras.interval import Interval
 from sound_qkeras.network import Pair
 from sound_qkeras.network.files import load_network, save_network
 from sound_qkeras.network.simulate import simulate
-from sound_qkeras.verify.certificate import certify
+from sound_qkeras.verify.certificate import make_certificate
 from sound_qkeras.verify.checker import check
 from sound_qkeras.verify.proof import prove
 from sound_qkeras.verify.split_tree import SplitTree
@@ -82,7 +82,7 @@ def claim(request):
     twin, ranges, _ = case(request.param)
     box = Interval(*ranges)
     bound = prove(twin, box).output_bounds
-    certificate = certify(twin, box, bound * (1 + 1e-9), SplitTree())
+    certificate = make_certificate(twin, box, bound * (1 + 1e-9), SplitTree())
     check(twin, certificate)
     return twin, certificate
 

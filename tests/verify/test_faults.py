@@ -22,7 +22,7 @@ from sound_qkeras.fixed_point import Format
 from sound_qkeras.interval import Interval
 from sound_qkeras.network import Network, Pair
 from sound_qkeras.network.ops import AffineCodes
-from sound_qkeras.verify.certificate import Certificate, certify
+from sound_qkeras.verify.certificate import Certificate, make_certificate
 from sound_qkeras.verify.checker import check
 from sound_qkeras.verify.proof import prove
 from sound_qkeras.verify.split_tree import SplitTree
@@ -85,7 +85,7 @@ class Claim:
         bits = {name: output.fractional_bits for name, output in self.pair.formats.items()}
         network, parameters = self.pair.network, dict(self.pair.parameters)
         remade = twin(network, parameters, bits, self.certificate.box, self.certificate.tree)
-        found = certify(remade, self.certificate.box, self.certificate.eps, self.certificate.tree)
+        found = make_certificate(remade, self.certificate.box, self.certificate.eps, self.certificate.tree)
         return self.having(remade).saying(ranges=found.ranges).rehashed()
 
 
@@ -93,8 +93,8 @@ class Claim:
 def claim() -> Claim:
     found = tight(0)
     quantized = twin(found.pair.network, dict(found.pair.parameters), {"x": 4, "a_relu": 4}, found.box, TREE)
-    bound = certify(quantized, found.box, np.ones(2), TREE).output_bounds
-    return Claim(quantized, certify(quantized, found.box, bound * (1 + 1e-9), TREE), found.worst)
+    bound = make_certificate(quantized, found.box, np.ones(2), TREE).output_bounds
+    return Claim(quantized, make_certificate(quantized, found.box, bound * (1 + 1e-9), TREE), found.worst)
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +105,7 @@ def unstable() -> Claim:
     codes: Any = {node.name: round_to_codes(op, 5, 9, rng, False) for node, op in network.affine()}  # type: ignore[arg-type]
     box, tree = Interval(-np.ones(3), np.ones(3)), SplitTree((0, 1, -1, 2, -1, -1, 1, 0, -1, -1, -1))
     quantized = twin(network, codes, dict.fromkeys(network.rounding_points, 6), box, tree)
-    certificate = certify(quantized, box, np.full(2, 10.0), tree)
+    certificate = make_certificate(quantized, box, np.full(2, 10.0), tree)
     return Claim(quantized, certificate, box.upper)
 
 
@@ -223,7 +223,7 @@ SAID: dict[str, tuple[Callable[[Claim], Claim], str]] = {
     "integers' hash stale": (lambda c: c.saying(code_hash=""), "integers and formats are not those"),
     "ranges missing": (lambda c: c.saying(ranges={}), "the certificate claims None"),
     "ranges of a smaller box": (
-        lambda c: c.saying(ranges=certify(c.pair, box(c, 0.1, -0.1), np.ones(2), TREE).ranges),
+        lambda c: c.saying(ranges=make_certificate(c.pair, box(c, 0.1, -0.1), np.ones(2), TREE).ranges),
         "the certificate claims",
     ),
 }
@@ -437,7 +437,7 @@ def test_layers_with_swapped_integers_are_refused():
     codes: Any = {node.name: round_to_codes(op, 7, 12, rng, False) for node, op in network.affine()}  # type: ignore[arg-type]
     region = Interval(-np.ones(3), np.ones(3))
     quantized = twin(network, codes, dict.fromkeys(network.rounding_points, 8), region)
-    certificate = certify(quantized, region, np.ones(3), SplitTree())
+    certificate = make_certificate(quantized, region, np.ones(3), SplitTree())
     claim = Claim(quantized, certificate, region.upper)
     claim.check()
     swapped = {**codes, "dense_0": codes["dense_1"], "dense_1": codes["dense_0"]}

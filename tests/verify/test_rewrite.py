@@ -20,7 +20,7 @@ from sound_qkeras.network.rewrite.reduce import Reduction, reducible
 from sound_qkeras.network.rewrite.rescale import rescale
 from sound_qkeras.network.rewrite.rewrite import Rewrite
 from sound_qkeras.tuning.reductions import reductions_of
-from sound_qkeras.verify.certificate import Certificate, certify
+from sound_qkeras.verify.certificate import Certificate, make_certificate
 from sound_qkeras.verify.checker import check
 from sound_qkeras.verify.split_tree import SplitTree
 from sound_qkeras.verify.stability import check_rewrite
@@ -112,7 +112,7 @@ def claim(request) -> tuple[Pair, Certificate]:
         twin(quantized.network, dict(quantized.parameters), bits, box), reference=network, rewrite=rewrite
     )
     size = network.output_shape[0]
-    return quantized, certify(quantized, box, np.full(size, 9.0), SplitTree(), stability_tree=tree)
+    return quantized, make_certificate(quantized, box, np.full(size, 9.0), SplitTree(), stability_tree=tree)
 
 
 def changed(claim: tuple[Pair, Certificate], reduction: Reduction) -> tuple[Pair, Certificate]:
@@ -125,7 +125,9 @@ def changed(claim: tuple[Pair, Certificate], reduction: Reduction) -> tuple[Pair
     }  # type: ignore[arg-type]
     made = twin(outcome, codes, {name: f.fractional_bits for name, f in quantized.formats.items()}, box)
     made = replace(made, reference=quantized.reference, rewrite=rewrite)
-    ranges = certify(replace(made, reference=outcome, rewrite=Rewrite()), box, certificate.eps, SplitTree()).ranges
+    ranges = make_certificate(
+        replace(made, reference=outcome, rewrite=Rewrite()), box, certificate.eps, SplitTree()
+    ).ranges
     return made, replace(certificate, code_hash=made.code_hash, ranges=ranges, output_bounds=certificate.eps)
 
 

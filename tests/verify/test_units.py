@@ -16,7 +16,7 @@ from sound_qkeras.network.files import load_network, save_network
 from sound_qkeras.network.ops import Table, table_pair
 from sound_qkeras.network.pair import Pair
 from sound_qkeras.search.falsify import errors
-from sound_qkeras.verify.certificate import certify
+from sound_qkeras.verify.certificate import make_certificate
 from sound_qkeras.verify.checker import check
 from sound_qkeras.verify.proof import bound_leaves, prove
 from sound_qkeras.verify.split_tree import SplitTree
@@ -116,7 +116,7 @@ def test_one_wrong_entry_is_refused(monkeypatch, bits, rehashed):
     """By its hash; and, should the certificate name the wrong table, because the proof finds what it costs."""
     quantized, box = units.twin(units.network(Table("tanh"), scale=0.4), bits)
     region = Interval(*box)
-    claim = certify(quantized, region, np.full(2, 1.0), SplitTree())
+    claim = make_certificate(quantized, region, np.full(2, 1.0), SplitTree())
     check(quantized, claim)
     plain = bound_leaves(quantized, region).bound
     table = quantized.tables["unit"]

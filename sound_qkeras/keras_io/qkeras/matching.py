@@ -30,7 +30,8 @@ from sound_qkeras.network.ops import (
     Scale,
     Table,
 )
-from sound_qkeras.network.pair import Pair, pair_of
+from sound_qkeras.network.pair import Pair
+from sound_qkeras.network.pairing import pair_of
 from sound_qkeras.network.rewrite.rescale import scaled_like
 
 
