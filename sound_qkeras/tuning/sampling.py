@@ -132,7 +132,8 @@ class SamplingEvaluator(Evaluator[SampleErrors]):
 
     def _clipped(self, pair: Pair) -> Pair:
         if not self.saturate:
-            return pair
+            # What is looked up has a table only in formats as narrow as they will be; elsewhere wide ones change nothing.
+            return narrow_in_box(pair, self.box) if pair.tables else pair
         ends = {name: self.range_of(name, old.fractional_bits) for name, old in pair.formats.items()}
         return clipped(pair, ends)
 

@@ -169,3 +169,13 @@ def test_floating_point_reports_cover_units(name):
     wide, _ = units.twin(units.network(units.UNITS[name]), {"x": 16, "first": 18, "unit": 12}, weight_bits=14)
     report = float_reports(wide, Interval(*box), 0.0)[0]
     assert 0.0 < report.error < 0.1
+
+
+@pytest.mark.solver
+def test_tables_without_saturation_are_tuned_on_samples():
+    """A table exists in formats as narrow as they will be, not in those of provisional width."""
+    network = units.network(Table("sigmoid"))
+    samples = np.random.default_rng(0).uniform(-1, 1, (600, *network.input_shape))
+    found = sq.quantize(network, 0.05, (-1, 1), tier="statistical", samples=samples, saturate=False, effort="fast")
+    assert not found.pair.saturating
+    check(found.pair, found.certificate)
