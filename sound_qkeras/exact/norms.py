@@ -6,6 +6,7 @@ integers compute. Roots are enclosed in decimal arithmetic.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -25,6 +26,8 @@ from sound_qkeras.network.graph import Node
 from sound_qkeras.network.pair import Pair
 
 Row = list[Bracket]
+# Fractional bits of roots that a bound on the table is made of.
+ROOT_BITS = 200
 # For each row its matrix of `SLOPE_BITS` fractional bits, and for each result the range of what that leaves over.
 Parts = tuple[list[Dyadic], Range]
 
@@ -114,12 +117,12 @@ class ExactLayerNorm(Meaning):
 
     @cached_property
     def relative_error(self) -> Fraction:
-        """A bound on `|t sqrt(a + e) - 1|`, from `|sqrt(q) - 1| <= |q - 1| (1 + |q - 1|) / 2` for q of at least 0.
+        """A bound on `|t sqrt(a + e) - 1|`, hardly above the smallest.
 
         On a piece with `t = c - b a`, `t**2 (a + e)` is largest at an end or, for b > 0, at `a = (c - 2 b e) / 3b`, where it is
         `4/27 (c + b e)**3 / b`; it is smallest at an end.
         """
-        pair, worst = self.pair, Fraction(0)
+        pair, largest, smallest = self.pair, Fraction(1), Fraction(1)
         low, high = Fraction(-1, 2 << pair.index_bits), Fraction(1, 1 << pair.index_bits)
         entries = [Fraction(int(code), 1 << pair.entry_bits) for code in pair.codes]
         places = [1 + Fraction(k, 1 << pair.piece_bits) for k in range(len(entries))]
@@ -133,9 +136,10 @@ class ExactLayerNorm(Meaning):
             tops = [entries[end] ** 2 * (places[end] + high) for end in (k, k + 1)]
             if slope > 0 and places[k] <= (start - 3 * slope * high) / (3 * slope) <= places[k + 1]:
                 tops.append(Fraction(4, 27) * start**3 / slope)
-            bottom = min(entries[end] ** 2 * (places[end] + low) for end in (k, k + 1))
-            worst = max(worst, max(tops) - 1, 1 - bottom)
-        return worst * (1 + worst) / 2
+            largest = max(largest, *tops)
+            smallest = min(smallest, *(entries[end] ** 2 * (places[end] + low) for end in (k, k + 1)))
+        above, below = (math.isqrt(math.floor(square * 4**ROOT_BITS)) for square in (largest, smallest))
+        return max(Fraction(above + 1, 2**ROOT_BITS) - 1, 1 - Fraction(below, 2**ROOT_BITS))
 
     def _hull(self, facts: ExactFacts) -> list[Row]:
         value, fixed = facts.value, facts.fixed

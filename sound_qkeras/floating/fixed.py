@@ -104,6 +104,8 @@ class Evaluation(ABC):
         if isinstance(node.op, Input):
             return np.zeros(self.facts.facts[node.name].value.shape)
         errors = [self.errors[name] for name in node.inputs]
+        if not all(np.all(np.isfinite(error)) for error in errors):
+            return np.full((1, *self.pair.network.shapes[node.name]), np.inf)
         known = (self.facts.facts[name].pair()[1].magnitude for name in node.inputs)
         largest = [up(size + error) for size, error in zip(known, errors, strict=True)]
         if not node.op.accumulates:

@@ -101,6 +101,10 @@ class GivenModel:
             for row in self.quantizers
             if row.may_saturate
         ]
+        if not self.as_proved:
+            found.append(
+                "quantizers, sums and Keras' arithmetic are those of unfolded layers; verify does not prove them again"
+            )
         if not self.saturating:
             found.append(f"none of {len(self.quantizers)} quantizers of activations saturates")
         return found

@@ -72,7 +72,8 @@ def at(rows, value, difference):
 
 def test_the_error_of_the_table_is_that_of_the_first_proof_and_no_less_than_what_occurs():
     node, pair = meaning()
-    assert 0.99 * pair.relative_error <= float(node.relative_error) <= 1.01 * pair.relative_error
+    # No more than a share of the margin of recorded ranges above the first proof, which would be refused otherwise.
+    assert 0.99 * pair.relative_error <= float(node.relative_error) <= (1.0 + 2.0**-40) * pair.relative_error
     index = np.arange(1 << pair.index_bits, 4 << pair.index_bits)
     piece, rest = (index >> pair.shift) - (1 << pair.piece_bits), index & ((1 << pair.shift) - 1)
     held = pair.codes

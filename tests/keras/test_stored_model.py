@@ -27,7 +27,9 @@ def saved(tmp_path_factory):
     y = layers.Conv2D(2, 3, activation="relu", name="conv", bias_initializer="random_normal")(x)
     y = layers.AveragePooling2D(2, padding="same", strides=1)(y)
     y = layers.Dense(3, activation="tanh")(layers.Flatten()(y))
-    result = sq.quantize(keras.Model(x, layers.Dense(2, name="end")(y)), 0.1, (0, 1), effort="fast")
+    y = layers.LeakyReLU(0.25, name="leaky")(layers.Dense(3)(y))
+    y = layers.ReLU(name="last")(layers.Dense(2, name="end")(y))
+    result = sq.quantize(keras.Model(x, y), 0.1, (0, 1), effort="fast")
     return result.pair, result.save(tmp_path_factory.mktemp("saved") / "out")
 
 
@@ -77,6 +79,10 @@ ALTERED = {
     "symmetry": {"change_config": lambda layers: quantizer(layers, "end", symmetric=1)},
     "noise": {"change_config": lambda layers: quantizer(layers, "end", qnoise_factor=0.0)},
     "an activation": {"change_config": lambda layers: layers["end"].update(activation="tanh")},
+    "a slope": {"change_config": lambda layers: layers["leaky"].update(alpha=0.5)},
+    "a slope of a rectifier": {"change_config": lambda layers: layers["last"].update(negative_slope=0.5)},
+    "a threshold": {"change_config": lambda layers: layers["last"].update(threshold=0.1)},
+    "an end of a rectifier": {"change_config": lambda layers: layers["last"].update(max_value=0.01)},
     "no bias": {"change_config": lambda layers: layers["conv"].update(use_bias=False)},
     "half precision": {"change_config": lambda layers: [layer.update(dtype="float16") for layer in layers.values()]},
     "bits of an activation": {

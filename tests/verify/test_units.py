@@ -12,8 +12,9 @@ from sound_qkeras.exact.proof import exact_bound, exact_error
 from sound_qkeras.fixed_point import Format
 from sound_qkeras.floating.fixed import float_reports
 from sound_qkeras.interval import Interval
+from sound_qkeras.network import Network, Node
 from sound_qkeras.network.files import load_network, save_network
-from sound_qkeras.network.ops import Table, table_pair
+from sound_qkeras.network.ops import Add, Dense, Input, Table, table_pair
 from sound_qkeras.network.pair import Pair
 from sound_qkeras.search.falsify import errors
 from sound_qkeras.verify.certificate import make_certificate
@@ -179,3 +180,20 @@ def test_tables_without_saturation_are_tuned_on_samples():
     found = sq.quantize(network, 0.05, (-1, 1), tier="statistical", samples=samples, saturate=False, effort="fast")
     assert not found.pair.saturating
     check(found.pair, found.certificate)
+
+
+def test_one_operation_in_two_nodes_has_the_integers_of_each():
+    """Both read one tensor, one coarse and one fine: what is worked out for one is not taken for the other."""
+    table, rng = Table("tanh"), np.random.default_rng(0)
+    ends = [Dense(np.array([[weight], [0.0]]), np.zeros(1)) for weight in (64.0, 1.0)]
+
+    def pair(other):
+        nodes = (Node("x", Input((2,))), Node("coarse", table, ("x",)), Node("fine", other, ("x",)))
+        nodes += (Node("a", ends[1], ("fine",)), Node("b", ends[0], ("coarse",)))
+        network = Network((*nodes, Node("sum", Add((False, False)), ("a", "b"))))
+        return units.twin(network, {"x": 12, "fine": 14, "coarse": 3})
+
+    (same, box), (apart, _) = pair(table), pair(Table("tanh"))
+    proof = prove(same, Interval(*box), SplitTree())
+    assert proof.bound == prove(apart, Interval(*box), SplitTree()).bound
+    assert np.abs(errors(same, rng.uniform(*box, (2000, 2)))).max() <= proof.bound

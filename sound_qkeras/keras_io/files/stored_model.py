@@ -17,7 +17,8 @@ import numpy as np
 from sound_qkeras.errors import FileFormatError, VerificationError
 from sound_qkeras.keras_io.write.quantizers import activation_quantizer
 from sound_qkeras.network import Network, Node, Pair
-from sound_qkeras.network.ops import AveragePool, Lookup
+from sound_qkeras.network.ops import AveragePool, Clip, Lookup
+from sound_qkeras.network.ops.rectifiers import SlopeComparison
 from sound_qkeras.support.reading import ARCHIVE_ERRORS, open_regular
 from sound_qkeras.types import Array
 
@@ -35,6 +36,8 @@ KINDS = {
     *("MaxPooling1D", "MaxPooling2D", "MaxPooling3D", "Permute", "Reshape", "Cropping1D", "Cropping2D"),
     *("UpSampling1D", "UpSampling2D", "ZeroPadding1D", "ZeroPadding2D"),
 }
+# Settings of layers without weights that are always written as they are here.
+PLAIN = {"negative_slope": 0.0, "threshold": 0.0, "normalize": False}
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,7 +83,9 @@ def check_stored_model(path: Path, quantized: Pair) -> None:
                 f"layer '{node.layer}': '{path}' does not hold the certificate's integers for it", layer_name=node.layer
             )
         weighted.remove(found)
-    more = [layer for layer in weighted if not _is_sum(layer)]
+    sums = [layer for layer in weighted if _is_sum(layer)]
+    more = [layer for layer in weighted if layer not in sums]
+    more += sums[sum(isinstance(op, AveragePool) and op.kernel.size > 1 for _, op in quantized.network.affine()) :]
     if more:
         raise VerificationError(
             f"'{path}' has layer '{more[0].config.get('name')}', which the certificate knows nothing of"
@@ -97,6 +102,8 @@ def _check_kind(path: Path, layer: StoredLayer) -> None:
         raise VerificationError(f"'{path}': layer '{name}' computes in {config['dtype']}, not in float32")
     if layer.kind != "QActivation" and config.get("activation", "linear") != "linear":
         raise VerificationError(f"'{path}': layer '{name}' has an activation that the certificate knows nothing of")
+    if any(config.get(setting, plain) not in (plain, None) for setting, plain in PLAIN.items()):
+        raise VerificationError(f"'{path}': layer '{name}' has settings that are written for nothing")
     if config.get("use_bias", True) != (len(layer.weights) != 1) and _quantizer(layer) is not None:
         raise VerificationError(f"'{path}': layer '{name}' does not use the weights that it has")
 
@@ -185,10 +192,26 @@ def _check_roundings(path: Path, quantized: Pair, layers: list[StoredLayer]) -> 
         raise VerificationError(
             f"'{path}' rounds to {sorted((found - wanted) | (wanted - found))[:2]}, and the certificate does not, or the other way"
         )
+    units = Counter(_bytes(pair.slope) for pair in quantized.pairs.values() if isinstance(pair, SlopeComparison))
+    tops = {op.maximum for op in (node.op for node in network.nodes) if isinstance(op, Clip)}
+    tops |= {output.maximum for output in formats.values()}
+    for layer in layers:
+        if layer.kind == "ReLU" and layer.config.get("max_value") not in (None, *tops):
+            raise VerificationError(
+                f"'{path}': layer '{layer.config.get('name')}' ends where the certificate's units do not"
+            )
+    leaky = Counter(_bytes(layer.config["alpha"]) for layer in layers if layer.kind == "LeakyReLU")
+    leaky += Counter(_bytes(layer.weights[0]) for layer in layers if layer.kind == "PReLU" and layer.weights)
+    if leaky != units:
+        raise VerificationError(f"'{path}' does not hold the slopes of the certificate's leaky units")
     tables = Counter(_of_pair(pair) for pair in quantized.tables.values())
     held = Counter(_of_layer(layer) for layer in layers if layer.kind in LOOKUPS and layer.weights)
     if held != tables:
         raise VerificationError(f"'{path}' does not hold the certificate's tables")
+
+
+def _bytes(slope: Any) -> bytes:
+    return np.asarray(slope, np.float32).reshape(-1).tobytes()
 
 
 def _of_pair(pair: Lookup) -> tuple[Any, ...]:

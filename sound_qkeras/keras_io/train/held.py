@@ -76,7 +76,7 @@ class HeldModel:
                 kernel = _found(layers[node.layer], op.kernel)
                 if kernel is None:
                     raise ModelError(
-                        f"layer '{node.layer}': its kernel is not used as it is stored, a BatchNormalization beside it is "
+                        f"layer '{node.layer}': its kernel is not used as it is stored, a normalisation beside it is "
                         "part of it; accepted: kernels of their own; use sound_qkeras.finetune on the result"
                     )
                 if any(held is not None and held.variable is kernel.variable for held, _ in self._weights.values()):
@@ -171,6 +171,9 @@ def _factor(stored: Reals, used: Reals) -> Reals:
 
 
 def _flat(model: Any) -> Iterator[Any]:
-    """Layers, those of nested models included."""
+    """Layers, those of nested models and of what is applied to every time step included."""
     for layer in model.layers:
+        inner = getattr(layer, "layer", None)
+        if inner is not None:
+            yield from _flat(inner) if hasattr(inner, "layers") else (inner,)
         yield from _flat(layer) if hasattr(layer, "layers") else (layer,)

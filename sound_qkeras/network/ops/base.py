@@ -42,7 +42,13 @@ class Facts:
         return self.value, self.fixed, self.difference
 
     def once(self, key: Hashable, work_out: Callable[[], T]) -> T:
-        """What an operation works out from these facts, the first time it is asked for: forms are pulled through many times."""
+        """What an operation works out from these facts, the first time it is asked for: forms are pulled through many times.
+
+        Args:
+            key: names all that it depends on beside the facts: the operation, and the node's parameters where they matter, as two
+                nodes may have one operation.
+            work_out: does so.
+        """
         if key not in self.known:
             self.known[key] = work_out()
         return self.known[key]

@@ -76,10 +76,10 @@ class Elementwise(Op):
         return (Rows(value, difference),)
 
     def _difference_line(self, parameters: Any, facts: Facts) -> Line:
-        return facts.once((id(self), "difference"), lambda: self.difference_line(parameters, *facts.pair()))
+        return facts.once((id(self), id(parameters)), lambda: self.difference_line(parameters, *facts.pair()))
 
     def _value_line(self, facts: Facts) -> Line:
-        return facts.once((id(self), "value"), lambda: self.value_line(facts.value))
+        return facts.once((id(self), None), lambda: self.value_line(facts.value))
 
 
 def absorb(remainder: Remainder, rows: Reals, rest: Interval) -> None:

@@ -215,11 +215,11 @@ class LayerNorm(Op):
         remainder.widen_for_underflow(facts)
         value, difference = None, None
         if rows.difference is not None:
-            found = facts.once((id(self), "difference"), lambda: self._difference_part(parameters, facts))
+            found = facts.once((id(self), id(parameters)), lambda: self._difference_part(parameters, facts))
             difference = found.pull(rows.difference)
             absorb(remainder, rows.difference, found.rest)
         if rows.value is not None:
-            found = facts.once((id(self), "value"), lambda: self._value_part(facts))
+            found = facts.once((id(self), None), lambda: self._value_part(facts))
             value = found.pull(rows.value)
             absorb(remainder, rows.value, found.rest)
         return (Rows(value, difference),)
