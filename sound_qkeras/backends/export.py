@@ -128,7 +128,9 @@ def check_directory(directory: str | Path, *, overwrite: bool) -> Path:
     """
     folder = check_writable(directory, kind=EXPORT, overwrite=overwrite)
     if not overwrite and folder.is_dir() and any(folder.iterdir()):
-        raise InputError(f"'{folder}' holds an earlier export; pass overwrite=True, or name another directory")
+        raise InputError(
+            f"'{folder}' holds an earlier export; pass overwrite=True (--overwrite), or name another directory"
+        )
     return folder
 
 

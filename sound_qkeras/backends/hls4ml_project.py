@@ -113,7 +113,9 @@ def to_hls4ml(
     if folder.is_dir() and any(folder.iterdir()) and not (folder / MARKER).is_file():
         raise InputError(f"'{folder}' is not empty and holds no project of hls4ml; name an empty or new directory")
     if folder.is_dir() and any(folder.iterdir()) and not overwrite:
-        raise InputError(f"'{folder}' holds an earlier project; pass overwrite=True, or name another directory")
+        raise InputError(
+            f"'{folder}' holds an earlier project; pass overwrite=True (--overwrite), or name another directory"
+        )
     hls4ml = _import()
     layers = hls4ml_layers(plan, hls4ml.__version__)
     settings = {"part": part, "clock_period": clock_ns, "project_name": name, "output_dir": str(folder)}

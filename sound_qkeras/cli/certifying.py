@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from sound_qkeras.cli.console import clear_errors, quiet_tensorflow
+from sound_qkeras.cli.console import INFEASIBLE, clear_errors, quiet_tensorflow
 from sound_qkeras.cli.options import (
     Box,
     Data,
@@ -84,3 +84,10 @@ def certify(
         for note in found.certificate.notes:
             typer.echo(f"note: {note}")
         typer.echo(found.summary())
+    if (
+        found.model is not None
+        and found.model.met is not None
+        and found.certificate.tier == "sound"
+        and found.model.met < 1.0
+    ):
+        raise typer.Exit(INFEASIBLE)

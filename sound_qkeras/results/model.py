@@ -94,7 +94,7 @@ class GivenModel:
         found: list[str] = []
         if self.met is not None and self.asked is not None:
             ends = " to ".join(dict.fromkeys(f"{end:g}" for end in (self.asked.min(), self.asked.max())))
-            found.append(f"eps {ends}: met on {self.met:.2%}")
+            found.append(f"eps {ends}: proved on {self.met:.2%} of what is claimed")
         found += [
             f"'{row.layer}' {row.quantizer} may saturate: values in [{row.lower:.6g}, {row.upper:.6g}], it holds "
             f"[{row.minimum:.6g}, {row.maximum:.6g}]; cut off on {row.seen:.2%} of the values tried"

@@ -269,7 +269,9 @@ class Result:
         box = f"box: {self.certificate.box_source}, {self.certificate.tree.leaf_count} parts"
         obstacles = [f"no integers to export: {self.pair.obstacles[0]}"] if self.pair.obstacles else []
         return [
-            f"compared with {found.reference}",
+            f"compared with {found.reference}"
+            if found.reference
+            else "compared with nothing: ranges alone are claimed",
             *found.lines(),
             f"{found.dtype} evaluation: {exact}",
             *obstacles,

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from sound_qkeras.cli import BAD_INPUT, OK, main
+from sound_qkeras.cli import BAD_INPUT, INFEASIBLE, OK, main
 
 from .models import LAYERS, qk, sequential
 
@@ -32,7 +32,9 @@ def test_the_whole_way(capfd, files):
     out, _ = capfd.readouterr()
     found = json.loads((files / "found.json").read_text())
     assert f"bound {found['certificate']['bound']:.4g}" in out
-    assert "met on 100.00%" in out
+    assert "proved on 100.00%" in out
+    assert main([str(one) for one in [*arguments, "--eps", "1e-9"]]) == INFEASIBLE
+    assert "is not met" in capfd.readouterr().out
     assert "quantized_relu(4,0) may saturate" in out
     local = [*arguments[:-2], "--tier", "local", "--samples", files / "x.npy", "--radius", "0.01"]
     assert main([str(one) for one in local]) == OK
