@@ -157,7 +157,7 @@ REFUSED = {
     "own function": (lambda: sequential(LAYERS.Dense(2, lambda x: x)), UnsupportedLayerError, "lambda"),
     "ops' gelu": (lambda: sequential(LAYERS.Dense(2, keras.ops.gelu)), UnsupportedLayerError, "gelu"),
     "own layer": (lambda: sequential(OwnDense(2)), UnsupportedLayerError, "kind OwnDense"),
-    "kind": (lambda: sequential(LAYERS.LayerNormalization()), UnsupportedLayerError, "kind LayerNormalization"),
+    "kind": (lambda: sequential(LAYERS.GroupNormalization(1)), UnsupportedLayerError, "kind GroupNormalization"),
     "not built": (lambda: keras.Sequential([LAYERS.Dense(1)]), ModelError, "never built"),
     "subclassed": (Own, ModelError, "never built|subclassed"),
     "overridden": (lambda: Overridden([LAYERS.Input((2,)), LAYERS.Dense(1)]), ModelError, "subclassed"),

@@ -80,7 +80,7 @@ def renamed(network: Network, names: dict[str, str]) -> Network:
             name=names[node.name],
             inputs=tuple(names[name] for name in node.inputs),
             layer=names.get(node.layer, ""),
-            shares=names.get(node.shares, ""),
+            shares=names[node.shares] if node.shares else "",
         )
         for node in network.nodes
     )
