@@ -216,7 +216,7 @@ class Network(Rebuilt):
 
     def uses(self, owner: str) -> tuple[str, ...]:
         """The nodes with the kernel and bias of one, itself first."""
-        return (owner, *(node.name for node in self.nodes if node.shares == owner))
+        return (owner, *(node.name for node in self.nodes if node.shares and node.shares == owner))
 
     @cached_property
     def shared(self) -> frozenset[str]:

@@ -146,3 +146,14 @@ def test_exported_code_has_the_arrays_once(tmp_path, target, style):
     weights = next(tmp_path.rglob("weights.h")).read_text()
     assert weights.count("static const") == 3  # two kernels and a bias: the last one has none
     assert compile_and_run(folder).passed
+
+
+def test_a_node_without_a_name_shares_with_nobody():
+    """An empty name is a name, and an empty `shares` says that a node has its own."""
+    network = unshared(twice())
+    names = {"first": ""}
+    nodes = (
+        replace(n, name=names.get(n.name, n.name), inputs=tuple(names.get(i, i) for i in n.inputs))
+        for n in network.nodes
+    )
+    assert replace(network, nodes=tuple(nodes)).uses("") == ("",)
