@@ -93,7 +93,7 @@ def finetune(
     from sound_qkeras.keras_io.train.finetuning import measure, measure_float, train
 
     task = Task.of(trained, data, validation, loss, metrics, batch_size, seed)
-    _check_untouched(result, task)
+    _check_held_out(result, task)
     with threads_for(trained):
         chosen = train(
             old, task, optimizer, epochs, monitor, prover.accepts, lambda fraction: report("train", fraction)
@@ -160,7 +160,7 @@ class Prover:
         return recertify(pair, self._old, self._eps, self._effort)
 
 
-def _check_untouched(result: Result, task: Any) -> None:
+def _check_held_out(result: Result, task: Any) -> None:
     """Nothing that training or the choice of an epoch sees may be among the samples that a limit is counted on."""
     evidence = result.certificate.evidence
     if not isinstance(evidence, Statistical):

@@ -199,10 +199,8 @@ def _node_from_json(index: int, entry: Mapping[str, Any], arrays: Mapping[str, A
     kind = _text(entry["kind"])
     if kind not in OPS:
         raise FileFormatError(f"node '{entry['name']}' is of unknown kind '{kind}'; this version knows {sorted(OPS)}")
-    parts = {name: arrays[_key(index, name)] for name in _names(entry)}
-    settings = {name: _setting(value) for name, value in _dict(entry["settings"]).items()}
     inputs = tuple(map(_text, _list(entry["inputs"])))
-    op = _make(OPS[kind], parts, settings)
+    op = _part_from_json(OPS[kind], _key(index, ""), entry, arrays)
     return Node(_text(entry["name"]), op, inputs, _text(entry["layer"]), _text(entry.get("shares", "")))
 
 
@@ -211,19 +209,22 @@ def _real_from_json(index: int, entry: Mapping[str, Any], arrays: Mapping[str, A
     kind = _text(entry["kind"])
     if kind not in OPS:
         raise FileFormatError(f"the subject has an operation of unknown kind '{kind}'")
-    parts = {name: arrays[_key(index, f"real_{name}")] for name in _names(entry)}
-    return _make(OPS[kind], parts, {name: _setting(value) for name, value in _dict(entry["settings"]).items()})
+    return _part_from_json(OPS[kind], _key(index, "real_"), entry, arrays)
 
 
 def _grid_from_json(key: str, entry: Mapping[str, Any], arrays: Mapping[str, Array]) -> Grid:
-    parts = {name: arrays[f"{key}{name}"] for name in _names(entry)}
-    settings = {name: _setting(value) for name, value in _dict(entry["settings"]).items()}
     kind = GRIDS.get(_text(entry["kind"]))
     if kind is None:
         raise FileFormatError(
             f"a result is rounded to a grid of unknown kind '{entry['kind']}'; known are {sorted(GRIDS)}"
         )
-    return _make(kind, parts, settings)
+    return _part_from_json(kind, key, entry, arrays)
+
+
+def _part_from_json(kind: type[Made], key: str, entry: Mapping[str, Any], arrays: Mapping[str, Array]) -> Made:
+    """An operation or a grid from its settings, and from its arrays, whose names start with the key."""
+    parts = {name: arrays[f"{key}{name}"] for name in _names(entry)}
+    return _make(kind, parts, {name: _setting(value) for name, value in _dict(entry["settings"]).items()})
 
 
 def _make(kind: type[Made], arrays: Mapping[str, Array], settings: Mapping[str, Any]) -> Made:

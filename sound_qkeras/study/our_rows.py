@@ -59,12 +59,12 @@ def _ours(subject: Subject, plan: Plan, choice: Choice) -> Iterator[Row]:
     result = quantize(subject.network, choice.eps, box, **options, effort=plan.effort, seed=plan.seed)
     name = choice.name(plan)
     yield _row(result, name, subject, plan, search_seconds=result.seconds)
-    data = _without_untouched(subject.train, result)
+    data = _without_held_out(subject.train, result)
     tuned = finetune(
         result,
         subject.targets(data),
         plan.epochs,
-        validation=subject.targets(_without_untouched(subject.validation, result)),
+        validation=subject.targets(_without_held_out(subject.validation, result)),
         **fine_tuning(subject.model, plan.training),
         batch_size=plan.batch_size,
         effort=plan.effort,
@@ -103,7 +103,7 @@ def _eps(subject: Subject, result: Result) -> Any:
     return np.full(size_of(subject.network.output_shape), float(np.max(result.certificate.eps)))
 
 
-def _without_untouched(data: Data, result: Result) -> Data:
+def _without_held_out(data: Data, result: Result) -> Data:
     """Samples without those that a limit is counted on, and their doubles."""
     evidence = result.certificate.evidence
     if not isinstance(evidence, Statistical):

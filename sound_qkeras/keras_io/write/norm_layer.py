@@ -4,24 +4,21 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from sound_qkeras.keras_io.session.environment import import_keras, import_tensorflow
-from sound_qkeras.keras_io.write.table_layer import format_of, parts_of, rounded
+from sound_qkeras.keras_io.write.table_layer import LookupLayer, format_of, parts_of
 from sound_qkeras.network.ops import LayerNormPair
 
 keras, tf = import_keras(), import_tensorflow()
 
 
 @keras.saving.register_keras_serializable(package="sound_qkeras")
-class TableNormalization(keras.layers.Layer):
+class TableNormalization(LookupLayer):
     """Rows less their mean over the root of their variance, as the fixed-point network computes them.
 
     Guarantee: equals the network it was made from bit for bit, in float32 and float64, wherever input and output codes fit the
     type's mantissa; what it reads is rounded to the format it reads, and saturates at its ends.
 
-    The integers are a weight that is not trained, so they are saved and loaded with the model. Training passes the
-    gradient of the real function straight through the rounding.
+    Training passes the gradient of the real function straight through the rounding.
 
     Args:
         size: of a row, the last axis.
@@ -34,12 +31,7 @@ class TableNormalization(keras.layers.Layer):
         """Work out how the integers are laid out; they are set as weights."""
         super().__init__(**settings)
         self.pair = LayerNormPair(int(size), float(epsilon), format_of(source), format_of(output))
-
-    def build(self, input_shape: Any) -> None:
-        """The integers, zero until they are set."""
-        count = (3 << self.pair.piece_bits) + 1
-        self.held = self.add_weight("table", (count,), dtype="int64", initializer="zeros", trainable=False)
-        super().build(input_shape)
+        self.entries = (3 << self.pair.piece_bits) + 1
 
     def call(self, inputs: Any) -> Any:
         """The integers forward, the real function's slope backward."""
@@ -59,40 +51,24 @@ class TableNormalization(keras.layers.Layer):
         return normalised(inputs)
 
     def _in_integers(self, x: Any) -> Any:
-        pair, source, output = self.pair, self.pair.source, self.pair.output
-        code = tf.cast(tf.round(x * tf.cast(2.0**source.fractional_bits, x.dtype)), tf.int64)
-        code = tf.clip_by_value(code, source.min_code, source.max_code)
+        pair, code = self.pair, self.codes_of(x)
         deviation = pair.size * code - tf.reduce_sum(code, axis=-1, keepdims=True)
         square = tf.reduce_sum(code * deviation, axis=-1, keepdims=True) * (1 << pair.epsilon_shift) + pair.epsilon_code
         halvings = tf.zeros_like(square)
         for number in range(1, pair.halvings + 1):
             halvings += tf.cast(square >= 1 << (pair.index_bits + 2 * number), tf.int64)
         index = tf.bitwise.right_shift(square, 2 * halvings)
-        width, held = 1 << pair.shift, tf.convert_to_tensor(self.held)
-        piece, rest = index // width - (1 << pair.piece_bits), index % width
-        first = tf.gather(held, piece)
-        root = first * width + (tf.gather(held, piece + 1) - first) * rest
+        width = 1 << pair.shift
+        root = self.between(index // width - (1 << pair.piece_bits), index % width, width)
         total = tf.bitwise.left_shift(deviation * root, pair.halvings - halvings + tf.zeros_like(deviation))
-        made = tf.clip_by_value(
-            rounded(total, pair.result_bits - output.fractional_bits), output.min_code, output.max_code
-        )
-        return tf.cast(made, x.dtype) * tf.cast(output.step, x.dtype)
+        return self.result(total, pair.result_bits, x.dtype)
 
     def get_config(self) -> dict[str, Any]:
         """Size, epsilon and formats, as plain values."""
-        pair = self.pair
-        formats = {"source": parts_of(pair.source), "output": parts_of(pair.output)}
-        return {**super().get_config(), "size": pair.size, "epsilon": pair.epsilon, **formats}
-
-    def compute_output_shape(self, input_shape: Any) -> Any:
-        """The input's shape."""
-        return input_shape
+        return {**super().get_config(), "size": self.pair.size, "epsilon": self.pair.epsilon}
 
 
 def norm_layer(pair: LayerNormPair, name: str, dtype: str) -> Any:
     """The layer of a normalisation with its integers set."""
     formats = parts_of(pair.source), parts_of(pair.output)
-    layer = TableNormalization(pair.size, pair.epsilon, *formats, name=name, dtype=dtype)
-    layer.build(None)
-    layer.set_weights([np.asarray(pair.codes)])
-    return layer
+    return TableNormalization(pair.size, pair.epsilon, *formats, name=name, dtype=dtype).with_integers()

@@ -15,15 +15,62 @@ from sound_qkeras.network.ops import TablePair
 keras, tf = import_keras(), import_tensorflow()
 
 
+class LookupLayer(keras.layers.Layer):
+    """A layer of integers that are looked up: how they are held, and the codes that go in and come out.
+
+    The integers are a weight that is not trained, so they are saved and loaded with the model.
+    """
+
+    # A `Lookup`, of which each layer knows more.
+    pair: Any
+    entries: int
+
+    def build(self, input_shape: Any) -> None:
+        """The integers, zero until they are set."""
+        self.held = self.add_weight("table", (self.entries,), dtype="int64", initializer="zeros", trainable=False)
+        super().build(input_shape)
+
+    def with_integers(self) -> Any:
+        """This layer, its integers set."""
+        self.build(None)
+        self.set_weights([np.asarray(self.pair.codes)])
+        return self
+
+    def codes_of(self, x: Any) -> Any:
+        """The codes of what is read, rounded to the format it reads and cut off at its ends."""
+        source = self.pair.source
+        code = tf.cast(tf.round(x * tf.cast(2.0**source.fractional_bits, x.dtype)), tf.int64)
+        return tf.clip_by_value(code, source.min_code, source.max_code)
+
+    def between(self, piece: Any, rest: Any, width: int) -> Any:
+        """The point so far between an entry and the next one, times the number of points."""
+        held = tf.convert_to_tensor(self.held)
+        first = tf.gather(held, piece)
+        return first * width + (tf.gather(held, piece + 1) - first) * rest
+
+    def result(self, total: Any, bits: int, dtype: Any) -> Any:
+        """Values of integers with so many fractional bits, rounded to the format of the results."""
+        output = self.pair.output
+        made = tf.clip_by_value(rounded(total, bits - output.fractional_bits), output.min_code, output.max_code)
+        return tf.cast(made, dtype) * tf.cast(output.step, dtype)
+
+    def get_config(self) -> dict[str, Any]:
+        """The formats, as plain values."""
+        return {**super().get_config(), "source": parts_of(self.pair.source), "output": parts_of(self.pair.output)}
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        """The input's shape."""
+        return input_shape
+
+
 @keras.saving.register_keras_serializable(package="sound_qkeras")
-class TableActivation(keras.layers.Layer):
+class TableActivation(LookupLayer):
     """A function of one variable as the fixed-point network computes it: integers in, integers between, integers out.
 
     Guarantee: equals the table of the network it was made from bit for bit, in float32 and float64, wherever input and
     output codes fit the type's mantissa; what it reads is rounded to the format it reads, and saturates at its ends.
 
-    The integers are a weight that is not trained, so they are saved and loaded with the model. Training passes the
-    gradient of the real function straight through the rounding.
+    Training passes the gradient of the real function straight through the rounding.
 
     Args:
         function: name of the function.
@@ -36,12 +83,7 @@ class TableActivation(keras.layers.Layer):
         """Work out how the integers are laid out; they are set as weights."""
         super().__init__(**settings)
         self.pair = TablePair(function, float(alpha), format_of(source), format_of(output))
-
-    def build(self, input_shape: Any) -> None:
-        """The integers, zero until they are set."""
-        count = self.pair.points().size
-        self.held = self.add_weight("table", (count,), dtype="int64", initializer="zeros", trainable=False)
-        super().build(input_shape)
+        self.entries = self.pair.points().size
 
     def call(self, inputs: Any) -> Any:
         """The table forward, the real function's slope backward."""
@@ -59,31 +101,18 @@ class TableActivation(keras.layers.Layer):
         return looked_up(inputs)
 
     def _look_up(self, x: Any) -> Any:
-        pair, source, output = self.pair, self.pair.source, self.pair.output
-        code = tf.cast(tf.round(x * tf.cast(2.0**source.fractional_bits, x.dtype)), tf.int64)
-        offset = tf.clip_by_value(code, source.min_code, source.max_code) - source.min_code
-        held = tf.convert_to_tensor(self.held)
+        pair = self.pair
+        offset = self.codes_of(x) - pair.source.min_code
         if pair.shift:
             width = 1 << pair.shift
-            piece, rest = offset // width, offset % width
-            first = tf.gather(held, piece)
-            total = first * width + (tf.gather(held, piece + 1) - first) * rest
+            total = self.between(offset // width, offset % width, width)
         else:
-            total = tf.gather(held, offset)
-        made = tf.clip_by_value(
-            rounded(total, pair.result_bits - output.fractional_bits), output.min_code, output.max_code
-        )
-        return tf.cast(made, x.dtype) * tf.cast(output.step, x.dtype)
+            total = tf.gather(tf.convert_to_tensor(self.held), offset)
+        return self.result(total, pair.result_bits, x.dtype)
 
     def get_config(self) -> dict[str, Any]:
         """Function and formats, as plain values."""
-        pair = self.pair
-        formats = {"source": parts_of(pair.source), "output": parts_of(pair.output)}
-        return {**super().get_config(), "function": pair.function, "alpha": pair.alpha, **formats}
-
-    def compute_output_shape(self, input_shape: Any) -> Any:
-        """The input's shape."""
-        return input_shape
+        return {**super().get_config(), "function": self.pair.function, "alpha": self.pair.alpha}
 
 
 def format_of(parts: Any) -> Format:
@@ -119,7 +148,4 @@ def real_function(function: str, alpha: float, x: Any) -> Any:
 def table_layer(pair: TablePair, name: str, dtype: str) -> Any:
     """The layer of a table with its integers set."""
     formats = parts_of(pair.source), parts_of(pair.output)
-    layer = TableActivation(pair.function, pair.alpha, *formats, name=name, dtype=dtype)
-    layer.build(None)
-    layer.set_weights([np.asarray(pair.codes)])
-    return layer
+    return TableActivation(pair.function, pair.alpha, *formats, name=name, dtype=dtype).with_integers()
