@@ -67,7 +67,8 @@ def _(grid: FixedPoint, x: Range, bits: int | None, shape: Shape) -> Dyadic:
     rounds = np.array([bits is None or bits > one for one in own.tolist()])
     halves = Dyadic.codes(np.where(rounds, np.array(steps, object), 0), finest + 1)
     ends = [Dyadic.codes(end * np.array(steps, object), finest) for end in (low, high)]
-    return halves + (x.upper - ends[1]).maximum(ends[0] - x.lower).positive()
+    # A number the grid reaches is half a step away at most; one beyond its ends becomes the end.
+    return halves.maximum((x.upper - ends[1]).maximum(ends[0] - x.lower))
 
 
 @largest_error.register

@@ -32,7 +32,8 @@ def session(request):
 
 
 def test_every_layer_means_what_it_computes(session):
-    assert max(session[1]["differences"].values()) < 1e-6
+    # What float32 rounds away; how much that is depends on the order in which a backend sums.
+    assert max(session[1]["differences"].values()) < 1e-5
 
 
 def test_no_framework_is_imported_that_the_user_has_not_imported(session):
