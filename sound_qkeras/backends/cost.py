@@ -192,8 +192,8 @@ def _affine(pair: Pair, node: Node, reuse_factor: int, magnitude: float) -> Laye
         constant_adders=int((uses * chains).sum()),
         sum_adders=sums,
         adder_bits=int((uses * chains * widths).sum()) + sums * sum_bits + _rounding_bits(pair, node, sum_bits),
-        memory_bits=0 if node.shares else memory,
-        bram=0 if node.shares else blocks,
+        memory_bits=0 if node.shares is not None else memory,
+        bram=0 if node.shares is not None else blocks,
         dsp=math.ceil(products / reuse_factor) * dsp_slices(widest, source),
     )
 

@@ -90,7 +90,8 @@ def _holders(plan: Plan, constants: Mapping[str, Sequence[Constant]]) -> dict[st
     by_node = {layer.node.name: layer.identifier for layer in plan.layers}
     found: dict[str, str] = {}
     for layer in plan.layers:
-        name, owner = layer.identifier, by_node.get(layer.node.shares, layer.identifier)
+        name, shares = layer.identifier, layer.node.shares
+        owner = name if shares is None else by_node[shares]
         pairs = zip(constants[name], constants[owner], strict=False)
         same = all(own.format == other.format and np.array_equal(own.codes, other.codes) for own, other in pairs)
         found[name] = owner if same and len(constants[name]) == len(constants[owner]) else name

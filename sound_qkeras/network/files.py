@@ -155,7 +155,7 @@ def _read_parts(document: Mapping[str, Any], parameters: Path) -> tuple[Network,
 def _arrays(network: Network, quantized: Pair | None) -> dict[str, Array]:
     arrays: dict[str, Array] = {}
     for index, node in enumerate(network.nodes):
-        if not node.shares:
+        if node.shares is None:
             arrays.update({_key(index, name): array for name, array in node.op.arrays().items()})
         codes = None if quantized is None else quantized.parameters.get(node.name)
         if codes is not None:
@@ -186,7 +186,7 @@ def _node_to_json(node: Node) -> dict[str, Any]:
         "layer": node.layer,
         "settings": dict(node.op.settings()),
         "arrays": sorted(node.op.arrays()),
-        **({"shares": node.shares} if node.shares else {}),
+        **({"shares": node.shares} if node.shares is not None else {}),
     }
 
 
@@ -201,7 +201,9 @@ def _node_from_json(index: int, entry: Mapping[str, Any], arrays: Mapping[str, A
         raise FileFormatError(f"node '{entry['name']}' is of unknown kind '{kind}'; this version knows {sorted(OPS)}")
     inputs = tuple(map(_text, _list(entry["inputs"])))
     op = _part_from_json(OPS[kind], _key(index, ""), entry, arrays)
-    return Node(_text(entry["name"]), op, inputs, _text(entry["layer"]), _text(entry.get("shares", "")))
+    return Node(
+        _text(entry["name"]), op, inputs, _text(entry["layer"]), _text(entry["shares"]) if "shares" in entry else None
+    )
 
 
 def _real_from_json(index: int, entry: Mapping[str, Any], arrays: Mapping[str, Array]) -> Op:

@@ -35,14 +35,14 @@ class Node:
         op: the operation.
         inputs: names of the nodes it reads, all of them earlier in the network.
         layer: the Keras layer it came from; several nodes may share one (a Dense layer with an inline activation).
-        shares: name of the earlier node whose kernel and bias this one has too (a layer that is used twice); empty for its own.
+        shares: name of the earlier node whose kernel and bias this one has too (a layer that is used twice), or None for its own.
     """
 
     name: str
     op: Op
     inputs: tuple[str, ...] = ()
     layer: str = ""
-    shares: str = ""
+    shares: str | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,8 +94,8 @@ class Network(Rebuilt):
         """What shares its parameters has those of a node that has its own."""
         seen: dict[str, Node] = {}
         for node in self.nodes:
-            owner = seen.get(node.shares)
-            if not node.shares:
+            owner = None if node.shares is None else seen.get(node.shares)
+            if node.shares is None:
                 seen[node.name] = node
             elif owner is None or not isinstance(node.op, Affine) or not node.op.has_parameters_of(owner.op):
                 raise ModelError(
@@ -208,20 +208,21 @@ class Network(Rebuilt):
 
     def owners(self) -> Iterator[tuple[Node, Affine]]:
         """The nodes with weights of their own, in order: one for every kernel with its bias."""
-        return ((node, op) for node, op in self.affine() if not node.shares)
+        return ((node, op) for node, op in self.affine() if node.shares is None)
 
     def owner(self, name: str) -> str:
         """The node that a node's kernel and bias are kept under: itself, unless it shares another's."""
-        return self.by_name[name].shares or name
+        shares = self.by_name[name].shares
+        return name if shares is None else shares
 
     def uses(self, owner: str) -> tuple[str, ...]:
         """The nodes with the kernel and bias of one, itself first."""
-        return (owner, *(node.name for node in self.nodes if node.shares and node.shares == owner))
+        return (owner, *(node.name for node in self.nodes if node.shares == owner))
 
     @cached_property
     def shared(self) -> frozenset[str]:
         """The nodes whose kernel and bias another node has too."""
-        return frozenset(name for node in self.nodes if node.shares for name in (node.name, node.shares))
+        return frozenset(name for node in self.nodes if node.shares is not None for name in (node.name, node.shares))
 
     @cached_property
     def rounding_points(self) -> tuple[str, ...]:
@@ -296,7 +297,7 @@ class Network(Rebuilt):
         """
         digest = hashlib.sha256(repr((self.head, self.inputs, self.outputs)).encode())
         for node in self.nodes:
-            shares = (node.shares,) if node.shares else ()
+            shares = (node.shares,) if node.shares is not None else ()
             digest.update(
                 repr((node.name, node.op.kind, node.inputs, sorted(node.op.settings().items()), *shares)).encode()
             )

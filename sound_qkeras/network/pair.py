@@ -103,7 +103,7 @@ class Pair(Rebuilt):
                     f"layer '{node.layer}' ({op.kind}) has no parameters of the subject, or two kinds of them"
                 )
             if node.name in self.parameters:
-                if node.shares:
+                if node.shares is not None:
                     raise ModelError(
                         f"layer '{node.layer}' has integers of its own, but shares those of '{node.shares}'"
                     )

@@ -36,7 +36,7 @@ def pair_of(reference: Network, subject: Network, roundings: Mapping[str, Grid],
     for node, other in zip(reference.nodes, subject.nodes, strict=True):
         check_alike(node, other.op)
         codes = _codes_of(other.op) if isinstance(other.op, Affine) else None
-        if codes is not None and node.shares:
+        if codes is not None and node.shares is not None:
             continue
         if codes is not None:
             parameters[node.name] = codes

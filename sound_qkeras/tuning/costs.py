@@ -52,7 +52,7 @@ def cost_of(quantized: Pair) -> Cost:
     for node, op in network.affine():
         codes = quantized.parameters.get(network.owner(node.name))
         kernel_bits = FLOAT_BITS * op.kernel.size if codes is None else codes.kernel_bits
-        if not node.shares:
+        if node.shares is None:
             weight += kernel_bits
             bias += op.bias.size * (FLOAT_BITS if codes is None else codes.bias_format.word_length)
         products = size_of(network.shapes[node.name]) * op.multiplications

@@ -38,7 +38,7 @@ def twice(seed: int = 0) -> Network:
 
 
 def unshared(network: Network) -> Network:
-    return replace(network, nodes=tuple(replace(node, shares="") for node in network.nodes))
+    return replace(network, nodes=tuple(replace(node, shares=None) for node in network.nodes))
 
 
 def test_one_group_and_one_count_of_bits():

@@ -74,9 +74,9 @@ def check_stored_model(path: Path, quantized: Pair) -> None:
         _check_kind(path, layer)
     weighted = [layer for layer in layers if _quantizer(layer) is not None]
     # Behind those that have weights come those that share them, of which QKeras may need a copy.
-    for node, _ in sorted(quantized.network.affine(), key=lambda pair: bool(pair[0].shares)):
+    for node, _ in sorted(quantized.network.affine(), key=lambda pair: pair[0].shares is not None):
         found = next((layer for layer in weighted if _is_layer_of(quantized, node, layer)), None)
-        if found is None and node.shares:
+        if found is None and node.shares is not None:
             continue
         if found is None:
             raise VerificationError(

@@ -113,7 +113,7 @@ def latents_of(pair: Pair, model: Any) -> dict[str, tuple[Latent, ...]]:
     for layer in model.layers:
         layer.trainable = False
     names = keras_names(pair.reference, pair.network)
-    copies = {names[node.name] for node in pair.network.nodes if node.shares}
+    copies = {names[node.name] for node in pair.network.nodes if node.shares is not None}
     copied = [layer.name for layer in model.layers if layer.name in copies]
     if copied:
         raise ModelError(

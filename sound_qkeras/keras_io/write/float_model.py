@@ -37,7 +37,7 @@ def to_keras(network: Network) -> Any:
             if inline is not None:
                 chain.layers[-1][0].activation = inline
             owner = network.owner(node.name)
-            chain = chain.sharing(chains[owner]) if node.shares else chains.setdefault(owner, chain)
+            chain = chain.sharing(chains[owner]) if node.shares is not None else chains.setdefault(owner, chain)
             tensors[node.name] = chain(source)
         elif isinstance(node.op, Elementwise):
             before = network.by_name[node.inputs[0]]

@@ -80,7 +80,7 @@ def renamed(network: Network, names: dict[str, str]) -> Network:
             name=names[node.name],
             inputs=tuple(names[name] for name in node.inputs),
             layer=names.get(node.layer, ""),
-            shares=names[node.shares] if node.shares else "",
+            shares=names[node.shares] if node.shares is not None else None,
         )
         for node in network.nodes
     )

@@ -48,7 +48,7 @@ def quantizer_config(pair: Pair) -> QuantizerConfig:
     pair = with_keras_names(pair)
     config: QuantizerConfig = {}
     for node in pair.network.nodes:
-        if isinstance(node.op, Affine) and not node.shares:
+        if isinstance(node.op, Affine) and node.shares is None:
             codes = pair.codes(node.name)
             config[layer_name(pair.network, node)] = {
                 kernel_quantizer_name(node.op): codes.kernel_format.to_quantized_bits(),

@@ -68,7 +68,7 @@ def _build(pair: Pair, dtype: Dtype, head: bool) -> Any:
         written = WRITERS[node.op.kind](pair, node, dtype)
         if isinstance(node.op, Affine):
             owner = network.owner(node.name)
-            written = written.sharing(chains[owner]) if node.shares else chains.setdefault(owner, written)
+            written = written.sharing(chains[owner]) if node.shares is not None else chains.setdefault(owner, written)
         exact = written(*(tensors[name] for name in node.inputs))
         tensors[node.name] = _rounded(pair, node.name, exact, dtype)
     found: list[Any] = []
