@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -59,17 +59,43 @@ def down_sum(x: npt.ArrayLike) -> Reals:
     return x - np.abs(x) * 2.0**-52
 
 
-def gamma(terms: int) -> float:
-    """Relative error bound of a float64 sum of `terms` products, doubled so that applying it needs no care.
+@dataclass(frozen=True)
+class Precision:
+    """Numbers that coefficients are kept in.
 
-    The factor two covers the rounding of the bound's own few operations; it moves the bound by parts in 1e16.
+    Args:
+        kind: of numpy arrays.
+        unit: half the distance of neighbours, relative.
+        tiny: covers what underflow takes from a sum of up to 2**20 products, be it flushed to zero or not.
     """
-    return 2.0 * (terms + 4) * UNIT_ROUNDOFF
+
+    kind: type[Any]
+    unit: float
+    tiny: float
+
+    def above(self, x: Reals) -> npt.NDArray[Any]:
+        """At least `x`, which is nonnegative, in this precision; zero stays zero, and what is too large becomes infinite."""
+        if self.kind is np.float64:
+            return x
+        with np.errstate(over="ignore"):
+            return np.where(x > 0.0, x * (1.0 + 4.0 * self.unit) + self.tiny, 0.0).astype(self.kind)
 
 
-def inflate(x: npt.ArrayLike, terms: int) -> Reals:
-    """Upper bound of a nonnegative sum of `terms` products whose float64 value is `x`."""
-    return np.asarray(x, dtype=np.float64) * (1.0 + gamma(terms)) + TINY
+DOUBLE = Precision(np.float64, UNIT_ROUNDOFF, TINY)
+SINGLE = Precision(np.float32, 2.0**-24, 2.0**-100)
+
+
+def gamma(terms: int, precision: Precision = DOUBLE) -> float:
+    """Relative error bound of a sum of `terms` products, doubled so that applying it needs no care.
+
+    The factor two covers the rounding of the bound's own few operations, and of factors that were rounded to the precision.
+    """
+    return 2.0 * (terms + 4) * precision.unit
+
+
+def inflate(x: npt.ArrayLike, terms: int, precision: Precision = DOUBLE) -> Reals:
+    """Upper bound of a nonnegative sum of `terms` products whose value in this precision is `x`."""
+    return np.asarray(x, dtype=np.float64) * (1.0 + gamma(terms, precision)) + precision.tiny
 
 
 def sum_up(x: Reals, axis: int | tuple[int, ...] = -1) -> Reals:

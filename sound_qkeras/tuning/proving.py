@@ -6,9 +6,9 @@ import time
 from collections.abc import Iterable
 from typing import ClassVar
 
-from sound_qkeras.interval import Interval, Reals
+from sound_qkeras.interval import SINGLE, Interval, Reals
 from sound_qkeras.network import Network, Pair
-from sound_qkeras.splitting.refine import Splitting, refine, settle
+from sound_qkeras.splitting.refine import Splitting, refine
 from sound_qkeras.support.deadline import Deadline
 from sound_qkeras.tuning.build import narrow
 from sound_qkeras.tuning.effort import Effort
@@ -64,14 +64,10 @@ class ProvingEvaluator(Evaluator[Splitting]):
 
         def bound(group: Group | None) -> Reals:
             # Pulling differences back inside deep networks too takes thirty times as long and saves next to no bits.
-            result = propagate(self.network, leaves, alone(group), values=values, substitute=False)
+            result = propagate(self.network, leaves, alone(group), values=values, substitute=False, precision=SINGLE)
             return (output_difference(result).magnitude / self.eps).reshape(-1)
 
         return {group: bound(group) for group in groups if not deadline.passed}
-
-    def settle(self, evidence: Splitting) -> Splitting:
-        """With leaves on which it is proved in their final order."""
-        return settle(evidence, self.box.shape, target=TARGET, max_leaves=2 * self.effort.most_leaves)
 
     def narrow(self, pair: Pair, evidence: Splitting) -> Pair:
         """In formats of the ranges that are proved on the leaves."""

@@ -14,14 +14,14 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 from uuid import uuid4
 
-from sound_qkeras.interval import Interval
+from sound_qkeras.interval import Interval, Reals
 from sound_qkeras.network import Network, Pair
 from sound_qkeras.support.deadline import Deadline
 from sound_qkeras.support.scratch import at_once
 from sound_qkeras.verify.propagation import FACT_NUMBERS, batches, numbers_per_box
 
 Found = TypeVar("Found")
-Subject = TypeVar("Subject", bound=Network | Pair)
+Part = tuple[Any, ...]
 
 # Seconds of the processor, by the first batch's measure, from which handing out the rest is worth asking joblib.
 WORTH_ASKING = 0.05
@@ -34,7 +34,11 @@ _PROCESS = uuid4().hex
 
 
 def over_batches(
-    work: Callable[[Subject, Interval], Found], subject: Subject, boxes: Interval, deadline: Deadline | None = None
+    work: Callable[..., Found],
+    subject: Network | Pair,
+    boxes: Interval,
+    deadline: Deadline | None = None,
+    beside: Reals | None = None,
 ) -> list[Found]:
     """Do `work` on every batch of boxes (shape `(boxes, *input_shape)`), results in their order.
 
@@ -47,32 +51,31 @@ def over_batches(
         subject: a network, or a pair of networks; processes get its fields, nothing derived.
         boxes: the leaves.
         deadline: when it passes, no further batch is begun, and the results are those of the first ones: of one at least.
+        beside: numbers about every box that the work is given beside it.
     """
     deadline = deadline or Deadline()
     network = subject if isinstance(subject, Network) else subject.network
-    parts = [boxes[part] for part in batches(network, boxes)]
+    parts = [(boxes[part],) if beside is None else (boxes[part], beside[part]) for part in batches(network, boxes)]
     if not parts:
         return []
     started = time.thread_time()
-    first = work(subject, parts[0])
+    first = work(subject, *parts[0])
     seconds = time.thread_time() - started
     rest = parts[1:]
     if seconds * len(rest) < WORTH_ASKING:
-        return [first, *(work(subject, part) for part in _in_time(rest, deadline))]
-    boxes_each = parts[0].shape[0]
+        return [first, *(work(subject, *part) for part in _in_time(rest, deadline))]
+    boxes_each = parts[0][0].shape[0]
     wide = boxes_each * numbers_per_box(network) >= THREADS_NUMBERS
     most = at_once(FACT_NUMBERS * boxes_each * network.value_count) if wide and seconds >= THREADS_SECONDS else 1
     return [first, *_spread(work, subject, _in_time(rest, deadline), most)]
 
 
-def _in_time(parts: Iterable[Interval], deadline: Deadline) -> Iterator[Interval]:
+def _in_time(parts: Iterable[Part], deadline: Deadline) -> Iterator[Part]:
     """Those that are asked for before the deadline passes."""
     return itertools.takewhile(lambda _: not deadline.passed, parts)
 
 
-def _spread(
-    work: Callable[[Subject, Interval], Found], subject: Subject, parts: Iterable[Interval], most: int
-) -> list[Found]:
+def _spread(work: Callable[..., Found], subject: Network | Pair, parts: Iterable[Part], most: int) -> list[Found]:
     """The work on every part: on at most so many threads, unless joblib was told otherwise."""
     import joblib
     from threadpoolctl import threadpool_info
@@ -95,13 +98,11 @@ def _told() -> bool:
     return jobs is not None or type(backend) is not BACKENDS[DEFAULT_BACKEND]
 
 
-def _work_anywhere(
-    work: Callable[[Subject, Interval], Found], subject: Subject, boxes: Interval, process: str, blas: int
-) -> Found:
+def _work_anywhere(work: Callable[..., Found], subject: Network | Pair, part: Part, process: str, blas: int) -> Found:
     """The work, in another process with as many BLAS threads as at home: their number can change the last bit."""
     if process == _PROCESS:
-        return work(subject, boxes)
+        return work(subject, *part)
     from threadpoolctl import threadpool_limits
 
     with threadpool_limits(blas, user_api="blas"):
-        return work(subject, boxes)
+        return work(subject, *part)

@@ -4,9 +4,7 @@ Forward, each node gets enclosures of its float value, its fixed-point value and
 the vector recursion). Where that leaves a ReLU unstable, the pre-activation is bounded again by pulling linear forms
 back to the input, where correlations between neurons cancel (the adjoint), and the enclosures are intersected.
 
-The linear form has a row `p` on float values and a row `a` on differences, because the residual of a layer turns a
-difference row into a value row: this is the dual of a zonotope in which values and differences share their noise symbols.
-With all ReLUs stable it is exact up to the rounding terms; every unstable ReLU adds one remainder.
+With all ReLUs stable that is exact up to the rounding terms; every unstable ReLU leaves something over. See `forms`.
 
 Reference: Singh et al., An abstract domain for certifying neural networks (POPL 2019), for the back-substitution of
 values; Mohammadinejad et al., DiffRNN / Paulsen et al., NeuroDiff (ASE 2020), for bounding differences layer by layer.
@@ -14,23 +12,27 @@ values; Mohammadinejad et al., DiffRNN / Paulsen et al., NeuroDiff (ASE 2020), f
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
 
 import numpy as np
+import numpy.typing as npt
 
-from sound_qkeras.interval import Interval, Reals, gamma, inflate
+from sound_qkeras.interval import DOUBLE, Interval, Precision, Reals
 from sound_qkeras.network import Network, Node, Pair, size_of
-from sound_qkeras.network.ops import Elementwise, Facts, Input, Remainder, Rows
-from sound_qkeras.network.ops.base import contract
+from sound_qkeras.network.ops import Elementwise, Facts, Input, Rows
 from sound_qkeras.support.scratch import at_once
+from sound_qkeras.types import Indices
+from sound_qkeras.verify.forms import Forms
 
 # Back-substituting a layer of n neurons costs n**2 per earlier layer and box; wider layers keep the forward enclosures.
 WIDEST_SUBSTITUTION = 1024
 # Coefficient rows of one batch of boxes stay below this many float64 numbers.
 BATCH_NUMBERS = 1_000_000
 MOST_BOXES = 256
+# Boxes are pulled back together while each has at least this share of the elements that the first of them has, or they are few.
+FULL, LEAST_GROUP = 0.8, 16
 # What is known about one value of a node on one box takes about so many numbers, intermediate results included.
 FACT_NUMBERS = 16
 # The facts of a batch, and the rows of all outputs, take at most one of so many parts of the scratch memory each.
@@ -47,6 +49,7 @@ class Propagation:
         facts: enclosures of every node as its readers see it, shape `(boxes, *shape)`.
         exact: enclosures of the fixed-point value before rounding, at the nodes that are rounded.
         roundoff: largest error of rounding and saturating, at the nodes that are rounded.
+        precision: of the coefficients of forms.
     """
 
     network: Network
@@ -54,68 +57,12 @@ class Propagation:
     facts: dict[str, Facts]
     exact: dict[str, Interval]
     roundoff: dict[str, Reals]
+    precision: Precision = DOUBLE
 
-    def parameters(self, node: Node) -> Any:
-        """The node's parameter pair, where it has one."""
-        return None if self.pair is None else self.pair.pairs.get(node.name)
-
-    def substitute(self, name: str, rows: Rows) -> Interval:
-        """Enclose linear forms in the tensor `name`, of shape `(boxes, rows)`, by pulling them back to the input."""
-        return self._pulled(name, rows, None)
-
-    def pull(self, name: str, rows: Rows) -> tuple[Interval, dict[str, Rows]]:
-        """As `substitute`, and the rows as they arrived at every node on the way."""
-        arrived: dict[str, Rows] = {}
-        return self._pulled(name, rows, arrived), arrived
-
-    def _pulled(self, name: str, rows: Rows, arrived: dict[str, Rows] | None) -> Interval:
-        some = rows.value if rows.value is not None else rows.difference
-        if some is None:
-            raise TypeError("substitution needs at least one kind of row")
-        remainder = Remainder.zero(*some.shape[:2])
-        pending = {name: rows}
-        for node in reversed(self.network.nodes):
-            if node.name not in pending:
-                continue
-            current = pending.pop(node.name)
-            if arrived is not None:
-                arrived[node.name] = current
-            if node.name in self.roundoff and current.difference is not None and node.name != name:
-                self._charge_roundoff(node, current.difference, remainder)
-            if isinstance(node.op, Input):
-                self._concretize(node, current, remainder)
-                continue
-            inputs = [self.facts[source] for source in node.inputs]
-            pulled = node.op.adjoint(self.parameters(node), current, remainder, *inputs)
-            for source, part in zip(node.inputs, pulled, strict=True):
-                if source in pending:
-                    part = pending[source].plus(part)
-                    self._charge_sum(source, part, remainder)
-                pending[source] = part
-        return remainder.enclose()
-
-    def _charge_roundoff(self, node: Node, difference: Reals, remainder: Remainder) -> None:
-        roundoff = self.roundoff[node.name]
-        remainder.widen(inflate(contract(np.abs(difference), roundoff), roundoff[0].size))
-
-    def _charge_sum(self, source: str, rows: Rows, remainder: Remainder) -> None:
-        """The rounding of adding the rows of two readers of one tensor."""
-        facts = self.facts[source]
-        for part, known in ((rows.value, facts.value), (rows.difference, facts.difference)):
-            if part is not None and known is not None:
-                size = 2.0**-52 * known.magnitude
-                remainder.widen(inflate(contract(np.abs(part), size), size[0].size))
-
-    def _concretize(self, node: Node, rows: Rows, remainder: Remainder) -> None:
-        """Both networks see one input, whose rounding is charged already: only value rows are left."""
-        if rows.value is None:
-            return
-        box = self.facts[node.name].value
-        center, radius = box.center, box.radius
-        rounding = gamma(center[0].size) * np.abs(center)
-        remainder.add(
-            contract(rows.value, center), inflate(contract(np.abs(rows.value), radius + rounding), center[0].size)
-        )
+    @cached_property
+    def forms(self) -> Forms:
+        """What elements are in terms of the input."""
+        return Forms(self.network, self.pair, self.facts, self.roundoff, self.precision)
 
 
 def propagate(
@@ -125,6 +72,7 @@ def propagate(
     *,
     substitute: bool = True,
     values: Mapping[str, Interval] | None = None,
+    precision: Precision = DOUBLE,
 ) -> Propagation:
     """Facts of every node on boxes of shape `(boxes, *input_shape)`; without `substitute` from node to node only.
 
@@ -137,29 +85,23 @@ def propagate(
         pair: what stands for it, or None for values alone.
         substitute: pull the inputs of relaxed operations back to the input of the network.
         values: enclosures of the float values on the very same boxes, from an earlier call; they are not computed again.
+        precision: of the coefficients; bounds in float32 are sound, found in half the time and looser by a few parts in 10,000.
     """
-    result = Propagation(network, pair, {}, {}, {})
+    result = Propagation(network, pair, {}, {}, {}, precision)
     for node in network.nodes:
         inputs = [boxes] if isinstance(node.op, Input) else [result.facts[name].value for name in node.inputs]
-        value = node.op.interval(*inputs)
+        value = node.op.interval(*inputs) if values is None else values[node.name]
+        if values is None and substitute:
+            value = _tighter_value(result, node, value)
         if pair is None:
             result.facts[node.name] = Facts(value)
-            if values is not None:
-                result.facts[node.name] = Facts(values[node.name])
-            elif substitute:
-                result.facts[node.name] = Facts(_tighter_value(result, node, value))
             continue
         sources = [Facts(boxes, boxes, boxes)] if isinstance(node.op, Input) else [result.facts[n] for n in node.inputs]
         parameters = pair.pairs.get(node.name)
         fixed = node.op.fixed_interval(parameters, *(facts.pair()[1] for facts in sources))
         difference = node.op.difference(parameters, *sources)
-        result.facts[node.name] = Facts(value, fixed, difference)
-        if values is not None:
-            value = values[node.name]
-        elif substitute:
-            value = _tighter_value(result, node, value)
         if substitute:
-            difference = _tighter_difference(result, node, difference)
+            difference = _tighter_difference(result, node, value, fixed, difference)
         difference = difference.intersect(fixed - value)
         fixed = fixed.intersect(value + difference)
         result.facts[node.name] = Facts(value, fixed, difference)
@@ -186,77 +128,83 @@ def _needs_substitution(network: Network, node: Node) -> bool:
     return bool(network.relaxed_by[node.name]) and network.mixed[node.name]
 
 
-def _identity_rows(result: Propagation, node: Node, chosen: np.ndarray) -> Reals:
-    """Unit rows for the chosen neurons, shape `(boxes, chosen, *shape)`."""
-    boxes = result.facts[node.name].value.shape[0]
-    shape = result.network.shapes[node.name]
-    rows = np.zeros((len(chosen), size_of(shape)))
-    rows[np.arange(len(chosen)), chosen] = 1.0
-    return np.broadcast_to(rows.reshape(len(chosen), *shape), (boxes, len(chosen), *shape))
-
-
-def _substituted(result: Propagation, node: Node, chosen: np.ndarray, *, difference: bool) -> Interval:
-    """The chosen values, or their differences, pulled back to the input, as many at a time as fit in memory."""
-    network, boxes = result.network, result.facts[node.name].value.shape[0]
-    count = max(1, BATCH_NUMBERS // (boxes * _widest(network)))
-    found: list[Interval] = []
-    for start in range(0, len(chosen), count):
-        rows = _identity_rows(result, node, chosen[start : start + count])
-        found.append(result.substitute(node.name, Rows(None, rows) if difference else Rows(rows, None)))
-    return _joined(found)
-
-
-def _joined(parts: list[Interval]) -> Interval:
-    """Forms beside one another."""
-    return Interval(*(np.concatenate([getattr(part, end) for part in parts], axis=1) for end in ("lower", "upper")))
-
-
 def _widest(network: Network) -> int:
     return max(size_of(shape) for shape in network.shapes.values())
 
 
 def _tighter_value(result: Propagation, node: Node, value: Interval) -> Interval:
+    """All of them: one that is stable by little here may be unstable in the other network."""
     if not _needs_substitution(result.network, node):
         return value
-    chosen = _chosen(result.network, node, value)
-    if chosen.size == 0:
-        return value
-    found = _substituted(result, node, chosen, difference=False)
-    return _intersect_at(value, chosen, found)
+    everything = np.ones((len(value.lower), size_of(result.network.shapes[node.name])), dtype=bool)
+    return _substituted(result, node, value, everything, difference=False)
 
 
-def _tighter_difference(result: Propagation, node: Node, difference: Interval) -> Interval:
+def _tighter_difference(
+    result: Propagation, node: Node, value: Interval, fixed: Interval, difference: Interval
+) -> Interval:
     if not _needs_substitution(result.network, node):
         return difference
-    value, fixed, _ = result.facts[node.name].pair()
-    chosen = np.union1d(*(_chosen(result.network, node, range_) for range_ in (value, fixed)))
-    if chosen.size == 0:
-        return difference
-    found = _substituted(result, node, chosen, difference=True)
-    return _intersect_at(difference, chosen, found)
+    worth = _worth_it(result.network, node, value) | _worth_it(result.network, node, fixed)
+    return _substituted(result, node, difference, worth, difference=True)
 
 
-def _chosen(network: Network, node: Node, value: Interval) -> np.ndarray:
-    """Flat indices of the values worth pulling back.
+def _worth_it(network: Network, node: Node, value: Interval) -> npt.NDArray[np.bool_]:
+    """Which elements are worth pulling back, shape `(boxes, elements)`.
 
-    Where functions of one variable read them, those at which one of them has several slopes in at least one box; all of
-    them where something else is relaxed.
+    Where functions of one variable read them, those at which one of them has several slopes; all of them where something
+    else is relaxed.
     """
     several = np.zeros(value.shape, dtype=bool)
     direct = {reader.op for reader in network.readers[node.name]}
     for op in network.relaxed_by[node.name]:
         if not isinstance(op, Elementwise) or not (op.uniform or op in direct):
-            return np.arange(size_of(network.shapes[node.name]))
+            several[...] = True
+            break
         slopes = op.slopes(value)
         several |= slopes.lower < slopes.upper
-    return np.flatnonzero(several.reshape(value.shape[0], -1).any(axis=0))
+    return several.reshape(len(several), -1)
 
 
-def _intersect_at(whole: Interval, chosen: np.ndarray, part: Interval) -> Interval:
-    flat = Interval(whole.lower.reshape(whole.shape[0], -1).copy(), whole.upper.reshape(whole.shape[0], -1).copy())
-    met = flat[:, chosen].intersect(part)
-    flat.lower[:, chosen], flat.upper[:, chosen] = met.lower, met.upper
-    return flat.mapped(lambda x: x.reshape(whole.shape))
+def _substituted(
+    result: Propagation, node: Node, whole: Interval, worth: npt.NDArray[np.bool_], *, difference: bool
+) -> Interval:
+    """An enclosure, met with what pulling back gives where that is worth it; a box's own elements alone, whatever its batch."""
+    shape, boxes = whole.shape, len(worth)
+    lower, upper = (end.reshape(boxes, -1).copy() for end in (whole.lower, whole.upper))
+    most = BATCH_NUMBERS // _widest(result.network)
+    for some, chosen in _groups(worth, most, result.forms.takes_some_boxes):
+        found = result.forms.enclose(node, chosen, difference=difference, boxes=some)
+        at = (slice(None), chosen) if some is None else (some[:, None], chosen)
+        met = Interval(lower[at], upper[at]).intersect(found)
+        lower[at], upper[at] = np.where(worth[at], met.lower, lower[at]), np.where(worth[at], met.upper, upper[at])
+    return Interval(lower.reshape(shape), upper.reshape(shape))
+
+
+def _groups(worth: npt.NDArray[np.bool_], most: int, some: bool) -> Iterator[tuple[Indices | None, Indices]]:
+    """Boxes with about as many elements that are worth it, and these elements, the first others where a box has fewer.
+
+    Args:
+        worth: which are, shape `(boxes, elements)`.
+        most: rows at a time.
+        some: whether boxes may be taken apart; else all have the elements that are worth it in any.
+    """
+    counts = worth.sum(axis=1)
+    if not some or counts.min() >= FULL * worth.shape[1]:
+        chosen = np.flatnonzero(worth.any(axis=0))
+        step = max(1, most // len(worth))
+        yield from ((None, chosen[start : start + step]) for start in range(0, chosen.size, step))
+        return
+    order = np.argsort(-counts, kind="stable")
+    order = order[: np.count_nonzero(counts)]
+    while order.size:
+        rows = int(counts[order[0]])
+        near = np.count_nonzero(counts[order] >= FULL * rows)
+        take = order[: min(max(near, LEAST_GROUP), max(1, most // rows))]
+        chosen = np.argsort(~worth[take], axis=1, kind="stable")[:, :rows]
+        step = max(1, most // take.size)
+        yield from ((take, chosen[:, start : start + step]) for start in range(0, rows, step))
+        order = order[take.size :]
 
 
 def output_difference(result: Propagation) -> Interval:
@@ -265,16 +213,21 @@ def output_difference(result: Propagation) -> Interval:
     boxes = result.facts[node.name].value.shape[0]
     count = at_once(FACT_NUMBERS * boxes * _widest(result.network), PARTS)
     parts = (np.arange(start, min(start + count, size)) for start in range(0, size, count))
-    found = [result.substitute(node.name, Rows(None, _identity_rows(result, node, part))) for part in parts]
+    found = [result.forms.enclose(node, part, difference=True) for part in parts]
     return _with_forward(result, found[0] if len(found) == 1 else _joined(found))
 
 
 def output_sensitivities(result: Propagation) -> tuple[Interval, dict[str, Rows]]:
     """As `output_difference`, and the rows on the way to the input, of all nodes and outputs together."""
-    node = result.network.output
-    rows = _identity_rows(result, node, np.arange(size_of(result.network.output_shape)))
-    found, arrived = result.pull(node.name, Rows(None, rows))
+    node, arrived = result.network.output, dict[str, Rows]()
+    outputs = np.arange(size_of(result.network.output_shape))
+    found = result.forms.enclose(node, outputs, difference=True, arrived=arrived)
     return _with_forward(result, found), arrived
+
+
+def _joined(parts: list[Interval]) -> Interval:
+    """Forms beside one another."""
+    return Interval(*(np.concatenate([getattr(part, end) for part in parts], axis=1) for end in ("lower", "upper")))
 
 
 def _with_forward(result: Propagation, found: Interval) -> Interval:

@@ -20,9 +20,10 @@ import numpy.typing as npt
 
 from sound_qkeras.errors import ModelError
 from sound_qkeras.fixed_point import Codes, Format, from_codes, scaled
-from sound_qkeras.interval import Interval, exact_difference, gamma, inflate, nonzero, read_only
+from sound_qkeras.interval import DOUBLE, Interval, Precision, exact_difference, gamma, inflate, nonzero, read_only
 from sound_qkeras.network.grids import Grid
-from sound_qkeras.network.ops.base import Facts, Op, Reals, Remainder, Rows, Shape, charge, shift_codes
+from sound_qkeras.network.ops.base import Facts, Op, Reals, Rows, Shape, shift_codes
+from sound_qkeras.network.ops.linear import About, Linear, LinearOp, precision_of
 from sound_qkeras.network.pickling import Rebuilt
 
 
@@ -85,6 +86,45 @@ class AffineCodes(Rebuilt):
         return read_only(from_codes(self.bias, self.bias_format.fractional_bits))
 
 
+class Kernels:
+    """Kernels that coefficients are multiplied with, in their precisions."""
+
+    def __init__(self, double: tuple[Reals, ...]) -> None:
+        """Of float64 kernels."""
+        self.double = double
+
+    def fit(self, precision: Precision) -> bool:
+        """Whether every entry is zero, or so large and small that it loses no more than what rounding is charged for."""
+        return precision is DOUBLE or self._fit_single
+
+    def cast(self, precision: Precision) -> tuple[npt.NDArray[Any], ...]:
+        """In a precision."""
+        return self.double if precision is DOUBLE else self._single
+
+    def rows(self, precision: Precision) -> tuple[npt.NDArray[Any], ...]:
+        """Transposed matrices, their rows one behind the other."""
+        return self._double_rows if precision is DOUBLE else self._single_rows
+
+    @cached_property
+    def _fit_single(self) -> bool:
+        return all(
+            bool(np.all((size == 0.0) | ((size >= 2.0**-100) & (size <= 2.0**100))))
+            for size in (np.abs(kernel) for kernel in self.double)
+        )
+
+    @cached_property
+    def _single(self) -> tuple[npt.NDArray[Any], ...]:
+        return tuple(kernel.astype(np.float32) for kernel in self.double)
+
+    @cached_property
+    def _double_rows(self) -> tuple[npt.NDArray[Any], ...]:
+        return tuple(np.ascontiguousarray(kernel.T) for kernel in self.double)
+
+    @cached_property
+    def _single_rows(self) -> tuple[npt.NDArray[Any], ...]:
+        return tuple(np.ascontiguousarray(kernel.T) for kernel in self._single)
+
+
 class AffineComparison:
     """A float affine operation beside the parameters that another network has: the residuals `dW`, `db` and their slack."""
 
@@ -110,6 +150,11 @@ class AffineComparison:
             if isinstance(array, np.ndarray):
                 array.setflags(write=False)
 
+    @cached_property
+    def kernels(self) -> Kernels:
+        """The kernel and the residual in other precisions."""
+        return Kernels((self.kernel, self.kernel_residual))
+
 
 class AffinePair(AffineComparison):
     """A float affine operation beside its integers."""
@@ -127,7 +172,7 @@ def _total_slack(lost: Reals, *radii: Reals | None) -> Reals | None:
 
 
 @dataclass(frozen=True, eq=False)
-class Affine(Op):
+class Affine(LinearOp):
     """Base of the affine operations.
 
     Args:
@@ -278,40 +323,76 @@ class Affine(Op):
             slack = slack + self.apply(parameters.kernel_radius, d.magnitude)
         return slack
 
-    def adjoint(
-        self, parameters: AffineComparison | None, rows: Rows, remainder: Remainder, *inputs: Facts
-    ) -> tuple[Rows, ...]:
-        """`a.(y_q - y) + p.y  =  (A(W_q)' a).d + (A(dW)' a + A(W)' p).x + a.db + p.b`."""
-        x = inputs[0].value
-        remainder.widen_for_underflow(*inputs)
-        rounding = gamma(2 * self.fan_out + 2 * self.fan_in + 8)
-        value, difference = None, None
-        if rows.difference is not None:
-            if parameters is None:
-                raise TypeError("difference rows need a pair of networks")
-            a = rows.difference
-            d = inputs[0].pair()[2]
-            difference = self.transpose(parameters.kernel, a)
-            value = self.transpose(parameters.kernel_residual, a)
-            size = (
-                self.apply(parameters.kernel_magnitude, d.magnitude)
-                + self.apply(parameters.kernel_residual_magnitude, x.magnitude)
-                + np.abs(parameters.bias_residual)
+    def _written(
+        self, point: Reals, at_point: Reals, at_size: Reals, slack: Reals | float, precision: Precision
+    ) -> Linear:
+        """With what the rounding of the point, and of coefficients on the way back, adds.
+
+        Args:
+            point: of the result.
+            at_point: the sum of the absolute terms in it.
+            at_size: the same of what the coefficients multiply.
+            slack: what parameters may be off by.
+            precision: of the coefficients.
+        """
+        radius = gamma(2 * self.fan_in + 8) * at_point + gamma(self.fan_out + 8, precision) * at_size + slack
+        return Linear(point, inflate(radius, 2 * self.fan_in + 8))
+
+    def linear_value(self, x: Interval, about: About, precision: Precision) -> Linear:
+        """`y = A(W) x + b`."""
+        point = self.apply(self.kernel, about.point) + self.bias
+        at_point = self.apply(self.kernel_magnitude, np.abs(about.point)) + np.abs(self.bias)
+        slack: Reals | float = 0.0
+        if self.kernel_radius is not None:
+            slack = slack + self.apply(self.kernel_radius, x.magnitude)
+        if self.bias_radius is not None:
+            slack = slack + self.bias_radius
+        return self._written(point, at_point, self.apply(self.kernel_magnitude, about.size), slack, precision)
+
+    def linear_difference(
+        self, parameters: AffineComparison, facts: Facts, value: About, difference: About, precision: Precision
+    ) -> Linear:
+        """`y_q - y = A(W_q) d + A(dW) x + db`."""
+        x, _, d = facts.pair()
+        point = (
+            self.apply(parameters.kernel, difference.point)
+            + self.apply(parameters.kernel_residual, value.point)
+            + parameters.bias_residual
+        )
+        at_point, at_size = (
+            self.apply(parameters.kernel_magnitude, on_difference)
+            + self.apply(parameters.kernel_residual_magnitude, on_value)
+            for on_difference, on_value in (
+                (np.abs(difference.point), np.abs(value.point)),
+                (difference.size, value.size),
             )
-            size = inflate(rounding * size + self._slack(parameters, x, d), 2 * self.fan_in + 8)
-            charge(remainder, a, np.broadcast_to(parameters.bias_residual, size.shape[1:])[None], size)
-        if rows.value is not None:
-            p = rows.value
-            pulled = self.transpose(self.kernel, p)
-            value = pulled if value is None else value + pulled
-            size = rounding * (self.apply(self.kernel_magnitude, x.magnitude) + np.abs(self.bias))
-            if self.kernel_radius is not None:
-                size = size + self.apply(self.kernel_radius, x.magnitude)
-            if self.bias_radius is not None:
-                size = size + self.bias_radius
-            size = inflate(size, 2 * self.fan_in + 8)
-            charge(remainder, p, np.broadcast_to(self.bias, size.shape[1:])[None], size)
-        return (Rows(value, difference),)
+        )
+        at_point = at_point + np.abs(parameters.bias_residual)
+        return self._written(point, at_point, at_size, self._slack(parameters, x, d), precision)
+
+    def fits(self, parameters: AffineComparison | None, precision: Precision) -> bool:
+        """Whether all kernels do."""
+        return self.kernels.fit(precision) and (parameters is None or parameters.kernels.fit(precision))
+
+    @cached_property
+    def kernels(self) -> Kernels:
+        """The kernel in other precisions."""
+        return Kernels((self.kernel,))
+
+    def pull(
+        self, parameters: AffineComparison | None, rows: Rows, value: Reals | None, difference: Reals | None
+    ) -> Rows:
+        """`a.(y_q - y) + p.y` is `(A(W_q)' a).d + (A(dW)' a + A(W)' p).x` and constants."""
+        precision = precision_of(rows)
+        on_value = None if rows.value is None else self.transpose(self.kernels.cast(precision)[0], rows.value)
+        if rows.difference is None:
+            return Rows(on_value, None)
+        if parameters is None:
+            raise TypeError("difference rows need a pair of networks")
+        kernel, residual_kernel = parameters.kernels.cast(precision)
+        residual = self.transpose(residual_kernel, rows.difference)
+        on_value = residual if on_value is None else residual + on_value
+        return Rows(on_value, self.transpose(kernel, rows.difference))
 
     def gradient(self, rows: Reals, *inputs: Reals) -> tuple[Reals, ...]:
         """The transposed operator."""

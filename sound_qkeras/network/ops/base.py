@@ -17,7 +17,7 @@ import numpy.typing as npt
 from sound_qkeras.fixed_point import MAX_WORD_LENGTH, Format, scaled
 from sound_qkeras.interval import TINY, Interval, gamma, inflate, sum_up
 from sound_qkeras.network.pickling import Rebuilt
-from sound_qkeras.types import Array, Reals, Shape
+from sound_qkeras.types import Array, Indices, Reals, Shape
 
 T = TypeVar("T")
 
@@ -40,6 +40,11 @@ class Facts:
         if self.fixed is None or self.difference is None:
             raise TypeError("these facts are about one network, not a pair")
         return self.value, self.fixed, self.difference
+
+    def at(self, boxes: Indices) -> Facts:
+        """Those of some of the boxes."""
+        fixed, difference = (None if part is None else part[boxes] for part in (self.fixed, self.difference))
+        return Facts(self.value[boxes], fixed, difference)
 
     def once(self, key: Hashable, work_out: Callable[[], T]) -> T:
         """What an operation works out from these facts, the first time it is asked for: forms are pulled through many times.
@@ -94,15 +99,15 @@ class Remainder:
         """Add `0 +- radius`."""
         self.radius = self.radius + radius
 
-    def widen_for_underflow(self, *inputs: Facts) -> None:
-        """Pulled-back coefficients may each lose up to 2**-1001 to underflow; charge that times what they multiply."""
+    def widen_for_underflow(self, *inputs: Facts, tiny: float = TINY) -> None:
+        """Pulled-back coefficients may each lose nearly `tiny` to underflow; charge that times what they multiply."""
         for facts in inputs:
             size = (
                 facts.value.magnitude
                 if facts.difference is None
                 else facts.value.magnitude + facts.difference.magnitude
             )
-            self.radius = self.radius + TINY * sum_up(size, tuple(range(1, size.ndim)))[:, None]
+            self.radius = self.radius + tiny * sum_up(size, tuple(range(1, size.ndim)))[:, None]
 
     def enclose(self) -> Interval:
         """The remainder as an interval. 2**-40 covers the roundings of up to 4,000 radius additions."""

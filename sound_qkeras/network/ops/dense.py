@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from sound_qkeras.errors import ModelError
-from sound_qkeras.network.ops.affine import Affine
-from sound_qkeras.network.ops.base import Reals, Shape
+from sound_qkeras.interval import Precision
+from sound_qkeras.network.ops.affine import Affine, AffineComparison
+from sound_qkeras.network.ops.base import Reals, Rows, Shape
+from sound_qkeras.types import Indices
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,6 +39,13 @@ class Dense(Affine):
     def apply(self, kernel: Reals, x: Reals) -> Reals:
         """`x @ kernel`, as one matrix product over all leading axes."""
         return (x.reshape(-1, kernel.shape[0]) @ kernel).reshape(*x.shape[:-1], kernel.shape[1])
+
+    def unit_rows(self, parameters: AffineComparison | None, chosen: Indices, precision: Precision) -> Rows | None:
+        """Columns of the kernel, and of the other network's."""
+        if parameters is None:
+            return Rows(self.kernels.rows(precision)[0][chosen], None)
+        kernel, residual = (kernel[chosen] for kernel in parameters.kernels.rows(precision))
+        return Rows(residual, kernel)
 
     def transpose(self, kernel: Reals, y: Reals) -> Reals:
         """`y @ kernel.T`."""

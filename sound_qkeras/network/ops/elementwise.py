@@ -13,13 +13,14 @@ from typing import Any, ClassVar
 import numpy as np
 
 from sound_qkeras.errors import ModelError
-from sound_qkeras.interval import Interval, Reals, inflate
-from sound_qkeras.network.ops.base import Facts, Op, Remainder, Rows, Shape, contract
+from sound_qkeras.interval import Interval, Precision, Reals, inflate
+from sound_qkeras.network.ops.base import Facts, Remainder, Rows, Shape, contract
+from sound_qkeras.network.ops.linear import About, Linear, LinearOp
 
 Line = tuple[Reals, Interval]
 
 
-class Elementwise(Op):
+class Elementwise(LinearOp):
     """Base of the operations on single elements.
 
     Attributes:
@@ -59,27 +60,33 @@ class Elementwise(Op):
         """Directions times the slopes."""
         return rows[0] * self.derivative(inputs[0])[:, None]
 
-    def adjoint(self, parameters: Any, rows: Rows, remainder: Remainder, *inputs: Facts) -> tuple[Rows, ...]:
-        """The rows times the lines' slopes; the rounding of that product joins what the lines leave over."""
-        facts = inputs[0]
-        value, difference = None, None
-        remainder.widen_for_underflow(facts)
-        if rows.difference is not None:
-            slope, rest = self._difference_line(parameters, facts)
-            difference = rows.difference * slope[:, None]
-            lost = 2.0**-52 * np.abs(slope) * facts.pair()[2].magnitude
-            absorb(remainder, rows.difference, rest.widened(lost))
-        if rows.value is not None:
-            slope, rest = self._value_line(facts)
-            value = rows.value * slope[:, None]
-            absorb(remainder, rows.value, rest.widened(2.0**-52 * np.abs(slope) * facts.value.magnitude))
-        return (Rows(value, difference),)
+    def linear_value(self, x: Interval, about: About, precision: Precision) -> Linear:
+        """The line, and what it leaves over."""
+        return _about(self.value_line(x), about, precision)
 
-    def _difference_line(self, parameters: Any, facts: Facts) -> Line:
-        return facts.once((id(self), id(parameters)), lambda: self.difference_line(parameters, *facts.pair()))
+    def linear_difference(
+        self, parameters: Any, facts: Facts, value: About, difference: About, precision: Precision
+    ) -> Linear:
+        """The line, and what it leaves over."""
+        return _about(self.difference_line(parameters, *facts.pair()), difference, precision)
 
-    def _value_line(self, facts: Facts) -> Line:
-        return facts.once((id(self), None), lambda: self.value_line(facts.value))
+    def pull(self, parameters: Any, rows: Rows, value: Reals | None, difference: Reals | None) -> Rows:
+        """Rows times slopes."""
+
+        def times(part: Reals | None, slope: Reals | None) -> Reals | None:
+            return None if part is None or slope is None else part * slope[:, None]
+
+        return Rows(times(rows.value, value), times(rows.difference, difference))
+
+
+def _about(line: Line, about: About, precision: Precision) -> Linear:
+    """With the rounding of the point, of slopes to the precision, and of coefficients times slopes."""
+    slope, rest = line
+    used = slope.astype(precision.kind)
+    moved, size = slope * about.point, 2.0 * precision.unit * np.abs(slope) + np.abs(slope - used)
+    point = moved + rest.center
+    radius = rest.radius + 2.0**-52 * (np.abs(moved) + np.abs(point)) + size * about.size
+    return Linear(point, inflate(radius, 8), used)
 
 
 def absorb(remainder: Remainder, rows: Reals, rest: Interval) -> None:

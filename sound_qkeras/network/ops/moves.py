@@ -11,13 +11,14 @@ from typing import Any, ClassVar
 import numpy as np
 
 from sound_qkeras.errors import ModelError
-from sound_qkeras.interval import Interval
-from sound_qkeras.network.ops.base import Facts, Op, Reals, Remainder, Rows, Shape, charge_sums
+from sound_qkeras.interval import Interval, Precision, gamma, inflate
+from sound_qkeras.network.ops.base import Facts, Reals, Rows, Shape
+from sound_qkeras.network.ops.linear import About, Linear, LinearOp
 from sound_qkeras.types import Array
 
 
 @dataclass(frozen=True)
-class Move(Op):
+class Move(LinearOp):
     """Every result is a value of the input, or zero: the same map for values, enclosures, differences and codes."""
 
     moves: ClassVar[bool] = True
@@ -51,20 +52,21 @@ class Move(Op):
         """The differences in their new places."""
         return inputs[0].pair()[2].mapped(self.moved)
 
-    def adjoint(self, parameters: Any, rows: Rows, remainder: Remainder, *inputs: Facts) -> tuple[Rows, ...]:
-        """The coefficients where their values came from; sums of several are charged for their rounding."""
-        if self.copies > 1:
-            charge_sums(remainder, rows, self.copies, *(self._sizes(inputs[0])))
+    def linear_value(self, x: Interval, about: About, precision: Precision) -> Linear:
+        """The same map; sums of several coefficients are charged for their rounding."""
+        radius = inflate(gamma(self.copies, precision) * self.moved(about.size), 4) if self.copies > 1 else None
+        return Linear(self.moved(about.point), radius)
 
-        def back(x: Reals | None) -> Reals | None:
-            return None if x is None else self.returned(x)
+    def linear_difference(
+        self, parameters: Any, facts: Facts, value: About, difference: About, precision: Precision
+    ) -> Linear:
+        """The same map."""
+        return self.linear_value(facts.pair()[2], difference, precision)
 
-        return (Rows(back(rows.value), back(rows.difference)),)
-
-    def _sizes(self, facts: Facts) -> tuple[Reals, Reals | None]:
-        """Magnitudes of the results' values and differences."""
-        difference = None if facts.difference is None else self.moved(facts.difference.magnitude)
-        return self.moved(facts.value.magnitude), difference
+    def pull(self, parameters: Any, rows: Rows, value: Reals | None, difference: Reals | None) -> Rows:
+        """The coefficients where their values came from."""
+        parts = (None if part is None else self.returned(part) for part in (rows.value, rows.difference))
+        return Rows(*parts)
 
     def gradient(self, rows: Reals, *inputs: Reals) -> tuple[Reals, ...]:
         """The coefficients where their values came from."""

@@ -1,0 +1,306 @@
+"""Linear forms in a tensor, pulled back to the input of the network on a batch of boxes.
+
+A form has a row `p` on the trained network's values x and a row `a` on differences d, because the residual of a layer turns
+a difference row into a value row: this is the dual of a zonotope in which values and differences share their noise symbols.
+
+Every tensor has a point near its values and one near its differences: where the lines in place of the operations lead from
+the middle of the box. Forms are written about these points, so a step back leaves nothing over but `|row| . radius`, and the
+rest at the input is the box about its middle. Which rows arrive makes no difference to points and radii: they are found once.
+
+Reference: Singh et al., An abstract domain for certifying neural networks (POPL 2019).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from sound_qkeras.interval import DOUBLE, Interval, Precision, Reals, gamma, inflate, sum_up
+from sound_qkeras.network import Network, Node, Pair, size_of
+from sound_qkeras.network.ops import Elementwise, Facts, Input, Remainder, Rows
+from sound_qkeras.network.ops.base import contract
+from sound_qkeras.network.ops.linear import About, Linear, LinearOp
+from sound_qkeras.types import Indices
+
+# All boxes of the batch.
+ALL = None
+Boxes = Indices | None
+
+
+@dataclass
+class Stage:
+    """What a step back over one node leaves over, whatever the rows.
+
+    Args:
+        value, difference: the operation written about points; None where it is not linear.
+        value_radius, difference_radius: left over per unit of a row's coefficient, shape `(boxes, *shape)`; None for zero.
+        lost: what coefficients lose to underflow, shape `(boxes,)`.
+        folds: whether the step before, over the operation that this one reads, is charged here too.
+        read_radius: `difference_radius` for those who read the result: with its rounding, once that is known.
+        charges: `value_radius` and `read_radius` in the precision of rows.
+    """
+
+    value: Linear | None = None
+    difference: Linear | None = None
+    value_radius: Reals | None = None
+    difference_radius: Reals | None = None
+    lost: Reals | None = None
+    folds: bool = False
+    read_radius: Reals | None = None
+    charges: tuple[Reals | None, Reals | None] = (None, None)
+
+
+class Forms:
+    """What single elements are, in terms of the input, on boxes whose facts become known node by node."""
+
+    def __init__(
+        self,
+        network: Network,
+        pair: Pair | None,
+        facts: Mapping[str, Facts],
+        roundoff: Mapping[str, Reals],
+        precision: Precision = DOUBLE,
+    ) -> None:
+        """For facts and largest roundings that the caller goes on adding to.
+
+        Args:
+            network: the float network.
+            pair: what stands for it, or None.
+            facts: of every node that comes before what is asked about.
+            roundoff: largest error of rounding, of those that are rounded.
+            precision: of coefficients, where everything they meet fits it; else float64.
+        """
+        self.network, self.pair, self.facts, self.roundoff = network, pair, facts, roundoff
+        self.precision = precision if self._fits(precision) else DOUBLE
+        self.positions = {node.name: position for position, node in enumerate(network.nodes)}
+        self.stages: dict[str, Stage] = {}
+        self.about: dict[str, tuple[About, About | None]] = {}
+
+    def _fits(self, precision: Precision) -> bool:
+        """Whether all operations are linear, so that bounds know about precisions, and no parameter is too large or small."""
+        return self.takes_some_boxes and all(
+            node.op.fits(self._parameters(node), precision)
+            for node in self.network.nodes
+            if isinstance(node.op, LinearOp)
+        )
+
+    @cached_property
+    def _double(self) -> Forms:
+        return Forms(self.network, self.pair, self.facts, self.roundoff)
+
+    @property
+    def takes_some_boxes(self) -> bool:
+        """Whether forms may be asked about on some of the boxes: other operations would find their lines anew for these."""
+        return all(isinstance(node.op, LinearOp | Input) for node in self.network.nodes)
+
+    def enclose(
+        self,
+        node: Node,
+        chosen: Indices,
+        *,
+        difference: bool,
+        boxes: Boxes = ALL,
+        arrived: dict[str, Rows] | None = None,
+    ) -> Interval:
+        """Enclosures of elements of a node's value, or of its difference, before they are rounded.
+
+        Args:
+            node: whose elements; what comes before it is known.
+            chosen: their flat numbers, shape `(rows,)`, or `(boxes, rows)` where every box has its own.
+            difference: whether differences are asked for.
+            boxes: numbers of the boxes, if not all are asked about.
+            arrived: takes the rows as they arrive at every node.
+
+        Returns:
+            Shape `(boxes, rows)`.
+        """
+        stage = self._stage_of(node)
+        count = len(self.facts[self.network.nodes[0].name].value.lower if boxes is None else boxes)
+        remainder = Remainder.zero(count, chosen.shape[-1])
+        if isinstance(node.op, LinearOp):
+            written, radius = stage.value, stage.value_radius
+            if difference:
+                written, radius = stage.difference, stage.difference_radius
+            if written is None:
+                raise TypeError("differences are of a pair of networks")
+            remainder.add(_elements(written.point, boxes, chosen), np.zeros(1))
+            if radius is not None:
+                remainder.widen(_elements(radius, boxes, chosen))
+            self._charge_underflow(stage, boxes, remainder)
+        if arrived is not None:
+            arrived[node.name] = self._unit_rows(node, count, chosen, difference)
+        pulled = self._first_step(node, count, chosen, difference, remainder, boxes)
+        pending = dict[str, Rows]()
+        self._pass_on(node, pulled, pending, remainder, boxes)
+        charged = {node.inputs[0]} if stage.folds else set[str]()
+        for other in reversed(self.network.nodes[: self.positions[node.name]]):
+            if other.name not in pending:
+                continue
+            current = pending.pop(other.name)
+            if arrived is not None:
+                arrived[other.name] = current
+            here = self.stages[other.name]
+            if other.name not in charged:
+                self._charge(here, current, boxes, remainder)
+            if here.folds:
+                charged.add(other.inputs[0])
+            if not isinstance(other.op, Input):
+                self._pass_on(other, self._step(other, current, remainder, boxes), pending, remainder, boxes)
+        found = remainder.enclose()
+        if self.precision is not DOUBLE and not np.all(np.isfinite(found.lower) & np.isfinite(found.upper)):
+            return self._double.enclose(node, chosen, difference=difference, boxes=boxes, arrived=arrived)
+        return found
+
+    def _parameters(self, node: Node) -> Any:
+        return None if self.pair is None else self.pair.pairs.get(node.name)
+
+    def _unit_rows(self, node: Node, count: int, chosen: Indices, difference: bool) -> Rows:
+        """Rows that are one at the chosen elements, shape `(boxes, rows, *shape)`."""
+        shape = self.network.shapes[node.name]
+        rows = np.zeros((*chosen.shape, size_of(shape)), self.precision.kind)
+        np.put_along_axis(rows, chosen[..., None], 1.0, axis=-1)
+        rows = np.broadcast_to(rows.reshape(*chosen.shape, *shape), (count, chosen.shape[-1], *shape))
+        return Rows(None, rows) if difference else Rows(rows, None)
+
+    def _first_step(
+        self, node: Node, count: int, chosen: Indices, difference: bool, remainder: Remainder, boxes: Boxes
+    ) -> tuple[Rows, ...]:
+        """Of unit rows."""
+        if isinstance(node.op, LinearOp) and len(self.network.shapes[node.name]) == 1:
+            known = node.op.unit_rows(self._parameters(node) if difference else None, chosen, self.precision)
+            if known is not None:
+                return (_for_all(known, count) if chosen.ndim == 1 else known,)
+        return self._step(node, self._unit_rows(node, count, chosen, difference), remainder, boxes)
+
+    def _step(self, node: Node, rows: Rows, remainder: Remainder, boxes: Boxes) -> tuple[Rows, ...]:
+        """The rows in the inputs; of operations that are not linear, what their lines leave over is charged here."""
+        parameters, stage = self._parameters(node), self.stages[node.name]
+        if isinstance(node.op, LinearOp):
+            slopes = (None if found is None else found.slope for found in (stage.value, stage.difference))
+            return (node.op.pull(parameters, rows, *(_some(slope, boxes) for slope in slopes)),)
+        inputs = [self.facts[name] if boxes is None else self.facts[name].at(boxes) for name in node.inputs]
+        pulled = node.op.adjoint(parameters, rows, remainder, *inputs)
+        for name, part in zip(node.inputs, pulled, strict=True):
+            for row, about in zip((part.value, part.difference), self.about[name], strict=True):
+                if row is not None and about is not None:
+                    point = about.point if boxes is None else about.point[boxes]
+                    rounding = gamma(point[0].size) * np.abs(point)
+                    remainder.add(contract(row, point), self._weighed(row, rounding))
+        return pulled
+
+    def _pass_on(
+        self, node: Node, pulled: tuple[Rows, ...], pending: dict[str, Rows], remainder: Remainder, boxes: Boxes
+    ) -> None:
+        """To the inputs; rows of several readers of one tensor are added, and the rounding of that is charged."""
+        for name, part in zip(node.inputs, pulled, strict=True):
+            if name not in pending:
+                pending[name] = part
+                continue
+            total = pending[name] = pending[name].plus(part)
+            for row, about in zip((total.value, total.difference), self.about[name], strict=True):
+                if row is not None and about is not None:
+                    size = about.size if boxes is None else about.size[boxes]
+                    remainder.widen(self._weighed(row, self.precision.above(2.0 * self.precision.unit * size)))
+
+    def _charge(self, stage: Stage, rows: Rows, boxes: Boxes, remainder: Remainder) -> None:
+        for row, radius in zip((rows.value, rows.difference), stage.charges, strict=True):
+            if row is not None and radius is not None:
+                remainder.widen(self._weighed(row, radius if boxes is None else radius[boxes]))
+        self._charge_underflow(stage, boxes, remainder)
+
+    def _weighed(self, rows: Reals, radius: Reals) -> Reals:
+        """An upper bound of `|rows| . radius`."""
+        boxes, count = rows.shape[:2]
+        if boxes > 1 and rows.strides[0] == 0:  # the same rows for every box
+            found = radius.reshape(boxes, -1) @ np.abs(rows[0]).reshape(count, -1).T
+        else:
+            found = contract(np.abs(rows), radius)
+        return inflate(found, radius[0].size, self.precision)
+
+    def _charge_underflow(self, stage: Stage, boxes: Boxes, remainder: Remainder) -> None:
+        if stage.lost is not None:
+            remainder.widen((stage.lost if boxes is None else stage.lost[boxes])[:, None])
+
+    def _stage_of(self, node: Node) -> Stage:
+        """The step back over a node, after those over all that come before it."""
+        for other in self.network.nodes[len(self.about) : self.positions[node.name]]:
+            self._complete(other)
+        if node.name not in self.stages:
+            self.stages[node.name] = self._stage(node)
+        return self.stages[node.name]
+
+    def _complete(self, node: Node) -> None:
+        """What readers need to know about a node all of whose facts are known."""
+        stage, facts = self.stages.get(node.name) or self._stage(node), self.facts[node.name]
+        difference = None if facts.difference is None else About.zero(facts.difference)
+        if isinstance(node.op, Input):
+            value = About(facts.value.center, facts.value.radius)
+            stage.value_radius = value.size
+        elif stage.value is None:
+            value = About.zero(facts.value)
+        else:
+            value = About.of(facts.value, stage.value.point)
+            if facts.difference is not None and stage.difference is not None:
+                difference = About.of(facts.difference, stage.difference.point)
+        stage.read_radius = _sum(stage.difference_radius, self.roundoff.get(node.name))
+        value_charge, difference_charge = (
+            None if radius is None else self.precision.above(radius)
+            for radius in (stage.value_radius, stage.read_radius)
+        )
+        stage.charges = value_charge, difference_charge
+        self.stages[node.name], self.about[node.name] = stage, (value, difference)
+
+    def _stage(self, node: Node) -> Stage:
+        if not isinstance(node.op, LinearOp):
+            return Stage()
+        (name,) = node.inputs
+        facts, (value, difference) = self.facts[name], self.about[name]
+        stage = Stage(node.op.linear_value(facts.value, value, self.precision))
+        size = value.size
+        if difference is not None:
+            stage.difference = node.op.linear_difference(
+                self._parameters(node), facts, value, difference, self.precision
+            )
+            size = size + difference.size
+        before = self.stages[name]
+        stage.folds = isinstance(node.op, Elementwise) and len(self.network.readers[name]) == 1
+        for written, kind, radius in (
+            (stage.value, "value_radius", before.value_radius),
+            (stage.difference, "difference_radius", before.read_radius),
+        ):
+            found = None if written is None else written.radius
+            if written is not None and written.slope is not None and stage.folds and radius is not None:
+                found = _sum(found, inflate(np.abs(written.slope) * radius, 4))
+            setattr(stage, kind, found)
+        if stage.value is not None and stage.value.radius is not None:
+            stage.lost = self.precision.tiny * sum_up(size, tuple(range(1, size.ndim)))
+        if stage.folds:
+            stage.lost = _sum(stage.lost, before.lost)
+        return stage
+
+
+def _sum(a: Reals | None, b: Reals | None) -> Reals | None:
+    """At least the sum of nonnegative numbers."""
+    return b if a is None else a if b is None else inflate(a + b, 4)
+
+
+def _some(x: Reals | None, boxes: Boxes) -> Reals | None:
+    return x if x is None or boxes is None else x[boxes]
+
+
+def _elements(x: Reals, boxes: Boxes, chosen: Indices) -> Reals:
+    """The chosen elements of every box, shape `(boxes, rows)`."""
+    flat = (x if boxes is None else x[boxes]).reshape(len(x) if boxes is None else len(boxes), -1)
+    return flat[:, chosen] if chosen.ndim == 1 else np.take_along_axis(flat, chosen, axis=1)
+
+
+def _for_all(rows: Rows, boxes: int) -> Rows:
+    """The same rows for every box."""
+    value, difference = (
+        None if part is None else np.broadcast_to(part, (boxes, *part.shape)) for part in (rows.value, rows.difference)
+    )
+    return Rows(value, difference)
