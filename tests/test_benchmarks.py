@@ -42,6 +42,14 @@ def test_ablation(tmp_path):
     assert run("ablation.py", tmp_path, "--effort", "fast", "--out", tmp_path / "kept.json").count("\n") == 11
 
 
+def test_leaves(shared_nets, tmp_path):
+    line = ("leaves.py", "--only", "SinglePendulumNN", "--leaves", 8, "--runs", 1, "--keep", tmp_path / "leaves.npz")
+    for _ in range(2):
+        found = re.findall(r"8 leaves, ([a-z0-9 ]+): [0-9.]+ ms a leaf .* worst bound ([0-9.e-]+)", run(*line))
+        assert [label for label, _ in found] == ["search", "search in float64", "proof"]
+        assert len({bound[:5] for _, bound in found}) == 1
+
+
 def test_behaviour(tmp_path):
     """Two records are compared: equal, different, and different where the clock had a say."""
     one = {"integers": "a", "bounds": [1.0], "ended_by": "search"}

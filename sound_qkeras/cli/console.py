@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import typer
 
 from sound_qkeras.errors import DependencyError, InfeasibleError, InputError, VerificationError
-from sound_qkeras.support.deadline import INTERRUPT, SEARCH, TIME
+from sound_qkeras.support.deadline import INTERRUPT, SEARCH, TIME, WORK
 
 if TYPE_CHECKING:
     from sound_qkeras.results.result import Result
@@ -36,6 +36,7 @@ PLAIN_WIDTH = 140
 
 # What to say where more than the search itself decided when it ended.
 ENDED = {
+    WORK: "the search used up its budget of work: a larger --effort gives it more",
     TIME: "the search used up its time budget: another run may find other formats; --effort gives it more time",
     INTERRUPT: "the search was interrupted: these are the best formats that were proved until then",
 }

@@ -82,9 +82,9 @@ def quantize(
     `verify`, which trusts neither the tuner nor the solver. In other tiers than "sound" the distance is claimed for
     fewer inputs, as `certificate.claim` says; that nothing overflows is always proved over the whole box.
 
-    Ctrl-C ends the search with what was proved so far, where there is something; once more ends the call. The same arguments
-    give the same result wherever the clock had no say in it: `ended_by` is "search" then, and "time" where a budget ended
-    the search.
+    Ctrl-C ends the search with what was proved so far, where there is something; once more ends the call. The efforts "fast",
+    "normal" and "max" count work and never look at the clock: the same arguments give the same result, whatever else the
+    machine does. `ended_by` is "search", or "work" where the budget ended it; "time" where seconds that you gave did.
 
     Args:
         model: a model of Keras 3 or tf_keras, a path to one (.h5, .keras; of tf_keras also a SavedModel), a pair of paths
@@ -147,7 +147,7 @@ def quantize(
                 trained,
                 REAL if held_out is None or calibration is None else reference_for(trained, calibration, tolerance),
             )
-        deadline = Deadline.within(options.budget.seconds, firm=options.budget.firm)
+        deadline = options.budget.deadline()
         outcome, stability_tree = _tune(trained, region, tolerance, calibration, options, report, deadline)
         report("prove", 0.0)
         pair = outcome.pair

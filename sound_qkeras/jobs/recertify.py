@@ -76,7 +76,7 @@ def _sound(pair: Pair, old: Demand, eps: Reals | None, effort: Effort) -> tuple[
     """Cut the box until the tolerance is met or the budget ends; what is proved then, counts."""
     wanted = old.eps if eps is None else eps
     evaluator = ProvingEvaluator(pair.network, old.box, wanted, effort)
-    evidence = evaluator.settle(evaluator.evaluate(pair, Deadline.within(effort.seconds)))
+    evidence = evaluator.settle(evaluator.evaluate(pair, effort.deadline()))
     tree = evaluator.tree(evidence)
     # The width of what a table reads decides about its entries, so ranges behind it may change once more.
     for _ in range(1 + len(pair.tables)):

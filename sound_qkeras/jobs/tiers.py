@@ -12,7 +12,6 @@ from sound_qkeras.jobs.options import CertifyOptions
 from sound_qkeras.network.pair import Pair
 from sound_qkeras.search.falsify import Counterexample, falsify
 from sound_qkeras.splitting.refine import refine
-from sound_qkeras.support.deadline import Deadline
 from sound_qkeras.verify.certificate import PROVED
 from sound_qkeras.verify.evidence import REAL, Evidence, Local, Statistical, error_limits
 from sound_qkeras.verify.proof import bound_leaves
@@ -55,7 +54,7 @@ def tree_of(pair: Pair, question: Question, worst: Counterexample) -> SplitTree:
         return SplitTree()
     eps = np.full(whole.output_bounds.shape, max(whole.bound, 1e-300)) if question.eps is None else question.eps
     target = max(CLOSE * worst.error, 1e-300) / float(eps.max()) if question.eps is None else 1.0
-    deadline = Deadline.within(budget.proof_seconds)
+    deadline = budget.deadline(budget.proof_seconds)
     state = refine(pair, question.box, eps, target=target, max_leaves=budget.proof_leaves, deadline=deadline)
     return state.tree if state.worst <= float(np.max(whole.output_bounds / eps)) else SplitTree()
 

@@ -252,7 +252,7 @@ class Network(Rebuilt):
                 found[node.name] = tuple(dict.fromkeys(source for name in node.inputs for source in found[name]))
         return found
 
-    @property
+    @cached_property
     def products(self) -> int:
         """Multiplications by weights in one evaluation."""
         return sum(op.multiplications * size_of(self.shapes[node.name]) for node, op in self.affine())

@@ -69,8 +69,8 @@ class Result:
         seconds: how long the run took.
         optimality: how far the answer of the MILP may be from the optimum of the model it solved, re-checked; None where no
             model was solved.
-        ended_by: what ended the choice of formats: the "search" itself, which then can be repeated exactly; its budget of
-            "time"; or an "interrupt" by Ctrl-C. What is proved is proved in each case.
+        ended_by: what ended the choice of formats: the "search" itself or its budget of "work", which can be repeated exactly; a
+            budget of "time", given in seconds; or an "interrupt" by Ctrl-C. What is proved is proved in each case.
         classification: for a classifier, accuracies and how many classes are proved to stay.
         finetuning: where the integers were trained on, what that did to the task.
         model: of a model that somebody else quantised, what there is to know besides.

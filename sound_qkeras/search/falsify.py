@@ -26,6 +26,8 @@ LAST_POINTS = 8
 # Rounds of moves: at least, one for so many evaluations, and at most unless their batches become too large.
 FEWEST_ROUNDS, EVALUATIONS_A_ROUND, MOST_ROUNDS = 24, 15_000, 64
 LEAST_MOVES = 8
+# What trying an input counts as, per product.
+TRIED_PRODUCTS = 6.0
 
 
 @dataclass(frozen=True)
@@ -141,6 +143,7 @@ class _Climb:
         """Errors of points with any leading axes."""
         flat = points.reshape(-1, *self.space.network.input_shape)
         self.evaluations += len(flat)
+        self.deadline.count(TRIED_PRODUCTS * self.space.network.products * len(flat))
         return self.errors_at(flat).reshape(*points.shape[:-1], -1)
 
     def start(self, tries: int, keep: int) -> None:

@@ -73,19 +73,20 @@ class _Search:
 
     def run(self, max_leaves: int, deadline: Deadline) -> None:
         """Cut leaves with open candidates until there are none, or a budget ends."""
-        self.measure(np.zeros(1, np.int64))
+        self.measure(np.zeros(1, np.int64), deadline)
         leaves = self.boxes.leaves
         while leaves.size < max_leaves and self.boxes.lower.shape[1] <= MOST_INPUTS_TO_SPLIT:
             worst = leaves[: int(np.sum(self.boxes.score[leaves] > 0.0))]
             if worst.size == 0 or deadline.passed:
                 break
-            self.measure(self.boxes.cut(worst[: how_many(worst.size, max_leaves - leaves.size)]))
+            self.measure(self.boxes.cut(worst[: how_many(worst.size, max_leaves - leaves.size)]), deadline)
             leaves = self.boxes.leaves
 
-    def measure(self, nodes: Indices) -> None:
+    def measure(self, nodes: Indices, deadline: Deadline) -> None:
         """Find the open candidates of leaves, and the axis each would be cut along."""
         boxes = self.boxes.boxes(nodes, self.shape)
-        found = over_batches(partial(_measure_batch, dead=self.dead, active=self.active), self.network, boxes)
+        work = partial(_measure_batch, dead=self.dead, active=self.active)
+        found = over_batches(work, self.network, boxes, deadline.moved(float("inf")))
         self.boxes.next_axis[nodes] = np.concatenate([axis for axis, _ in found])
         flags = {name: np.concatenate([flags[name] for _, flags in found]) for name in self.dead}
         self.boxes.score[nodes] = sum((flag.sum(axis=1) for flag in flags.values()), np.zeros(1))

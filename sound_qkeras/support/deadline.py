@@ -1,4 +1,4 @@
-"""When work has to end: after a time budget, or earlier, on Ctrl-C, with what was proved so far."""
+"""When work has to end: after a budget of work or of time, or earlier, on Ctrl-C, with what was proved so far."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 # What can end a search.
-SEARCH, TIME, INTERRUPT = "search", "time", "interrupt"
+SEARCH, WORK, TIME, INTERRUPT = "search", "work", "time", "interrupt"
+# What a usual core does in a second of counted work.
+OPERATIONS_A_SECOND = 5e9
 # Work that is worth having beside the search's answer may take so long, even when the time is up.
 GRACE_SECONDS = 5.0
 # What asks a program to end: Ctrl-C, whoever stops jobs, and a terminal that is closed.
@@ -21,26 +23,69 @@ SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP"
 _LOG = logging.getLogger("sound_qkeras")
 
 
+class Clock:
+    """The time that passes."""
+
+    ended_by = TIME
+
+    def now(self) -> float:
+        """Seconds since some moment."""
+        return time.monotonic()
+
+    def count(self, operations: float) -> None:
+        """Note work that is about to be done."""
+
+
+class WorkClock(Clock):
+    """Counted work, in seconds that it takes a usual core: the same for the same call, whatever else a machine does."""
+
+    ended_by = WORK
+
+    def __init__(self) -> None:
+        """Nothing was done yet."""
+        self.seconds = 0.0
+
+    def now(self) -> float:
+        """What was counted so far."""
+        return self.seconds
+
+    def count(self, operations: float) -> None:
+        """Note work that is about to be done."""
+        self.seconds += operations / OPERATIONS_A_SECOND
+
+
 @dataclass(frozen=True)
 class Deadline:
     """A point in time, and an event that brings it forward to now.
 
     Args:
-        latest: `time.monotonic()` value after which work ends.
+        latest: what the clock shows when work ends.
         interrupt: ends it at once.
         firm: whether it breaks off work that is worth seeing through otherwise: somebody gave a budget in seconds.
         reached: set once somebody learned that it had passed: from then on the clock had a say in what comes out.
+        clock: that of the wall, or one of counted work.
     """
 
     latest: float = float("inf")
     firm: bool = False
     interrupt: threading.Event = field(default_factory=threading.Event)
     reached: threading.Event = field(default_factory=threading.Event)
+    clock: Clock = field(default_factory=Clock)
 
     @classmethod
-    def within(cls, seconds: float, *, firm: bool = False) -> Deadline:
+    def within(cls, seconds: float, *, firm: bool = False, clock: Clock | None = None) -> Deadline:
         """So many seconds from now."""
-        return cls(time.monotonic() + seconds, firm)
+        clock = clock or Clock()
+        return cls(clock.now() + seconds, firm, clock=clock)
+
+    @property
+    def now(self) -> float:
+        """What the clock shows."""
+        return self.clock.now()
+
+    def count(self, operations: float) -> None:
+        """Note work that is about to be done."""
+        self.clock.count(operations)
 
     @property
     def interrupted(self) -> bool:
@@ -50,7 +95,7 @@ class Deadline:
     @property
     def left(self) -> float:
         """Seconds that are left, at least 0."""
-        return 0.0 if self.interrupted else max(0.0, self.latest - time.monotonic())
+        return 0.0 if self.interrupted else max(0.0, self.latest - self.now)
 
     @property
     def passed(self) -> bool:
@@ -62,8 +107,8 @@ class Deadline:
 
     @property
     def ended_by(self) -> str:
-        """What ended the work: "interrupt", "time", or nothing but the "search" itself, which can be repeated."""
-        return INTERRUPT if self.interrupted else TIME if self.reached.is_set() else SEARCH
+        """What ended it: "interrupt", "time", a budget of "work", or the "search" itself; the last two can be repeated."""
+        return INTERRUPT if self.interrupted else self.clock.ended_by if self.reached.is_set() else SEARCH
 
     @property
     def if_firm(self) -> Deadline:
@@ -72,8 +117,9 @@ class Deadline:
 
     @property
     def with_grace(self) -> Deadline:
-        """For what comes after the search: what time is left, and a little at least; no interrupt ends it."""
-        return Deadline(max(self.latest, time.monotonic() + GRACE_SECONDS))
+        """For what comes after the search: a little, and all that is left of a firm budget; no interrupt ends it."""
+        latest = self.now + GRACE_SECONDS
+        return Deadline(max(self.latest, latest) if self.firm else latest, clock=self.clock)
 
     def moved(self, latest: float) -> Deadline:
         """Another point in time, the same events."""

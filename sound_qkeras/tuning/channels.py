@@ -12,14 +12,13 @@ Reference: Cover and Thomas, Elements of Information Theory (2006), section 10.3
 from __future__ import annotations
 
 import heapq
-import time
 from collections.abc import Mapping
 from itertools import count
 from typing import Any
 
 import numpy as np
 
-from sound_qkeras.interval import Interval, Reals
+from sound_qkeras.interval import SINGLE, Interval, Reals
 from sound_qkeras.network.graph import Node
 from sound_qkeras.network.ops import Conv, Dense, Relu, Rows
 from sound_qkeras.network.pair import Pair
@@ -28,7 +27,7 @@ from sound_qkeras.support.deadline import Deadline
 from sound_qkeras.tuning.costs import cost_of
 from sound_qkeras.tuning.groups import candidate_bits
 from sound_qkeras.tuning.search import Attempt, Search
-from sound_qkeras.verify.propagation import Propagation, batches, output_sensitivities, propagate
+from sound_qkeras.verify.propagation import Propagation, batches, output_sensitivities, proof_work, propagate
 
 # Channels differ from their layer by at most so many bits downward and upward.
 FEWER, MORE = 20, 6
@@ -46,7 +45,7 @@ def spread_bits(search: Search[Any], base: Attempt[Any]) -> Attempt[Any]:
 
     What comes out is proved on the leaves of its splitting, as `base` is, and has no more weight bits.
     """
-    now = time.monotonic()
+    now = search.deadline.now
     latest = max(search.deadline.latest, now + SHARE_OF_TIME * search.effort.seconds)
     search.deadline = search.deadline.moved(min(latest, now + max(LEAST_SECONDS, 2.0 * (now - search.started))))
     spread = _Spread(search, base)
@@ -73,7 +72,9 @@ def sensitivities(
     for part in batches(quantized.network, leaves):
         if found and deadline is not None and deadline.passed:
             break
-        result = propagate(quantized.network, leaves[part], quantized)
+        if deadline is not None:
+            deadline.count(proof_work(quantized.network) * leaves[part].shape[0])
+        result = propagate(quantized.network, leaves[part], quantized, precision=SINGLE)
         _, rows = output_sensitivities(result)
         for node, _ in quantized.network.affine():
             inputs = (result.facts[node.inputs[0]].value - Interval.point(centers[node.name][None])).magnitude

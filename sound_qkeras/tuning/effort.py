@@ -1,4 +1,4 @@
-"""How hard the search and the proof try, and how long they may take."""
+"""How hard the search and the proof try, and how much work they may do."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, replace
 
 from sound_qkeras.errors import InputError
+from sound_qkeras.support.deadline import Clock, Deadline, WorkClock
 
 
 @dataclass(frozen=True)
@@ -19,10 +20,10 @@ class Effort:
         solves: right-hand sides tried in a round.
         samples: points at which error-aware rounding looks; 0 keeps nearest rounding.
         rows: worst leaves that become rows of the MILP.
-        seconds: time budget of the search.
+        seconds: budget of the search, in seconds of counted work, or of the clock where `firm`.
         stability_leaves: most leaves on which units are proved dead or active.
         proof_leaves: most leaves where nothing is searched, for `certify`.
-        proof_seconds: time budget of that.
+        proof_seconds: budget of that.
         firm: whether the budget was asked for in seconds and is to be kept; others see a first round through.
     """
 
@@ -37,6 +38,11 @@ class Effort:
     proof_leaves: int
     proof_seconds: float
     firm: bool = False
+
+    def deadline(self, seconds: float | None = None) -> Deadline:
+        """The end of the search's budget, or of another, from now on."""
+        clock = Clock() if self.firm else WorkClock()
+        return Deadline.within(self.seconds if seconds is None else seconds, firm=self.firm, clock=clock)
 
 
 EFFORTS = {

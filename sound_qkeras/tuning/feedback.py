@@ -88,6 +88,7 @@ def _factors(network: Network, samples: Reals, deadline: Deadline) -> dict[str, 
     for tile in network.tiles(samples):
         if sums and deadline.passed:
             break
+        deadline.count(4.0 * network.products * len(tile))
         values = network.evaluate_all(tile)
         for node, op in suited:
             rows = _windows(op, values[node.inputs[0]])

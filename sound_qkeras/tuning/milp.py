@@ -69,12 +69,28 @@ class Choices:
 
 @dataclass(frozen=True)
 class Solution:
-    """A choice, the solver's objective and its proved lower bound, and whether it was done or ran out of time."""
+    """A choice, the solver's objective and its proved lower bound, and whether it was done or reached its limit."""
 
     bits: dict[Group, int]
     objective: float
     lower_bound: float
     done: bool = True
+
+
+@dataclass(frozen=True)
+class Limit:
+    """Where a solve ends: after so many nodes of its tree, which are the same everywhere, or after so many seconds."""
+
+    nodes: int | None = 2000
+    seconds: float | None = None
+
+    @classmethod
+    def of_time(cls, seconds: float) -> Limit:
+        """After so many seconds."""
+        return cls(None, seconds)
+
+    def __str__(self) -> str:
+        return f"{self.nodes} nodes" if self.seconds is None else f"{self.seconds:g} s"
 
 
 @dataclass(frozen=True)
@@ -93,7 +109,7 @@ def solve(
     tolerance: float,
     *,
     solver: str = "highs",
-    seconds: float = 10.0,
+    limit: Limit | None = None,
     gap: float = 1e-3,
 ) -> Solution | None:
     """Choose one candidate per group at least cost; rows are added only when violated.
@@ -103,7 +119,7 @@ def solve(
         joints: pairs of groups with a cost on, or a limit of, their joint word length.
         tolerance: right-hand side of every row (contributions are relative to the tolerance, so about 1).
         solver: any MILP solver Pyomo finds by name.
-        seconds: time limit of one solve.
+        limit: where one solve ends.
         gap: relative optimality gap at which a solve stops.
 
     Returns:
@@ -124,7 +140,7 @@ def solve(
     for _ in range(50):
         for row in pending:
             _add_row(model, kept, row, tolerance)
-        solution = _run(model, kept, solver, seconds, gap)
+        solution = _run(model, kept, solver, limit or Limit(), gap)
         if solution is None:
             return None
         total = sum(found.errors[list(found.bits).index(solution.bits[group])] for group, found in kept.items())
@@ -210,7 +226,7 @@ def row_prices(
         choice.domain = pyo.UnitInterval
     model.dual = pyo.Suffix(direction=pyo.Suffix.IMPORT)
     try:
-        results = _solver("highs", seconds=10.0, gap=0.0).solve(model, load_solutions=False)
+        results = _solver("highs", Limit(), gap=0.0).solve(model, load_solutions=False)
         if str(results.solver.termination_condition) != "optimal":
             return prices
         model.solutions.load_from(results)
@@ -220,8 +236,8 @@ def row_prices(
     return prices
 
 
-def _run(model: Any, choices: Mapping[Group, Choices], solver: str, seconds: float, gap: float) -> Solution | None:
-    optimizer = _solver(solver, seconds, gap)
+def _run(model: Any, choices: Mapping[Group, Choices], solver: str, limit: Limit, gap: float) -> Solution | None:
+    optimizer = _solver(solver, limit, gap)
     try:
         results = optimizer.solve(model, load_solutions=False)
     except (ApplicationError, ValueError, RuntimeError, OSError) as error:
@@ -229,9 +245,9 @@ def _run(model: Any, choices: Mapping[Group, Choices], solver: str, seconds: flo
     status = str(results.solver.termination_condition)
     if "infeasible" in status.lower():
         return None
-    if len(results.solution) == 0 and status not in {"optimal", "feasible", "maxTimeLimit"}:
+    if len(results.solution) == 0 and status not in {"optimal", "feasible", "maxTimeLimit", "maxIterations"}:
         raise SolverError(
-            f"solver '{solver}' gave no answer in {seconds:g} s ({status}); allow more time", status=status
+            f"solver '{solver}' gave no answer within {limit} ({status}); allow more with another effort", status=status
         )
     if len(results.solution) > 0:
         # Its condition is one of those above: an answer found before the time was up is one, and no reason for Pyomo to warn.
@@ -268,16 +284,18 @@ def find_solver(name: str) -> Any:
     return optimizer
 
 
-def _solver(name: str, seconds: float, gap: float) -> Any:
-    """A solver with its own spelling of the time limit and the gap."""
+def _solver(name: str, limit: Limit, gap: float) -> Any:
+    """A solver with its own spelling of limits and of the gap; GLPK cannot count nodes."""
     optimizer = find_solver(name)
-    options = {
-        "highs": {"time_limit": seconds, "mip_rel_gap": gap},
-        "cbc": {"sec": seconds, "ratio": gap},
-        "scip": {"limits/time": seconds, "limits/gap": gap},
-        "gurobi": {"TimeLimit": seconds, "MIPGap": gap},
-        "glpk": {"tmlim": int(seconds), "mipgap": gap},
-    }.get(name, {})
-    for key, value in options.items():
-        optimizer.options[key] = value
+    time, nodes, gap_name = {
+        "highs": ("time_limit", "mip_max_nodes", "mip_rel_gap"),
+        "cbc": ("sec", "maxN", "ratio"),
+        "scip": ("limits/time", "limits/nodes", "limits/gap"),
+        "gurobi": ("TimeLimit", "NodeLimit", "MIPGap"),
+        "glpk": ("tmlim", None, "mipgap"),
+    }.get(name, (None, None, None))
+    values = ((time, limit.seconds), (nodes, limit.nodes), (gap_name, gap))
+    for key, value in values:
+        if key is not None and value is not None:
+            optimizer.options[key] = int(value) if key == "tmlim" else value
     return optimizer

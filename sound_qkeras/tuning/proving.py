@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable
 from typing import ClassVar
 
@@ -16,7 +15,7 @@ from sound_qkeras.tuning.evaluator import TARGET, Alone, Evaluator, Rounding
 from sound_qkeras.tuning.groups import Group
 from sound_qkeras.tuning.rounding import CancellingRounding, sample_box
 from sound_qkeras.verify.proof import bound_leaves
-from sound_qkeras.verify.propagation import output_difference, propagate
+from sound_qkeras.verify.propagation import FORWARD_PRODUCTS, output_difference, proof_work, propagate
 from sound_qkeras.verify.split_tree import SplitTree
 
 # Every attempt may take so long, even when the time is up.
@@ -49,7 +48,7 @@ class ProvingEvaluator(Evaluator[Splitting]):
             self.eps,
             target=TARGET,
             max_leaves=self.effort.leaves if start is None else self.effort.most_leaves,
-            deadline=deadline.moved(max(deadline.latest, time.monotonic() + LEAST_SECONDS)),
+            deadline=deadline.moved(max(deadline.latest, deadline.now + LEAST_SECONDS)),
             start=start,
             hopeless=start is not None,
             values=self.ranges,
@@ -62,7 +61,10 @@ class ProvingEvaluator(Evaluator[Splitting]):
         leaves = evidence.boxes.boxes(evidence.leaves[: self.effort.rows], self.box.shape)
         values = {name: facts.value for name, facts in propagate(self.network, leaves).facts.items()}
 
+        deadline.count(proof_work(self.network) * leaves.shape[0])
+
         def bound(group: Group | None) -> Reals:
+            deadline.count(FORWARD_PRODUCTS * self.network.products * leaves.shape[0])
             # Pulling differences back inside deep networks too takes thirty times as long and saves next to no bits.
             result = propagate(self.network, leaves, alone(group), values=values, substitute=False, precision=SINGLE)
             return (output_difference(result).magnitude / self.eps).reshape(-1)

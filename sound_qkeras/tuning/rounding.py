@@ -114,6 +114,8 @@ def _tiles(
     for at in range(0, len(samples), count):
         if at and deadline is not None and deadline.passed:
             break
+        if deadline is not None:
+            deadline.count(2.0 * (1 + eps.size) * network.products * len(samples[at : at + count]))
         yield _at_tile(network, samples[at : at + count], eps, names, first)
 
 

@@ -42,6 +42,9 @@ TILE_PARTS = 16
 # Mean square that saturation may add, as a share of that of the rounding beside it, and the most bits it may save.
 CLIPPING_SHARE, MOST_CLIPPED = 0.5, 4
 
+# What simulating one sample counts as, per product.
+SIMULATED_PRODUCTS = 3.0
+
 
 class SamplingEvaluator(Evaluator[SampleErrors]):
     """Errors on calibration samples; formats as wide as the samples need, or as the box needs."""
@@ -119,6 +122,7 @@ class SamplingEvaluator(Evaluator[SampleErrors]):
         for tile in self.network.tiles(samples):
             if parts and deadline.if_firm.passed:
                 break
+            deadline.count(SIMULATED_PRODUCTS * self.network.products * len(tile))
             parts.append(pair.simulate_all(tile, exact=False)[name])
         codes = np.concatenate([part.reshape(len(part), -1) for part in parts])
         error = from_codes(codes, pair.fractional_bits[name]) - reference[: len(codes)]
@@ -181,6 +185,7 @@ class SamplingEvaluator(Evaluator[SampleErrors]):
             if start and deadline.passed:
                 samples = samples[:start]
                 break
+            deadline.count(2.0 * rows * self.network.products * len(samples[start : start + count]))
             self._add_squares(samples[start : start + count], by_node, changes, found)
         return {group: total / len(samples) for group, total in found.items()}
 

@@ -6,7 +6,6 @@ several right-hand sides: an error above the tolerance asks for less, slack asks
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Generic
@@ -24,7 +23,7 @@ from sound_qkeras.tuning.effort import Effort
 from sound_qkeras.tuning.evaluator import TARGET, Alone, E, Evaluator
 from sound_qkeras.tuning.gap import Solved
 from sound_qkeras.tuning.groups import FINE, Bits, Group, much_finer
-from sound_qkeras.tuning.milp import Choices, solve
+from sound_qkeras.tuning.milp import Choices, Limit, solve
 from sound_qkeras.tuning.space import Space
 
 # Least relative error a group is said to contribute.
@@ -39,8 +38,10 @@ FIRST_BITS = 14
 FAINT_SHARE = 2.0**-8
 # Attempts within so many tolerances are worth going on from.
 NEARLY = 1.5
-# Time limits of one solve.
+# Time limits of one solve where the budget is one of time.
 LEAST_SOLVER_SECONDS, MOST_SOLVER_SECONDS = 2.0, 4.0
+# What a solve, and the integers of one weight, count as.
+SOLVE_OPERATIONS, BUILD_OPERATIONS = 5e8, 2000.0
 # So many times as often as the effort says, while nothing is accepted, a round solves.
 MOST_SOLVES = 2
 Report = Callable[[str, float], None]
@@ -90,8 +91,8 @@ class Search(Generic[E]):
         self.space, self.evaluator, self.eps, self.effort = space, evaluator, eps, effort
         self.solver, self.report = solver, report
         self.network = space.network
-        self.started = time.monotonic()
-        self.deadline = deadline or Deadline(self.started + effort.seconds, effort.firm)
+        self.deadline = deadline or effort.deadline()
+        self.started = self.deadline.now
         self.rounding = evaluator.rounding(effort, self.deadline.if_firm)
         self.offsets: Mapping[str, Indices] = {}
         self.accumulator_bits = ACCUMULATOR_BITS[0]
@@ -121,6 +122,7 @@ class Search(Generic[E]):
         """As `attempt`, without keeping what comes out."""
         if self.deadline.interrupted and not self.accepted:
             raise KeyboardInterrupt("nothing was proved so far")
+        self.deadline.count(BUILD_OPERATIONS * self.space.weights)
         pair = self.build(bits)
         # A budget in seconds leaves no samples out before there is an answer.
         limit = self.deadline if self.accepted else replace(self.deadline, firm=False)
@@ -236,8 +238,8 @@ class Search(Generic[E]):
             )
             side = tolerance**self.evaluator.power
             try:
-                left = max(LEAST_SOLVER_SECONDS, min(MOST_SOLVER_SECONDS, self.deadline.left))
-                solution = solve(tables, joints, side, solver=self.solver, seconds=left)
+                self.deadline.count(SOLVE_OPERATIONS)
+                solution = solve(tables, joints, side, solver=self.solver, limit=self._solver_limit())
             except SolverError:
                 if self.best is None or not self.solved:
                     raise
@@ -269,6 +271,12 @@ class Search(Generic[E]):
             or self.best
             or min([*seen, current], key=lambda found: found.relative)
         )
+
+    def _solver_limit(self) -> Limit:
+        """Nodes where work is counted, else seconds."""
+        if not self.effort.firm:
+            return Limit()
+        return Limit.of_time(max(LEAST_SOLVER_SECONDS, min(MOST_SOLVER_SECONDS, self.deadline.left)))
 
     def tables(self, base: Attempt[E]) -> dict[Group, Choices]:
         """Cost and error of every candidate, scaled to what each group is seen to add around `base`.

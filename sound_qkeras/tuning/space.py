@@ -81,6 +81,11 @@ class Space:
         return candidates(self.network, group, self.ranges, self.word_lengths)
 
     @property
+    def weights(self) -> int:
+        """How many the network has."""
+        return sum(op.kernel.size for _, op in self.network.owners())
+
+    @property
     def faint(self) -> list[Group]:
         """Groups whose values are all next to nothing, but not all zero; the largest first."""
         sizes = {group: max(map(abs, extent(self.network, group, self.ranges))) for group in self.groups}

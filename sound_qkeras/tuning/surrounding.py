@@ -20,7 +20,7 @@ from sound_qkeras.tuning.survey import Survey
 from sound_qkeras.verify.batching import over_batches
 from sound_qkeras.verify.evidence import around
 from sound_qkeras.verify.proof import bound_boxes, ranges_over, with_margin
-from sound_qkeras.verify.propagation import propagate
+from sound_qkeras.verify.propagation import proof_work, propagate
 from sound_qkeras.verify.split_tree import SplitTree
 
 # Boxes that are looked at first, to see whether the rest is worth it.
@@ -109,9 +109,13 @@ class SurroundingEvaluator(Evaluator[SampleErrors]):
         """The bound on each of the worst boxes that count."""
         order = np.argsort(-evidence.relative, kind="stable")[evidence.spare :]
         boxes = self.around[order[: self.effort.rows]]
-        return {
-            group: (bound_boxes(alone(group), boxes) / self.eps).reshape(-1) for group in groups if not deadline.passed
-        }
+        found: dict[Group | None, Reals] = {}
+        for group in groups:
+            if deadline.passed:
+                break
+            deadline.count(proof_work(self.network) * boxes.shape[0])
+            found[group] = (bound_boxes(alone(group), boxes) / self.eps).reshape(-1)
+        return found
 
     def settle(self, evidence: SampleErrors) -> SampleErrors:
         """As it is."""

@@ -8,7 +8,6 @@ processor they are the same to the last bit.
 # joblib and threadpoolctl have no type stubs.
 from __future__ import annotations
 
-import itertools
 import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
@@ -18,7 +17,7 @@ from sound_qkeras.interval import Interval, Reals
 from sound_qkeras.network import Network, Pair
 from sound_qkeras.support.deadline import Deadline
 from sound_qkeras.support.scratch import at_once
-from sound_qkeras.verify.propagation import FACT_NUMBERS, batches, numbers_per_box
+from sound_qkeras.verify.propagation import FACT_NUMBERS, batches, numbers_per_box, proof_work
 
 Found = TypeVar("Found")
 Part = tuple[Any, ...]
@@ -58,21 +57,27 @@ def over_batches(
     parts = [(boxes[part],) if beside is None else (boxes[part], beside[part]) for part in batches(network, boxes)]
     if not parts:
         return []
+    each = proof_work(network)
+    deadline.count(each * parts[0][0].shape[0])
     started = time.thread_time()
     first = work(subject, *parts[0])
     seconds = time.thread_time() - started
     rest = parts[1:]
     if seconds * len(rest) < WORTH_ASKING:
-        return [first, *(work(subject, *part) for part in _in_time(rest, deadline))]
+        return [first, *(work(subject, *part) for part in _in_time(rest, deadline, each))]
     boxes_each = parts[0][0].shape[0]
     wide = boxes_each * numbers_per_box(network) >= THREADS_NUMBERS
     most = at_once(FACT_NUMBERS * boxes_each * network.value_count) if wide and seconds >= THREADS_SECONDS else 1
-    return [first, *_spread(work, subject, _in_time(rest, deadline), most)]
+    return [first, *_spread(work, subject, _in_time(rest, deadline, each), most)]
 
 
-def _in_time(parts: Iterable[Part], deadline: Deadline) -> Iterator[Part]:
-    """Those that are asked for before the deadline passes."""
-    return itertools.takewhile(lambda _: not deadline.passed, parts)
+def _in_time(parts: Iterable[Part], deadline: Deadline, each: float) -> Iterator[Part]:
+    """Those that are asked for before the deadline passes; so much work a box is counted."""
+    for part in parts:
+        if deadline.passed:
+            return
+        deadline.count(each * part[0].shape[0])
+        yield part
 
 
 def _spread(work: Callable[..., Found], subject: Network | Pair, parts: Iterable[Part], most: int) -> list[Found]:

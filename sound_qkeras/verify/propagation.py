@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from sound_qkeras.interval import DOUBLE, Interval, Precision, Reals
 from sound_qkeras.network import Network, Node, Pair, size_of
-from sound_qkeras.network.ops import Elementwise, Facts, Input, Rows
+from sound_qkeras.network.ops import Affine, Elementwise, Facts, Input, Rows
 from sound_qkeras.support.scratch import at_once
 from sound_qkeras.types import Indices
 from sound_qkeras.verify.forms import Forms
@@ -33,6 +33,8 @@ BATCH_NUMBERS = 1_000_000
 MOST_BOXES = 256
 # Boxes are pulled back together while each has at least this share of the elements that the first of them has, or they are few.
 FULL, LEAST_GROUP = 0.8, 16
+# Products of one box with every kernel in forward direction, and of one row with those on its way back.
+FORWARD_PRODUCTS, ROW_PRODUCTS = 14.0, 4.0
 # What is known about one value of a node on one box takes about so many numbers, intermediate results included.
 FACT_NUMBERS = 16
 # The facts of a batch, and the rows of all outputs, take at most one of so many parts of the scratch memory each.
@@ -245,6 +247,19 @@ def numbers_per_box(network: Network) -> int:
     substituted = [size_of(network.shapes[node.name]) for node in network.nodes if _needs_substitution(network, node)]
     rows = max([size_of(network.output_shape), *substituted])
     return widest * rows
+
+
+def proof_work(network: Network) -> float:
+    """About how many operations a proof takes on one box: rows of what is pulled back through what is before it."""
+    before, total = 0.0, FORWARD_PRODUCTS * network.products
+    for node in network.nodes:
+        rows = size_of(network.shapes[node.name])
+        if node is network.output or _needs_substitution(network, node):
+            total += ROW_PRODUCTS * rows * before
+        before += size_of(network.shapes[node.name])
+        if isinstance(node.op, Affine):
+            before += node.op.multiplications * rows
+    return total
 
 
 def batches(network: Network, boxes: Interval) -> list[slice]:

@@ -129,7 +129,7 @@ def compare(options):
         if one is None or other is None:
             print(f"{name}: recorded in one only")
             continue
-        if {one["ended_by"], other["ended_by"]} != {"search"}:
+        if not {one["ended_by"], other["ended_by"]} <= {"search", "work"}:
             print(f"{name}: not counted, the clock ended a search")
             continue
         counted += 1

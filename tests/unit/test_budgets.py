@@ -1,5 +1,6 @@
 """A budget in seconds is kept, and memory too: work is cut into parts, and ends between them. The clock here counts work."""
 
+import itertools
 from types import SimpleNamespace
 
 import numpy as np
@@ -66,6 +67,23 @@ def test_no_stage_ignores_a_budget_in_seconds(clock, tier):
     assert at["prove"] <= 6.0 + GRACE_SECONDS
     assert at["done"] - at["look for the worst error"] <= 2.0 * GRACE_SECONDS
     sq.check(found.pair, found.certificate)
+
+
+@pytest.mark.solver
+@pytest.mark.parametrize("tier", ["sound", pytest.param("statistical", marks=pytest.mark.slow)])
+def test_efforts_with_names_do_not_look_at_the_clock(monkeypatch, tier):
+    """Whether no time passes, or an hour each time somebody asks."""
+    network = networks.random_network(np.random.default_rng(3), (3, 8, 8, 1))
+    options = {} if tier == "sound" else {"tier": tier, "samples": np.random.default_rng(0).uniform(-1, 1, (200, 3))}
+    hours = itertools.count(step=3600.0)
+
+    def integers(clock):
+        monkeypatch.setattr("time.monotonic", clock)
+        found = sq.quantize(network, 1e-2, (-1.0, 1.0), **options)
+        assert found.ended_by in {"search", "work"}
+        return found.certificate.code_hash
+
+    assert integers(lambda: 0.0) == integers(lambda: float(next(hours)))
 
 
 @pytest.fixture
