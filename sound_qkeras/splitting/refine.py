@@ -15,7 +15,7 @@ from functools import partial
 
 import numpy as np
 
-from sound_qkeras.interval import SINGLE, Interval, Reals
+from sound_qkeras.interval import SINGLE, Interval, Precision, Reals
 from sound_qkeras.network import Network, size_of
 from sound_qkeras.network.ops import Elementwise, Facts, Rows
 from sound_qkeras.network.pair import Pair
@@ -46,6 +46,7 @@ class Splitting:
     eps: Reals
     boxes: Bisection
     values: dict[int, Reals] | None
+    precision: Precision = SINGLE
 
     @property
     def tree(self) -> SplitTree:
@@ -70,7 +71,9 @@ class Splitting:
             if not part.size:
                 continue
             values = np.stack([kept[node] for node in part.tolist()]) if known else None
-            work = partial(_measure_batch, eps=self.eps, keep=self.values is not None and not known)
+            work = partial(
+                _measure_batch, eps=self.eps, precision=self.precision, keep=self.values is not None and not known
+            )
             found = over_batches(work, self.pair, self.boxes.boxes(part, shape), deadline, values)
             if not found:
                 continue
@@ -93,6 +96,7 @@ def refine(
     start: Splitting | None = None,
     hopeless: bool = False,
     values: Mapping[str, Interval] | None = None,
+    precision: Precision = SINGLE,
 ) -> Splitting:
     """Cut the worst leaves until every relative bound is at most `target`, or a budget ends.
 
@@ -107,11 +111,12 @@ def refine(
         hopeless: stop as soon as the leaves that are left will hardly reach the target. Bounds were seen to fall with
             about the square root of the number of leaves.
         values: the trained network's enclosures on the whole box, `(1, *shape)` each, where they are known.
+        precision: of coefficients: float32 to search with, float64 as the proof has it.
     """
     cuts = box.lower.size <= MOST_INPUTS_TO_SPLIT
     deadline = deadline or Deadline()
     boxes = Bisection.root(box) if start is None else start.boxes.copy()
-    state = Splitting(pair, eps, boxes, _kept(pair.network, start, values, max_leaves if cuts else 1))
+    state = Splitting(pair, eps, boxes, _kept(pair.network, start, values, max_leaves if cuts else 1), precision)
     leaves, shape = state.leaves, box.shape
     boxes.score[leaves] = np.inf  # what an earlier network was measured at says nothing about this one
 
@@ -161,7 +166,13 @@ def _as_they_were(network: Network, values: Reals) -> dict[str, Interval]:
 
 
 def _measure_batch(
-    pair: Pair, boxes: Interval, values: Reals | None = None, *, eps: Reals, keep: bool = False
+    pair: Pair,
+    boxes: Interval,
+    values: Reals | None = None,
+    *,
+    eps: Reals,
+    precision: Precision = SINGLE,
+    keep: bool = False,
 ) -> tuple[Reals, Indices, Reals]:
     """Each box's relative bound, and the axis to cut it along; any axis of a box that is not cut.
 
@@ -170,10 +181,11 @@ def _measure_batch(
         boxes: the leaves.
         values: enclosures of the trained network on them, where they are known.
         eps: tolerance per output.
+        precision: of coefficients.
         keep: whether these enclosures are asked for; else the third result is empty.
     """
     known = None if values is None else _as_they_were(pair.network, values)
-    result = propagate(pair.network, boxes, pair, values=known, precision=SINGLE)
+    result = propagate(pair.network, boxes, pair, values=known, precision=precision)
     kept = flat({name: facts.value for name, facts in result.facts.items()}) if keep else np.zeros((0, 2, 0))
     if boxes.lower[0].size > MOST_INPUTS_TO_SPLIT:
         worst = (output_difference(result).magnitude / eps).max(axis=1)

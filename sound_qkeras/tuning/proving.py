@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import ClassVar
 
-from sound_qkeras.interval import SINGLE, Interval, Reals
+from sound_qkeras.interval import DOUBLE, SINGLE, Interval, Reals
 from sound_qkeras.network import Network, Pair
 from sound_qkeras.splitting.refine import Splitting, refine
 from sound_qkeras.support.deadline import Deadline
@@ -70,6 +71,11 @@ class ProvingEvaluator(Evaluator[Splitting]):
             return (output_difference(result).magnitude / self.eps).reshape(-1)
 
         return {group: bound(group) for group in groups if not deadline.passed}
+
+    def settle(self, evidence: Splitting) -> Splitting:
+        """Measured in float64, as the proof does it; what does not meet the tolerance there is cut."""
+        start, most = replace(evidence, values=None), 2 * self.effort.most_leaves
+        return refine(evidence.pair, self.box, self.eps, target=TARGET, max_leaves=most, start=start, precision=DOUBLE)
 
     def narrow(self, pair: Pair, evidence: Splitting) -> Pair:
         """In formats of the ranges that are proved on the leaves."""

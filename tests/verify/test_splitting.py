@@ -6,6 +6,8 @@ import pytest
 from sound_qkeras.interval import Interval
 from sound_qkeras.splitting import refine as module
 from sound_qkeras.splitting.refine import refine
+from sound_qkeras.tuning.effort import EFFORTS
+from sound_qkeras.tuning.proving import ProvingEvaluator
 from sound_qkeras.verify.proof import bound_boxes, bound_leaves
 from tests.graphs import random_graph, random_twin
 from tests.networks import box, quantized, random_network
@@ -23,6 +25,19 @@ def test_what_is_measured_is_what_is_proved():
     proved = (proof.leaf_bounds / EPS).max(axis=1)
     np.testing.assert_allclose(proved, scores, rtol=1e-3)
     assert np.all(proved <= scores)
+
+
+def test_what_is_settled_is_measured_as_the_proof_does_it():
+    evaluator = ProvingEvaluator(NETWORK, REGION, EPS, EFFORTS["normal"])
+    pair = quantized(NETWORK, box(NETWORK), 8, 8)
+    state = refine(pair, REGION, EPS, target=0.0, max_leaves=20)
+    state.boxes.score[state.leaves] = 0.0
+    settled = evaluator.settle(state)
+    proof = bound_leaves(pair, REGION, settled.tree)
+    scores = settled.boxes.score[settled.boxes.leaves_in_order]
+    np.testing.assert_allclose((proof.leaf_bounds / EPS).max(axis=1), scores, rtol=1e-12)
+    assert settled.leaves.size >= 20
+    assert settled.worst <= 1.0 or settled.leaves.size > 2000
 
 
 @pytest.mark.parametrize("seed", range(6))
