@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from sound_qkeras.jobs.check import check as check
     from sound_qkeras.jobs.finetune import finetune as finetune
     from sound_qkeras.jobs.quantize import quantize as quantize
+    from sound_qkeras.jobs.sweep import sweep as sweep
     from sound_qkeras.keras_io import float64 as float64
     from sound_qkeras.results.archive import load as load
     from sound_qkeras.results.result import Result as Result
@@ -41,6 +42,7 @@ _PUBLIC = {
     "load": "sound_qkeras.results.archive",
     "quantize": "sound_qkeras.jobs.quantize",
     "softmax_bound": "sound_qkeras.verify.softmax",
+    "sweep": "sound_qkeras.jobs.sweep",
 }
 __all__ = [
     "Certificate",
@@ -59,6 +61,7 @@ __all__ = [
     "load",
     "quantize",
     "softmax_bound",
+    "sweep",
 ]
 
 

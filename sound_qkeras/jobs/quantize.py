@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
 import numpy as np
 
@@ -131,51 +131,144 @@ def quantize(
         DependencyError: the solver, or Keras, is missing.
     """
     options = QuantizeOptions.of(locals())
-    started = time.monotonic()
-    report = progress or _silent
-    report("read", 0.0)
-    trained = read(model, box, margin)
-    region = network_box(trained, box, margin)
-    given = None if samples is None else check_samples(trained.input_arrays(samples), region)
-    if given is not None and labels is not None:
-        labels_of(labels, len(given), size_of(trained.output_shape))
-    with threads_for(trained):
-        calibration, held_out = _divide(given, options, seed)
-        tolerance = _tolerance(eps, trained, calibration, options)
-        if exact:
-            check_possible(
-                trained,
-                REAL if held_out is None or calibration is None else reference_for(trained, calibration, tolerance),
+    job = Job.of(model, box, samples, options, box_source, progress)
+    return job.answer(eps)[0]
+
+
+@dataclass
+class Job:
+    """One network on one box, to be quantised with the same options for any number of tolerances.
+
+    Attributes:
+        started: when what is asked for was.
+        rewritten: the network's rewrite and the tree that proves it, once one answer was asked for.
+    """
+
+    trained: Network
+    region: Interval
+    given: Reals | None
+    options: QuantizeOptions
+    box_source: str
+    report: Progress
+    started: float
+    rewritten: tuple[Rewrite, SplitTree] | None = None
+
+    @classmethod
+    def of(
+        cls, model: Any, box: Any, samples: Any, options: QuantizeOptions, box_source: str, progress: Progress | None
+    ) -> Self:
+        """Read model, box and samples."""
+        started, report = time.monotonic(), progress or _silent
+        report("read", 0.0)
+        trained = read(model, box, options.margin)
+        region = network_box(trained, box, options.margin)
+        given = None if samples is None else check_samples(trained.input_arrays(samples), region)
+        if given is not None and options.labels is not None:
+            labels_of(options.labels, len(given), size_of(trained.output_shape))
+        return cls(trained, region, given, options, describe_box(box_source, options.margin), report, started)
+
+    def answer(self, eps: Any, before: Outcome | None = None) -> tuple[Result, Outcome]:
+        """Integers for a tolerance, proved.
+
+        Args:
+            eps: the tolerance.
+            before: what was found for a tighter one: the answer costs no more.
+        """
+        trained, region, options, report = self.trained, self.region, self.options, self.report
+        with threads_for(trained):
+            calibration, held_out = _divide(self.given, options, options.seed)
+            tolerance = _tolerance(eps, trained, calibration, options)
+            if options.exact:
+                check_possible(
+                    trained,
+                    REAL if held_out is None or calibration is None else reference_for(trained, calibration, tolerance),
+                )
+            deadline = options.budget.deadline()
+            outcome = self._tune(tolerance, calibration, deadline, before)
+            if before is not None and outcome.attempt.cost > before.attempt.cost:
+                outcome = replace(before, ended_by=outcome.ended_by)
+            report("prove", 0.0)
+            pair = outcome.pair
+            certificate = make_certificate(
+                pair,
+                region,
+                tolerance,
+                outcome.tree,
+                box_source=self.box_source,
+                error_budget=outcome.error_budget,
+                versions=tool_versions(),
+                stability_tree=SplitTree() if self.rewritten is None else self.rewritten[1],
+                evidence=_evidence(pair, region, tolerance, calibration, held_out, options),
             )
-        deadline = options.budget.deadline()
-        outcome, stability_tree = _tune(trained, region, tolerance, calibration, options, report, deadline)
-        report("prove", 0.0)
-        pair = outcome.pair
-        certificate = make_certificate(
-            pair,
-            region,
+            certificate = replace(certificate, exact=options.exact)
+            check(pair, certificate, exact=options.exact, progress=report)
+            report("look for the worst error", 0.0)
+            found = examine(pair, certificate, seed=options.seed, deadline=deadline.with_grace)
+            report("done", 1.0)
+            seconds, self.started = time.monotonic() - self.started, time.monotonic()
+            return (
+                replace(
+                    found,
+                    seconds=seconds,
+                    optimality=outcome.optimality,
+                    ended_by=outcome.ended_by,
+                    classification=or_else(
+                        lambda: _classification(pair, certificate, self.given, options),
+                        None,
+                        "the comparison of classes",
+                    ),
+                ),
+                outcome,
+            )
+
+    def _rewrite(self, tolerance: Reals, calibration: Reals | None, deadline: Deadline) -> Rewrite:
+        """Where that saves bits, the same for all tolerances."""
+        if self.rewritten is not None:
+            return self.rewritten[0]
+        options, region = self.options, self.region
+        self.report("simplify", 0.0)
+        reductions, stability_tree = {}, SplitTree()
+        if not options.keep_architecture:
+            reductions, stability_tree = reductions_of(
+                self.trained, region, max_leaves=options.budget.stability_leaves, deadline=deadline.if_firm
+            )
+        rewrite = Rewrite(reductions)
+        if options.rescale_units:
+            samples = sample_box(region, SCALING_SAMPLES) if calibration is None else calibration[:SCALING_SAMPLES]
+            exponents = scaling(rewrite.apply(self.trained), samples, tolerance, deadline.if_firm)
+            rewrite = replace(rewrite, exponents=exponents)
+        self.rewritten = rewrite, stability_tree
+        return rewrite
+
+    def _tune(self, tolerance: Reals, calibration: Reals | None, deadline: Deadline, before: Outcome | None) -> Outcome:
+        """Rewrite the network, and choose integers."""
+        options, region, budget = self.options, self.region, self.options.budget
+        rewrite = self._rewrite(tolerance, calibration, deadline)
+        network = rewrite.apply(self.trained)
+        evaluator = _evaluator(network, region, tolerance, calibration, options)
+        space = Space(
+            network,
+            evaluator.ranges,
+            options.goal,
+            options.word_lengths,
             tolerance,
-            outcome.tree,
-            box_source=describe_box(box_source, margin),
-            error_budget=outcome.error_budget,
-            versions=tool_versions(),
-            stability_tree=stability_tree,
-            evidence=_evidence(pair, region, tolerance, calibration, held_out, options),
+            range_of=evaluator.range_of,
+            round_output=options.round_output,
         )
-        certificate = replace(certificate, exact=exact)
-        check(pair, certificate, exact=exact, progress=report)
-        report("look for the worst error", 0.0)
-        found = examine(pair, certificate, seed=seed, deadline=deadline.with_grace)
-        report("done", 1.0)
-        return replace(
-            found,
-            seconds=time.monotonic() - started,
-            optimality=outcome.optimality,
-            ended_by=outcome.ended_by,
-            classification=or_else(
-                lambda: _classification(pair, certificate, given, options), None, "the comparison of classes"
-            ),
+        search = Search(
+            space,
+            evaluator,
+            tolerance,
+            budget,
+            options.solver,
+            self.report,
+            # A budget in seconds is for everything, one that comes with an effort's name for the search.
+            deadline if deadline.firm else None,
+            None if before is None else before.attempt,
         )
+        with ended_by_interrupt(search.deadline):
+            outcome = tune(search, per_channel=options.per_channel)
+        return replace(outcome, pair=replace(outcome.pair, reference=self.trained, rewrite=rewrite))
 
 
 def _tolerance(eps: Any, trained: Network, samples: Reals | None, options: QuantizeOptions) -> Reals:
@@ -196,45 +289,6 @@ def _divide(samples: Reals | None, options: QuantizeOptions, seed: int) -> tuple
     order = np.random.default_rng(seed).permutation(len(samples))
     count = min(MOST_CALIBRATION, len(samples) // 2)
     return samples[order[:count]], samples[order[count:]]
-
-
-def _tune(
-    trained: Network,
-    region: Interval,
-    tolerance: Reals,
-    calibration: Reals | None,
-    options: QuantizeOptions,
-    report: Progress,
-    deadline: Deadline,
-) -> tuple[Outcome, SplitTree]:
-    """Rewrite the network where that saves bits, and choose integers; also the tree that proves the rewrite."""
-    report("simplify", 0.0)
-    budget = options.budget
-    reductions, stability_tree = {}, SplitTree()
-    if not options.keep_architecture:
-        reductions, stability_tree = reductions_of(
-            trained, region, max_leaves=budget.stability_leaves, deadline=deadline.if_firm
-        )
-    rewrite = Rewrite(reductions)
-    if options.rescale_units:
-        samples = sample_box(region, SCALING_SAMPLES) if calibration is None else calibration[:SCALING_SAMPLES]
-        rewrite = replace(rewrite, exponents=scaling(rewrite.apply(trained), samples, tolerance, deadline.if_firm))
-    network = rewrite.apply(trained)
-    evaluator = _evaluator(network, region, tolerance, calibration, options)
-    space = Space(
-        network,
-        evaluator.ranges,
-        options.goal,
-        options.word_lengths,
-        tolerance,
-        range_of=evaluator.range_of,
-        round_output=options.round_output,
-    )
-    # A budget in seconds is for everything, one that comes with an effort's name for the search.
-    search = Search(space, evaluator, tolerance, budget, options.solver, report, deadline if deadline.firm else None)
-    with ended_by_interrupt(search.deadline):
-        outcome = tune(search, per_channel=options.per_channel)
-    return replace(outcome, pair=replace(outcome.pair, reference=trained, rewrite=rewrite)), stability_tree
 
 
 def _evaluator(

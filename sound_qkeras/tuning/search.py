@@ -76,6 +76,7 @@ class Search(Generic[E]):
         solver: str,
         report: Report,
         deadline: Deadline | None = None,
+        before: Attempt[E] | None = None,
     ) -> None:
         """Prepare.
 
@@ -86,8 +87,10 @@ class Search(Generic[E]):
             effort: budgets.
             solver: MILP solver by name.
             report: called with a stage's name and the fraction of it that is done.
-            deadline: when the search ends; after the time budget of its effort, if it is not given.
+            deadline: when the search ends; after the budget of its effort, if it is not given.
+            before: what met a tighter tolerance of the same network, to begin with.
         """
+        self.before = before
         self.space, self.evaluator, self.eps, self.effort = space, evaluator, eps, effort
         self.solver, self.report = solver, report
         self.network = space.network
@@ -194,6 +197,15 @@ class Search(Generic[E]):
                 break
         return min(tried.values(), key=lambda t: t.relative)
 
+    def _again(self, before: Attempt[E]) -> Attempt[E]:
+        """What met a tighter tolerance, as near as there are candidates here."""
+        bits = {
+            group: min(found, key=lambda value, at=before.bits[group]: abs(value - at))
+            for group, found in self.space.candidates.items()
+        }
+        found = self.attempt(bits, start=before)
+        return found if self.accepts(found) else self.start()
+
     def run(self) -> Attempt[E]:
         """The cheapest attempt that was accepted, before single bits are trimmed.
 
@@ -202,7 +214,7 @@ class Search(Generic[E]):
             InfeasibleError: no choice of at most the allowed word length met the tolerance.
         """
         self._drop_faint()
-        current = self.start()
+        current = self.start() if self.before is None else self._again(self.before)
         tables: dict[Group, Choices] = {}
         for self.accumulator_bits in ACCUMULATOR_BITS:
             self.tolerance = self.evaluator.first_tolerance

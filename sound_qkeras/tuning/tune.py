@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 from sound_qkeras.network.pair import Pair
 from sound_qkeras.tuning.budget import error_budget
@@ -19,13 +20,17 @@ from sound_qkeras.verify.split_tree import SplitTree
 
 @dataclass(frozen=True)
 class Outcome:
-    """The tuned network, the leaves to prove it on, where its error comes from, how good the MILP's answer was, what ended it."""
+    """The tuned network, the leaves to prove it on, where its error comes from, how good the MILP's answer was, what ended it.
+
+    `attempt` is the choice of bits that it came from.
+    """
 
     pair: Pair
     tree: SplitTree
     error_budget: tuple[BudgetRow, ...]
     optimality: Optimality | None
     ended_by: str
+    attempt: Attempt[Any]
 
 
 def tune(search: Search[E], *, per_channel: bool = False) -> Outcome:
@@ -62,6 +67,7 @@ def tune(search: Search[E], *, per_channel: bool = False) -> Outcome:
         ),
         optimality=optimality(search.solved, search.accepted_bits),
         ended_by=search.deadline.ended_by,
+        attempt=found,
     )
 
 

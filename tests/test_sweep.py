@@ -1,0 +1,64 @@
+"""Several tolerances in one run: proved like single ones, and never dearer than a tighter one."""
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+import sound_qkeras as sq
+from tests import networks
+
+pytestmark = pytest.mark.solver
+NETWORK = networks.random_network(np.random.default_rng(3), (3, 8, 8, 2))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"effort": "fast"},
+        pytest.param({"cost": "total_bits", "round_output": True}, marks=pytest.mark.slow),
+        pytest.param({"per_channel": True}, marks=pytest.mark.slow),
+        pytest.param(
+            {"tier": "statistical", "samples": np.random.default_rng(0).uniform(-1, 1, (200, 3))},
+            marks=pytest.mark.slow,
+        ),
+    ],
+    ids=["fast", "total_bits", "per_channel", "statistical"],
+)
+def test_a_looser_tolerance_costs_no_more(options):
+    eps = [0.3, 0.003, 0.1, 0.03, np.array([0.003, 0.01])]
+    found = sq.sweep(NETWORK, eps, (-1.0, 1.0), **options)
+    assert [result.certificate.eps.tolist() for result in found] == [np.broadcast_to(one, 2).tolist() for one in eps]
+    for result in found:
+        sq.check(result.pair, result.certificate)
+    ordered = [found[index] for index in (1, 4, 3, 2, 0)]
+    kind = "total_bits" if "cost" in options else "weight_bits"
+    costs = [getattr(result.cost, kind) for result in ordered]
+    assert all(tighter >= looser for tighter, looser in pairwise(costs))
+    assert costs[0] > costs[-1]
+
+
+def test_an_answer_to_a_tighter_tolerance_is_kept_where_nothing_cheaper_is_found(monkeypatch):
+    """Whatever the search for the looser one ends with."""
+    from sound_qkeras.jobs import quantize as module
+
+    tune = module.tune
+
+    def dear(search, **kwargs):
+        outcome = tune(search, **kwargs)
+        return (
+            outcome
+            if search.before is None
+            else module.replace(outcome, attempt=module.replace(outcome.attempt, cost=1e9))
+        )
+
+    monkeypatch.setattr(module, "tune", dear)
+    tight, loose = sq.sweep(NETWORK, [0.01, 0.1], (-1.0, 1.0), effort="fast")
+    assert tight.certificate.code_hash == loose.certificate.code_hash
+    assert (float(tight.certificate.eps[0]), float(loose.certificate.eps[0])) == (0.01, 0.1)
+
+
+@pytest.mark.parametrize("eps", [[], ["auto"], [[0.1, 0.2], [0.2, 0.1]]])
+def test_what_is_no_curve_is_refused(eps):
+    with pytest.raises(sq.InputError, match="eps"):
+        sq.sweep(NETWORK, eps, (-1.0, 1.0), effort="fast")
