@@ -23,6 +23,7 @@ PARTS = (
         "from sound_qkeras import ...",
         {
             "jobs.quantize": ("quantize",),
+            "jobs.sweep": ("sweep",),
             "jobs.certify": ("certify",),
             "study.compare": ("compare",),
             "jobs.finetune": ("finetune",),
