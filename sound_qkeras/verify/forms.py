@@ -120,6 +120,15 @@ class Forms:
         Returns:
             Shape `(boxes, rows)`.
         """
+        with np.errstate(over="ignore", invalid="ignore"):
+            found = self._enclose(node, chosen, difference, boxes, arrived)
+        if self.precision is not DOUBLE and not _finite(found):
+            return self._double.enclose(node, chosen, difference=difference, boxes=boxes, arrived=arrived)
+        return _known(found)
+
+    def _enclose(
+        self, node: Node, chosen: Indices, difference: bool, boxes: Boxes, arrived: dict[str, Rows] | None
+    ) -> Interval:
         stage = self._stage_of(node)
         count = len(self.facts[self.network.nodes[0].name].value.lower if boxes is None else boxes)
         remainder = Remainder.zero(count, chosen.shape[-1])
@@ -152,10 +161,7 @@ class Forms:
                 charged.add(other.inputs[0])
             if not isinstance(other.op, Input):
                 self._pass_on(other, self._step(other, current, remainder, boxes), pending, remainder, boxes)
-        found = remainder.enclose()
-        if self.precision is not DOUBLE and not np.all(np.isfinite(found.lower) & np.isfinite(found.upper)):
-            return self._double.enclose(node, chosen, difference=difference, boxes=boxes, arrived=arrived)
-        return found
+        return remainder.enclose()
 
     @property
     def takes_two_lines(self) -> bool:
@@ -171,20 +177,26 @@ class Forms:
         Reference: Zhang et al., Efficient neural network robustness certification with general activation functions
         (NeurIPS 2018).
         """
+        with np.errstate(over="ignore", invalid="ignore"):
+            found = Interval(*(self._one_sided(node, chosen, above) for above in (False, True)))
+        if self.precision is not DOUBLE and not _finite(found):
+            return self._double.enclose_values(node, chosen)
+        return _known(found)
+
+    def _one_sided(self, node: Node, chosen: Indices, above: bool) -> Reals:
+        """Upper bounds, or lower ones."""
         stage = self._stage_of(node)
         if stage.value is None:
             raise TypeError(f"node '{node.name}' is not linear")
-        point, found = _elements(stage.value.point, ALL, chosen), list[Reals]()
-        for above in (False, True):
-            remainder = Remainder(point, np.zeros(point.shape))
-            if stage.value.radius is not None:
-                remainder.widen(_elements(stage.value.radius, ALL, chosen))
-            self._charge_size(self.about[node.inputs[0]][0].size, remainder)
-            (rows,) = self._first_step(node, len(point), chosen, False, remainder, ALL)
-            self._follow(self.network.by_name[node.inputs[0]], rows.value, above, remainder)
-            end = remainder.enclose()
-            found.append(end.upper if above else end.lower)
-        return Interval(*found)
+        point = _elements(stage.value.point, ALL, chosen)
+        remainder = Remainder(point, np.zeros(point.shape))
+        if stage.value.radius is not None:
+            remainder.widen(_elements(stage.value.radius, ALL, chosen))
+        self._charge_size(self.about[node.inputs[0]][0].size, remainder)
+        (rows,) = self._first_step(node, len(point), chosen, False, remainder, ALL)
+        self._follow(self.network.by_name[node.inputs[0]], rows.value, above, remainder)
+        end = remainder.enclose()
+        return end.upper if above else end.lower
 
     def _follow(self, node: Node, rows: Reals | None, above: bool, remainder: Remainder) -> None:
         """Pull rows on values back to the input, for bounds from above or from below."""
@@ -356,6 +368,15 @@ class Forms:
         if stage.folds:
             stage.lost = _sum(stage.lost, before.lost)
         return stage
+
+
+def _finite(x: Interval) -> bool:
+    return bool(np.all(np.isfinite(x.lower) & np.isfinite(x.upper)))
+
+
+def _known(x: Interval) -> Interval:
+    """Nothing is known where a coefficient overflowed."""
+    return Interval(np.where(np.isnan(x.lower), -np.inf, x.lower), np.where(np.isnan(x.upper), np.inf, x.upper))
 
 
 def _sum(a: Reals | None, b: Reals | None) -> Reals | None:

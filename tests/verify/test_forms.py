@@ -1,0 +1,67 @@
+"""Forms in float32 and in float64, and where a coefficient does not fit."""
+
+import numpy as np
+import pytest
+
+from sound_qkeras.interval import DOUBLE, SINGLE, Interval
+from sound_qkeras.network import Network, Node
+from sound_qkeras.network.ops import Dense, Input, Relu
+from sound_qkeras.verify.propagation import output_difference, propagate
+from tests import networks
+
+
+def chain(*kernels):
+    nodes = [Node("x", Input((kernels[0].shape[0],)), (), "x")]
+    for number, kernel in enumerate(kernels):
+        dense = Dense(kernel, np.linspace(-0.5, 0.5, kernel.shape[1]))
+        nodes.append(Node(f"d{number}", dense, (nodes[-1].name,), f"d{number}"))
+        if number < len(kernels) - 1:
+            nodes.append(Node(f"r{number}", Relu(), (nodes[-1].name,), f"d{number}"))
+    return Network(tuple(nodes))
+
+
+@pytest.mark.parametrize("size", [1.0, 1e-25, 1e29, 1e31])
+def test_coefficients_that_do_not_fit_float32_are_kept_in_float64(size):
+    """Of 1e29 the kernels fit, and their product does not; those of 1e31 and 1e-40 do not fit themselves."""
+    rng = np.random.default_rng(0)
+    kernels = [rng.normal(size=shape) * size for shape in ((3, 4), (4, 4), (4, 2))]
+    network = chain(*(kernel.astype(np.float32).astype(np.float64) for kernel in kernels))
+    boxes = Interval(np.full((5, 3), -1.0), rng.uniform(0.0, 1.0, (5, 3)))
+    one, other = (
+        propagate(network, boxes, precision=precision).facts[network.output.name].value
+        for precision in (SINGLE, DOUBLE)
+    )
+    assert np.all(np.isfinite([one.lower, one.upper]))
+    slack = 1e-4 * (other.upper - other.lower)
+    assert np.all(np.abs([one.lower - other.lower, one.upper - other.upper]) <= slack)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_float32_is_a_little_looser(seed):
+    rng = np.random.default_rng(seed)
+    pair, (low, high) = networks.random_quantized(rng, (4, 12, 12, 3))
+    middle = 0.5 * (low + high)
+    boxes = Interval(np.stack([low, middle]), np.stack([middle, high]))
+    single, double = (
+        output_difference(propagate(pair.network, boxes, pair, precision=precision)).magnitude
+        for precision in (SINGLE, DOUBLE)
+    )
+    assert np.all(double <= single)
+    assert np.all(single <= 1.001 * double)
+
+
+def test_values_between_two_lines_are_tighter_than_between_parallels(monkeypatch):
+    rng = np.random.default_rng(4)
+    network = networks.random_network(rng, (3, 20, 20, 20, 1))
+    low, high = networks.box(network)
+    boxes = Interval(low[None], high[None])
+    both = propagate(network, boxes).facts
+    monkeypatch.setattr(Relu, "bounding_lines", lambda self, z: None)
+    one = propagate(network, boxes).facts
+    points = rng.uniform(low, high, (4000, 3))
+    for name, values in network.evaluate_all(points).items():
+        found = both[name].value
+        assert np.all((found.lower - 1e-9 <= values) & (values <= found.upper + 1e-9))
+    last = network.by_name[network.output.inputs[0]].inputs[0]
+    width = [float(np.sum(facts[last].value.upper - facts[last].value.lower)) for facts in (both, one)]
+    assert width[0] < 0.95 * width[1]
