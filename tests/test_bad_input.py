@@ -136,8 +136,8 @@ def test_a_solver_that_fails(network, monkeypatch, error):
 
 @pytest.mark.solver
 def test_a_solver_that_runs_out_of_time(network, monkeypatch):
-    def late(model, choices, solver, seconds, gap):
-        raise SolverError(f"solver '{solver}' gave no answer in {seconds:g} s", status="maxTimeLimit")
+    def late(model, choices, solver, limit, gap):
+        raise SolverError(f"solver '{solver}' gave no answer within {limit}", status="maxTimeLimit")
 
     monkeypatch.setattr(milp, "_run", late)
     with pytest.raises(SolverError, match="no answer") as caught:

@@ -68,7 +68,11 @@ def check_writable(
         InputError: as `check_place`, or the directory holds what is not ours to replace.
     """
     target = check_place(path)
-    _check_ours(target, kind, names, overwrite=overwrite)
+    try:
+        with _turn(target):  # not while another run puts its result there
+            _check_ours(target, kind, names, overwrite=overwrite)
+    except OSError as error:
+        raise _cannot_write(target, error) from error
     return target
 
 

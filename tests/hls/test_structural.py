@@ -196,7 +196,7 @@ def test_random_graphs_as_hls(tmp_path, start):
 
 @pytest.mark.hls
 @pytest.mark.slow
-@settings(FEW, max_examples=3)
+@settings(FEW, max_examples=2)
 @given(st.lists(graphs(), min_size=10, max_size=10))
 def test_odd_graphs_as_hls(claimed: list[Claimed]):
     with tempfile.TemporaryDirectory() as scratch:

@@ -53,6 +53,6 @@ def test_the_same_integers_everywhere(place, options):
     with sq.float64():
         found = result.to_qkeras(dtype="float64")(far.astype(np.float64)).numpy()
     assert np.array_equal(found, codes)
-    for target in ("c", "hls"):
+    for target in ("c", "hls") if options[0] == "statistical" else ("c",):
         written = result.export_hls(place / f"{options[0]}-{target}", target=target, style="loops", overwrite=True)
         assert compile_and_run(written).passed

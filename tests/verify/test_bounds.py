@@ -110,14 +110,14 @@ def test_no_error_exceeds_the_bound_of_tiny_networks_on_many_leaves(case):
 
 
 @pytest.mark.slow
-@examples(1500)
+@examples(600)
 @given(cases(saturate=True))
 def test_no_error_exceeds_the_bound_at_length(case):
     attack(case)
 
 
 @pytest.mark.slow
-@examples(500)
+@examples(250)
 @given(cases(saturate=True, bits=st.integers(14, 44)))
 def test_no_error_exceeds_the_bound_of_wide_sums_at_length(case):
     attack(case)
