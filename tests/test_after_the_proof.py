@@ -84,7 +84,7 @@ def test_an_error_beyond_the_bound_is_never_passed_over(monkeypatch):
 
 
 def test_labels_are_looked_at_before_the_run(monkeypatch):
-    monkeypatch.setattr(pipeline, "_tune", lambda *_: pytest.fail("the work came first"))
+    monkeypatch.setattr(pipeline, "tune", lambda *_, **__: pytest.fail("the work came first"))
     network = networks.random_network(np.random.default_rng(0), (3, 5, 2))
     with pytest.raises(InputError, match="labels have shape"):
         sq.quantize(network, 0.1, (-1, 1), samples=np.zeros((20, 3)), labels=np.zeros(19), task="classifier")
