@@ -30,6 +30,8 @@ from sound_qkeras.tuning.groups import Group
 ROW_TOLERANCE = 1e-6
 # Rows that a model begins with; others follow when they are violated.
 FIRST_ROWS = 16
+# Time limit of what counts no nodes: a linear relaxation, and solvers that cannot.
+MOST_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -226,7 +228,7 @@ def row_prices(
         choice.domain = pyo.UnitInterval
     model.dual = pyo.Suffix(direction=pyo.Suffix.IMPORT)
     try:
-        results = _solver("highs", Limit(), gap=0.0).solve(model, load_solutions=False)
+        results = _solver("highs", Limit.of_time(MOST_SECONDS), gap=0.0).solve(model, load_solutions=False)
         if str(results.solver.termination_condition) != "optimal":
             return prices
         model.solutions.load_from(results)
@@ -285,7 +287,7 @@ def find_solver(name: str) -> Any:
 
 
 def _solver(name: str, limit: Limit, gap: float) -> Any:
-    """A solver with its own spelling of limits and of the gap; GLPK cannot count nodes."""
+    """A solver with its own spelling of limits and of the gap; one that cannot count nodes, such as GLPK, has a time limit."""
     optimizer = find_solver(name)
     time, nodes, gap_name = {
         "highs": ("time_limit", "mip_max_nodes", "mip_rel_gap"),
@@ -294,7 +296,8 @@ def _solver(name: str, limit: Limit, gap: float) -> Any:
         "gurobi": ("TimeLimit", "NodeLimit", "MIPGap"),
         "glpk": ("tmlim", None, "mipgap"),
     }.get(name, (None, None, None))
-    values = ((time, limit.seconds), (nodes, limit.nodes), (gap_name, gap))
+    seconds = limit.seconds if nodes is not None or limit.seconds is not None else MOST_SECONDS
+    values = ((time, seconds), (nodes, limit.nodes), (gap_name, gap))
     for key, value in values:
         if key is not None and value is not None:
             optimizer.options[key] = int(value) if key == "tmlim" else value
