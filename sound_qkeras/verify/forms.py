@@ -186,14 +186,17 @@ class Forms:
         """The rows in the inputs; of operations that are not linear, what their lines leave over is charged here."""
         parameters, stage = self._parameters(node), self.stages[node.name]
         if isinstance(node.op, LinearOp):
-            slopes = (None if found is None else found.slope for found in (stage.value, stage.difference))
-            return (node.op.pull(parameters, rows, *(_some(slope, boxes) for slope in slopes)),)
+            value, difference = (
+                None if found is None or found.slope is None else _of(found.slope, boxes)
+                for found in (stage.value, stage.difference)
+            )
+            return (node.op.pull(parameters, rows, value, difference),)
         inputs = [self.facts[name] if boxes is None else self.facts[name].at(boxes) for name in node.inputs]
         pulled = node.op.adjoint(parameters, rows, remainder, *inputs)
         for name, part in zip(node.inputs, pulled, strict=True):
             for row, about in zip((part.value, part.difference), self.about[name], strict=True):
                 if row is not None and about is not None:
-                    point = about.point if boxes is None else about.point[boxes]
+                    point = _of(about.point, boxes)
                     rounding = gamma(point[0].size) * np.abs(point)
                     remainder.add(contract(row, point), self._weighed(row, rounding))
         return pulled
@@ -209,13 +212,13 @@ class Forms:
             total = pending[name] = pending[name].plus(part)
             for row, about in zip((total.value, total.difference), self.about[name], strict=True):
                 if row is not None and about is not None:
-                    size = about.size if boxes is None else about.size[boxes]
+                    size = _of(about.size, boxes)
                     remainder.widen(self._weighed(row, self.precision.above(2.0 * self.precision.unit * size)))
 
     def _charge(self, stage: Stage, rows: Rows, boxes: Boxes, remainder: Remainder) -> None:
         for row, radius in zip((rows.value, rows.difference), stage.charges, strict=True):
             if row is not None and radius is not None:
-                remainder.widen(self._weighed(row, radius if boxes is None else radius[boxes]))
+                remainder.widen(self._weighed(row, _of(radius, boxes)))
         self._charge_underflow(stage, boxes, remainder)
 
     def _weighed(self, rows: Reals, radius: Reals) -> Reals:
@@ -229,7 +232,7 @@ class Forms:
 
     def _charge_underflow(self, stage: Stage, boxes: Boxes, remainder: Remainder) -> None:
         if stage.lost is not None:
-            remainder.widen((stage.lost if boxes is None else stage.lost[boxes])[:, None])
+            remainder.widen(_of(stage.lost, boxes)[:, None])
 
     def _stage_of(self, node: Node) -> Stage:
         """The step back over a node, after those over all that come before it."""
@@ -303,13 +306,15 @@ def _sum(a: Reals | None, b: Reals | None) -> Reals | None:
     return b if a is None else a if b is None else inflate(a + b, 4)
 
 
-def _some(x: Reals | None, boxes: Boxes) -> Reals | None:
-    return x if x is None or boxes is None else x[boxes]
+def _of(x: Reals, boxes: Boxes) -> Reals:
+    """What is known of some of the boxes."""
+    return x if boxes is None else x[boxes]
 
 
 def _elements(x: Reals, boxes: Boxes, chosen: Indices) -> Reals:
     """The chosen elements of every box, shape `(boxes, rows)`."""
-    flat = (x if boxes is None else x[boxes]).reshape(len(x) if boxes is None else len(boxes), -1)
+    some = _of(x, boxes)
+    flat = some.reshape(len(some), -1)
     return flat[:, chosen] if chosen.ndim == 1 else np.take_along_axis(flat, chosen, axis=1)
 
 
