@@ -11,6 +11,7 @@ import sound_qkeras as sq
 from sound_qkeras.cli import OK, main
 from sound_qkeras.errors import InfeasibleError, InputError
 from sound_qkeras.keras_io.train.data import Task
+from sound_qkeras.keras_io.train.finetuning import train
 from sound_qkeras.keras_io.train.latent import Latent, latents_of, with_values
 from sound_qkeras.keras_io.write.writer import to_qkeras
 from sound_qkeras.network.ops import AveragePool
@@ -119,15 +120,21 @@ def test_a_tolerance_that_is_given_holds_or_is_refused(regression):
     assert found.certificate.eps_source == "accepted after fine-tuning"
 
 
-def test_only_epochs_that_meet_a_given_tolerance_are_kept(regression, trained_on):
+def test_only_accepted_epochs_are_kept(regression):
     result, data = regression
-    assert trained_on.certificate.bound > result.certificate.bound
-    between = 0.5 * (result.certificate.bound + trained_on.certificate.bound)
-    found = sq.finetune(result, data, 5, eps=between, **EXACT)
-    sq.check(found.pair, found.certificate)
-    assert found.certificate.bound <= between
-    assert found.finetuning.kept_epoch < trained_on.finetuning.kept_epoch
-    assert found.finetuning.before["loss"] >= found.finetuning.after["loss"] > trained_on.finetuning.after["loss"]
+    asked = []
+
+    def trained(accepts):
+        task = Task.of(result.pair.reference, data, None, "mse", (), 32, 0)
+        return train(result.pair, task, "adam", 2, "loss", accepts, lambda done: None)
+
+    refused = trained(lambda pair: asked.append(pair.code_hash))  # None: no epoch is accepted
+    assert refused.kept_epoch == 0
+    assert refused.pair is result.pair
+    assert asked
+    first = trained(lambda pair: pair.code_hash == asked[0])
+    assert first.kept_epoch > 0
+    assert first.pair.code_hash == asked[0]
 
 
 def test_training_that_helps_nothing_leaves_every_integer(regression):
