@@ -17,6 +17,8 @@ from sound_qkeras.network import Node, Pair
 
 # Slopes of the chords of unstable ReLUs are cut to this many bits; any slope in [0, 1] is sound.
 SLOPE_BITS = 64
+# Ways to choose the lines of a value: chords; or lines for a bound from above, or from below, see `Lines.between`.
+CHORDS, ABOVE, BELOW = 0, 2, 3
 
 
 class Meaning(ABC):
@@ -187,6 +189,9 @@ class ExactRelu(Meaning):
     def pull(self, rows: ExactRows, policy: int, *inputs: ExactFacts) -> tuple[tuple[ExactRows, ...], Range]:
         """Through the lines of the policy."""
         lines = self.lines_of(inputs[0])
+        if policy in (ABOVE, BELOW):
+            value, left = lines.between(rows.value, policy)
+            return (ExactRows(value, rows.difference),), left  # these rows have no differences
         (slope, rest), (difference_slope, difference_rest) = lines.value, lines.differences[policy]
         pulled = ExactRows(rows.value * slope, rows.difference * difference_slope)
         return (pulled,), rest.under(rows.value) + difference_rest.under(rows.difference)
@@ -245,6 +250,27 @@ class Lines:
         one = Dyadic.power(0)
         gap = (slope * -z.lower).maximum((one - slope) * z.upper)
         return slope, Range(gap - gap, gap)
+
+    @cached_property
+    def below(self) -> tuple[Dyadic, Range]:
+        """The identity or zero, whichever leaves less of the float value, and the rest."""
+        z = self.facts.value
+        mirrored = (-z.lower).positive()
+        steep = ~z.upper.positive().less(mirrored)
+        gap = mirrored.where(steep, z.upper.positive())
+        return Dyadic.codes(steep.astype(np.int64), 0), Range(gap - gap, gap)
+
+    def between(self, rows: Dyadic, policy: int) -> tuple[Dyadic, Range]:
+        """Rows on values, pulled back for a bound from above or from below, and the range of what is left over.
+
+        From above the chord stands for units with positive coefficients, where what it leaves over is all there is above it, and
+        `below` for those with negative ones; from below the other way round.
+        """
+        (chord, rest), (below, rest_below) = self.value, self.below
+        if policy == BELOW:
+            (chord, rest), (below, rest_below) = (below, rest_below), (chord, rest)
+        rising, falling = rows.positive(), rows.negative()
+        return rising * chord + falling * below, rest.under(rising) + rest_below.under(falling)
 
     def image(self) -> Range:
         """The difference after the unit."""

@@ -23,7 +23,7 @@ from sound_qkeras.exact.matrices import Indices, entries
 from sound_qkeras.exact.merges import ExactAdd, ExactConcatenate, ExactMatMul, ExactMultiply
 from sound_qkeras.exact.moves import ExactMaxPool, ExactMove
 from sound_qkeras.exact.norms import ExactLayerNorm
-from sound_qkeras.exact.ops import ExactAffine, ExactRelu, Meaning, affine_at
+from sound_qkeras.exact.ops import ABOVE, BELOW, CHORDS, ExactAffine, ExactRelu, Meaning, affine_at
 from sound_qkeras.exact.tensors import ExactFacts, ExactRows
 from sound_qkeras.exact.units import ExactClip, ExactLeaky, ExactTable
 from sound_qkeras.fixed_point import Format
@@ -190,8 +190,9 @@ def box_of(quantized: Pair, lower: npt.ArrayLike, upper: npt.ArrayLike) -> Range
     return Range(*(Dyadic.of(end.reshape(-1)) for end in ends))
 
 
-# Ways to choose the lines of a difference; see `Lines.differences`.
+# Ways to choose lines: of a difference, see `Lines.differences`, and of a value.
 POLICIES = 2
+VALUE_POLICIES = (CHORDS, ABOVE, BELOW)
 # How hard a proof tries.
 FORWARD, QUICK, THOROUGH = 0, 1, 2
 # Exact types: a kind derived from a known one would not have its meaning.
@@ -251,7 +252,8 @@ class Proof:
         box: the inputs, flattened.
         meanings: those of the pair, where they are known.
         effort: `FORWARD`, from node to node alone; `QUICK`, with what an unstable unit reads, and the output, pulled back to the
-            input by the first policy; or `THOROUGH`, with every sum pulled back by every policy, stopping at every node on the way.
+            input, differences by their first policy; or `THOROUGH`, with every sum pulled back by every policy, stopping at
+            every node on the way.
         values: of the trained network alone: neither integers nor formats are looked at.
 
     Raises:
@@ -271,6 +273,8 @@ class Proof:
         self.pair, self.box = quantized, box
         self.effort, self.values = effort, values
         self.meanings = meanings_of(quantized) if meanings is None else meanings
+        # Where nothing merges, as in the first proof: there every line but the chord pays most.
+        self.two_lines = all(len(node.inputs) < 2 for node in quantized.network.nodes)
         self.facts: dict[str, ExactFacts] = {}
         self.roundoff: dict[str, Range] = {}
         # Of the fixed-point network, before any rounding.
@@ -313,7 +317,8 @@ class Proof:
         unit, none = Dyadic.identity(size)[chosen], Dyadic.zeros(len(chosen), size)
         value, difference = facts.value, facts.difference
         if thorough or not is_output:
-            value = _met(value, chosen, self._pulled_back(node, ExactRows(unit, none), 0))
+            for policy in VALUE_POLICIES if self.two_lines else [CHORDS]:
+                value = _met(value, chosen, self._pulled_back(node, ExactRows(unit, none), policy))
         if self.values:
             return ExactFacts(value, value, difference, None)
         for policy in range(POLICIES if thorough else 1):

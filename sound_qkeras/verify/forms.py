@@ -21,7 +21,7 @@ import numpy as np
 
 from sound_qkeras.interval import DOUBLE, Interval, Precision, Reals, gamma, inflate, sum_up
 from sound_qkeras.network import Network, Node, Pair, size_of
-from sound_qkeras.network.ops import Elementwise, Facts, Input, Remainder, Rows
+from sound_qkeras.network.ops import Elementwise, Facts, Input, Relu, Remainder, Rows
 from sound_qkeras.network.ops.base import contract
 from sound_qkeras.network.ops.linear import About, Linear, LinearOp
 from sound_qkeras.types import Indices
@@ -29,6 +29,8 @@ from sound_qkeras.types import Indices
 # All boxes of the batch.
 ALL = None
 Boxes = Indices | None
+# Slope and constant of a line.
+Ends = tuple[Reals, Reals]
 
 
 @dataclass
@@ -160,6 +162,85 @@ class Forms:
             if not isinstance(other.op, Input):
                 self._pass_on(other, self._step(other, current, remainder, boxes), pending, remainder, boxes)
         return remainder.enclose()
+
+    @property
+    def takes_two_lines(self) -> bool:
+        """Whether `enclose_values` has more to say than `enclose`: every operation has one input, and some have two lines."""
+        return self.takes_some_boxes and any(isinstance(node.op, Relu) for node in self.network.nodes)
+
+    def enclose_values(self, node: Node, chosen: Indices) -> Interval:
+        """Enclosures of elements of a node's value, `(boxes, rows)`, by a line above every function and one below.
+
+        A row that bounds from above takes the upper line where its coefficient is positive and the lower one where it is
+        negative; one that bounds from below the other way round.
+
+        Reference: Zhang et al., Efficient neural network robustness certification with general activation functions
+        (NeurIPS 2018).
+        """
+        with np.errstate(over="ignore", invalid="ignore"):
+            found = Interval(*(self._one_sided(node, chosen, above) for above in (False, True)))
+        if self.precision is not DOUBLE and not _finite(found):
+            return self._double.enclose_values(node, chosen)
+        return _known(found)
+
+    def _one_sided(self, node: Node, chosen: Indices, above: bool) -> Reals:
+        """Upper bounds, or lower ones."""
+        stage = self._stage_of(node)
+        if stage.value is None:
+            raise TypeError(f"node '{node.name}' is not linear")
+        point = _elements(stage.value.point, ALL, chosen)
+        remainder = Remainder(point, np.zeros(point.shape))
+        if stage.value.radius is not None:
+            remainder.widen(_elements(stage.value.radius, ALL, chosen))
+        self._charge_size(self.about[node.inputs[0]][0].size, remainder)
+        (rows,) = self._first_step(node, len(point), chosen, False, remainder, ALL)
+        self._follow(self.network.by_name[node.inputs[0]], rows.value, above, remainder)
+        end = remainder.enclose()
+        return end.upper if above else end.lower
+
+    def _follow(self, node: Node, rows: Reals | None, above: bool, remainder: Remainder) -> None:
+        """Pull rows on values back to the input, for bounds from above or from below."""
+        while rows is not None and not isinstance(node.op, Input):
+            written = self.stages[node.name].value
+            if written is None or not isinstance(node.op, LinearOp):
+                raise TypeError(f"node '{node.name}' is not linear")
+            about = self.about[node.inputs[0]][0]
+            self._charge_size(about.size, remainder)
+            lines = None
+            if isinstance(node.op, Elementwise):
+                lines = node.op.bounding_lines(self.facts[node.inputs[0]].value)
+            if lines is not None:
+                rows = self._by_lines(rows, lines if above else (lines[1], lines[0]), about, written.point, remainder)
+            else:
+                if written.radius is not None:
+                    remainder.widen(self._weighed(rows, self.precision.above(written.radius)))
+                rows = node.op.pull(None, Rows(rows, None), written.slope, None).value
+            node = self.network.by_name[node.inputs[0]]
+        if rows is not None:
+            remainder.widen(self._weighed(rows, self.precision.above(self.about[node.name][0].size)))
+
+    def _by_lines(
+        self, rows: Reals, lines: tuple[Ends, Ends], about: About, point: Reals, remainder: Remainder
+    ) -> Reals:
+        """Through a function between two lines: the first for positive coefficients, the second for negative ones.
+
+        Written about points, a line `s z + k` is `s z~ + (s point_z + k - point)`.
+        """
+        pulled = np.zeros((1, 1, 1), self.precision.kind)
+        for part, (slope, end) in zip((np.maximum(rows, 0.0), np.minimum(rows, 0.0)), lines, strict=True):
+            used, moved = slope.astype(self.precision.kind), slope * about.point
+            constant, terms = moved + end - point, point[0].size
+            rounding = 2.0**-51 * (np.abs(moved) + np.abs(end) + np.abs(point))
+            rounding = rounding + (2.0 * self.precision.unit * np.abs(slope) + np.abs(slope - used)) * about.size
+            size = inflate(rounding + gamma(terms, self.precision) * np.abs(constant), 8)
+            center = contract(part, constant.astype(self.precision.kind)).astype(np.float64)
+            remainder.add(center, self._weighed(part, self.precision.above(size)))
+            pulled = pulled + part * used[:, None]
+        return pulled
+
+    def _charge_size(self, size: Reals, remainder: Remainder) -> None:
+        """What coefficients of a tensor lose to underflow."""
+        remainder.widen(self.precision.tiny * sum_up(size, tuple(range(1, size.ndim)))[:, None])
 
     def _parameters(self, node: Node) -> Any:
         return None if self.pair is None else self.pair.pairs.get(node.name)

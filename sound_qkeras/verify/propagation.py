@@ -139,7 +139,12 @@ def _tighter_value(result: Propagation, node: Node, value: Interval) -> Interval
     if not _needs_substitution(result.network, node):
         return value
     everything = np.ones((len(value.lower), size_of(result.network.shapes[node.name])), dtype=bool)
-    return _substituted(result, node, value, everything, difference=False)
+    value = _substituted(result, node, value, everything, difference=False)
+    if not result.forms.takes_two_lines:
+        return value
+    most = BATCH_NUMBERS // _widest(result.network)
+    parts = [result.forms.enclose_values(node, chosen) for _, chosen in _groups(everything, most, some=False)]
+    return value.intersect(_joined(parts).mapped(lambda x: x.reshape(value.shape)))
 
 
 def _tighter_difference(

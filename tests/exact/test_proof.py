@@ -10,7 +10,9 @@ import pytest
 from sound_qkeras.errors import InputError, VerificationError
 from sound_qkeras.exact import dyadic
 from sound_qkeras.exact.dyadic import Dyadic, Range
+from sound_qkeras.exact.ops import ABOVE, BELOW, Lines
 from sound_qkeras.exact.proof import FORWARD, QUICK, THOROUGH, Proof, exact_bound, exact_error, exact_error_range
+from sound_qkeras.exact.tensors import ExactFacts
 from sound_qkeras.fixed_point import Format
 from sound_qkeras.interval import Interval
 from sound_qkeras.network import Network, Node, Pair
@@ -149,6 +151,17 @@ def test_an_undecided_unit_cannot_err_by_more_than_its_values():
     """`z <= 1/8` and `z_q <= 1/4` on [-1, 1/4], though the difference before the unit may be larger."""
     twin, ranges = tiny(0.5, 2, relu=True, low=-1.0, high=0.25, input_bits=2)
     assert exact_bound(twin, *ranges) == [Fraction(1, 4)]
+
+
+@pytest.mark.parametrize("policy", [ABOVE, BELOW])
+@pytest.mark.parametrize("ends", [(-3, 1), (-1, 3), (-2, 2), (1, 3), (-3, -1), (0, 0)])
+def test_values_between_two_lines(ends, policy):
+    z = Range(*(Dyadic.codes(np.array([end]), 1) for end in ends))
+    rows = Dyadic.codes(np.array([[2], [-3]]), 0)
+    behind, rest = Lines(ExactFacts(z, z, z, None)).between(rows, policy)
+    for x in range(ends[0], ends[1] + 1):
+        left = rows * Dyadic.codes(np.array([[max(x, 0)]]), 1) - behind * Dyadic.codes(np.array([[x]]), 1)
+        rest.intersect(Range.point(left[:, 0]))
 
 
 def test_dropping_one_bit_may_err_by_half_a_step():

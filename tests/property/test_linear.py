@@ -8,17 +8,20 @@ import pytest
 from hypothesis import given
 
 from sound_qkeras.interval import DOUBLE, SINGLE
-from sound_qkeras.network.ops import AffinePair, Relu, Rows, Upsample
+from sound_qkeras.network.ops import AffinePair, Relu, Remainder, Rows, Upsample
 from sound_qkeras.network.ops.linear import About
+from sound_qkeras.verify.forms import Forms
+from tests.networks import random_network
 
 from .rationals import arrays, exact_codes, reals, relu, to_fractions
 from .test_affine import BOXES, draw_case
 from .test_affine_kinds import form
-from .test_relu_reshape_input import pairs
+from .test_relu_reshape_input import SIZE, pairs
 from .test_units import cases as units
 
 PRECISIONS = pytest.mark.parametrize("precision", [DOUBLE, SINGLE], ids=["float64", "float32"])
 ROWS = 2
+CHAIN = random_network(np.random.default_rng(0), (SIZE, 2, 1))
 
 
 def step(draw, op, parameters, facts, members, results, precision):
@@ -85,3 +88,22 @@ def test_what_is_rounded_up_is_not_below(x):
     assert found.dtype == np.float32
     assert np.all((found == 0.0) == (x == 0.0))
     assert all(f == np.inf or Fraction(float(f)) >= Fraction(v) for f, v in zip(found, x.tolist(), strict=True))
+
+
+@PRECISIONS
+@given(pairs(), st.data())
+def test_steps_between_two_lines(precision, case, data):
+    """Of a unit, for bounds from above: what is ahead is at most what is behind and the remainder."""
+    facts, members = case
+    lines = Relu().bounding_lines(facts.value)
+    about = About.of(facts.value, data.draw(arrays(reals(1e6), BOXES, SIZE)))
+    point = data.draw(arrays(reals(1e6), BOXES, SIZE))
+    rows = np.clip(data.draw(arrays(reals(1e9), BOXES, ROWS, SIZE)), -1e9, 1e9).astype(precision.kind)
+    forms, remainder = Forms(CHAIN, None, {}, {}, precision), Remainder.zero(BOXES, ROWS)
+    pulled = forms._by_lines(rows, lines, about, point, remainder)
+    forms._charge_size(about.size, remainder)
+    bound = to_fractions(remainder.enclose().upper)
+    for z, _ in members:
+        ahead = form(Rows(rows, None), relu(z) - to_fractions(point), None)
+        behind = form(Rows(pulled, None), z - to_fractions(about.point), None)
+        assert np.all(ahead - behind <= bound)

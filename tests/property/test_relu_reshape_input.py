@@ -105,6 +105,15 @@ def test_a_stable_unit_loses_nothing(z, fixed, d):
     assert remainder.radius < 1e-14
 
 
+@given(intervals(BOXES, SIZE), choices(BOXES, SIZE))
+def test_two_lines_are_above_and_below(z, choice):
+    (above, constant), (below, zero) = Relu().bounding_lines(z)
+    exact = member(z, choice)
+    assert not zero.any()
+    assert np.all(relu(exact) <= to_fractions(above) * exact + to_fractions(constant))
+    assert np.all(relu(exact) >= to_fractions(below) * exact)
+
+
 @given(st.integers(1, 3), st.data())
 def test_relu_integers_equal_exact_arithmetic(samples, data):
     codes = data.draw(arrays(np.rint(reals(2.0**53)), samples, 2, 2))

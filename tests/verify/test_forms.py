@@ -48,3 +48,20 @@ def test_float32_is_a_little_looser(seed):
     )
     assert np.all(double <= single)
     assert np.all(single <= 1.001 * double)
+
+
+def test_values_between_two_lines_are_tighter_than_between_parallels(monkeypatch):
+    rng = np.random.default_rng(4)
+    network = networks.random_network(rng, (3, 20, 20, 20, 1))
+    low, high = networks.box(network)
+    boxes = Interval(low[None], high[None])
+    both = propagate(network, boxes).facts
+    monkeypatch.setattr(Relu, "bounding_lines", lambda self, z: None)
+    one = propagate(network, boxes).facts
+    points = rng.uniform(low, high, (4000, 3))
+    for name, values in network.evaluate_all(points).items():
+        found = both[name].value
+        assert np.all((found.lower - 1e-9 <= values) & (values <= found.upper + 1e-9))
+    last = network.by_name[network.output.inputs[0]].inputs[0]
+    width = [float(np.sum(facts[last].value.upper - facts[last].value.lower)) for facts in (both, one)]
+    assert width[0] < 0.95 * width[1]

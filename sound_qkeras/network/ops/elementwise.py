@@ -44,6 +44,10 @@ class Elementwise(LinearOp):
     def value_line(self, z: Interval) -> Line:
         """A slope per element, and what it leaves of the value."""
 
+    def bounding_lines(self, z: Interval) -> tuple[tuple[Reals, Reals], tuple[Reals, Reals]] | None:
+        """Slope and constant of a line above the values, and of one below; None where `value_line` says as much."""
+        return None
+
     @abstractmethod
     def slopes(self, z: Interval) -> Interval:
         """The slopes of the function over intervals: wherever they differ, tighter intervals help."""

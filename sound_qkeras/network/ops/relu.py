@@ -98,6 +98,12 @@ class Relu(Elementwise):
         """The chord of the unstable units."""
         return relu_value_line(z)
 
+    def bounding_lines(self, z: Interval) -> tuple[tuple[Reals, Reals], tuple[Reals, Reals]] | None:
+        """The chord above; below the identity or zero, whichever leaves the smaller triangle."""
+        above, rest = relu_value_line(z)
+        below = np.where((z.lower < 0.0) & (z.upper > 0.0), (z.upper > -z.lower).astype(np.float64), above)
+        return (above, rest.upper), (below, np.zeros_like(below))
+
     def slopes(self, z: Interval) -> Interval:
         """0, 1 or both."""
         return Interval((z.lower >= 0.0).astype(np.float64), (z.upper > 0.0).astype(np.float64))
