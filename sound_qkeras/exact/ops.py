@@ -17,8 +17,8 @@ from sound_qkeras.network import Node, Pair
 
 # Slopes of the chords of unstable ReLUs are cut to this many bits; any slope in [0, 1] is sound.
 SLOPE_BITS = 64
-# Ways to choose the lines of a value: chords; or lines for a bound from above, or from below, see `Lines.between`.
-CHORDS, ABOVE, BELOW = 0, 2, 3
+# Ways to choose lines, beside those of `Lines.differences`: for a bound from above, or from below, see `between`.
+ABOVE, BELOW = 2, 3
 
 
 class Meaning(ABC):
@@ -190,11 +190,16 @@ class ExactRelu(Meaning):
         """Through the lines of the policy."""
         lines = self.lines_of(inputs[0])
         if policy in (ABOVE, BELOW):
-            value, left = lines.between(rows.value, policy)
-            return (ExactRows(value, rows.difference),), left  # these rows have no differences
+            value, left = between(rows.value, lines.around_value, policy)
+            difference, more = between(rows.difference, lines.around_difference, policy)
+            return (ExactRows(value, difference),), left + more
         (slope, rest), (difference_slope, difference_rest) = lines.value, lines.differences[policy]
         pulled = ExactRows(rows.value * slope, rows.difference * difference_slope)
         return (pulled,), rest.under(rows.value) + difference_rest.under(rows.difference)
+
+
+# A slope and what it leaves over, for a bound from above and for one from below.
+Around = tuple[tuple[Dyadic, Range], tuple[Dyadic, Range]]
 
 
 class Lines:
@@ -243,34 +248,28 @@ class Lines:
     @cached_property
     def value(self) -> tuple[Dyadic, Range]:
         """Slopes and rests for the float value."""
-        z = self.facts.value
-        bits = max(z.lower.bits, z.upper.bits)
-        ends = zip(z.lower.at(bits), z.upper.at(bits), strict=True)
-        slope = Dyadic(np.array([_chord(int(low), int(high)) for low, high in ends], dtype=object), SLOPE_BITS)
+        z, slope = self.facts.value, chord_of(self.facts.value)
         one = Dyadic.power(0)
         gap = (slope * -z.lower).maximum((one - slope) * z.upper)
         return slope, Range(gap - gap, gap)
 
     @cached_property
-    def below(self) -> tuple[Dyadic, Range]:
-        """The identity or zero, whichever leaves less of the float value, and the rest."""
+    def around_value(self) -> Around:
+        """The chord above; below the identity or zero, whichever leaves less of the float value."""
         z = self.facts.value
         mirrored = (-z.lower).positive()
         steep = ~z.upper.positive().less(mirrored)
         gap = mirrored.where(steep, z.upper.positive())
-        return Dyadic.codes(steep.astype(np.int64), 0), Range(gap - gap, gap)
+        return self.value, (Dyadic.codes(steep.astype(np.int64), 0), Range(gap - gap, gap))
 
-    def between(self, rows: Dyadic, policy: int) -> tuple[Dyadic, Range]:
-        """Rows on values, pulled back for a bound from above or from below, and the range of what is left over.
-
-        From above the chord stands for units with positive coefficients, where what it leaves over is all there is above it, and
-        `below` for those with negative ones; from below the other way round.
-        """
-        (chord, rest), (below, rest_below) = self.value, self.below
-        if policy == BELOW:
-            (chord, rest), (below, rest_below) = (below, rest_below), (chord, rest)
-        rising, falling = rows.positive(), rows.negative()
-        return rising * chord + falling * below, rest.under(rising) + rest_below.under(falling)
+    @cached_property
+    def around_difference(self) -> Around:
+        """`min(d, 0) <= d+ <= max(d, 0)`: the chords of both sides, unless parallel lines are closer to one another."""
+        d, (parallel, rest) = self.facts.difference, self.differences[0]
+        opens = (d.lower.magnitude() + d.upper.magnitude()).halved().less(rest.width)
+        sides = (chord_of(d), chord_of(-d))
+        above, below = ((slope.where(opens, parallel), _beside(slope, d).where(opens, rest)) for slope in sides)
+        return above, below
 
     def image(self) -> Range:
         """The difference after the unit."""
@@ -283,6 +282,32 @@ def _chosen(
 ) -> tuple[Integers, Range]:
     """Slopes, in halves, and rests: these where the condition holds, those given before elsewhere."""
     return np.where(condition, number, numbers), rest.where(condition, rests)
+
+
+def between(rows: Dyadic, lines: Around, policy: int) -> tuple[Dyadic, Range]:
+    """Rows pulled back for a bound from above or from below, and the range of what is left over.
+
+    From above, the first line stands where a coefficient is positive: there it leaves least above it. The second stands where
+    one is negative; from below the other way round.
+    """
+    (first, rest), (second, rest_second) = lines if policy == ABOVE else (lines[1], lines[0])
+    rising, falling = rows.positive(), rows.negative()
+    return rising * first + falling * second, rest.under(rising) + rest_second.under(falling)
+
+
+def chord_of(x: Range) -> Dyadic:
+    """Slopes of the chords of `max(x, 0)`, in `[0, 1]`."""
+    bits = max(x.lower.bits, x.upper.bits)
+    ends = zip(x.lower.at(bits), x.upper.at(bits), strict=True)
+    return Dyadic(np.array([_chord(int(low), int(high)) for low, high in ends], dtype=object), SLOPE_BITS)
+
+
+def _beside(slope: Dyadic, d: Range) -> Range:
+    """What `min(d, 0)` to `max(d, 0)` leaves over beside a line: the first is concave and the second convex, so the ends say it."""
+    low, high = d.lower, d.upper
+    lower = (low.negative() - slope * low).minimum(high.negative() - slope * high)
+    upper = (low.positive() - slope * low).maximum(high.positive() - slope * high)
+    return Range(lower, upper)
 
 
 def _chord(low: int, high: int) -> int:

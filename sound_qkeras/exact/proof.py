@@ -23,7 +23,7 @@ from sound_qkeras.exact.matrices import Indices, entries
 from sound_qkeras.exact.merges import ExactAdd, ExactConcatenate, ExactMatMul, ExactMultiply
 from sound_qkeras.exact.moves import ExactMaxPool, ExactMove
 from sound_qkeras.exact.norms import ExactLayerNorm
-from sound_qkeras.exact.ops import ABOVE, BELOW, CHORDS, ExactAffine, ExactRelu, Meaning, affine_at
+from sound_qkeras.exact.ops import ABOVE, BELOW, ExactAffine, ExactRelu, Meaning, affine_at
 from sound_qkeras.exact.tensors import ExactFacts, ExactRows
 from sound_qkeras.exact.units import ExactClip, ExactLeaky, ExactTable
 from sound_qkeras.fixed_point import Format
@@ -190,9 +190,8 @@ def box_of(quantized: Pair, lower: npt.ArrayLike, upper: npt.ArrayLike) -> Range
     return Range(*(Dyadic.of(end.reshape(-1)) for end in ends))
 
 
-# Ways to choose lines: of a difference, see `Lines.differences`, and of a value.
-POLICIES = 2
-VALUE_POLICIES = (CHORDS, ABOVE, BELOW)
+# Ways to choose the lines of a difference and of a value, see `Lines` and `between`: parallel lines, and one above and one below.
+PARALLEL, TWO = (0, 1), (ABOVE, BELOW)
 # How hard a proof tries.
 FORWARD, QUICK, THOROUGH = 0, 1, 2
 # Exact types: a kind derived from a known one would not have its meaning.
@@ -273,7 +272,7 @@ class Proof:
         self.pair, self.box = quantized, box
         self.effort, self.values = effort, values
         self.meanings = meanings_of(quantized) if meanings is None else meanings
-        # Where nothing merges, as in the first proof: there every line but the chord pays most.
+        # As in the first proof, where nothing merges.
         self.two_lines = all(len(node.inputs) < 2 for node in quantized.network.nodes)
         self.facts: dict[str, ExactFacts] = {}
         self.roundoff: dict[str, Range] = {}
@@ -316,12 +315,14 @@ class Proof:
             return facts
         unit, none = Dyadic.identity(size)[chosen], Dyadic.zeros(len(chosen), size)
         value, difference = facts.value, facts.difference
+        two = TWO if self.two_lines else ()
         if thorough or not is_output:
-            for policy in VALUE_POLICIES if self.two_lines else [CHORDS]:
+            for policy in (PARALLEL[0], *two) if thorough else two or PARALLEL[:1]:
                 value = _met(value, chosen, self._pulled_back(node, ExactRows(unit, none), policy))
         if self.values:
             return ExactFacts(value, value, difference, None)
-        for policy in range(POLICIES if thorough else 1):
+        parallel = PARALLEL if thorough else PARALLEL[:1] if is_output or not two else ()
+        for policy in (*parallel, *two):
             difference = _met(difference, chosen, self._pulled_back(node, ExactRows(none, unit), policy))
         return replace(facts, value=value, difference=difference)
 

@@ -25,12 +25,11 @@ from sound_qkeras.network.ops import Elementwise, Facts, Input, Relu, Remainder,
 from sound_qkeras.network.ops.base import contract
 from sound_qkeras.network.ops.linear import About, Linear, LinearOp
 from sound_qkeras.types import Indices
+from sound_qkeras.verify.between import Between
 
 # All boxes of the batch.
 ALL = None
 Boxes = Indices | None
-# Slope and constant of a line.
-Ends = tuple[Reals, Reals]
 
 
 @dataclass
@@ -44,6 +43,8 @@ class Stage:
         folds: whether the step before, over the operation that this one reads, is charged here too.
         read_radius: `difference_radius` for those who read the result: with its rounding, once that is known.
         charges: `value_radius` and `read_radius` in the precision of rows.
+        alone: the same without the step before, nor what `between` charges itself.
+        between: two lines in place of the operation's value and difference, where it has them.
     """
 
     value: Linear | None = None
@@ -54,6 +55,8 @@ class Stage:
     folds: bool = False
     read_radius: Reals | None = None
     charges: tuple[Reals | None, Reals | None] = (None, None)
+    alone: tuple[Reals | None, Reals | None] = (None, None)
+    between: tuple[Between | None, Between | None] | None = None
 
 
 class Forms:
@@ -115,13 +118,16 @@ class Forms:
             chosen: their flat numbers, shape `(rows,)`, or `(boxes, rows)` where every box has its own.
             difference: whether differences are asked for.
             boxes: numbers of the boxes, if not all are asked about.
-            arrived: takes the rows as they arrive at every node.
+            arrived: takes the rows as they arrive at every node, by one line for every function.
 
         Returns:
             Shape `(boxes, rows)`.
         """
         with np.errstate(over="ignore", invalid="ignore"):
-            found = self._enclose(node, chosen, difference, boxes, arrived)
+            if arrived is None and self.takes_two_lines and not isinstance(node.op, Elementwise):
+                found = self._between(node, chosen, difference, boxes)
+            else:
+                found = self._enclose(node, chosen, difference, boxes, arrived)
         if self.precision is not DOUBLE and not _finite(found):
             return self._double.enclose(node, chosen, difference=difference, boxes=boxes, arrived=arrived)
         return _known(found)
@@ -163,84 +169,48 @@ class Forms:
                 self._pass_on(other, self._step(other, current, remainder, boxes), pending, remainder, boxes)
         return remainder.enclose()
 
-    @property
+    @cached_property
     def takes_two_lines(self) -> bool:
-        """Whether `enclose_values` has more to say than `enclose`: every operation has one input, and some have two lines."""
+        """Whether every operation has one input, and some are between two lines."""
         return self.takes_some_boxes and any(isinstance(node.op, Relu) for node in self.network.nodes)
 
-    def enclose_values(self, node: Node, chosen: Indices) -> Interval:
-        """Enclosures of elements of a node's value, `(boxes, rows)`, by a line above every function and one below.
-
-        A row that bounds from above takes the upper line where its coefficient is positive and the lower one where it is
-        negative; one that bounds from below the other way round.
-
-        Reference: Zhang et al., Efficient neural network robustness certification with general activation functions
-        (NeurIPS 2018).
-        """
-        with np.errstate(over="ignore", invalid="ignore"):
-            found = Interval(*(self._one_sided(node, chosen, above) for above in (False, True)))
-        if self.precision is not DOUBLE and not _finite(found):
-            return self._double.enclose_values(node, chosen)
-        return _known(found)
-
-    def _one_sided(self, node: Node, chosen: Indices, above: bool) -> Reals:
-        """Upper bounds, or lower ones."""
+    def _between(self, node: Node, chosen: Indices, difference: bool, boxes: Boxes) -> Interval:
+        """Enclosures as `enclose` has them, by bounds from above of the elements and of their negatives."""
         stage = self._stage_of(node)
-        if stage.value is None:
-            raise TypeError(f"node '{node.name}' is not linear")
-        point = _elements(stage.value.point, ALL, chosen)
-        remainder = Remainder(point, np.zeros(point.shape))
-        if stage.value.radius is not None:
-            remainder.widen(_elements(stage.value.radius, ALL, chosen))
-        self._charge_size(self.about[node.inputs[0]][0].size, remainder)
-        (rows,) = self._first_step(node, len(point), chosen, False, remainder, ALL)
-        self._follow(self.network.by_name[node.inputs[0]], rows.value, above, remainder)
-        end = remainder.enclose()
-        return end.upper if above else end.lower
+        written = stage.difference if difference else stage.value
+        if written is None:
+            raise TypeError(f"node '{node.name}' is not linear, or differences are asked of no pair of networks")
+        point = _elements(written.point, boxes, chosen)
+        remainder = Remainder(_with_negatives(point), np.zeros((len(point), 2 * point.shape[1])))
+        if written.radius is not None:
+            remainder.widen(np.tile(_elements(written.radius, boxes, chosen), 2))
+        (rows,) = self._first_step(node, len(point), chosen, difference, remainder, boxes)
+        self._charge_underflow(stage, boxes, remainder)
+        part = self.network.by_name[node.inputs[0]]
+        self._follow(part, Rows(_with_negatives(rows.value), _with_negatives(rows.difference)), boxes, remainder)
+        upper, count = remainder.enclose().upper, point.shape[1]
+        return Interval(-upper[:, count:], upper[:, :count])
 
-    def _follow(self, node: Node, rows: Reals | None, above: bool, remainder: Remainder) -> None:
-        """Pull rows on values back to the input, for bounds from above or from below."""
-        while rows is not None and not isinstance(node.op, Input):
-            written = self.stages[node.name].value
-            if written is None or not isinstance(node.op, LinearOp):
-                raise TypeError(f"node '{node.name}' is not linear")
-            about = self.about[node.inputs[0]][0]
-            self._charge_size(about.size, remainder)
-            lines = None
-            if isinstance(node.op, Elementwise):
-                lines = node.op.bounding_lines(self.facts[node.inputs[0]].value)
-            if lines is not None:
-                rows = self._by_lines(rows, lines if above else (lines[1], lines[0]), about, written.point, remainder)
+    def _follow(self, node: Node, rows: Rows, boxes: Boxes, remainder: Remainder) -> None:
+        """Pull rows that bound from above back to the input."""
+        charged = False
+        while True:
+            stage = self.stages[node.name]
+            if not charged:
+                self._charge_parts(rows, stage.alone, boxes, remainder)
+            if isinstance(node.op, Input):
+                return
+            if stage.between is None:
+                (rows,) = self._step(node, rows, remainder, boxes)
             else:
-                if written.radius is not None:
-                    remainder.widen(self._weighed(rows, self.precision.above(written.radius)))
-                rows = node.op.pull(None, Rows(rows, None), written.slope, None).value
+                pulled = (
+                    None if row is None or lines is None else lines.at(boxes).pull(row, remainder, self.precision)
+                    for row, lines in zip((rows.value, rows.difference), stage.between, strict=True)
+                )
+                rows = Rows(*pulled)
+            self._charge_underflow(stage, boxes, remainder)
+            charged = stage.between is not None and stage.folds
             node = self.network.by_name[node.inputs[0]]
-        if rows is not None:
-            remainder.widen(self._weighed(rows, self.precision.above(self.about[node.name][0].size)))
-
-    def _by_lines(
-        self, rows: Reals, lines: tuple[Ends, Ends], about: About, point: Reals, remainder: Remainder
-    ) -> Reals:
-        """Through a function between two lines: the first for positive coefficients, the second for negative ones.
-
-        Written about points, a line `s z + k` is `s z~ + (s point_z + k - point)`.
-        """
-        pulled = np.zeros((1, 1, 1), self.precision.kind)
-        for part, (slope, end) in zip((np.maximum(rows, 0.0), np.minimum(rows, 0.0)), lines, strict=True):
-            used, moved = slope.astype(self.precision.kind), slope * about.point
-            constant, terms = moved + end - point, point[0].size
-            rounding = 2.0**-51 * (np.abs(moved) + np.abs(end) + np.abs(point))
-            rounding = rounding + (2.0 * self.precision.unit * np.abs(slope) + np.abs(slope - used)) * about.size
-            size = inflate(rounding + gamma(terms, self.precision) * np.abs(constant), 8)
-            center = contract(part, constant.astype(self.precision.kind)).astype(np.float64)
-            remainder.add(center, self._weighed(part, self.precision.above(size)))
-            pulled = pulled + part * used[:, None]
-        return pulled
-
-    def _charge_size(self, size: Reals, remainder: Remainder) -> None:
-        """What coefficients of a tensor lose to underflow."""
-        remainder.widen(self.precision.tiny * sum_up(size, tuple(range(1, size.ndim)))[:, None])
 
     def _parameters(self, node: Node) -> Any:
         return None if self.pair is None else self.pair.pairs.get(node.name)
@@ -297,10 +267,15 @@ class Forms:
                     remainder.widen(self._weighed(row, self.precision.above(2.0 * self.precision.unit * size)))
 
     def _charge(self, stage: Stage, rows: Rows, boxes: Boxes, remainder: Remainder) -> None:
-        for row, radius in zip((rows.value, rows.difference), stage.charges, strict=True):
+        self._charge_parts(rows, stage.charges, boxes, remainder)
+        self._charge_underflow(stage, boxes, remainder)
+
+    def _charge_parts(
+        self, rows: Rows, charges: tuple[Reals | None, Reals | None], boxes: Boxes, remainder: Remainder
+    ) -> None:
+        for row, radius in zip((rows.value, rows.difference), charges, strict=True):
             if row is not None and radius is not None:
                 remainder.widen(self._weighed(row, _of(radius, boxes)))
-        self._charge_underflow(stage, boxes, remainder)
 
     def _weighed(self, rows: Reals, radius: Reals) -> Reals:
         """An upper bound of `|rows| . radius`."""
@@ -337,12 +312,40 @@ class Forms:
             if facts.difference is not None and stage.difference is not None:
                 difference = About.of(facts.difference, stage.difference.point)
         stage.read_radius = _sum(stage.difference_radius, self.roundoff.get(node.name))
-        value_charge, difference_charge = (
-            None if radius is None else self.precision.above(radius)
-            for radius in (stage.value_radius, stage.read_radius)
-        )
-        stage.charges = value_charge, difference_charge
+        stage.charges = self._above(stage.value_radius, stage.read_radius)
         self.stages[node.name], self.about[node.name] = stage, (value, difference)
+        if self.takes_two_lines:
+            self._add_lines(node, stage)
+
+    def _above(self, *radii: Reals | None) -> tuple[Reals | None, Reals | None]:
+        value, difference = (None if radius is None else self.precision.above(radius) for radius in radii)
+        return value, difference
+
+    def _add_lines(self, node: Node, stage: Stage) -> None:
+        """Two lines, where the operation has them, and what is left over beside them."""
+        rounding = self.roundoff.get(node.name)
+        if isinstance(node.op, Input):
+            stage.alone = self._above(stage.value_radius, rounding)
+            return
+        (name,) = node.inputs
+        facts, before = self.facts[name], self.stages[name]
+        lines = node.op.value_bounds(facts.value) if isinstance(node.op, Elementwise) else None
+        if lines is None or not isinstance(node.op, Elementwise) or stage.value is None:
+            own = (None if written is None else written.radius for written in (stage.value, stage.difference))
+            value, difference = own
+            stage.alone = self._above(value, _sum(difference, rounding))
+            return
+        stage.alone = self._above(None, rounding)
+        value_about, difference_about = self.about[name]
+        value_before, read_before = before.alone if stage.folds else (None, None)
+        value = Between.of(lines, value_about, stage.value.point, value_before, self.precision)
+        change = None
+        if stage.difference is not None and difference_about is not None:
+            lines = node.op.difference_bounds(*facts.pair())
+            if lines is None:
+                raise TypeError(f"node '{node.name}' has two lines for values alone")
+            change = Between.of(lines, difference_about, stage.difference.point, read_before, self.precision)
+        stage.between = value, change
 
     def _stage(self, node: Node) -> Stage:
         if not isinstance(node.op, LinearOp):
@@ -397,6 +400,15 @@ def _elements(x: Reals, boxes: Boxes, chosen: Indices) -> Reals:
     some = _of(x, boxes)
     flat = some.reshape(len(some), -1)
     return flat[:, chosen] if chosen.ndim == 1 else np.take_along_axis(flat, chosen, axis=1)
+
+
+def _with_negatives(x: Reals | None) -> Any:
+    """Rows, or numbers about them, and their negatives; those that are the same for every box stay so."""
+    if x is None:
+        return None
+    if len(x) > 1 and x.strides[0] == 0:
+        return np.broadcast_to(np.concatenate([x[:1], -x[:1]], axis=1), (len(x), 2 * x.shape[1], *x.shape[2:]))
+    return np.concatenate([x, -x], axis=1)
 
 
 def _for_all(rows: Rows, boxes: int) -> Rows:

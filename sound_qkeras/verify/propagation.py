@@ -34,7 +34,7 @@ MOST_BOXES = 256
 # Boxes are pulled back together while each has at least this share of the elements that the first of them has, or they are few.
 FULL, LEAST_GROUP = 0.8, 16
 # Products of one box with every kernel in forward direction, and of one row with those on its way back.
-FORWARD_PRODUCTS, ROW_PRODUCTS = 14.0, 4.0
+FORWARD_PRODUCTS, ROW_PRODUCTS = 14.0, 6.0
 # What is known about one value of a node on one box takes about so many numbers, intermediate results included.
 FACT_NUMBERS = 16
 # The facts of a batch, and the rows of all outputs, take at most one of so many parts of the scratch memory each.
@@ -139,12 +139,7 @@ def _tighter_value(result: Propagation, node: Node, value: Interval) -> Interval
     if not _needs_substitution(result.network, node):
         return value
     everything = np.ones((len(value.lower), size_of(result.network.shapes[node.name])), dtype=bool)
-    value = _substituted(result, node, value, everything, difference=False)
-    if not result.forms.takes_two_lines:
-        return value
-    most = BATCH_NUMBERS // _widest(result.network)
-    parts = [result.forms.enclose_values(node, chosen) for _, chosen in _groups(everything, most, some=False)]
-    return value.intersect(_joined(parts).mapped(lambda x: x.reshape(value.shape)))
+    return _substituted(result, node, value, everything, difference=False)
 
 
 def _tighter_difference(
@@ -220,16 +215,22 @@ def output_difference(result: Propagation) -> Interval:
     boxes = result.facts[node.name].value.shape[0]
     count = at_once(FACT_NUMBERS * boxes * _widest(result.network), PARTS)
     parts = (np.arange(start, min(start + count, size)) for start in range(0, size, count))
-    found = [result.forms.enclose(node, part, difference=True) for part in parts]
+    found = [_output_forms(result, part, {}) for part in parts]
     return _with_forward(result, found[0] if len(found) == 1 else _joined(found))
 
 
 def output_sensitivities(result: Propagation) -> tuple[Interval, dict[str, Rows]]:
     """As `output_difference`, and the rows on the way to the input, of all nodes and outputs together."""
-    node, arrived = result.network.output, dict[str, Rows]()
+    arrived = dict[str, Rows]()
     outputs = np.arange(size_of(result.network.output_shape))
-    found = result.forms.enclose(node, outputs, difference=True, arrived=arrived)
-    return _with_forward(result, found), arrived
+    return _with_forward(result, _output_forms(result, outputs, arrived)), arrived
+
+
+def _output_forms(result: Propagation, outputs: Indices, arrived: dict[str, Rows]) -> Interval:
+    """By one line for every function, whose rows say where a bound comes from, met with what two lines give."""
+    forms, node = result.forms, result.network.output
+    found = forms.enclose(node, outputs, difference=True, arrived=arrived)
+    return found.intersect(forms.enclose(node, outputs, difference=True)) if forms.takes_two_lines else found
 
 
 def _joined(parts: list[Interval]) -> Interval:

@@ -10,7 +10,7 @@ import pytest
 from sound_qkeras.errors import InputError, VerificationError
 from sound_qkeras.exact import dyadic
 from sound_qkeras.exact.dyadic import Dyadic, Range
-from sound_qkeras.exact.ops import ABOVE, BELOW, Lines
+from sound_qkeras.exact.ops import ABOVE, BELOW, Lines, between
 from sound_qkeras.exact.proof import FORWARD, QUICK, THOROUGH, Proof, exact_bound, exact_error, exact_error_range
 from sound_qkeras.exact.tensors import ExactFacts
 from sound_qkeras.fixed_point import Format
@@ -155,13 +155,21 @@ def test_an_undecided_unit_cannot_err_by_more_than_its_values():
 
 @pytest.mark.parametrize("policy", [ABOVE, BELOW])
 @pytest.mark.parametrize("ends", [(-3, 1), (-1, 3), (-2, 2), (1, 3), (-3, -1), (0, 0)])
-def test_values_between_two_lines(ends, policy):
-    z = Range(*(Dyadic.codes(np.array([end]), 1) for end in ends))
+def test_two_lines_leave_all_that_may_be_left(ends, policy):
+    """A value of so many halves; and a difference, wherever the unit stands."""
+    some = Range(*(Dyadic.codes(np.array([end]), 1) for end in ends))
+    wide = Range.symmetric(Dyadic.codes(np.array([9]), 1))
     rows = Dyadic.codes(np.array([[2], [-3]]), 0)
-    behind, rest = Lines(ExactFacts(z, z, z, None)).between(rows, policy)
+    value, rest = between(rows, Lines(ExactFacts(some, some, some, None)).around_value, policy)
+    change, left = between(rows, Lines(ExactFacts(wide, wide, some, None)).around_difference, policy)
+
+    def half(number):
+        return Dyadic.codes(np.array([[number]]), 1)
+
     for x in range(ends[0], ends[1] + 1):
-        left = rows * Dyadic.codes(np.array([[max(x, 0)]]), 1) - behind * Dyadic.codes(np.array([[x]]), 1)
-        rest.intersect(Range.point(left[:, 0]))
+        rest.intersect(Range.point((rows * half(max(x, 0)) - value * half(x))[:, 0]))
+        for z in range(-9, 10):
+            left.intersect(Range.point((rows * half(max(z + x, 0) - max(z, 0)) - change * half(x))[:, 0]))
 
 
 def test_dropping_one_bit_may_err_by_half_a_step():

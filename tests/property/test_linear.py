@@ -7,11 +7,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 
-from sound_qkeras.interval import DOUBLE, SINGLE
+from sound_qkeras.interval import DOUBLE, SINGLE, sum_up
 from sound_qkeras.network.ops import AffinePair, Relu, Remainder, Rows, Upsample
 from sound_qkeras.network.ops.linear import About
-from sound_qkeras.verify.forms import Forms
-from tests.networks import random_network
+from sound_qkeras.verify.between import Between
 
 from .rationals import arrays, exact_codes, reals, relu, to_fractions
 from .test_affine import BOXES, draw_case
@@ -21,7 +20,6 @@ from .test_units import cases as units
 
 PRECISIONS = pytest.mark.parametrize("precision", [DOUBLE, SINGLE], ids=["float64", "float32"])
 ROWS = 2
-CHAIN = random_network(np.random.default_rng(0), (SIZE, 2, 1))
 
 
 def step(draw, op, parameters, facts, members, results, precision):
@@ -93,17 +91,41 @@ def test_what_is_rounded_up_is_not_below(x):
 @PRECISIONS
 @given(pairs(), st.data())
 def test_steps_between_two_lines(precision, case, data):
-    """Of a unit, for bounds from above: what is ahead is at most what is behind and the remainder."""
+    """Of a unit's value and of its difference: what is ahead is at most what is behind and the remainder."""
     facts, members = case
-    lines = Relu().bounding_lines(facts.value)
-    about = About.of(facts.value, data.draw(arrays(reals(1e6), BOXES, SIZE)))
-    point = data.draw(arrays(reals(1e6), BOXES, SIZE))
-    rows = np.clip(data.draw(arrays(reals(1e9), BOXES, ROWS, SIZE)), -1e9, 1e9).astype(precision.kind)
-    forms, remainder = Forms(CHAIN, None, {}, {}, precision), Remainder.zero(BOXES, ROWS)
-    pulled = forms._by_lines(rows, lines, about, point, remainder)
-    forms._charge_size(about.size, remainder)
-    bound = to_fractions(remainder.enclose().upper)
-    for z, _ in members:
-        ahead = form(Rows(rows, None), relu(z) - to_fractions(point), None)
-        behind = form(Rows(pulled, None), z - to_fractions(about.point), None)
-        assert np.all(ahead - behind <= bound)
+    before = np.abs(data.draw(arrays(reals(1e6), BOXES, SIZE)))
+    for read, lines, ahead in (
+        (facts.value, Relu().value_bounds(facts.value), lambda z, d: (z, relu(z))),
+        (facts.difference, Relu().difference_bounds(*facts.pair()), lambda z, d: (d, relu(z + d) - relu(z))),
+    ):
+        about = About.of(read, data.draw(arrays(reals(1e6), BOXES, SIZE)))
+        point = data.draw(arrays(reals(1e6), BOXES, SIZE))
+        rows = np.clip(data.draw(arrays(reals(1e9), BOXES, ROWS, SIZE)), -1e9, 1e9).astype(precision.kind)
+        remainder = Remainder.zero(BOXES, ROWS)
+        pulled = Between.of(lines, about, point, before, precision).pull(rows, remainder, precision)
+        remainder.widen(precision.tiny * sum_up(about.size)[:, None])
+        bound = to_fractions(remainder.enclose().upper)
+        charged = to_fractions(np.abs(pulled).astype(np.float64)) @ to_fractions(before)[..., None]
+        for member in members:
+            behind, result = ahead(*member)
+            left = form(Rows(rows, None), result - to_fractions(point), None)
+            right = form(Rows(pulled, None), behind - to_fractions(about.point), None)
+            assert np.all(left - right + charged[..., 0] <= bound)
+
+
+@PRECISIONS
+def test_what_two_lines_lose_to_rounding_is_charged(precision):
+    """On the lines themselves, where points and constants all but cancel: nothing else is left over that could hide it."""
+    rng, count = np.random.default_rng(0), 400
+    slopes, size = rng.uniform(0.0, 1.0, (2, count, 1)), rng.choice([1e-6, 1.0], (count, 1))
+    about = About(rng.uniform(-1e3, 1e3, (count, 1)) * rng.choice([0.0, 1.0], (count, 1)), size)
+    constants = -slopes * about.point
+    lines = ((slopes[0], constants[0]), (slopes[1], constants[1]))
+    rows = rng.uniform(-1.0, 1.0, (count, ROWS, 1)).astype(precision.kind)
+    remainder = Remainder.zero(count, ROWS)
+    pulled = Between.of(lines, about, np.zeros((count, 1)), None, precision).pull(rows, remainder, precision)
+    bound, at = to_fractions(remainder.enclose().upper), to_fractions(about.point)
+    (above, over), (below, under) = ([to_fractions(x) for x in line] for line in lines)
+    for behind in (to_fractions(size), -to_fractions(size)):
+        line = np.where(rows[..., 0] > 0, above * (at + behind) + over, below * (at + behind) + under)
+        assert np.all(to_fractions(rows)[..., 0] * line - to_fractions(pulled)[..., 0] * behind <= bound)

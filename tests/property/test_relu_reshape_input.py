@@ -105,13 +105,22 @@ def test_a_stable_unit_loses_nothing(z, fixed, d):
     assert remainder.radius < 1e-14
 
 
-@given(intervals(BOXES, SIZE), choices(BOXES, SIZE))
-def test_two_lines_are_above_and_below(z, choice):
-    (above, constant), (below, zero) = Relu().bounding_lines(z)
-    exact = member(z, choice)
-    assert not zero.any()
-    assert np.all(relu(exact) <= to_fractions(above) * exact + to_fractions(constant))
-    assert np.all(relu(exact) >= to_fractions(below) * exact)
+@given(pairs())
+def test_two_lines_are_above_and_below(case):
+    facts, members = case
+    z, zq, d = facts.pair()
+    values, differences = (
+        [[to_fractions(x) for x in line] for line in lines]
+        for lines in (Relu().value_bounds(z), Relu().difference_bounds(z, zq, d))
+    )
+    for x, change in members:
+        for behind, ahead, lines in (
+            (x, relu(x), values),
+            (change, relu(x + change) - relu(x), differences),
+        ):
+            (above, over), (below, under) = lines
+            assert np.all(below * behind + under <= ahead)
+            assert np.all(ahead <= above * behind + over)
 
 
 @given(st.integers(1, 3), st.data())

@@ -15,7 +15,7 @@ import numpy as np
 from sound_qkeras.errors import ModelError
 from sound_qkeras.interval import Interval, Precision, Reals, inflate
 from sound_qkeras.network.ops.base import Facts, Remainder, Rows, Shape, contract
-from sound_qkeras.network.ops.linear import About, Linear, LinearOp
+from sound_qkeras.network.ops.linear import About, Linear, LinearOp, Lines
 
 Line = tuple[Reals, Interval]
 
@@ -44,8 +44,12 @@ class Elementwise(LinearOp):
     def value_line(self, z: Interval) -> Line:
         """A slope per element, and what it leaves of the value."""
 
-    def bounding_lines(self, z: Interval) -> tuple[tuple[Reals, Reals], tuple[Reals, Reals]] | None:
-        """Slope and constant of a line above the values, and of one below; None where `value_line` says as much."""
+    def value_bounds(self, z: Interval) -> Lines | None:
+        """A line above the values and one below; None where `value_line` says as much."""
+        return None
+
+    def difference_bounds(self, z: Interval, zq: Interval, d: Interval) -> Lines | None:
+        """A line above the differences and one below; None where `value_bounds` is."""
         return None
 
     @abstractmethod

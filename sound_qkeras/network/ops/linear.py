@@ -16,6 +16,9 @@ from sound_qkeras.interval import DOUBLE, SINGLE, TINY, Interval, Precision, up_
 from sound_qkeras.network.ops.base import Facts, Op, Reals, Remainder, Rows, charge
 from sound_qkeras.types import Indices
 
+# Slope and constant of a line above, and of a line below.
+Lines = tuple[tuple[Reals, Reals], tuple[Reals, Reals]]
+
 
 @dataclass(frozen=True)
 class About:

@@ -8,7 +8,7 @@ active and the inactive case mirror images of one another:
     slope 1/2:  d+ - d/2 in [-max|d| / 2, max|d| / 2]
 
 The first is {0} when the unit is inactive in both networks, the second when it is active in both. A neuron uses the slope
-whose interval is narrowest.
+whose interval is narrowest. Two lines with slopes of their own are the chords of `min(d, 0) <= d+ <= max(d, 0)`.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import numpy.typing as npt
 from sound_qkeras.interval import Interval, down, up
 from sound_qkeras.network.ops.base import Facts, Reals
 from sound_qkeras.network.ops.elementwise import Elementwise, Line
+from sound_qkeras.network.ops.linear import Lines
 
 
 def positive(x: Reals) -> Reals:
@@ -68,6 +69,17 @@ def relu_value_line(z: Interval) -> Line:
     return slope, Interval(np.zeros_like(gap), np.where(unstable, gap, 0.0))
 
 
+def relu_difference_bounds(z: Interval, zq: Interval, d: Interval) -> Lines:
+    """`min(d, 0) <= d+ <= max(d, 0)`: the chord of the one side above, of the other below, unless parallel lines are closer."""
+    slope, rest = relu_difference_line(z, zq, d)
+    opens = 0.5 * (np.abs(d.lower) + np.abs(d.upper)) < rest.upper - rest.lower
+    (above, over), (below, under) = relu_value_line(d), relu_value_line(-d)
+    return (
+        (np.where(opens, above, slope), np.where(opens, over.upper, rest.upper)),
+        (np.where(opens, below, slope), np.where(opens, -under.upper, rest.lower)),
+    )
+
+
 @dataclass(frozen=True)
 class Relu(Elementwise):
     """`max(z, 0)`, elementwise."""
@@ -98,11 +110,15 @@ class Relu(Elementwise):
         """The chord of the unstable units."""
         return relu_value_line(z)
 
-    def bounding_lines(self, z: Interval) -> tuple[tuple[Reals, Reals], tuple[Reals, Reals]] | None:
+    def value_bounds(self, z: Interval) -> Lines | None:
         """The chord above; below the identity or zero, whichever leaves the smaller triangle."""
         above, rest = relu_value_line(z)
         below = np.where((z.lower < 0.0) & (z.upper > 0.0), (z.upper > -z.lower).astype(np.float64), above)
         return (above, rest.upper), (below, np.zeros_like(below))
+
+    def difference_bounds(self, z: Interval, zq: Interval, d: Interval) -> Lines | None:
+        """Two lines where they enclose less than the two parallel ones."""
+        return relu_difference_bounds(z, zq, d)
 
     def slopes(self, z: Interval) -> Interval:
         """0, 1 or both."""
