@@ -8,10 +8,10 @@ from dataclasses import replace
 from typing import Any
 
 from sound_qkeras.interval import Interval
+from sound_qkeras.jobs.cores import cores_for
 from sound_qkeras.jobs.finetune import renewed
 from sound_qkeras.jobs.quantize import read
 from sound_qkeras.jobs.recertify import Demand, recertify
-from sound_qkeras.jobs.threads import threads_for
 from sound_qkeras.keras_io.train.held import HeldModel, rounded
 from sound_qkeras.network import Network
 from sound_qkeras.results.result import Result
@@ -75,7 +75,7 @@ class FormatKeeper(StepExtension):
         started = time.monotonic()
         certificate = self._result.certificate
         old = replace(Demand.of(certificate), box=box, box_source=source)
-        with threads_for(network):
+        with cores_for(network):
             found = recertify(rounded(self._result.pair, network), old, old.eps, self._effort)
             made = renewed(self._result, found[0], replace(found[1], eps_source=certificate.eps_source))
         return replace(made, seconds=time.monotonic() - started)

@@ -41,7 +41,7 @@ from sound_qkeras.cli.options import (
     with_weights,
 )
 from sound_qkeras.errors import InputError, VerificationError
-from sound_qkeras.jobs.options import ProofOptions, QuantizeOptions
+from sound_qkeras.jobs.options import Options, ProofOptions, QuantizeOptions
 from sound_qkeras.support.deadline import INTERRUPT, handling_signals, put_in_place
 
 app = typer.Typer(
@@ -162,7 +162,7 @@ def demo(out: Out = Path("out")) -> None:
 
 
 @app.command()
-@takes(ProofOptions, "exact")
+@takes(ProofOptions, "exact", "n_jobs")
 def verify(
     directory: Saved,
     **given: Any,
@@ -172,11 +172,13 @@ def verify(
         from threadpoolctl import threadpool_limits
 
         from sound_qkeras.exact.check import prove_again
+        from sound_qkeras.jobs.cores import shared_by
         from sound_qkeras.results import archive
         from sound_qkeras.results.result import standing
 
+        Options(n_jobs=given["n_jobs"])
         started = time.monotonic()
-        with threadpool_limits(1, user_api="blas"):
+        with threadpool_limits(1, user_api="blas"), shared_by(given["n_jobs"]):
             result, _ = archive.verify(directory)
         certificate = result.certificate
         typer.echo(
@@ -185,7 +187,7 @@ def verify(
         )
         if given["exact"]:
             started = time.monotonic()
-            with progress_bars() as progress:
+            with progress_bars() as progress, shared_by(given["n_jobs"]):
                 prove_again(result.pair, certificate, progress)
             typer.echo(f"verified again in exact arithmetic, all of it: {time.monotonic() - started:.1f} s")
         elif certificate.exact:

@@ -300,9 +300,12 @@ def _over(work: Work, boxes: Sequence[Box], report: Progress, what: str) -> list
 
 
 def _cores() -> int:
+    """As many as joblib was told, else all."""
     import joblib
+    from joblib.parallel import get_active_backend
 
-    return joblib.cpu_count()
+    told: Any = get_active_backend()[1]
+    return joblib.effective_n_jobs(-1 if told is None else told)
 
 
 # What a process was last given: its tables and matrices are made once. Threads have one each, as proofs keep lines between calls.

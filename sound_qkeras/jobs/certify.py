@@ -17,9 +17,9 @@ from sound_qkeras.fixed_point import Format
 from sound_qkeras.floating.pair import pair_float_reports
 from sound_qkeras.interval import Interval, Reals
 from sound_qkeras.jobs.check import check
+from sound_qkeras.jobs.cores import cores_for
 from sound_qkeras.jobs.examine import examine
 from sound_qkeras.jobs.options import CertifyOptions
-from sound_qkeras.jobs.threads import threads_for
 from sound_qkeras.jobs.tiers import Question, claimed, evidence_of, tree_of, tries, worst_error
 from sound_qkeras.network import Network, Pair, size_of
 from sound_qkeras.network.boxes import describe_box, make_tolerance, network_box
@@ -55,6 +55,7 @@ def certify(
     margin: float = 0.0,
     seed: int = 0,
     exact: bool = False,
+    n_jobs: int | None = None,
     box_source: str = "given",
 ) -> Result:
     """Prove how far a QKeras model may be from its float reference, which quantizers may saturate, and what float32 does to it.
@@ -84,6 +85,7 @@ def certify(
         margin: widens the box by this share of its width, on every side.
         seed: of the search for the worst error.
         exact: prove the certificate again in exact arithmetic, where the model is one of integers; see `sound_qkeras.check`.
+        n_jobs: processes that share the parts of the box, as for `quantize`.
         box_source: where the box came from, for the report.
 
     Raises:
@@ -103,7 +105,7 @@ def certify(
         check_input_bits(inputs, input_bits)
     tolerance = None if eps is None else make_tolerance(eps, size_of(network.output_shape))
     question = Question(options, region, inputs, tolerance)
-    with threads_for(network):
+    with cores_for(network, n_jobs):
         pair = _with_inputs_on_grid(matched.pair, region, input_bits)
         prove_it = _certificate if reference is not None else _certificate_of_ranges
         pair, certificate, share = prove_it(pair, question, describe_box(box_source, margin))

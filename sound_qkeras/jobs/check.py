@@ -9,12 +9,21 @@ import numpy as np
 
 from sound_qkeras.exact.check import Progress, prove_again
 from sound_qkeras.interval import Reals
+from sound_qkeras.jobs.cores import shared_by
+from sound_qkeras.jobs.options import Options
 from sound_qkeras.network.pair import Pair
 from sound_qkeras.verify import checker
 from sound_qkeras.verify.certificate import Certificate
 
 
-def check(pair: Pair, certificate: Certificate, *, exact: bool = False, progress: Progress | None = None) -> Reals:
+def check(
+    pair: Pair,
+    certificate: Certificate,
+    *,
+    exact: bool = False,
+    n_jobs: int | None = None,
+    progress: Progress | None = None,
+) -> Reals:
     """Confirm every claim of a certificate, or refuse it.
 
     Guarantee: returns only if, for every input in the certificate's box (in other tiers: those that `claim` names), every
@@ -26,7 +35,8 @@ def check(pair: Pair, certificate: Certificate, *, exact: bool = False, progress
         pair: the trained network, and the fixed-point one.
         certificate: what is claimed about them.
         exact: prove all of it again by a second proof, in integers of any length and without BLAS, which takes seconds to minutes
-            on all cores.
+            on all cores, or on as many as `n_jobs` says.
+        n_jobs: processes that share the parts of the box, as for `quantize`.
         progress: of that, called with the stage, which says about how long it takes, and the fraction that is done.
 
     Returns:
@@ -34,10 +44,12 @@ def check(pair: Pair, certificate: Certificate, *, exact: bool = False, progress
 
     Raises:
         VerificationError: names what does not hold.
-        InputError: exact arithmetic is asked for where the network is too large for it.
+        InputError: `n_jobs` is not usable, or exact arithmetic is asked for where the network is too large for it.
     """
-    bounds = checker.check(pair, certificate)
-    found = prove_again(pair, certificate, progress) if exact else []
+    Options(n_jobs=n_jobs)
+    with shared_by(n_jobs):
+        bounds = checker.check(pair, certificate)
+        found = prove_again(pair, certificate, progress) if exact else []
     return np.array([_above(bound) for bound in found]) if found else bounds
 
 

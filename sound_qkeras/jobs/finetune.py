@@ -11,10 +11,10 @@ import numpy as np
 
 from sound_qkeras.errors import InfeasibleError, InputError, VerificationError
 from sound_qkeras.interval import Reals
+from sound_qkeras.jobs.cores import cores_for
 from sound_qkeras.jobs.examine import examine, or_else
 from sound_qkeras.jobs.options import FinetuneOptions
 from sound_qkeras.jobs.recertify import Demand, recertify
-from sound_qkeras.jobs.threads import threads_for
 from sound_qkeras.network import Pair, size_of
 from sound_qkeras.network.boxes import make_tolerance
 from sound_qkeras.results.classification import Classification, classify
@@ -42,6 +42,7 @@ def finetune(
     eps: Any = None,
     effort: str | float = "normal",
     seed: int = 0,
+    n_jobs: int | None = None,
     progress: Progress | None = None,
 ) -> Result:
     """Train the QKeras model of a result in float32 with its formats fixed, and certify what comes out.
@@ -71,6 +72,7 @@ def finetune(
             In the tier "statistical" it decides nothing: the share of inputs that violate it is what changes.
         effort: "fast", "normal", "max", or seconds: how far the box is cut for the proof.
         seed: of the order of samples and of the search for the worst observed error.
+        n_jobs: processes that share the parts of the box, as for `quantize`.
         progress: called with a stage's name and the fraction of it that is done.
 
     Raises:
@@ -94,7 +96,7 @@ def finetune(
 
     task = Task.of(trained, data, validation, loss, metrics, batch_size, seed)
     _check_held_out(result, task)
-    with threads_for(trained):
+    with cores_for(trained, options.n_jobs):
         chosen = train(
             old, task, optimizer, epochs, monitor, prover.accepts, lambda fraction: report("train", fraction)
         )

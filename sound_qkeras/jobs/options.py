@@ -68,6 +68,13 @@ def whole(least: int = 1, most: int = MOST_WHOLE) -> Check:
     return check
 
 
+def _check_jobs(name: str, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, Integral) or value == 0:
+        raise InputError(
+            f"{name} is {value!r}; accepted: None, a number of processes from 1, or -1 for all cores, -2 for all but one, ..."
+        )
+
+
 def or_none(check: Check) -> Check:
     """Accept None besides."""
     return lambda name, value: None if value is None else check(name, value)
@@ -111,6 +118,9 @@ class Options:
 
     effort: str | float = option("normal", "fast, normal, max, or a time budget in seconds.", "EFFORT", _check_effort)
     seed: int = option(0, "Of the search for the worst error, and of the order of samples.", "N", whole(0))
+    n_jobs: int | None = option(
+        None, "Processes that share the parts of the box: 1 for one core, -1 for all.", "N", or_none(_check_jobs)
+    )
 
     def __post_init__(self) -> None:
         """Refuse what cannot be used, whatever the model."""

@@ -13,9 +13,9 @@ from sound_qkeras.errors import InputError
 from sound_qkeras.exact.check import check_possible
 from sound_qkeras.interval import Interval, Reals
 from sound_qkeras.jobs.check import check
+from sound_qkeras.jobs.cores import cores_for
 from sound_qkeras.jobs.examine import examine, or_else
 from sound_qkeras.jobs.options import QuantizeOptions
-from sound_qkeras.jobs.threads import threads_for
 from sound_qkeras.network import Network, Pair, size_of
 from sound_qkeras.network.boxes import describe_box, make_tolerance, network_box
 from sound_qkeras.network.classes import labels_of, tolerance_for
@@ -72,6 +72,7 @@ def quantize(
     keep: float = 0.99,
     seed: int = 0,
     exact: bool = False,
+    n_jobs: int | None = None,
     box_source: str = "given",
     progress: Progress | None = None,
 ) -> Result:
@@ -120,6 +121,8 @@ def quantize(
         keep: for `eps="auto"`, the share of the samples whose class is to stay.
         seed: of the search for the worst observed error, and of the samples' division.
         exact: prove the certificate again in exact arithmetic before it is returned, and say so in it; see `sound_qkeras.check`.
+        n_jobs: processes that share the parts of the box, counted as joblib does: 1 is one core, -1 all. None is what
+            `joblib.parallel_config` was told, else threads where they are faster. The result is the same, bit for bit.
         box_source: where the box came from, for the certificate.
         progress: called with a stage's name and the fraction of it that is done.
 
@@ -175,7 +178,7 @@ class Job:
             before: what was found for a tighter one: the answer costs no more.
         """
         trained, region, options, report = self.trained, self.region, self.options, self.report
-        with threads_for(trained):
+        with cores_for(trained, options.n_jobs):
             calibration, held_out = _divide(self.given, options, options.seed)
             tolerance = _tolerance(eps, trained, calibration, options)
             if options.exact:

@@ -8,6 +8,8 @@ processor they are the same to the last bit.
 # joblib and threadpoolctl have no type stubs.
 from __future__ import annotations
 
+import signal
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
@@ -28,6 +30,8 @@ WORTH_ASKING = 0.05
 # of at least so many coefficients and seconds. Deep narrow networks were 10 % slower on two threads, wide ones 1.7x faster.
 THREADS_NUMBERS = 500_000
 THREADS_SECONDS = 0.1
+# Signals of a terminal, which reach every process in it.
+UNHEARD = tuple(getattr(signal, name) for name in ("SIGINT", "SIGHUP") if hasattr(signal, name))
 # A forked process keeps the name, and the settings of its parent with it.
 _PROCESS = uuid4().hex
 
@@ -109,5 +113,9 @@ def _work_anywhere(work: Callable[..., Found], subject: Network | Pair, part: Pa
         return work(subject, *part)
     from threadpoolctl import threadpool_limits
 
+    if threading.current_thread() is threading.main_thread():
+        # A terminal sends these to workers too. What they mean is decided at home, where the answer is still wanted.
+        for number in UNHEARD:
+            signal.signal(number, signal.SIG_IGN)
     with threadpool_limits(blas, user_api="blas"):
         return work(subject, *part)

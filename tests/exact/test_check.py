@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 from fractions import Fraction
 
+import joblib
 import numpy as np
 import pytest
 
@@ -15,6 +16,7 @@ from sound_qkeras.exact import rewriting
 from sound_qkeras.exact.check import prove_again
 from sound_qkeras.exact.proof import QUICK, Proof
 from sound_qkeras.interval import Interval
+from sound_qkeras.jobs.cores import shared_by
 from sound_qkeras.jobs.examine import examine
 from sound_qkeras.network import Network, Node
 from sound_qkeras.network.ops import Dense, Input, Relu, Table
@@ -185,6 +187,13 @@ def test_leaves_are_proved_by_other_processes_alike(monkeypatch):
     assert there == here
     assert said[-1][1] == 1.0
     assert "about 0 s" in said[-1][0]
+
+
+def test_as_many_cores_prove_as_joblib_was_told():
+    assert again._cores() == joblib.cpu_count()
+    for n_jobs in (1, 3):
+        with shared_by(n_jobs):
+            assert again._cores() == n_jobs
 
 
 def reduced(seed):

@@ -90,5 +90,8 @@ def test_an_option_is_refused_in_the_same_words_everywhere(tmp_path):
     ):
         with pytest.raises(InputError, match=says):
             call()
-    with pytest.raises(InputError, match="options \\['efort'\\] are unknown; accepted: effort, seed"):
+    for wrong in (0, True, 1.5, "all"):
+        with pytest.raises(InputError, match=f"n_jobs is {wrong!r}; accepted: None, a number of processes"):
+            sq.check(None, None, n_jobs=wrong)
+    with pytest.raises(InputError, match="options \\['efort'\\] are unknown; accepted: effort, seed, n_jobs"):
         QuantizeOptions.named({"efort": "fast"})

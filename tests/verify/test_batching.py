@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import os
 import pickle
+import signal
 from functools import partial
+from typing import Any
 
 import joblib
 import numpy as np
 import pytest
+from joblib.parallel import get_active_backend
 from threadpoolctl import threadpool_info, threadpool_limits
 
+import sound_qkeras as sq
 from sound_qkeras.errors import InfeasibleError, SolverError, UnsupportedLayerError, VerificationError
 from sound_qkeras.interval import Interval
 from sound_qkeras.network import Pair
@@ -19,7 +23,7 @@ from sound_qkeras.verify import batching
 from sound_qkeras.verify.batching import over_batches
 from sound_qkeras.verify.proof import prove
 from sound_qkeras.verify.split_tree import SplitTree
-from tests.networks import random_quantized
+from tests.networks import random_network, random_quantized
 from tests.results import content, random_result
 
 
@@ -74,8 +78,37 @@ def test_processes_prove_the_same_and_do_it_themselves(spread_all):
     with joblib.parallel_config(backend="loky", n_jobs=2):
         assert proved(quantized, box) == here
         # Travels by value: worker processes cannot import tests.
-        first, *others = over_batches(lambda quantized, boxes: os.getpid(), quantized, leaves(40))
-    assert first == os.getpid() not in others
+        about = over_batches(lambda *_: (os.getpid(), signal.getsignal(signal.SIGINT)), quantized, leaves(40))
+    (first, _), *others = about
+    assert first == os.getpid() not in {process for process, _ in others}
+    assert {heeds for _, heeds in others} == {signal.SIG_IGN}  # what Ctrl-C means is decided here
+
+
+@pytest.mark.slow
+@pytest.mark.solver
+def test_a_result_is_the_same_with_any_n_jobs(monkeypatch):
+    monkeypatch.setattr("sound_qkeras.verify.propagation.MOST_BOXES", 24)
+    monkeypatch.setattr(batching, "WORTH_ASKING", 0.0)
+    real, told = batching._spread, list[int | None]()
+
+    def spread(*arguments: Any) -> list[Any]:
+        told.append(get_active_backend()[1])
+        return real(*arguments)
+
+    monkeypatch.setattr(batching, "_spread", spread)
+    rng, results = np.random.default_rng(3), list[sq.Result]()
+    network, samples = random_network(rng, (3, 6, 2)), rng.uniform(-1.0, 1.0, (48, 3))
+    around = {"effort": "fast", "tier": "local", "samples": samples, "radius": 0.01}
+    for n_jobs in (1, 2):
+        results.append(sq.quantize(network, 1e-2, (-1.0, 1.0), n_jobs=n_jobs, **around))
+        assert set(told) == {n_jobs}
+        told.clear()
+    alone, shared = ((one.pair.code_hash, one.certificate.to_json(), one.observed_error) for one in results)
+    assert alone == shared
+    for n_jobs in (1, 2):
+        sq.check(results[0].pair, results[0].certificate, n_jobs=n_jobs)
+        assert set(told) == {n_jobs}
+        told.clear()
 
 
 @pytest.mark.slow
