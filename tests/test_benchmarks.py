@@ -50,6 +50,13 @@ def test_leaves(shared_nets, tmp_path):
         assert len({bound[:5] for _, bound in found}) == 1
 
 
+def test_cores():
+    text = run("cores.py", "--only", "3-8-2", "--leaves", 16, "--runs", 1, "--jobs", 2)
+    assert re.findall(r"^3-8-2, 16 leaves, 1 batches, (\w+)", text, re.M) == ["search", "proof"]
+    assert len(re.findall(r"processor [0-9.]+ s here", text)) == 12
+    assert "OTHER BITS" not in text
+
+
 def test_behaviour(tmp_path):
     """Two records are compared: equal, different, and different where the clock had a say."""
     one = {"integers": "a", "bounds": [1.0], "ended_by": "search"}
