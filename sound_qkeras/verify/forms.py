@@ -13,50 +13,22 @@ Reference: Singh et al., An abstract domain for certifying neural networks (POPL
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-from sound_qkeras.interval import DOUBLE, Interval, Precision, Reals, gamma, inflate, sum_up
+from sound_qkeras.interval import DOUBLE, Interval, Precision, Reals, gamma, inflate
 from sound_qkeras.network import Network, Node, Pair, size_of
-from sound_qkeras.network.ops import Elementwise, Facts, Input, Relu, Remainder, Rows
+from sound_qkeras.network.ops import Elementwise, Facts, Input, Remainder, Rows
 from sound_qkeras.network.ops.base import contract
-from sound_qkeras.network.ops.linear import About, Linear, LinearOp
+from sound_qkeras.network.ops.linear import LinearOp
 from sound_qkeras.types import Indices
-from sound_qkeras.verify.between import Between
+from sound_qkeras.verify.stages import Stage, Stages, linear
 
 # All boxes of the batch.
 ALL = None
 Boxes = Indices | None
-
-
-@dataclass
-class Stage:
-    """What a step back over one node leaves over, whatever the rows.
-
-    Args:
-        value, difference: the operation written about points; None where it is not linear.
-        value_radius, difference_radius: left over per unit of a row's coefficient, shape `(boxes, *shape)`; None for zero.
-        lost: what coefficients lose to underflow, shape `(boxes,)`.
-        folds: whether the step before, over the operation that this one reads, is charged here too.
-        read_radius: `difference_radius` for those who read the result: with its rounding, once that is known.
-        charges: `value_radius` and `read_radius` in the precision of rows.
-        alone: the same without the step before, nor what `between` charges itself.
-        between: two lines in place of the operation's value and difference, where it has them.
-    """
-
-    value: Linear | None = None
-    difference: Linear | None = None
-    value_radius: Reals | None = None
-    difference_radius: Reals | None = None
-    lost: Reals | None = None
-    folds: bool = False
-    read_radius: Reals | None = None
-    charges: tuple[Reals | None, Reals | None] = (None, None)
-    alone: tuple[Reals | None, Reals | None] = (None, None)
-    between: tuple[Between | None, Between | None] | None = None
 
 
 class Forms:
@@ -79,28 +51,26 @@ class Forms:
             roundoff: largest error of rounding, of those that are rounded.
             precision: of coefficients, where everything they meet fits it; else float64.
         """
-        self.network, self.pair, self.facts, self.roundoff = network, pair, facts, roundoff
-        self.precision = precision if self._fits(precision) else DOUBLE
-        self.positions = {node.name: position for position, node in enumerate(network.nodes)}
-        self.stages: dict[str, Stage] = {}
-        self.about: dict[str, tuple[About, About | None]] = {}
+        self.network, self.facts, self.takes_some_boxes = network, facts, linear(network)
+        self.precision = precision if self._fits(pair, precision) else DOUBLE
+        self.stages = Stages(network, pair, facts, roundoff, self.precision)
 
-    def _fits(self, precision: Precision) -> bool:
+    def _fits(self, pair: Pair | None, precision: Precision) -> bool:
         """Whether all operations are linear, so that bounds know about precisions, and no parameter is too large or small."""
         return self.takes_some_boxes and all(
-            node.op.fits(self._parameters(node), precision)
+            node.op.fits(None if pair is None else pair.pairs.get(node.name), precision)
             for node in self.network.nodes
             if isinstance(node.op, LinearOp)
         )
 
     @cached_property
     def _double(self) -> Forms:
-        return Forms(self.network, self.pair, self.facts, self.roundoff)
+        return Forms(self.network, self.stages.pair, self.facts, self.stages.roundoff)
 
     @property
-    def takes_some_boxes(self) -> bool:
-        """Whether forms may be asked about on some of the boxes: other operations would find their lines anew for these."""
-        return all(isinstance(node.op, LinearOp | Input) for node in self.network.nodes)
+    def takes_two_lines(self) -> bool:
+        """Whether functions are between two lines, with slopes of their own."""
+        return self.stages.two_lines
 
     def enclose(
         self,
@@ -135,7 +105,7 @@ class Forms:
     def _enclose(
         self, node: Node, chosen: Indices, difference: bool, boxes: Boxes, arrived: dict[str, Rows] | None
     ) -> Interval:
-        stage = self._stage_of(node)
+        stage = self.stages.of(node)
         count = len(self.facts[self.network.nodes[0].name].value.lower if boxes is None else boxes)
         remainder = Remainder.zero(count, chosen.shape[-1])
         if isinstance(node.op, LinearOp):
@@ -154,7 +124,7 @@ class Forms:
         pending = dict[str, Rows]()
         self._pass_on(node, pulled, pending, remainder, boxes)
         charged = {node.inputs[0]} if stage.folds else set[str]()
-        for other in reversed(self.network.nodes[: self.positions[node.name]]):
+        for other in reversed(self.network.nodes[: self.stages.positions[node.name]]):
             if other.name not in pending:
                 continue
             current = pending.pop(other.name)
@@ -169,14 +139,9 @@ class Forms:
                 self._pass_on(other, self._step(other, current, remainder, boxes), pending, remainder, boxes)
         return remainder.enclose()
 
-    @cached_property
-    def takes_two_lines(self) -> bool:
-        """Whether every operation has one input, and some are between two lines."""
-        return self.takes_some_boxes and any(isinstance(node.op, Relu) for node in self.network.nodes)
-
     def _between(self, node: Node, chosen: Indices, difference: bool, boxes: Boxes) -> Interval:
         """Enclosures as `enclose` has them, by bounds from above of the elements and of their negatives."""
-        stage = self._stage_of(node)
+        stage = self.stages.of(node)
         written = stage.difference if difference else stage.value
         if written is None:
             raise TypeError(f"node '{node.name}' is not linear, or differences are asked of no pair of networks")
@@ -212,9 +177,6 @@ class Forms:
             charged = stage.between is not None and stage.folds
             node = self.network.by_name[node.inputs[0]]
 
-    def _parameters(self, node: Node) -> Any:
-        return None if self.pair is None else self.pair.pairs.get(node.name)
-
     def _unit_rows(self, node: Node, count: int, chosen: Indices, difference: bool) -> Rows:
         """Rows that are one at the chosen elements, shape `(boxes, rows, *shape)`."""
         shape = self.network.shapes[node.name]
@@ -228,14 +190,14 @@ class Forms:
     ) -> tuple[Rows, ...]:
         """Of unit rows."""
         if isinstance(node.op, LinearOp) and len(self.network.shapes[node.name]) == 1:
-            known = node.op.unit_rows(self._parameters(node) if difference else None, chosen, self.precision)
+            known = node.op.unit_rows(self.stages.parameters(node) if difference else None, chosen, self.precision)
             if known is not None:
                 return (_for_all(known, count) if chosen.ndim == 1 else known,)
         return self._step(node, self._unit_rows(node, count, chosen, difference), remainder, boxes)
 
     def _step(self, node: Node, rows: Rows, remainder: Remainder, boxes: Boxes) -> tuple[Rows, ...]:
         """The rows in the inputs; of operations that are not linear, what their lines leave over is charged here."""
-        parameters, stage = self._parameters(node), self.stages[node.name]
+        parameters, stage = self.stages.parameters(node), self.stages[node.name]
         if isinstance(node.op, LinearOp):
             value, difference = (
                 None if found is None or found.slope is None else _of(found.slope, boxes)
@@ -245,7 +207,7 @@ class Forms:
         inputs = [self.facts[name] if boxes is None else self.facts[name].at(boxes) for name in node.inputs]
         pulled = node.op.adjoint(parameters, rows, remainder, *inputs)
         for name, part in zip(node.inputs, pulled, strict=True):
-            for row, about in zip((part.value, part.difference), self.about[name], strict=True):
+            for row, about in zip((part.value, part.difference), self.stages.about[name], strict=True):
                 if row is not None and about is not None:
                     point = _of(about.point, boxes)
                     rounding = gamma(point[0].size) * np.abs(point)
@@ -261,7 +223,7 @@ class Forms:
                 pending[name] = part
                 continue
             total = pending[name] = pending[name].plus(part)
-            for row, about in zip((total.value, total.difference), self.about[name], strict=True):
+            for row, about in zip((total.value, total.difference), self.stages.about[name], strict=True):
                 if row is not None and about is not None:
                     size = _of(about.size, boxes)
                     remainder.widen(self._weighed(row, self.precision.above(2.0 * self.precision.unit * size)))
@@ -290,91 +252,6 @@ class Forms:
         if stage.lost is not None:
             remainder.widen(_of(stage.lost, boxes)[:, None])
 
-    def _stage_of(self, node: Node) -> Stage:
-        """The step back over a node, after those over all that come before it."""
-        for other in self.network.nodes[len(self.about) : self.positions[node.name]]:
-            self._complete(other)
-        if node.name not in self.stages:
-            self.stages[node.name] = self._stage(node)
-        return self.stages[node.name]
-
-    def _complete(self, node: Node) -> None:
-        """What readers need to know about a node all of whose facts are known."""
-        stage, facts = self.stages.get(node.name) or self._stage(node), self.facts[node.name]
-        difference = None if facts.difference is None else About.zero(facts.difference)
-        if isinstance(node.op, Input):
-            value = About(facts.value.center, facts.value.radius)
-            stage.value_radius = value.size
-        elif stage.value is None:
-            value = About.zero(facts.value)
-        else:
-            value = About.of(facts.value, stage.value.point)
-            if facts.difference is not None and stage.difference is not None:
-                difference = About.of(facts.difference, stage.difference.point)
-        stage.read_radius = _sum(stage.difference_radius, self.roundoff.get(node.name))
-        stage.charges = self._above(stage.value_radius, stage.read_radius)
-        self.stages[node.name], self.about[node.name] = stage, (value, difference)
-        if self.takes_two_lines:
-            self._add_lines(node, stage)
-
-    def _above(self, *radii: Reals | None) -> tuple[Reals | None, Reals | None]:
-        value, difference = (None if radius is None else self.precision.above(radius) for radius in radii)
-        return value, difference
-
-    def _add_lines(self, node: Node, stage: Stage) -> None:
-        """Two lines, where the operation has them, and what is left over beside them."""
-        rounding = self.roundoff.get(node.name)
-        if isinstance(node.op, Input):
-            stage.alone = self._above(stage.value_radius, rounding)
-            return
-        (name,) = node.inputs
-        facts, before = self.facts[name], self.stages[name]
-        lines = node.op.value_bounds(facts.value) if isinstance(node.op, Elementwise) else None
-        if lines is None or not isinstance(node.op, Elementwise) or stage.value is None:
-            own = (None if written is None else written.radius for written in (stage.value, stage.difference))
-            value, difference = own
-            stage.alone = self._above(value, _sum(difference, rounding))
-            return
-        stage.alone = self._above(None, rounding)
-        value_about, difference_about = self.about[name]
-        value_before, read_before = before.alone if stage.folds else (None, None)
-        value = Between.of(lines, value_about, stage.value.point, value_before, self.precision)
-        change = None
-        if stage.difference is not None and difference_about is not None:
-            lines = node.op.difference_bounds(*facts.pair())
-            if lines is None:
-                raise TypeError(f"node '{node.name}' has two lines for values alone")
-            change = Between.of(lines, difference_about, stage.difference.point, read_before, self.precision)
-        stage.between = value, change
-
-    def _stage(self, node: Node) -> Stage:
-        if not isinstance(node.op, LinearOp):
-            return Stage()
-        (name,) = node.inputs
-        facts, (value, difference) = self.facts[name], self.about[name]
-        stage = Stage(node.op.linear_value(facts.value, value, self.precision))
-        size = value.size
-        if difference is not None:
-            stage.difference = node.op.linear_difference(
-                self._parameters(node), facts, value, difference, self.precision
-            )
-            size = size + difference.size
-        before = self.stages[name]
-        stage.folds = isinstance(node.op, Elementwise) and len(self.network.readers[name]) == 1
-        for written, kind, radius in (
-            (stage.value, "value_radius", before.value_radius),
-            (stage.difference, "difference_radius", before.read_radius),
-        ):
-            found = None if written is None else written.radius
-            if written is not None and written.slope is not None and stage.folds and radius is not None:
-                found = _sum(found, inflate(np.abs(written.slope) * radius, 4))
-            setattr(stage, kind, found)
-        if stage.value is not None and stage.value.radius is not None:
-            stage.lost = self.precision.tiny * sum_up(size, tuple(range(1, size.ndim)))
-        if stage.folds:
-            stage.lost = _sum(stage.lost, before.lost)
-        return stage
-
 
 def _finite(x: Interval) -> bool:
     return bool(np.all(np.isfinite(x.lower) & np.isfinite(x.upper)))
@@ -383,11 +260,6 @@ def _finite(x: Interval) -> bool:
 def _known(x: Interval) -> Interval:
     """Nothing is known where a coefficient overflowed."""
     return Interval(np.where(np.isnan(x.lower), -np.inf, x.lower), np.where(np.isnan(x.upper), np.inf, x.upper))
-
-
-def _sum(a: Reals | None, b: Reals | None) -> Reals | None:
-    """At least the sum of nonnegative numbers."""
-    return b if a is None else a if b is None else inflate(a + b, 4)
 
 
 def _of(x: Reals, boxes: Boxes) -> Reals:
