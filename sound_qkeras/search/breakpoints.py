@@ -49,14 +49,20 @@ class SearchSpace:
         """Widths of the box."""
         return self.upper - self.lower
 
+    @property
+    def input_codes(self) -> tuple[Reals, Reals]:
+        """The smallest and the largest code of every input in the box, where inputs have so many fractional bits."""
+        bits = self.input_bits or 0
+        return np.ceil(scaled(self.lower, bits)), np.floor(scaled(self.upper, bits))
+
     def clip(self, points: Reals) -> Reals:
         """The nearest points of the box, among those that are inputs."""
         points = np.clip(points, self.lower, self.upper)
         if self.input_bits is None:
             return points
-        codes = to_grid(points, self.input_bits)
-        low, high = np.ceil(scaled(self.lower, self.input_bits)), np.floor(scaled(self.upper, self.input_bits))
-        return np.clip(from_codes(np.minimum(np.maximum(codes, low), high), self.input_bits), self.lower, self.upper)
+        low, high = self.input_codes
+        codes = np.minimum(np.maximum(to_grid(points, self.input_bits), low), high)
+        return np.clip(from_codes(codes, self.input_bits), self.lower, self.upper)
 
 
 def _input_step(pair: Pair, box: Interval) -> float:
@@ -79,10 +85,10 @@ def slopes(network: Network, points: Reals, rows: Reals) -> Reals:
     return pulled[network.nodes[0].name].reshape(points.shape)
 
 
-def kinks(network: Network, points: Reals, directions: Reals) -> Reals:
-    """How far along its direction each point's linear piece says every ReLU switches, shape `(points, units)`.
+def breakpoints(network: Network, points: Reals, directions: Reals) -> Reals:
+    """How far along its direction each point's linear piece says every operation's breakpoint is, shape `(points, elements)`.
 
-    Points and directions are flat, shape `(points, inputs)`; units that do not switch ahead have infinity.
+    Points and directions are flat, shape `(points, inputs)`; elements without a breakpoint ahead have infinity.
     """
     first = network.nodes[0].name
     values = network.evaluate_all(points.reshape(-1, *network.input_shape))
@@ -91,8 +97,5 @@ def kinks(network: Network, points: Reals, directions: Reals) -> Reals:
     for node in network.nodes[1:]:
         inputs, directed = [values[name] for name in node.inputs], [pushed[name] for name in node.inputs]
         pushed[node.name] = node.op.forward_gradient(directed, *inputs)
-        if node.op.kind == "relu":
-            with np.errstate(divide="ignore", invalid="ignore"):
-                ahead = -inputs[0].reshape(len(points), -1) / directed[0].reshape(len(points), -1)
-            found.append(np.where(ahead > 0.0, ahead, np.inf))
+        found.append(node.op.ahead([part[:, 0] for part in directed], *inputs))
     return np.concatenate(found, axis=1)

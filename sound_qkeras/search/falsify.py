@@ -11,7 +11,8 @@ from sound_qkeras.fixed_point import from_codes
 from sound_qkeras.interval import Interval, Reals
 from sound_qkeras.network import Pair, size_of
 from sound_qkeras.search.breakpoints import SearchSpace
-from sound_qkeras.search.moves import Indices, propose, spread
+from sound_qkeras.search.moves import Indices, propose
+from sound_qkeras.search.starts import every_input, spread, starts
 from sound_qkeras.support.deadline import Deadline
 
 # Inputs that are tried unless something else is said.
@@ -67,7 +68,7 @@ def falsify(
     Args:
         pair: the pair of networks.
         box: inputs, shape `input_shape`.
-        evaluations: about how many inputs to try, and not fewer unless the deadline passes.
+        evaluations: about how many inputs to try, and not fewer unless the deadline passes, or there are fewer.
         seed: of the search; the same seed gives the same answer on one machine, where the clock had no say.
         deadline: when it passes, what was found so far has to do.
 
@@ -85,12 +86,14 @@ def search(
     seed: int,
     deadline: Deadline | None = None,
 ) -> Counterexample:
-    """Corners, faces and random points, then moves from the best of them, guided by gradients, kinks and the input's grid.
+    """Corners, faces, random points and a grid of few inputs, then moves from the best, guided by gradients, breakpoints and ties.
+
+    Where there are no more inputs than are to be tried, all of them, and nothing else.
 
     Args:
         errors_at: signed errors of samples `(n, *input_shape)`, shape `(n, outputs)`.
         space: what the moves follow.
-        evaluations: about how many inputs to try, and not fewer unless the deadline passes.
+        evaluations: about how many inputs to try, and not fewer unless the deadline passes, or there are fewer.
         seed: of the search.
         deadline: when it passes, what was found so far has to do.
 
@@ -102,18 +105,27 @@ def search(
     """
     deadline = deadline or Deadline()
     climb = _Climb(errors_at, space, np.random.default_rng(seed), deadline)
+    everything = every_input(space, evaluations)
+    if everything is None:
+        _look(climb, evaluations)
+    else:
+        climb.try_all(everything)
+    best = int(np.argmax(climb.size))
+    shape = space.network.input_shape
+    return Counterexample(float(climb.size[best]), climb.points[best].reshape(shape), climb.evaluations)
+
+
+def _look(climb: _Climb, evaluations: int) -> None:
+    """Start, and move until so many inputs were tried; fewer and fewer points go on."""
     points = int(np.clip(evaluations // EVALUATIONS_A_POINT, FEWEST_POINTS, MOST_POINTS))
     climb.start(max(LAST_POINTS, int(FIRST * evaluations)), points)
     rounds = int(np.clip(evaluations // EVALUATIONS_A_ROUND, FEWEST_ROUNDS, MOST_ROUNDS))
     started, halved, stages = climb.evaluations, 0, 1 + max(0, round(np.log2(climb.count / LAST_POINTS)))
-    while climb.evaluations < evaluations and not deadline.passed:
+    while climb.evaluations < evaluations and not climb.deadline.passed:
         if stages * (climb.evaluations - started) >= (halved + 1) * (evaluations - started):
             climb.keep(max(LAST_POINTS, climb.count // 2))
             halved += 1
         climb.move(min((evaluations - started) // rounds + 1, evaluations - climb.evaluations))
-    best = int(np.argmax(climb.size))
-    shape = space.network.input_shape
-    return Counterexample(float(climb.size[best]), climb.points[best].reshape(shape), climb.evaluations)
 
 
 class _Climb:
@@ -146,17 +158,26 @@ class _Climb:
         self.deadline.count(TRIED_PRODUCTS * self.space.network.products * len(flat))
         return self.errors_at(flat).reshape(*points.shape[:-1], -1)
 
+    def try_all(self, points: Reals) -> None:
+        """All of these; the worst stays."""
+        for start in range(0, len(points), self.most_tries):
+            if self.count and self.deadline.passed:
+                break
+            self._add(points[start : start + self.most_tries])
+            self.keep(1)
+
     def start(self, tries: int, keep: int) -> None:
         """The best of many points, and the best of random groups of them, so that not all lie together."""
-        keep, first = min(keep, self.most_points), True
+        keep = min(keep, self.most_points)
         while tries > 0 and not (self.count and self.deadline.passed):
-            points = spread(self.rng, self.space, min(tries, self.most_tries), corners=first)
-            self.points = np.concatenate([self.points, points])
-            self.errors = np.concatenate([self.errors, self.measure(points)])
+            now = min(tries, self.most_tries)
+            self._add(
+                spread(self.rng, self.space, now, corners=False) if self.count else starts(self.rng, self.space, now)
+            )
             size, groups = self.size, np.array_split(self.rng.permutation(self.count), keep // 2)
             best = [int(group[np.argmax(size[group])]) for group in groups if group.size]
             self._choose(np.union1d(best, np.argsort(-size, kind="stable")[: keep - keep // 2]).astype(np.int64))
-            tries, first = tries - len(points), False
+            tries -= now
 
     def move(self, tries: int) -> None:
         """Spread about so many tries over the points; each goes to the best it found where that is better."""
@@ -174,6 +195,10 @@ class _Climb:
     def keep(self, count: int) -> None:
         """Only the best points go on."""
         self._choose(np.argsort(-self.size, kind="stable")[:count])
+
+    def _add(self, points: Reals) -> None:
+        self.points = np.concatenate([self.points, points])
+        self.errors = np.concatenate([self.errors, self.measure(points)])
 
     def _choose(self, chosen: Indices) -> None:
         self.points, self.errors = self.points[chosen], self.errors[chosen]

@@ -1,4 +1,4 @@
-"""Where a search for the worst error looks next: steps along gradients, to kinks, to ends of the box, across the grid.
+"""Where a search for the worst error looks next: steps along gradients, to breakpoints, to ends of the box, across the grid.
 
 Only heuristics: nothing proved depends on them, and whatever input they propose is evaluated by the two networks themselves.
 """
@@ -9,36 +9,17 @@ import numpy as np
 import numpy.typing as npt
 
 from sound_qkeras.interval import Reals
-from sound_qkeras.search.breakpoints import SearchSpace, kinks, slopes
+from sound_qkeras.search.breakpoints import SearchSpace, breakpoints, slopes
 from sound_qkeras.types import Indices
 
 Mask = npt.NDArray[np.bool_]
 
-# Boxes with at most so many inputs have all their corners tried, where those are at most half of the starting points.
-MOST_INPUTS_FOR_CORNERS = 12
 # How close to a rounding tie an input is put, in steps: near enough to lose nothing, far enough to round as meant.
 BESIDE_TIE = 0.5 - 2.0**-20
 # Share of the moves that end beside a rounding tie of the input.
 SNAPPED = 0.75
 # Lengths of steps, as shares of the box's width, between these powers of ten.
 LENGTHS = (-6.0, 0.0)
-
-
-def spread(rng: np.random.Generator, space: SearchSpace, count: int, *, corners: bool) -> Reals:
-    """Points on the faces and edges of the box and inside it, all corners of a small box first, shape `(count, inputs)`.
-
-    Each input is stratified, so that a peak along one input is missed only where it is narrower than a stratum.
-
-    Reference: McKay, Beckman and Conover (1979), for Latin hypercubes.
-    """
-    inputs = space.lower.size
-    strata = rng.permuted(np.tile(np.arange(count)[:, None], inputs), axis=0)
-    shares = (strata + rng.random((count, inputs))) / count
-    at_ends = rng.random((count, 1)) * (rng.random((count, 1)) < 0.6)
-    shares = np.where(rng.random((count, inputs)) < at_ends, np.rint(shares), shares)
-    if corners and inputs <= MOST_INPUTS_FOR_CORNERS and 2**inputs <= count // 2:
-        shares[: 2**inputs] = np.arange(2**inputs)[:, None] >> np.arange(inputs) & 1
-    return space.clip(space.lower + space.width * shares)
 
 
 def propose(rng: np.random.Generator, space: SearchSpace, points: Reals, rows: Reals, count: int) -> Reals:
@@ -57,7 +38,7 @@ def propose(rng: np.random.Generator, space: SearchSpace, points: Reals, rows: R
     guided = [
         _along(rng, space, points, np.sign(rising), share),
         _along(rng, space, points, np.sign(falling), share // 2),
-        _to_kinks(rng, space, points, np.sign(rising), share),
+        _to_breakpoints(rng, space, points, np.sign(rising), share),
         _jumps(rng, space, points, share),
         _across_grid(rng, space, points, 2 * share),
         _crossings(rng, points, share),
@@ -83,13 +64,13 @@ def _along(rng: np.random.Generator, space: SearchSpace, points: Reals, signs: R
     return points[:, None] + steps * signs[:, None]
 
 
-def _to_kinks(rng: np.random.Generator, space: SearchSpace, points: Reals, signs: Reals, count: int) -> Reals:
-    """To where a unit switches, along the gradient's signs or a random direction: maxima of piecewise linear functions."""
+def _to_breakpoints(rng: np.random.Generator, space: SearchSpace, points: Reals, signs: Reals, count: int) -> Reals:
+    """To breakpoints, along the gradient's signs or a random direction: where piecewise linear functions have their maxima."""
     uphill = rng.random((len(points), 1)) < 0.3
     directions = np.where(uphill, signs, rng.normal(size=points.shape)) * space.width
     few = rng.random(points.shape) < rng.choice([0.2, 1.0], (len(points), 1))
     directions = directions * few
-    nearest = np.sort(kinks(space.network, points, directions), axis=1)[:, :count]
+    nearest = np.sort(breakpoints(space.network, points, directions), axis=1)[:, :count]
     far = np.where(nearest < 2.0, nearest, 10.0 ** rng.uniform(*LENGTHS, nearest.shape))
     return points[:, None] + far[..., None] * directions[:, None]
 

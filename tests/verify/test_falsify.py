@@ -1,15 +1,18 @@
 """The search for the worst error finds the worst where it is known, stays in the box, and tries as often as it says."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from sound_qkeras.interval import Interval
 from sound_qkeras.network import Network, Node
-from sound_qkeras.network.ops import Dense, Input, Relu
+from sound_qkeras.network.ops import Clip, Dense, Input, Leaky, MaxPool, Op, Relu, Table
 from sound_qkeras.search import falsify as module
-from sound_qkeras.search.breakpoints import SearchSpace, kinks, slopes
+from sound_qkeras.search.breakpoints import SearchSpace, breakpoints, slopes
 from sound_qkeras.search.falsify import errors, falsify
-from sound_qkeras.search.moves import propose, spread
+from sound_qkeras.search.moves import propose
+from sound_qkeras.search.starts import every_input, spread, starts
 from tests import networks
 
 UNIT = (-1.0, 1.0)
@@ -101,7 +104,7 @@ def test_every_corner_of_a_small_box_is_tried():
     assert np.all(np.abs(points[:16]) == 1.0)
 
 
-def test_slopes_and_kinks_are_those_of_the_network():
+def test_slopes_and_breakpoints_are_those_of_the_network():
     rng = np.random.default_rng(5)
     twin, ends = networks.random_quantized(rng, (3, 6, 5, 2))
     space = SearchSpace.of(twin, Interval(*ends))
@@ -113,7 +116,7 @@ def test_slopes_and_kinks_are_those_of_the_network():
 
         slope = np.sum(slopes(network, points, rows) * directions, axis=1)
         assert slope == pytest.approx((along(1e-7) - along(-1e-7)) / 2e-7, rel=1e-5, abs=1e-6)
-        first = np.sort(kinks(network, points, directions), axis=1)[:, 0]
+        first = np.sort(breakpoints(network, points, directions), axis=1)[:, 0]
         assert along(0.9 * np.minimum(first, 1e3)) == pytest.approx(
             along(0.0) + 0.9 * np.minimum(first, 1e3) * slope, rel=1e-9, abs=1e-9
         )
@@ -135,3 +138,42 @@ def test_starting_points_leave_no_part_of_an_input_out():
     for column, kept in zip(points.T, inner.T, strict=True):
         strata = np.floor(50.0 * (column[kept] + 1.0)).astype(int)
         assert len(np.unique(strata)) == len(strata)
+
+
+def test_two_inputs_start_on_a_grid():
+    twin, box = pair(linear(np.ones((2, 1))), 3)
+    points = starts(np.random.default_rng(0), SearchSpace.of(twin, box), 100)
+    ends = -1.0 + 2.0 * (np.arange(7) / 6)
+    assert {(x, y) for x in ends for y in ends} <= {(x, y) for x, y in points}
+    assert points.shape == (100, 2)
+
+
+def test_few_inputs_are_all_tried():
+    twin, box = pair(networks.random_network(np.random.default_rng(0), (3, 6, 2)), 4)
+    twin, box = replace(twin, input_bits=2), Interval(box.lower, 0.9 * box.upper)
+    found = falsify(twin, box, evaluations=600)
+    ends = np.arange(-4, 4) / 4
+    everything = np.stack(np.meshgrid(ends, ends, ends), axis=-1).reshape(-1, 3)
+    assert found.evaluations == len(everything) == 512
+    assert found.error == np.abs(errors(twin, everything)).max()
+    assert every_input(SearchSpace.of(twin, box), 511) is None
+
+
+KINKED = (Relu(), Clip(0.375), Leaky(np.array([0.25])), Table("hard_sigmoid"), MaxPool((3,), (3,)))
+
+
+@pytest.mark.parametrize("op", KINKED, ids=lambda op: op.kind)
+def test_slopes_change_at_the_breakpoints_and_not_before(op: Op):
+    rng = np.random.default_rng(0)
+    z, ways = 2.0 * rng.normal(size=(2, 80, 3 if isinstance(op, MaxPool) else 1, 1))
+    ahead = op.ahead([ways], z)
+    assert ahead.shape == (80, 1)
+
+    def slope(t):
+        t = np.where(np.isfinite(ahead), t * np.minimum(ahead, 1e9), 1e3 * (t > 0.0))[..., None]
+        return op.forward_gradient([ways[:, None]], z + t * ways).reshape(80)
+
+    assert 10 < np.isfinite(ahead).sum() < 80
+    assert np.array_equal(slope(0.999), slope(0.0))
+    kinked = np.isfinite(ahead[:, 0])
+    assert np.all(slope(1.001)[kinked] != slope(0.0)[kinked])

@@ -229,6 +229,20 @@ class Op(Rebuilt, ABC):
         For heuristics only, like `gradient`.
         """
 
+    def ahead(self, directions: Sequence[Reals], *inputs: Reals) -> Reals:
+        """How far along its direction the nearest breakpoint of every element lies: a kink, or where its slope turns.
+
+        For heuristics only, like `gradient`.
+
+        Args:
+            directions: of the inputs, one for each, `(samples, *shape)`.
+            inputs: the points where they start, likewise.
+
+        Returns:
+            Shape `(samples, elements)`, infinite where no breakpoint is ahead; no elements where there are no breakpoints.
+        """
+        return np.empty((len(inputs[0]), 0))
+
     @abstractmethod
     def integer(self, parameters: Any, fractional_bits: Sequence[int], *codes: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """The exact integer result for input codes with the given fractional bits: float64 or Python integers, as they are."""

@@ -68,6 +68,21 @@ class Elementwise(LinearOp):
         """Directions times the slopes."""
         return rows[0] * self.derivative(inputs[0])[:, None]
 
+    @property
+    @abstractmethod
+    def breakpoints(self) -> tuple[float, ...]:
+        """Where the function has kinks, or its slope turns from rising to falling or back."""
+
+    def ahead(self, directions: Sequence[Reals], *inputs: Reals) -> Reals:
+        """To the nearest of the breakpoints."""
+        z, direction = (part.reshape(len(part), -1) for part in (inputs[0], directions[0]))
+        nearest = np.full(z.shape, np.inf)
+        for point in self.breakpoints:
+            with np.errstate(divide="ignore", invalid="ignore"):
+                distance = (point - z) / direction
+            nearest = np.where(distance > 0.0, np.minimum(nearest, distance), nearest)
+        return nearest
+
     def linear_value(self, x: Interval, about: About, precision: Precision) -> Linear:
         """The line, and what it leaves over."""
         return _about(self.value_line(x), about, precision)

@@ -173,6 +173,15 @@ class MaxPool(Op):
             (view * part[:, None] for view, part in zip(views, self._first(inputs[0]), strict=True)), np.zeros(())
         )
 
+    def ahead(self, directions: Sequence[Reals], *inputs: Reals) -> Reals:
+        """To where another value of the window overtakes the largest."""
+        views, ways = np.stack(self._views(inputs[0], -np.inf)), np.stack(self._views(directions[0], 0.0))
+        best = views.argmax(axis=0)[None]
+        largest, along = np.take_along_axis(views, best, 0), np.take_along_axis(ways, best, 0)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            distance = (largest - views) / (ways - along)
+        return np.where(distance > 0.0, distance, np.inf).min(axis=0).reshape(len(inputs[0]), -1)
+
     def _first(self, x: Reals) -> npt.NDArray[np.bool_]:
         views = np.stack(self._views(x, -np.inf))
         best = views.argmax(axis=0)

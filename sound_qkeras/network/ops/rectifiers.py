@@ -113,6 +113,11 @@ class Clip(Elementwise):
         """Whether the unit is between its bounds."""
         return ((z > 0.0) & (z < self.maximum)).astype(np.float64)
 
+    @property
+    def breakpoints(self) -> tuple[float, ...]:
+        """Both ends."""
+        return (0.0, self.maximum)
+
     def fractional_bits(self, parameters: Any, *inputs: int) -> int:
         """Those of the input or of the bound, whichever are more."""
         return max(inputs[0], self.maximum_bits)
@@ -259,6 +264,11 @@ class Leaky(Elementwise):
     def derivative(self, z: Reals) -> Reals:
         """One above zero, the slope below."""
         return np.where(z > 0.0, 1.0, np.broadcast_to(self.slope, z.shape))
+
+    @property
+    def breakpoints(self) -> tuple[float, ...]:
+        """Zero."""
+        return (0.0,)
 
     def fractional_bits(self, parameters: LeakyPair, *inputs: int) -> int:
         """Those of the input and of the slopes together."""

@@ -128,6 +128,11 @@ class Relu(Elementwise):
         """Whether the unit is active."""
         return (z > 0.0).astype(np.float64)
 
+    @property
+    def breakpoints(self) -> tuple[float, ...]:
+        """Zero."""
+        return (0.0,)
+
     def integer(self, parameters: Any, fractional_bits: Sequence[int], *codes: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """The positive part of the codes."""
         return np.maximum(codes[0], 0)

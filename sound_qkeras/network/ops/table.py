@@ -94,6 +94,11 @@ class Table(Elementwise):
         """The slope."""
         return self.smooth.slope(z).center
 
+    @property
+    def breakpoints(self) -> tuple[float, ...]:
+        """Kinks, and where the slope turns; what is looked up steps where its argument is rounded."""
+        return tuple(0.5 * (low + high) for low, high in self.smooth.bends)
+
     def integer(
         self, parameters: TablePair, fractional_bits: Sequence[int], *codes: npt.NDArray[Any]
     ) -> npt.NDArray[Any]:
