@@ -80,3 +80,10 @@ def test_exact(tmp_path):
     assert re.match(
         r"madeNN_0.001 +\d+ \+ \d+ leaves +\d+\.\d s\n", run("exact.py", "--saved", tmp_path / "kept" / "madeNN_0.001")
     )
+
+
+def test_true_worst(tmp_path):
+    text = run("true_worst.py", "--nets", tmp_path, "--only", "1-12-2 relu", "--eps", 0.1, "--effort", "fast")
+    [row] = re.findall(r"^1-12-2 relu 0 +0\.1 +50 (.*)$", text, re.M)
+    bound, worst, low, high = (float(row.split()[n]) for n in (0, 1, 2, 4))
+    assert worst <= high <= 1.01 * low <= 1.01 * bound
