@@ -233,7 +233,8 @@ def row(network, box, eps, options):
         return "no word length reaches it"
     branching = Branching(result.pair, box, result.observed_input, options.gap)
     branching.cut_until(options.leaves, options.cells)
-    low, high, bound, found = branching.found, branching.upper, result.certificate.bound, result.observed_error
+    bound, found = result.certificate.bound, result.observed_error
+    low, high = branching.found, min(branching.upper, bound)
     return (
         f"{bound:>10.4e} {found:>10.4e} {low:>10.4e} .. {high:>10.4e} {bound / low:>10.3f} {found / high:>10.3f} "
         f"{branching.bounded:>6} {branching.tried:>8}{'' if high <= (1.0 + options.gap) * low else ' stalled'}"
