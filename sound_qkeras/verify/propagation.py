@@ -29,8 +29,8 @@ from sound_qkeras.verify.forms import Forms
 # Back-substituting a layer of n neurons costs n**2 per earlier layer and box; wider layers keep the forward enclosures.
 WIDEST_SUBSTITUTION = 1024
 # Coefficient rows of one batch of boxes stay below this many float64 numbers.
-BATCH_NUMBERS = 1_000_000
-MOST_BOXES = 256
+BATCH_NUMBERS = 400_000
+MOST_BOXES = 512
 # Boxes are pulled back together while each has at least this share of the elements that the first of them has, or they are few.
 FULL, LEAST_GROUP = 0.8, 16
 # Products of one box with every kernel in forward direction, and of one row with those on its way back.
