@@ -55,7 +55,7 @@ def examine(
         pair: the pair of networks.
         certificate: what is proved about it.
         seed: of the search for the worst error.
-        deadline: of that search.
+        deadline: of that search; where it is firm and passes, the floating-point evaluation is bounded less tightly.
         evaluations: about how many inputs it tries.
         evaluated: bounds the evaluation in float32 and float64; None for that of the model that `to_qkeras` makes.
 
@@ -68,7 +68,7 @@ def examine(
         "the search for the worst error",
     )
     # In the tiers of deep networks pulling rows back through all layers takes far longer than it is worth.
-    thorough = certificate.evidence is None
+    thorough = certificate.evidence is None and not (deadline is not None and deadline.firm and deadline.passed)
     single, double = or_else(
         evaluated or (lambda: float_reports(pair, certificate.box, certificate.distance, thorough=thorough)),
         (UNBOUNDED, UNBOUNDED),

@@ -22,6 +22,7 @@ from sound_qkeras.network.classes import labels_of, tolerance_for
 from sound_qkeras.network.rewrite.rewrite import Rewrite
 from sound_qkeras.results.classification import Classification, classify
 from sound_qkeras.results.result import Result, tool_versions
+from sound_qkeras.search.observe import seconds_to_confirm
 from sound_qkeras.support.deadline import Deadline, ended_by_interrupt
 from sound_qkeras.tuning.costs import GroupCost
 from sound_qkeras.tuning.evaluator import Evaluator
@@ -45,6 +46,8 @@ MOST_CALIBRATION = 384
 # Inputs at which hidden units are given their scales.
 SCALING_SAMPLES = 256
 FEWEST_SAMPLES = 12
+# Shares of a budget in seconds: the most that simplifying may take, and what is kept for what comes after the proof.
+SIMPLIFY_SHARE, LATER_SHARE = 1.0 / 8, 1.0 / 16
 
 
 def quantize(
@@ -187,6 +190,8 @@ class Job:
                     REAL if held_out is None or calibration is None else reference_for(trained, calibration, tolerance),
                 )
             deadline = options.budget.deadline()
+            if deadline.timed:
+                deadline = deadline.moved(self.started + deadline.seconds)
             outcome = self._tune(tolerance, calibration, deadline, before)
             if before is not None and outcome.attempt.cost > before.attempt.cost:
                 outcome = replace(before, ended_by=outcome.ended_by)
@@ -205,6 +210,7 @@ class Job:
             )
             certificate = replace(certificate, exact=options.exact)
             check(pair, certificate, exact=options.exact, progress=report)
+            deadline.keep_back(seconds_to_confirm(trained))
             report("look for the worst error", 0.0)
             found = examine(pair, certificate, seed=options.seed, deadline=deadline.with_grace)
             report("done", 1.0)
@@ -229,16 +235,17 @@ class Job:
         if self.rewritten is not None:
             return self.rewritten[0]
         options, region = self.options, self.region
+        limit = deadline.if_firm.share(SIMPLIFY_SHARE)
         self.report("simplify", 0.0)
         reductions, stability_tree = {}, SplitTree()
         if not options.keep_architecture:
             reductions, stability_tree = reductions_of(
-                self.trained, region, max_leaves=options.budget.stability_leaves, deadline=deadline.if_firm
+                self.trained, region, max_leaves=options.budget.stability_leaves, deadline=limit
             )
         rewrite = Rewrite(reductions)
         if options.rescale_units:
             samples = sample_box(region, SCALING_SAMPLES) if calibration is None else calibration[:SCALING_SAMPLES]
-            exponents = scaling(rewrite.apply(self.trained), samples, tolerance, deadline.if_firm)
+            exponents = scaling(rewrite.apply(self.trained), samples, tolerance, limit)
             rewrite = replace(rewrite, exponents=exponents)
         self.rewritten = rewrite, stability_tree
         return rewrite
@@ -248,7 +255,8 @@ class Job:
         options, region, budget = self.options, self.region, self.options.budget
         rewrite = self._rewrite(tolerance, calibration, deadline)
         network = rewrite.apply(self.trained)
-        evaluator = _evaluator(network, region, tolerance, calibration, options)
+        held_out = 0 if self.given is None or calibration is None else len(self.given) - len(calibration)
+        evaluator = _evaluator(network, region, tolerance, calibration, options, held_out)
         space = Space(
             network,
             evaluator.ranges,
@@ -258,6 +266,7 @@ class Job:
             range_of=evaluator.range_of,
             round_output=options.round_output,
         )
+        later = LATER_SHARE * deadline.seconds + seconds_to_confirm(self.trained)
         search = Search(
             space,
             evaluator,
@@ -266,7 +275,7 @@ class Job:
             options.solver,
             self.report,
             # A budget in seconds is for everything, one that comes with an effort's name for the search.
-            deadline if deadline.firm else None,
+            deadline.moved(deadline.latest - later) if deadline.timed else None,
             None if before is None else before.attempt,
         )
         with ended_by_interrupt(search.deadline):
@@ -295,7 +304,12 @@ def _divide(samples: Reals | None, options: QuantizeOptions, seed: int) -> tuple
 
 
 def _evaluator(
-    network: Network, region: Interval, tolerance: Reals, calibration: Reals | None, options: QuantizeOptions
+    network: Network,
+    region: Interval,
+    tolerance: Reals,
+    calibration: Reals | None,
+    options: QuantizeOptions,
+    held_out: int,
 ) -> Evaluator[Any]:
     if calibration is None or options.tier == "sound":
         return ProvingEvaluator(network, region, tolerance, options.budget)
@@ -305,7 +319,9 @@ def _evaluator(
         return SurroundingEvaluator(
             network, region, tolerance, budget, calibration, radius, coverage=share, saturate=saturate
         )
-    return SamplingEvaluator(network, region, tolerance, calibration, coverage=share, saturate=saturate)
+    return SamplingEvaluator(
+        network, region, tolerance, calibration, coverage=share, saturate=saturate, held_out=held_out
+    )
 
 
 def _evidence(

@@ -27,6 +27,8 @@ LAST_POINTS = 8
 # Rounds of moves: at least, one for so many evaluations, and at most unless their batches become too large.
 FEWEST_ROUNDS, EVALUATIONS_A_ROUND, MOST_ROUNDS = 24, 15_000, 64
 LEAST_MOVES = 8
+# Under a budget in seconds a batch has at most so many inputs: how long they take is not known before.
+TIMED_TRIES = 1024
 # What trying an input counts as, per product.
 TRIED_PRODUCTS = 6.0
 
@@ -140,6 +142,7 @@ class _Climb:
         self.errors = np.empty((0, size_of(network.output_shape)))
         self.evaluations = 0
         tries = min(BATCH_NUMBERS // space.lower.size, BATCH_PRODUCTS // max(1, network.products))
+        tries = min(tries, TIMED_TRIES) if deadline.timed else tries
         self.most_tries, self.most_points = max(1, tries), max(1, BATCH_NUMBERS // network.value_count)
 
     @property

@@ -11,6 +11,7 @@ import numpy as np
 from sound_qkeras.errors import VerificationError
 from sound_qkeras.exact.proof import exact_error
 from sound_qkeras.interval import Interval, Reals
+from sound_qkeras.network.graph import Network
 from sound_qkeras.network.pair import Pair
 from sound_qkeras.search.falsify import EVALUATIONS, Counterexample, errors, falsify
 from sound_qkeras.support.deadline import Deadline
@@ -22,6 +23,8 @@ from sound_qkeras.verify.propagation import propagate
 BOXES_SEARCHED = 4
 # Products beyond which exact arithmetic on one input takes too long; float64 decides there.
 MOST_EXACT_PRODUCTS = 2_000_000
+# What a product takes there.
+EXACT_SECONDS = 2.5e-6
 
 
 def observe(
@@ -93,6 +96,11 @@ def confirmed(pair: Pair, found: Counterexample, bounds: Reals) -> Counterexampl
     exact = [abs(error) for error in exact_error(pair, found.sample)]
     _refuse_beyond(exact, bounds)
     return Counterexample(float(max(exact)), found.sample, found.evaluations)
+
+
+def seconds_to_confirm(network: Network) -> float:
+    """About how long exact arithmetic on one input takes."""
+    return EXACT_SECONDS * network.products if network.products <= MOST_EXACT_PRODUCTS else 0.0
 
 
 def _least_errors(pair: Pair, sample: Reals) -> Reals:

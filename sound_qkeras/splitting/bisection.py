@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
 
 from sound_qkeras.interval import Interval, Reals
+from sound_qkeras.support.deadline import Deadline
 from sound_qkeras.types import Indices
 from sound_qkeras.verify.split_tree import SplitTree, in_order
 
@@ -84,6 +86,20 @@ class Bisection:
         self.score = np.concatenate([self.score, np.repeat(self.score[chosen], 2)])
         self.next_axis = np.concatenate([self.next_axis, np.repeat(axis, 2)])
         return np.arange(first, first + new)
+
+
+def affordable(deadline: Deadline, each: float, leaves: int, later: float) -> float:
+    """How many leaves can be cut in the time that is left.
+
+    Args:
+        deadline: a budget in seconds; any other sets no limit.
+        each: seconds that a leaf was seen to take.
+        leaves: how many there are.
+        later: what proving a leaf takes in the end, in terms of `each`.
+    """
+    if not deadline.timed or each <= 0.0:
+        return math.inf
+    return max(0.0, ((deadline.latest - deadline.now) / each - later * leaves) // (2.0 + later))
 
 
 def how_many(open_leaves: int, left: int) -> int:

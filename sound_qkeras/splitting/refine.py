@@ -19,7 +19,7 @@ from sound_qkeras.interval import SINGLE, Interval, Precision, Reals
 from sound_qkeras.network import Network, size_of
 from sound_qkeras.network.ops import Elementwise, Facts, Rows
 from sound_qkeras.network.pair import Pair
-from sound_qkeras.splitting.bisection import Bisection, Indices, how_many
+from sound_qkeras.splitting.bisection import Bisection, Indices, affordable, how_many
 from sound_qkeras.splitting.gradients import input_gradients
 from sound_qkeras.support.deadline import Deadline
 from sound_qkeras.verify.batching import over_batches
@@ -30,6 +30,8 @@ from sound_qkeras.verify.split_tree import SplitTree
 MOST_INPUTS_TO_SPLIT = 64
 # Leaves of an earlier tree that are measured before the rest, to see whether the rest is worth it.
 FIRST_LEAVES = 32
+# What a leaf costs after the search, in terms of a measurement: three proofs in float64, from nothing, each 2.5 times as long.
+PROOFS = 7.5
 # Most numbers of the trained network's enclosures that are kept for the next candidate.
 KEPT_NUMBERS = 1 << 25
 
@@ -39,7 +41,8 @@ class Splitting:
     """A growing tree of boxes, scored by the bound of every leaf relative to the tolerance of each output (1 meets it).
 
     `values` keeps the trained network's enclosures on nodes that were measured, as `flat` has them: they are the same whatever
-    stands for the network. None where there is no place for them.
+    stands for the network. None where there is no place for them. `seconds` is what measuring one was seen to take, `ranges` what
+    is proved on all of them, if it is.
     """
 
     pair: Pair
@@ -47,6 +50,8 @@ class Splitting:
     boxes: Bisection
     values: dict[int, Reals] | None
     precision: Precision = SINGLE
+    seconds: float = 0.0
+    ranges: Mapping[str, tuple[float, float]] | None = None
 
     @property
     def tree(self) -> SplitTree:
@@ -117,22 +122,32 @@ def refine(
     deadline = deadline or Deadline()
     boxes = Bisection.root(box) if start is None else start.boxes.copy()
     state = Splitting(pair, eps, boxes, _kept(pair.network, start, values, max_leaves if cuts else 1), precision)
-    leaves, shape = state.leaves, box.shape
+    leaves, shape, measured, started = state.leaves, box.shape, 0, deadline.now
     boxes.score[leaves] = np.inf  # what an earlier network was measured at says nothing about this one
 
     def gives_up(bound: float) -> bool:
         return hopeless and bound > 1.05 * target * (max_leaves / leaves.size) ** 0.6
 
-    state.measure(leaves[:FIRST_LEAVES], shape, deadline)
+    def measure(nodes: Indices) -> None:
+        nonlocal measured
+        state.measure(nodes, shape, deadline)
+        measured += nodes.size
+        state.seconds = (deadline.now - started) / measured
+
+    measure(leaves[:FIRST_LEAVES])
     if gives_up(float(state.boxes.score[leaves[:FIRST_LEAVES]].max())):
         return state
-    state.measure(leaves[FIRST_LEAVES:], shape, deadline)
+    if leaves.size > FIRST_LEAVES:
+        measure(leaves[FIRST_LEAVES:])
     while cuts and leaves.size < max_leaves and not deadline.passed:
         open_leaves = state.leaves[: int(np.sum(state.boxes.score[state.leaves] > target))]
-        if open_leaves.size == 0 or gives_up(state.worst):
+        count = min(
+            how_many(open_leaves.size, max_leaves - leaves.size),
+            affordable(deadline, state.seconds, leaves.size, PROOFS),
+        )
+        if open_leaves.size == 0 or count < 1 or gives_up(state.worst):
             break
-        new = state.boxes.cut(open_leaves[: how_many(open_leaves.size, max_leaves - leaves.size)])
-        state.measure(new, shape, deadline)
+        measure(state.boxes.cut(open_leaves[: int(count)]))
         leaves = state.leaves
     return state
 

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from sound_qkeras.interval import Interval, Reals
 from sound_qkeras.network.graph import Network
 from sound_qkeras.network.rewrite.reduce import reducible
-from sound_qkeras.splitting.bisection import Bisection, Indices, how_many
+from sound_qkeras.splitting.bisection import Bisection, Indices, affordable, how_many
 from sound_qkeras.splitting.gradients import input_gradients
 from sound_qkeras.support.deadline import Deadline
 from sound_qkeras.verify.batching import over_batches
@@ -25,6 +25,8 @@ from sound_qkeras.verify.split_tree import SplitTree
 
 # Bisecting one of very many inputs settles next to nothing.
 MOST_INPUTS_TO_SPLIT = 64
+# How often every leaf is propagated again: for replacement units, and in two proofs.
+PROOFS = 4.0
 
 Flags = npt.NDArray[np.bool_]
 
@@ -73,13 +75,16 @@ class _Search:
 
     def run(self, max_leaves: int, deadline: Deadline) -> None:
         """Cut leaves with open candidates until there are none, or a budget ends."""
+        started = deadline.now
         self.measure(np.zeros(1, np.int64), deadline)
         leaves = self.boxes.leaves
         while leaves.size < max_leaves and self.boxes.lower.shape[1] <= MOST_INPUTS_TO_SPLIT:
             worst = leaves[: int(np.sum(self.boxes.score[leaves] > 0.0))]
-            if worst.size == 0 or deadline.passed:
+            each = (deadline.now - started) / self.boxes.axes.size
+            count = min(how_many(worst.size, max_leaves - leaves.size), affordable(deadline, each, leaves.size, PROOFS))
+            if worst.size == 0 or count < 1 or deadline.passed:
                 break
-            self.measure(self.boxes.cut(worst[: how_many(worst.size, max_leaves - leaves.size)]), deadline)
+            self.measure(self.boxes.cut(worst[: int(count)]), deadline)
             leaves = self.boxes.leaves
 
     def measure(self, nodes: Indices, deadline: Deadline) -> None:

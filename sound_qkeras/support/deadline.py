@@ -6,20 +6,22 @@ import logging
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
 # What can end a search.
 SEARCH, WORK, TIME, INTERRUPT = "search", "work", "time", "interrupt"
 # What a usual core does in a second of counted work.
 OPERATIONS_A_SECOND = 5e9
-# Work that is worth having beside the search's answer may take so long, even when the time is up.
-GRACE_SECONDS = 5.0
+# Work that is worth having beside the search's answer may take so long, even when the time is up; of a budget in seconds
+# at most such a share.
+GRACE_SECONDS, GRACE_SHARE = 5.0, 0.05
 # What asks a program to end: Ctrl-C, whoever stops jobs, and a terminal that is closed.
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 
+Item = TypeVar("Item")
 _LOG = logging.getLogger("sound_qkeras")
 
 
@@ -54,6 +56,13 @@ class WorkClock(Clock):
         self.seconds += operations / OPERATIONS_A_SECOND
 
 
+@dataclass
+class KeptBack:
+    """Seconds before the deadline at which work ends already, for what has to come after it."""
+
+    seconds: float = 0.0
+
+
 @dataclass(frozen=True)
 class Deadline:
     """A point in time, and an event that brings it forward to now.
@@ -64,6 +73,8 @@ class Deadline:
         firm: whether it breaks off work that is worth seeing through otherwise: somebody gave a budget in seconds.
         reached: set once somebody learned that it had passed: from then on the clock had a say in what comes out.
         clock: that of the wall, or one of counted work.
+        seconds: the whole budget, where somebody gave one in seconds; infinite otherwise.
+        kept_back: what of it is for later.
     """
 
     latest: float = float("inf")
@@ -71,12 +82,14 @@ class Deadline:
     interrupt: threading.Event = field(default_factory=threading.Event)
     reached: threading.Event = field(default_factory=threading.Event)
     clock: Clock = field(default_factory=Clock)
+    seconds: float = float("inf")
+    kept_back: KeptBack = field(default_factory=KeptBack)
 
     @classmethod
     def within(cls, seconds: float, *, firm: bool = False, clock: Clock | None = None) -> Deadline:
         """So many seconds from now."""
         clock = clock or Clock()
-        return cls(clock.now() + seconds, firm, clock=clock)
+        return cls(clock.now() + seconds, firm, clock=clock, seconds=seconds if firm else float("inf"))
 
     @property
     def now(self) -> float:
@@ -95,7 +108,7 @@ class Deadline:
     @property
     def left(self) -> float:
         """Seconds that are left, at least 0."""
-        return 0.0 if self.interrupted else max(0.0, self.latest - self.now)
+        return 0.0 if self.interrupted else max(0.0, self.latest - self.kept_back.seconds - self.now)
 
     @property
     def passed(self) -> bool:
@@ -118,8 +131,33 @@ class Deadline:
     @property
     def with_grace(self) -> Deadline:
         """For what comes after the search: a little, and all that is left of a firm budget; no interrupt ends it."""
-        latest = self.now + GRACE_SECONDS
-        return Deadline(max(self.latest, latest) if self.firm else latest, clock=self.clock)
+        latest = self.now + min(GRACE_SECONDS, GRACE_SHARE * self.seconds)
+        end = max(self.latest - self.kept_back.seconds, latest) if self.firm else latest
+        return Deadline(end, self.firm, clock=self.clock, seconds=self.seconds)
+
+    @property
+    def timed(self) -> bool:
+        """Whether somebody gave a budget in seconds, so that work is planned by how long it was seen to take."""
+        return self.seconds < float("inf")
+
+    def share(self, part: float) -> Deadline:
+        """For one of many steps: at most so large a part of a budget in seconds, from now on."""
+        return self.moved(min(self.latest, self.now + part * self.seconds))
+
+    def keep_back(self, seconds: float) -> None:
+        """Keep so many seconds of a budget in seconds for what comes after; the last call counts."""
+        if self.timed:
+            self.kept_back.seconds = seconds
+
+    def while_it_fits(self, items: Sequence[Item]) -> Iterator[Item]:
+        """The items one by one until the deadline passes; of a budget in seconds until all will be seen not to fit."""
+        started = self.now
+        for done, item in enumerate(items):
+            seen = (self.now - started) * (len(items) / done - 1.0) if self.timed and done else 0.0
+            if self.passed or seen > self.left:
+                self.reached.set()
+                return
+            yield item
 
     def moved(self, latest: float) -> Deadline:
         """Another point in time, the same events."""

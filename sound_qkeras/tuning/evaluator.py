@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar, Generic, Protocol, TypeVar
 
 from sound_qkeras.interval import Interval, Reals
@@ -79,7 +79,7 @@ class Evaluator(ABC, Generic[E]):
 
     @abstractmethod
     def contributions(
-        self, evidence: E, alone: Alone, groups: Iterable[Group | None], deadline: Deadline
+        self, evidence: E, alone: Alone, groups: Sequence[Group | None], deadline: Deadline
     ) -> dict[Group | None, Reals]:
         """What each group adds where the error is largest, relative to the tolerance, to the evaluator's `power`.
 
@@ -92,6 +92,10 @@ class Evaluator(ABC, Generic[E]):
         Returns:
             One number per row, the same rows for every group.
         """
+
+    @abstractmethod
+    def seconds_to_prove(self, evidence: E) -> float:
+        """What has to be done yet where nothing better is found takes about so long, by what was seen in this run."""
 
     def settle(self, evidence: E) -> E:
         """The evidence in the form in which it will be proved."""

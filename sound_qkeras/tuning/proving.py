@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import ClassVar
 
 from sound_qkeras.interval import DOUBLE, SINGLE, Interval, Reals
 from sound_qkeras.network import Network, Pair
-from sound_qkeras.splitting.refine import Splitting, refine
+from sound_qkeras.splitting.refine import PROOFS, Splitting, refine
 from sound_qkeras.support.deadline import Deadline
 from sound_qkeras.tuning.build import narrow
 from sound_qkeras.tuning.effort import Effort
@@ -19,7 +19,7 @@ from sound_qkeras.verify.proof import bound_leaves
 from sound_qkeras.verify.propagation import FORWARD_PRODUCTS, output_difference, proof_work, propagate
 from sound_qkeras.verify.split_tree import SplitTree
 
-# Every attempt may take so long, even when the time is up.
+# Every attempt may take so long, even when the time is up, but where it is firm.
 LEAST_SECONDS = 0.5
 
 
@@ -43,20 +43,22 @@ class ProvingEvaluator(Evaluator[Splitting]):
 
     def evaluate(self, pair: Pair, deadline: Deadline, start: Splitting | None = None) -> Splitting:
         """Cut the box until the tolerance is met, or leaves or time run out."""
+        if not deadline.firm:
+            deadline = deadline.moved(max(deadline.latest, deadline.now + LEAST_SECONDS))
         return refine(
             pair,
             self.box,
             self.eps,
             target=TARGET,
             max_leaves=self.effort.leaves if start is None else self.effort.most_leaves,
-            deadline=deadline.moved(max(deadline.latest, deadline.now + LEAST_SECONDS)),
+            deadline=deadline,
             start=start,
             hopeless=start is not None,
             values=self.ranges,
         )
 
     def contributions(
-        self, evidence: Splitting, alone: Alone, groups: Iterable[Group | None], deadline: Deadline
+        self, evidence: Splitting, alone: Alone, groups: Sequence[Group | None], deadline: Deadline
     ) -> dict[Group | None, Reals]:
         """The bound on each of the worst leaves."""
         leaves = evidence.boxes.boxes(evidence.leaves[: self.effort.rows], self.box.shape)
@@ -70,16 +72,27 @@ class ProvingEvaluator(Evaluator[Splitting]):
             result = propagate(self.network, leaves, alone(group), values=values, substitute=False, precision=SINGLE)
             return (output_difference(result).magnitude / self.eps).reshape(-1)
 
-        return {group: bound(group) for group in groups if not deadline.passed}
+        return {group: bound(group) for group in deadline.while_it_fits(groups)}
+
+    def seconds_to_prove(self, evidence: Splitting) -> float:
+        """Of all leaves."""
+        return PROOFS * evidence.seconds * evidence.leaves.size
 
     def settle(self, evidence: Splitting) -> Splitting:
-        """Measured in float64, as the proof does it; what does not meet the tolerance there is cut."""
-        start, most = replace(evidence, values=None), 2 * self.effort.most_leaves
-        return refine(evidence.pair, self.box, self.eps, target=TARGET, max_leaves=most, start=start, precision=DOUBLE)
+        """Proved as it will be in the end; where that does not meet the tolerance, leaves are cut."""
+        proof = bound_leaves(evidence.pair, self.box, evidence.tree)
+        if float((proof.output_bounds / self.eps).max()) > TARGET:
+            start, most = replace(evidence, values=None), 2 * self.effort.most_leaves
+            return refine(
+                evidence.pair, self.box, self.eps, target=TARGET, max_leaves=most, start=start, precision=DOUBLE
+            )
+        boxes = evidence.boxes.copy()
+        boxes.score[boxes.leaves_in_order] = (proof.leaf_bounds / self.eps).max(axis=1)
+        return replace(evidence, boxes=boxes, ranges=proof.ranges)
 
     def narrow(self, pair: Pair, evidence: Splitting) -> Pair:
         """In formats of the ranges that are proved on the leaves."""
-        return narrow(pair, bound_leaves(pair, self.box, evidence.tree).ranges)
+        return narrow(pair, evidence.ranges or bound_leaves(pair, self.box, evidence.tree).ranges)
 
     def boxes(self, evidence: Splitting) -> Interval:
         """The leaves."""

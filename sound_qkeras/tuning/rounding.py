@@ -38,6 +38,8 @@ MOST_FAILURES = 12
 LEAST_GAIN = 0.01
 # Layers whose error is below this share of the tolerance have nothing worth cancelling.
 LEAST_ERROR = 1e-3
+# Share of a budget in seconds that the gradients may take, and one call.
+LINEAR_SHARE, CALL_SHARE = 1.0 / 16, 1.0 / 64
 
 
 @dataclass(frozen=True)
@@ -156,11 +158,11 @@ def sample_box(box: Interval, count: int, seed: int = 0) -> Reals:
 
 
 def cancel_errors(
-    network: Network, rounded: Mapping[str, Parameters], linearisation: Linearisation
+    network: Network, rounded: Mapping[str, Parameters], linearisation: Linearisation, deadline: Deadline | None = None
 ) -> dict[str, Parameters]:
     """Flip roundings of Dense weights while the first-order errors at the samples shrink.
 
-    Each weight ends at one of the two grid points beside its float value.
+    Each weight ends at one of the two grid points beside its float value. When the deadline passes, no more is flipped.
     """
     names = set(flippable(network)) & set(linearisation.inputs)
     layers = [
@@ -173,6 +175,8 @@ def cancel_errors(
     layers = [layer for layer, part in zip(layers, parts, strict=True) if np.max(np.abs(part)) > LEAST_ERROR]
     square = np.sum(residual**2)
     for _ in range(MOST_SWEEPS if layers else 0):
+        if deadline is not None and deadline.passed:
+            break
         residual = _sweep(layers, residual)
         before, square = square, np.sum(residual**2)
         if square > before * (1.0 - LEAST_GAIN):
@@ -214,17 +218,18 @@ class CancellingRounding:
             centers: for each affine node the input at which biases make up for weight errors.
             samples: where errors are to cancel; none for nearest rounding.
             eps: tolerance per output.
-            deadline: when it passes, fewer samples have to do.
+            deadline: when it passes, fewer samples have to do, and fewer flips.
         """
-        self.network, self.centers = network, centers
-        self.linearisation = None if samples is None else linearise(network, samples, eps, deadline)
+        self.network, self.centers, self.deadline = network, centers, deadline or Deadline()
+        limit = self.deadline.share(LINEAR_SHARE)
+        self.linearisation = None if samples is None else linearise(network, samples, eps, limit)
 
     def __call__(self, bits: Bits, offsets: Mapping[str, Indices]) -> dict[str, Parameters]:
         """Integers of every affine node."""
         rounded = round_parameters(self.network, bits, self.centers, offsets)
         if self.linearisation is None:
             return rounded
-        return cancel_errors(self.network, rounded, self.linearisation)
+        return cancel_errors(self.network, rounded, self.linearisation, self.deadline.share(CALL_SHARE))
 
 
 class _Layer:

@@ -10,7 +10,7 @@ powers that add; Sakr and Shanbhag, Per-tensor fixed-point quantization of the b
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import ClassVar
 
@@ -42,6 +42,8 @@ TILE_PARTS = 16
 # Mean square that saturation may add, as a share of that of the rounding beside it, and the most bits it may save.
 CLIPPING_SHARE, MOST_CLIPPED = 0.5, 4
 
+# What a held-out sample costs after the search, in terms of simulating one: two counts, each with the reference, and a look.
+LATER = 6.0
 # What simulating one sample counts as, per product.
 SIMULATED_PRODUCTS = 3.0
 
@@ -63,6 +65,7 @@ class SamplingEvaluator(Evaluator[SampleErrors]):
         *,
         coverage: float,
         saturate: bool,
+        held_out: int = 0,
         seed: int = 0,
     ) -> None:
         """Evaluate the network on the samples.
@@ -76,12 +79,13 @@ class SamplingEvaluator(Evaluator[SampleErrors]):
                 many choices looks better on the samples that chose it than it is.
             coverage: share of them that is to meet the tolerance.
             saturate: let formats be as narrow as the samples allow, where the box asks for more.
+            held_out: how many other samples there are.
             seed: of the random sums of outputs.
         """
         self.network, self.box, self.eps = network, box, eps
         self.calibration = calibration
         self.shaping, self.choosing, self.stopping = calibration[::3], calibration[1::3], calibration[2::3]
-        self.coverage, self.saturate = coverage, saturate
+        self.coverage, self.saturate, self.held_out, self.seconds = coverage, saturate, held_out, 0.0
         outputs = eps.size
         self.directions: Reals = np.eye(outputs) / eps
         if outputs > MOST_OUTPUTS:
@@ -118,13 +122,14 @@ class SamplingEvaluator(Evaluator[SampleErrors]):
 
     def _errors(self, pair: Pair, samples: Reals, reference: Reals, deadline: Deadline) -> SampleErrors:
         name = self.network.output.name
-        parts: list[Reals] = []
+        parts, started = list[Reals](), deadline.now
         for tile in self.network.tiles(samples):
             if parts and deadline.if_firm.passed:
                 break
             deadline.count(SIMULATED_PRODUCTS * self.network.products * len(tile))
             parts.append(pair.simulate_all(tile, exact=False)[name])
         codes = np.concatenate([part.reshape(len(part), -1) for part in parts])
+        self.seconds = (deadline.now - started) / len(codes)
         error = from_codes(codes, pair.fractional_bits[name]) - reference[: len(codes)]
         relative = np.full(len(samples), np.inf)  # what the deadline leaves out
         relative[: len(codes)] = np.max(np.abs(error) / self.eps, axis=1)
@@ -168,7 +173,7 @@ class SamplingEvaluator(Evaluator[SampleErrors]):
         return {name: list(zip(found, sums[name].tolist(), strict=True)) for name, found in limits.items()}
 
     def contributions(
-        self, evidence: SampleErrors, alone: Alone, groups: Iterable[Group | None], deadline: Deadline
+        self, evidence: SampleErrors, alone: Alone, groups: Sequence[Group | None], deadline: Deadline
     ) -> dict[Group | None, Reals]:
         """Mean squares over samples of what a group adds to each output, or random sum of outputs."""
         wanted = [group for group in groups if group is not None]
@@ -211,6 +216,10 @@ class SamplingEvaluator(Evaluator[SampleErrors]):
             pulled = node.op.gradient(here, *(values[name] for name in node.inputs)) if node.inputs else ()
             for source, part in zip(node.inputs, pulled, strict=True):
                 live[source] = live[source] + part if source in live else part
+
+    def seconds_to_prove(self, evidence: SampleErrors) -> float:
+        """Of the samples that are held out."""
+        return LATER * self.seconds * self.held_out
 
     def settle(self, evidence: SampleErrors) -> SampleErrors:
         """As it is."""

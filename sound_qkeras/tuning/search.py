@@ -130,6 +130,8 @@ class Search(Generic[E]):
         # A budget in seconds leaves no samples out before there is an answer.
         limit = self.deadline if self.accepted else replace(self.deadline, firm=False)
         evidence = self.evaluator.evaluate(pair, limit, None if start is None else start.evidence)
+        if evidence.worst <= TARGET:
+            self.deadline.keep_back(self.evaluator.seconds_to_prove(evidence))
         return Attempt(dict(bits), pair, evidence, self.space.cost(bits), self._sum_bits(pair), self.offsets)
 
     def accepts(self, found: Attempt[E]) -> bool:

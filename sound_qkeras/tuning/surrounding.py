@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import ClassVar
 
 import numpy as np
@@ -23,6 +23,8 @@ from sound_qkeras.verify.proof import bound_boxes, ranges_over, with_margin
 from sound_qkeras.verify.propagation import proof_work, propagate
 from sound_qkeras.verify.split_tree import SplitTree
 
+# How often every box is bounded after the search.
+PROOFS = 3.0
 # Boxes that are looked at first, to see whether the rest is worth it.
 FIRST_BOXES = 16
 
@@ -61,6 +63,7 @@ class SurroundingEvaluator(Evaluator[SampleErrors]):
         self.near, self.saturate, self.coverage = samples, saturate, coverage
         self.around = around(box, samples, radius)
         self.order = np.arange(len(samples))
+        self.seconds = 0.0
         if saturate:
             parts = over_batches(_value_ranges, network, self.around)
             self.ranges = {name: _hull([part[name] for part in parts]) for name in parts[0]}
@@ -98,24 +101,27 @@ class SurroundingEvaluator(Evaluator[SampleErrors]):
 
     def _relative(self, pair: Pair, chosen: np.ndarray, deadline: Deadline) -> Reals:
         """Infinity for what a firm deadline leaves out."""
-        relative = np.full(len(chosen), np.inf)
+        relative, started = np.full(len(chosen), np.inf), deadline.now
         bounds = np.concatenate(over_batches(bound_boxes, pair, self.around[chosen], deadline.if_firm))
+        self.seconds = (deadline.now - started) / len(bounds)
         relative[: len(bounds)] = (bounds / self.eps).max(axis=1)
         return relative
 
     def contributions(
-        self, evidence: SampleErrors, alone: Alone, groups: Iterable[Group | None], deadline: Deadline
+        self, evidence: SampleErrors, alone: Alone, groups: Sequence[Group | None], deadline: Deadline
     ) -> dict[Group | None, Reals]:
         """The bound on each of the worst boxes that count."""
         order = np.argsort(-evidence.relative, kind="stable")[evidence.spare :]
         boxes = self.around[order[: self.effort.rows]]
         found: dict[Group | None, Reals] = {}
-        for group in groups:
-            if deadline.passed:
-                break
+        for group in deadline.while_it_fits(groups):
             deadline.count(proof_work(self.network) * boxes.shape[0])
             found[group] = (bound_boxes(alone(group), boxes) / self.eps).reshape(-1)
         return found
+
+    def seconds_to_prove(self, evidence: SampleErrors) -> float:
+        """Of all boxes."""
+        return PROOFS * self.seconds * len(self.near)
 
     def settle(self, evidence: SampleErrors) -> SampleErrors:
         """As it is."""

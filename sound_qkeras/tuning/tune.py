@@ -54,6 +54,7 @@ def tune(search: Search[E], *, per_channel: bool = False) -> Outcome:
         search.offsets = found.offsets
         found = _settled(search, coarsen_output(search, found, search.space.output), found)
     search.offsets = found.offsets
+    search.report("narrow formats", 0.0)
     return Outcome(
         pair=search.evaluator.narrow(found.pair, found.evidence),
         tree=search.evaluator.tree(found.evidence),

@@ -17,7 +17,7 @@ from sound_qkeras.search.falsify import falsify
 from sound_qkeras.splitting import refine as splitting
 from sound_qkeras.splitting import stability as phases
 from sound_qkeras.splitting.refine import refine
-from sound_qkeras.support.deadline import GRACE_SECONDS, Deadline
+from sound_qkeras.support.deadline import Deadline
 from sound_qkeras.tuning.effort import EFFORTS
 from sound_qkeras.tuning.reductions import reductions_of
 from sound_qkeras.tuning.rounding import linearise, sample_box
@@ -64,8 +64,8 @@ def test_no_stage_ignores_a_budget_in_seconds(clock, tier):
         network, 1e-2, (-1.0, 1.0), effort=6.0, progress=lambda stage, _: at.setdefault(stage, clock.now), **options
     )
     assert found.ended_by == "time"
-    assert at["prove"] <= 6.0 + GRACE_SECONDS
-    assert at["done"] - at["look for the worst error"] <= 2.0 * GRACE_SECONDS
+    assert at["prove"] <= 6.0
+    assert at["done"] <= 1.2 * 6.0
     sq.check(found.pair, found.certificate)
 
 
