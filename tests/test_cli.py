@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -270,6 +271,28 @@ def test_quantize(capfd, here, stub):
 def test_one_eps_per_output(here, stub, eps):
     assert main(quantize_arguments(eps=tuple(eps))) == OK
     assert sq.load("out").certificate.eps.tolist() == [1e-2, 2e-2]
+
+
+@pytest.mark.solver
+def test_several_tolerances_are_a_curve(capfd, here, stub):
+    """A directory for each, saved as it ends, and one page and one table of all; nothing is lost to what is refused."""
+    assert main(quantize_arguments(eps=("0.1,0.2", "1e-2"))) == OK
+    assert names(here / "out") == ["eps_0.1,0.2", "eps_1e-2", "report.html"]
+    loose, tight = (sq.load(here / "out" / f"eps_{eps}") for eps in ("0.1,0.2", "1e-2"))
+    assert [one.certificate.eps.tolist() for one in (loose, tight)] == [[0.1, 0.2], [1e-2, 1e-2]]
+    assert tight.cost.weight_bits >= loose.cost.weight_bits
+    out = capfd.readouterr().out
+    for eps, one in (("0.1,0.2", loose), ("1e-2", tight)):
+        assert re.search(
+            rf"^ *{eps} .* {one.cost.weight_bits:,} +{one.cost.total_bits:,} .* {one.ended_by} *$", out, re.M
+        )
+    page = (here / "out" / "report.html").read_text()
+    assert "Bits against eps" in page
+    assert tight.certificate.digest in page
+    assert "a single --eps" in failure(capfd, *quantize_arguments(eps=("1", "1")))[1]
+    assert "a single --eps" in failure(capfd, *quantize_arguments(eps=("1", "--eps", "2", "3")))[1]
+    assert "holds a result" in failure(capfd, *quantize_arguments(eps=("1", "2"), out="out/eps_1e-2"))[1]
+    assert "sound_qkeras.sweep" in failure(capfd, *quantize_arguments(eps="1,2,3", out="new"))[1]
 
 
 @pytest.mark.solver

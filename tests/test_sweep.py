@@ -58,6 +58,22 @@ def test_an_answer_to_a_tighter_tolerance_is_kept_where_nothing_cheaper_is_found
     assert (float(tight.certificate.eps[0]), float(loose.certificate.eps[0])) == (0.01, 0.1)
 
 
+def test_after_an_interrupt_looser_tolerances_get_what_was_found(monkeypatch):
+    from sound_qkeras.jobs import quantize as module
+
+    tune, calls = module.tune, []
+
+    def interrupted(search, **kwargs):
+        calls.append(search)
+        return module.replace(tune(search, **kwargs), ended_by=module.INTERRUPT)
+
+    monkeypatch.setattr(module, "tune", interrupted)
+    tight, loose = sq.sweep(NETWORK, [0.01, 0.1], (-1.0, 1.0), effort="fast")
+    assert len(calls) == 1
+    assert (tight.ended_by, loose.ended_by) == ("interrupt", "interrupt")
+    sq.check(loose.pair, loose.certificate)
+
+
 @pytest.mark.parametrize("eps", [[], ["auto"], [[0.1, 0.2], [0.2, 0.1]]])
 def test_what_is_no_curve_is_refused(eps):
     with pytest.raises(sq.InputError, match="eps"):

@@ -23,6 +23,7 @@ from sound_qkeras.cli.console import (
     quiet_tensorflow,
     show,
 )
+from sound_qkeras.cli.curve import check_page, save_curve, show_curve
 from sound_qkeras.cli.finetuning import finetune
 from sound_qkeras.cli.options import (
     Box,
@@ -34,6 +35,7 @@ from sound_qkeras.cli.options import (
     Weights,
     check_numbers,
     check_place,
+    curve_of,
     parse_box,
     parse_eps,
     takes,
@@ -101,9 +103,10 @@ def options(
         raise InputError("a command is missing; accepted: one of those that --help lists, such as quantize")
 
 
-@app.command()
+@app.command(context_settings=CONTEXT)
 @takes(QuantizeOptions)
 def quantize(
+    context: typer.Context,
     model: Annotated[
         Path, typer.Argument(metavar="MODEL", help="A model of Keras 3 or tf_keras: .h5, .keras or a SavedModel.")
     ],
@@ -117,13 +120,19 @@ def quantize(
 ) -> None:
     """Quantise a trained model within a tolerance that is proved for every input in a box."""
     with clear_errors(f"; '{out}' is as it was"):
-        tolerance = parse_eps(eps)
+        curve = curve_of(eps, context.args)
+        tolerances = [parse_eps([text]) for text in curve] or [parse_eps(eps)]
         region, source = parse_box(box, data)
-        check_numbers(tolerance, region, given["margin"])
+        for tolerance in tolerances:
+            check_numbers(tolerance, region, given["margin"])
         if not model.exists():
             raise InputError(f"'{model}' does not exist; accepted: a saved model of Keras 3 or tf_keras")
         saved = with_weights(model, weights)
-        check_place(out, overwrite=overwrite)
+        places = [out / f"eps_{text}" for text in curve] or [out]
+        for place in places:
+            check_place(place, overwrite=overwrite)
+        if curve:
+            check_page(out)
         from sound_qkeras.jobs import quantize as pipeline
 
         options = values(given)
@@ -132,12 +141,19 @@ def quantize(
             progress("read", 0.0)
             with quiet_tensorflow():
                 network = pipeline.read(saved, region, given["margin"])
-            result = pipeline.quantize(network, tolerance, region, **options, box_source=source, progress=progress)
-            progress("save", 0.0)
-            with put_in_place(), quiet_tensorflow():
-                written = result.save(out, overwrite=overwrite)
-        show(result, written)
-        if result.ended_by == INTERRUPT:
+            options |= {"box_source": source, "progress": progress}
+            if curve:
+                found = save_curve(network, tolerances, region, places, overwrite=overwrite, **options)
+            else:
+                found = [pipeline.quantize(network, tolerances[0], region, **options)]
+                progress("save", 0.0)
+                with put_in_place(), quiet_tensorflow():
+                    found[0].save(out, overwrite=overwrite)
+        if curve:
+            show_curve(found, curve, out)
+        else:
+            show(found[0], out.resolve())
+        if any(result.ended_by == INTERRUPT for result in found):
             raise typer.Exit(INTERRUPTED)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -44,23 +44,18 @@ ENDED = {
 
 def show(result: Result, directory: Path) -> None:
     """The table of formats, and one line: bound, eps, tier, observed error, bits, seconds."""
-    from rich.box import SIMPLE_HEAD
-    from rich.console import Console
-    from rich.table import Table
-
     from sound_qkeras.results.archive import REPORT_FILE
     from sound_qkeras.support.reading import read_json
     from sound_qkeras.verify.evidence import Statistical
 
-    table = Table("layer", "kind", box=SIMPLE_HEAD, padding=(0, 1))
-    for column in ("word\nlength", "integer\nbits", "\nsigned", "\nfrom", "\nto"):
-        table.add_column(column, justify="right")
+    rows = list[tuple[str, ...]]()
     for row in result.formats:
         ends = (f"{row.lower:.4g}", f"{row.upper:.4g}")
         cut = row.kind == "activation" and row.node in result.pair.saturating
         kind, signed = f"{row.kind}, saturates" if cut else row.kind, "yes" if row.signed else "no"
-        table.add_row(row.node, kind, str(row.word_length), str(row.integer_bits), signed, *ends)
-    Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH, markup=False, highlight=False).print(table)
+        rows.append((row.node, kind, str(row.word_length), str(row.integer_bits), signed, *ends))
+    columns = ("layer", "kind", "word\nlength", "integer\nbits", "\nsigned", "\nfrom", "\nto")
+    print_table(columns, rows, left=2)
     if result.ended_by != SEARCH:
         typer.echo(f"note: {ENDED[result.ended_by]}")
     for note in result.pair.network.notes:
@@ -75,6 +70,20 @@ def show(result: Result, directory: Path) -> None:
         )
     typer.echo(f"box: {result.certificate.box_source}; float32 evaluation: {_float32(result)}; saved in {directory}")
     typer.echo(result.summary())
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, left: int) -> None:
+    """Print a table; all columns but the first so many are numbers, to the right."""
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1))
+    for number, column in enumerate(columns):
+        table.add_column(column, justify="left" if number < left else "right")
+    for row in rows:
+        table.add_row(*row)
+    Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH, markup=False, highlight=False).print(table)
 
 
 def _float32(result: Result) -> str:

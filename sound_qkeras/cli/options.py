@@ -18,8 +18,9 @@ Out = Annotated[Path, typer.Option(metavar="DIR", help="Directory to write; an e
 Eps = Annotated[
     list[str],
     typer.Option(
-        metavar="EPS",
-        help="Tolerance in units of the output; for all outputs or one per output, repeated or with commas; auto for classifiers.",
+        metavar="EPS...",
+        help="Tolerance in units of the output; for all outputs or one per output, repeated or with commas; auto for classifiers. "
+        "Several after one --eps are tuned in one run.",
     ),
 ]
 Overwrite = Annotated[
@@ -101,6 +102,23 @@ def parse_eps(texts: Sequence[str]) -> float | list[float] | str:
         return "auto"
     numbers = [number for text in texts for number in parse_numbers(text, "--eps")]
     return numbers[0] if len(numbers) == 1 else numbers
+
+
+def curve_of(texts: Sequence[str], more: Sequence[str]) -> list[str]:
+    """The tolerances that follow one `--eps`, each as its text; empty where there is one.
+
+    Raises:
+        InputError: several follow, and `--eps` is repeated, or one of them is twice there.
+    """
+    if not more:
+        return []
+    curve = [text.strip() for text in (*texts, *more)]
+    if len(texts) > 1 or len(set(curve)) < len(curve):
+        raise InputError(
+            f"the tolerances are {' '.join(curve)}; accepted: different ones after a single --eps, such as --eps 1e-1 1e-2, each "
+            "one number, or one per output with commas"
+        )
+    return curve
 
 
 def check_numbers(tolerance: float | list[float] | str, region: Any, margin: float) -> None:

@@ -23,7 +23,7 @@ from sound_qkeras.network.rewrite.rewrite import Rewrite
 from sound_qkeras.results.classification import Classification, classify
 from sound_qkeras.results.result import Result, tool_versions
 from sound_qkeras.search.observe import seconds_to_confirm
-from sound_qkeras.support.deadline import Deadline, ended_by_interrupt
+from sound_qkeras.support.deadline import INTERRUPT, Deadline, ended_by_interrupt
 from sound_qkeras.tuning.costs import GroupCost
 from sound_qkeras.tuning.evaluator import Evaluator
 from sound_qkeras.tuning.proving import ProvingEvaluator
@@ -178,7 +178,7 @@ class Job:
 
         Args:
             eps: the tolerance.
-            before: what was found for a tighter one: the answer costs no more.
+            before: what was found for a tighter one: the answer costs no more. It is the answer, if its search was interrupted.
         """
         trained, region, options, report = self.trained, self.region, self.options, self.report
         with cores_for(trained, options.n_jobs):
@@ -192,7 +192,10 @@ class Job:
             deadline = options.budget.deadline()
             if deadline.timed:
                 deadline = deadline.moved(self.started + deadline.seconds)
-            outcome = self._tune(tolerance, calibration, deadline, before)
+            if before is not None and before.ended_by == INTERRUPT:
+                outcome = before
+            else:
+                outcome = self._tune(tolerance, calibration, deadline, before)
             if before is not None and outcome.attempt.cost > before.attempt.cost:
                 outcome = replace(before, ended_by=outcome.ended_by)
             report("prove", 0.0)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -28,14 +29,15 @@ def sweep(
     """Quantise one network for several tolerances, in one run.
 
     Guarantee: every result is proved as `quantize` proves it; and none costs more than one of a tighter tolerance, for what meets
-    that meets a looser one too. The network is read and rewritten once, and every search begins with the answer before.
+    that meets a looser one too. The network is read and rewritten once, and every search begins with the answer before. A budget
+    in seconds is for each of them. Ctrl-C ends the search; looser tolerances get what was found for tighter ones.
 
     Args:
         model: as for `quantize`.
         eps: tolerances, each a number or one number per output, such that of any two one is nowhere larger than the other.
         box: the inputs.
         box_source: where the box comes from.
-        progress: called with a stage's name and the fraction of it that is done.
+        progress: called with a stage's name, behind the number of the tolerance, and the fraction of it that is done.
         options: all others of `quantize`.
 
     Returns:
@@ -45,9 +47,17 @@ def sweep(
         InputError: an argument is not usable.
         InfeasibleError: no allowed word length is proved to reach the tightest tolerance that is asked for.
     """
+    wanted = list(eps)
+    found = dict(answers(model, wanted, box, box_source=box_source, progress=progress, **options))
+    return [found[index] for index in range(len(wanted))]
+
+
+def answers(
+    model: Any, wanted: list[Any], box: Any, *, box_source: str, progress: Progress | None, **options: Any
+) -> Iterator[tuple[int, Result]]:
+    """As `sweep`: each result with its place in the list as soon as it is there, the tightest tolerance first."""
     named = QuantizeOptions.named(options)
     job = Job.of(model, box, named.samples, named, box_source, progress)
-    wanted = list(eps)
     if not wanted or any(isinstance(one, str) for one in wanted):
         raise InputError(f"eps is {wanted}; accepted: a list of one tolerance or more, such as [1e-1, 1e-2, 1e-3]")
     rows = [make_tolerance(one, size_of(job.trained.output_shape)) for one in wanted]
@@ -57,7 +67,12 @@ def sweep(
             raise InputError(
                 f"eps {wanted[tighter]} is tighter than {wanted[looser]} for some outputs alone; sweep them apart"
             )
-    found, before = dict[int, Result](), None
-    for index in order:
-        found[index], before = job.answer(wanted[index], before)
-    return [found[index] for index in range(len(wanted))]
+    before, report = None, job.report
+    for number, index in enumerate(order, 1):
+        job.report = partial(_of_several, report, f"{number} of {len(order)}: ")
+        result, before = job.answer(wanted[index], before)
+        yield index, result
+
+
+def _of_several(report: Progress, which: str, stage: str, fraction: float) -> None:
+    report(f"{which}{stage}", fraction)

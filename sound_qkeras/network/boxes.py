@@ -178,7 +178,10 @@ def make_tolerance(eps: Any, outputs: int) -> Reals:
     """
     values = np.atleast_1d(_numbers(eps, "tolerance eps")).reshape(-1)
     if values.size not in (1, outputs):
-        raise InputError(f"eps has {values.size} numbers; accepted: one, or one for each of the {outputs} outputs")
+        raise InputError(
+            f"eps has {values.size} numbers; accepted: one, or one for each of the {outputs} outputs; for several tolerances in "
+            "one run there is sound_qkeras.sweep, and on the command line --eps 1e-1 1e-2 1e-3"
+        )
     if not np.all(np.isfinite(values)) or np.any(values <= 0.0):
         raise InputError(f"eps is {eps}; accepted: positive finite numbers, in units of the output")
     if np.any((values < LEAST_EPS) | (values > LARGEST_EPS)):

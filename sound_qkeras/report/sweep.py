@@ -50,7 +50,7 @@ def sweep_of(result: Result, others: Iterable[Result]) -> Sweep | None:
     rows = [
         (
             repr(float(one.certificate.eps.max())),
-            _claimed(one),
+            claimed(one),
             at_least(one.observed_error, DIGITS),
             count(one.cost.weight_bits),
             f"{mean_bits(one):.2f}",
@@ -58,12 +58,12 @@ def sweep_of(result: Result, others: Iterable[Result]) -> Sweep | None:
         )
         for one in ordered
     ]
-    claimed = "Share that may exceed it" if isinstance(result.certificate.evidence, Statistical) else "Proved bound"
-    columns = f"eps:name, {claimed}:number, Worst error found:number, Weight bits:number, Bits per weight:number, Total bits:number"
+    claim = "Share that may exceed it" if isinstance(result.certificate.evidence, Statistical) else "Proved bound"
+    columns = f"eps:name, {claim}:number, Worst error found:number, Weight bits:number, Bits per weight:number, Total bits:number"
     return Sweep(table("Bits against eps", columns, rows), *_drawing(ordered))
 
 
-def _claimed(result: Result) -> str:
+def claimed(result: Result) -> str:
     """The proved bound; where none is, the limit of the share of inputs beyond the tolerance."""
     evidence = result.certificate.evidence
     if isinstance(evidence, Statistical):
