@@ -87,3 +87,19 @@ def test_true_worst(tmp_path):
     [row] = re.findall(r"^1-12-2 relu 0 +0\.1 +50 (.*)$", text, re.M)
     bound, worst, low, high = (float(row.split()[n]) for n in (0, 1, 2, 4))
     assert worst <= high <= 1.01 * low <= 1.01 * bound
+
+
+def test_curve(shared_nets):
+    text = run("curve.py", "--nets", shared_nets, "--only", "SinglePendulum", "--count", 2, "--single")
+    assert re.search(r"SinglePendulumNN: weight_bits rise 0 times, .*\n  alone they rise \d times, ", text)
+    assert len(re.findall(r"^  eps .* bits, bound .* \| alone .* bits, bound ", text, re.M)) == 2
+
+
+def test_same_bits(shared_nets):
+    line = ("--nets", shared_nets / "controllers", "--efforts", "fast", "--only", "SinglePendulumNN", "--busy", 1)
+    assert "SinglePendulumNN fast: equal" in run("same_bits.py", *line)
+
+
+def test_overrun(shared_nets):
+    text = run("overrun.py", "--nets", shared_nets / "controllers", "--only", "16-1000", "--seconds", 2)
+    assert re.search(r"16-1000-1000-4: asked 2 s, took .* ended by \w+; .*\n    read .*, prove [0-9.]+, ", text)
