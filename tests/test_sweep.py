@@ -27,7 +27,16 @@ NETWORK = networks.random_network(np.random.default_rng(3), (3, 8, 8, 2))
 )
 def test_a_looser_tolerance_costs_no_more(options):
     eps = [0.3, 0.003, 0.1, 0.03, np.array([0.003, 0.01])]
-    found = sq.sweep(NETWORK, eps, (-1.0, 1.0), **options)
+    done = dict[str, list[float]]()
+    found = sq.sweep(
+        NETWORK,
+        eps,
+        (-1.0, 1.0),
+        progress=lambda stage, fraction: done.setdefault(stage, []).append(fraction),
+        **options,
+    )
+    assert {stage.partition(": ")[0] for stage in done} == {"read", *(f"{number} of 5" for number in range(1, 6))}
+    assert all(fractions == sorted(fractions) and fractions[-1] <= 1.0 for fractions in done.values()), done
     assert [result.certificate.eps.tolist() for result in found] == [np.broadcast_to(one, 2).tolist() for one in eps]
     for result in found:
         sq.check(result.pair, result.certificate)

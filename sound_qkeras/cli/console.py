@@ -96,7 +96,10 @@ def _float32(result: Result) -> str:
 
 @contextmanager
 def progress_bars() -> Iterator[Any]:
-    """A callable `(stage, fraction)` that draws one bar per stage on a terminal and nothing elsewhere."""
+    """A callable `(stage, fraction)` that draws one bar per stage on a terminal and nothing elsewhere.
+
+    Of several tolerances ("2 of 3: stage") only the bars of the present one are seen.
+    """
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -121,8 +124,9 @@ def progress_bars() -> Iterator[Any]:
 
 def _advance(bars: Any, tasks: dict[str, Any], stage: str, fraction: float) -> None:
     if stage not in tasks:
-        for task in tasks.values():
-            bars.update(task, completed=1.0)
+        for earlier, task in tasks.items():
+            same = earlier.partition(": ")[0] == stage.partition(": ")[0] or ": " not in earlier
+            bars.update(task, completed=1.0, visible=same)
         if fraction == 1.0:
             return  # the last report, that everything is done
         tasks[stage] = bars.add_task(stage, total=1.0)

@@ -160,6 +160,7 @@ class _Spread:
         """Whether channels with these offsets are proved; the cheapest such choice is kept."""
         within = {name: np.clip(own, -FEWER, self.most[name]) for name, own in offsets.items()}
         self.search.offsets = within
+        self.search.tell("channels")
         found = self.search.try_out(self.base.bits, self.best)
         if not self.search.accepts(found):
             return False

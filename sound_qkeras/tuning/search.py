@@ -138,6 +138,12 @@ class Search(Generic[E]):
         """Whether an attempt meets the tolerance and its sums fit the accumulator width now in force."""
         return found.relative <= TARGET and found.sum_bits <= self.accumulator_bits
 
+    def tell(self, stage: str, fraction: float = 0.0) -> None:
+        """Report how much of a stage is done: so much, or the share of the budget that is spent, whose end ends every stage."""
+        whole = self.deadline.latest - self.started
+        spent = 1.0 - self.deadline.left / whole if 0.0 < whole < np.inf else 0.0
+        self.report(stage, min(1.0, max(fraction, spent)))
+
     @property
     def late(self) -> bool:
         """Whether something was accepted and a firm deadline has passed: what is there has to do."""
@@ -186,7 +192,7 @@ class Search(Generic[E]):
         for step in range(8):
             choice = self.space.uniform(bits)
             found = tried[bits] = self.attempt(choice)
-            self.report("uniform formats", step / 8)
+            self.tell("uniform formats", step / 8)
             if self.late or self.deadline.interrupted or not np.isfinite(found.relative):
                 break
             move = int(np.ceil(np.log2(max(found.relative, 1e-12))))
@@ -247,9 +253,8 @@ class Search(Generic[E]):
                 break  # more only while nothing was accepted
             if self.late:
                 break
-            self.report(
-                "solve and evaluate", (number * self.effort.solves + step) / (self.effort.rounds * self.effort.solves)
-            )
+            done = number * self.effort.solves + min(step, self.effort.solves - 1)
+            self.tell("solve and evaluate", done / (self.effort.rounds * self.effort.solves))
             side = tolerance**self.evaluator.power
             try:
                 self.deadline.count(SOLVE_OPERATIONS)
@@ -297,7 +302,7 @@ class Search(Generic[E]):
 
         Nothing, where a firm deadline passes and something was accepted already.
         """
-        self.report("error tables", 0.0)
+        self.tell("error tables")
         space, power = self.space, self.evaluator.power
         near = {group: space.near(group, base.bits[group]) for group in space.groups}
         shapes = {group: self._shape(group, near[group], base.bits[group]) for group in space.groups}

@@ -14,14 +14,15 @@ MOST_REFUSALS = 3
 
 def trim(search: Search[E], best: Attempt[E]) -> Attempt[E]:
     """Take bits away until nothing more comes off, the time is up, or samples that did not choose refuse."""
-    space, improved = search.space, True
+    space, improved, left = search.space, True, 1.0
     last = search.refusals + MOST_REFUSALS
     while improved and not search.deadline.passed:
         improved = False
         worth = [group for group in space.groups if space.saving(best.bits, group) > LEAST_SAVING * best.cost]
         worth.sort(key=lambda group: -space.saving(best.bits, group))
         for number, group in enumerate(worth):
-            search.report("trim", number / len(worth))
+            # Nobody knows how many more passes there will be: each is half of what is left.
+            search.tell("trim", 1.0 - left * (1.0 - 0.5 * number / len(worth)))
             step = 1
             while step:
                 found = _trimmed(search, best, group, step)
@@ -31,6 +32,7 @@ def trim(search: Search[E], best: Attempt[E]) -> Attempt[E]:
                     best, improved = found, improved or group.kind == "weight"
                 # Twice as far after a success, for weights that had run out of bits to lose; one bit after a failure.
                 step = 2 * step if found is not None else int(step > 1)
+        left *= 0.5
     return best
 
 

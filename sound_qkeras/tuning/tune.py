@@ -47,10 +47,10 @@ def tune(search: Search[E], *, per_channel: bool = False) -> Outcome:
         search.deadline = search.deadline.moved(search.deadline.latest - SHARE_OF_TIME * search.effort.seconds)
     found = _settled(search, trim(search, search.run()))
     if per_channel and not search.deadline.interrupted:
-        search.report("channels", 0.0)
+        search.tell("channels")
         found = _settled(search, spread_bits(search, found), found)
     if search.space.output is not None:
-        search.report("output", 0.0)
+        search.tell("output")
         search.offsets = found.offsets
         found = _settled(search, coarsen_output(search, found, search.space.output), found)
     search.offsets = found.offsets
