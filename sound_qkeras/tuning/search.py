@@ -42,8 +42,9 @@ NEARLY = 1.5
 LEAST_SOLVER_SECONDS, MOST_SOLVER_SECONDS = 2.0, 4.0
 # What a solve, and the integers of one weight, count as.
 SOLVE_OPERATIONS, BUILD_OPERATIONS = 5e8, 2000.0
-# So many times as often as the effort says, while nothing is accepted, a round solves.
-MOST_SOLVES = 2
+# So many times as often as the effort says, while nothing is accepted, a round solves; from then on it asks for at most such
+# a share of what it asked for before, for its model promises too much there.
+MOST_SOLVES, LESS = 2, 0.7
 Report = Callable[[str, float], None]
 
 
@@ -275,7 +276,8 @@ class Search(Generic[E]):
                 tolerance = tolerance * min(1.6, 0.98 / max(found.relative, NEGLIGIBLE) + 0.02)
             else:
                 high = min(high, tolerance)
-                tolerance = tolerance * max(0.25, 0.96 / found.relative)
+                share = 1.0 if step < self.effort.solves else LESS
+                tolerance = tolerance * min(share, max(0.25, 0.96 / found.relative))
             if not low < tolerance < high:
                 tolerance = 0.5 * (low + high)
             if high - low < 0.04 * high or self.deadline.passed:

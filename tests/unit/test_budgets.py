@@ -177,6 +177,31 @@ def test_few_proofs_find_the_faint_values_that_matter_and_one_when_time_is_up():
         assert dropped == faint[first:]
 
 
+def test_solves_that_follow_a_model_that_promises_too_much_come_to_an_answer(monkeypatch):
+    """The error falls below the tolerance only where a third of it is asked for, and says little of that before."""
+    asked = list[float]()
+
+    def solve(*arguments, **_):
+        asked.append(arguments[2])
+        return SimpleNamespace(done=True, bits={})
+
+    monkeypatch.setattr("sound_qkeras.tuning.search.solve", solve)
+    search = SimpleNamespace(
+        tolerance=0.9,
+        effort=EFFORTS["fast"],
+        evaluator=SimpleNamespace(power=1),
+        deadline=Deadline(),
+        space=SimpleNamespace(joints=lambda _: []),
+        attempt=lambda _: SimpleNamespace(relative=0.8 if asked[-1] < 0.35 else 1.05, cost=1.0),
+        tell=lambda *_: None,
+        **dict.fromkeys(("accumulator_bits", "solver", "late", "best")),
+        solved=[],
+        _solver_limit=lambda: None,
+    )
+    Search._sweep(search, {}, None, 0)
+    assert asked[-1] < 0.35
+
+
 def test_the_search_for_the_worst_error_ends_when_the_deadline_passes(pair):
     quantized, (low, high) = pair
     some, all_of_them = (
