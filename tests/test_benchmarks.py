@@ -91,7 +91,7 @@ def test_true_worst(tmp_path):
 
 def test_curve(shared_nets):
     text = run("curve.py", "--nets", shared_nets, "--only", "SinglePendulum", "--count", 2, "--single")
-    assert re.search(r"SinglePendulumNN: weight_bits rise 0 times, .*\n  alone they rise \d times, ", text)
+    assert re.search(r"^  weight_bits rise 0 times, .*\n  alone they rise \d times, ", text, re.M)
     assert len(re.findall(r"^  eps .* bits, bound .* \| alone .* bits, bound ", text, re.M)) == 2
 
 

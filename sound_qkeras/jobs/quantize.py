@@ -146,7 +146,7 @@ class Job:
     """One network on one box, to be quantised with the same options for any number of tolerances.
 
     Attributes:
-        started: when what is asked for was.
+        started: when the first answer was asked for, until it is there.
         rewritten: the network's rewrite and the tree that proves it, once one answer was asked for.
     """
 
@@ -156,7 +156,7 @@ class Job:
     options: QuantizeOptions
     box_source: str
     report: Progress
-    started: float
+    started: float | None
     rewritten: tuple[Rewrite, SplitTree] | None = None
 
     @classmethod
@@ -181,6 +181,7 @@ class Job:
             before: what was found for a tighter one: the answer costs no more. It is the answer, if its search was interrupted.
         """
         trained, region, options, report = self.trained, self.region, self.options, self.report
+        started, self.started = self.started or time.monotonic(), None
         with cores_for(trained, options.n_jobs):
             calibration, held_out = _divide(self.given, options, options.seed)
             tolerance = _tolerance(eps, trained, calibration, options)
@@ -191,7 +192,7 @@ class Job:
                 )
             deadline = options.budget.deadline()
             if deadline.timed:
-                deadline = deadline.moved(self.started + deadline.seconds)
+                deadline = deadline.moved(started + deadline.seconds)
             if before is not None and before.ended_by == INTERRUPT:
                 outcome = before
             else:
@@ -217,7 +218,7 @@ class Job:
             report("look for the worst error", 0.0)
             found = examine(pair, certificate, seed=options.seed, deadline=deadline.with_grace)
             report("done", 1.0)
-            seconds, self.started = time.monotonic() - self.started, time.monotonic()
+            seconds = time.monotonic() - started
             return (
                 replace(
                     found,
