@@ -34,7 +34,7 @@ MOST_BOXES = 512
 # Boxes are pulled back together while each has at least this share of the elements that the first of them has, or they are few.
 FULL, LEAST_GROUP = 0.8, 16
 # Products of one box with every kernel in forward direction, and of one row with those on its way back.
-FORWARD_PRODUCTS, ROW_PRODUCTS = 14.0, 6.0
+FORWARD_PRODUCTS, ROW_PRODUCTS = 14.0, 9.0
 # What is known about one value of a node on one box takes about so many numbers, intermediate results included.
 FACT_NUMBERS = 16
 # The facts of a batch, and the rows of all outputs, take at most one of so many parts of the scratch memory each.
