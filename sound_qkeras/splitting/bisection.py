@@ -103,8 +103,8 @@ def affordable(deadline: Deadline, each: float, leaves: int, later: float) -> fl
 
 
 def how_many(open_leaves: int, left: int) -> int:
-    """All open leaves while they are few, then the worst quarter, within what one batch and the budget allow.
+    """All open leaves while they are few, then the worst eighth, within what one batch and the budget allow.
 
     Cutting more at a time spends leaves on boxes that are not the worst by then.
     """
-    return max(1, min(256, left, open_leaves, max(64, open_leaves // 4)))
+    return max(1, min(256, left, open_leaves, max(32, open_leaves // 8)))
