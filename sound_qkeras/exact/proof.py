@@ -3,7 +3,7 @@
 For networks small enough, the bound is derived again from the graph, the parameters, the integers and the formats
 alone, in Python integers: no float64 operation, none of the operations' own interval or adjoint code. What both proofs
 share is the mathematics: with `d = x_q - x` an affine layer obeys `y_q - y = W_q d + (W_q - W) x + (b_q - b)`, and a
-ReLU is replaced by a line and what the line leaves over (see `_Lines`).
+ReLU is replaced by a line and what the line leaves over (see `Lines`).
 """
 
 from __future__ import annotations
@@ -251,8 +251,8 @@ class Proof:
         box: the inputs, flattened.
         meanings: those of the pair, where they are known.
         effort: `FORWARD`, from node to node alone; `QUICK`, with what an unstable unit reads, and the output, pulled back to the
-            input, differences by their first policy; or `THOROUGH`, with every sum pulled back by every policy, stopping at
-            every node on the way.
+            input, between two lines where they are known; or `THOROUGH`, with every sum pulled back by every policy, stopping
+            at every node on the way.
         values: of the trained network alone: neither integers nor formats are looked at.
 
     Raises:
@@ -272,8 +272,9 @@ class Proof:
         self.pair, self.box = quantized, box
         self.effort, self.values = effort, values
         self.meanings = meanings_of(quantized) if meanings is None else meanings
-        # As in the first proof, where nothing merges.
-        self.two_lines = all(len(node.inputs) < 2 for node in quantized.network.nodes)
+        # As in the first proof: elsewhere it has no other lines, and pulling back once more would give the same again.
+        nodes = quantized.network.nodes
+        self.two_lines = all(len(node.inputs) < 2 for node in nodes) and any(type(node.op) is Relu for node in nodes)
         self.facts: dict[str, ExactFacts] = {}
         self.roundoff: dict[str, Range] = {}
         # Of the fixed-point network, before any rounding.

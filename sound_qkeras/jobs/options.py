@@ -7,6 +7,7 @@ a model. Nothing here imports numpy at once: the command line shows its help wit
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from numbers import Integral, Real
@@ -100,7 +101,7 @@ def _check_word_lengths(name: str, value: Any) -> None:
     from sound_qkeras.tuning.search import LONGEST_WORD
 
     try:
-        shortest, longest = (int(length) for length in value)
+        shortest, longest = (operator.index(length) for length in value)
     except (TypeError, ValueError) as error:
         raise InputError(f"{name} is {value!r}; accepted: a pair such as (2, 16)") from error
     if not 2 <= shortest <= longest <= LONGEST_WORD:

@@ -177,7 +177,7 @@ class _Climb:
             self._add(
                 spread(self.rng, self.space, now, corners=False) if self.count else starts(self.rng, self.space, now)
             )
-            size, groups = self.size, np.array_split(self.rng.permutation(self.count), keep // 2)
+            size, groups = self.size, np.array_split(self.rng.permutation(self.count), max(1, keep // 2))
             best = [int(group[np.argmax(size[group])]) for group in groups if group.size]
             self._choose(np.union1d(best, np.argsort(-size, kind="stable")[: keep - keep // 2]).astype(np.int64))
             tries -= now

@@ -68,8 +68,12 @@ class Splitting:
         """The largest relative bound of any leaf."""
         return self.boxes.worst
 
-    def measure(self, nodes: Indices, shape: tuple[int, ...], deadline: Deadline | None = None) -> None:
-        """Bound the given leaves and choose the axis each would be cut along; those the deadline leaves out stay as they are."""
+    def measure(self, nodes: Indices, shape: tuple[int, ...], deadline: Deadline | None = None) -> int:
+        """Bound the given leaves and choose the axis each would be cut along; those the deadline leaves out stay as they are.
+
+        Returns how many were bounded.
+        """
+        count = 0
         kept = {} if self.values is None else self.values
         for known in (True, False):
             part = np.array([node for node in nodes.tolist() if (node in kept) == known], dtype=np.int64)
@@ -83,11 +87,13 @@ class Splitting:
             if not found:
                 continue
             done = part[: sum(len(relative) for relative, _, _ in found)]
+            count += done.size
             self.boxes.score[done] = np.concatenate([relative for relative, _, _ in found])
             self.boxes.next_axis[done] = np.concatenate([axis for _, axis, _ in found])
             kept.update(
                 zip(done.tolist(), itertools.chain.from_iterable(values for _, _, values in found), strict=False)
             )
+        return count
 
 
 def refine(
@@ -130,9 +136,8 @@ def refine(
 
     def measure(nodes: Indices) -> None:
         nonlocal measured
-        state.measure(nodes, shape, deadline)
-        measured += nodes.size
-        state.seconds = (deadline.now - started) / measured
+        measured += state.measure(nodes, shape, deadline)
+        state.seconds = (deadline.now - started) / max(1, measured)
 
     measure(leaves[:FIRST_LEAVES])
     if gives_up(float(state.boxes.score[leaves[:FIRST_LEAVES]].max())):

@@ -79,7 +79,12 @@ class ProvingEvaluator(Evaluator[Splitting]):
         return PROOFS * evidence.seconds * evidence.leaves.size
 
     def settle(self, evidence: Splitting) -> Splitting:
-        """Proved as it will be in the end; where that does not meet the tolerance, leaves are cut."""
+        """Proved as it will be in the end; leaves that meet the tolerance in float32 alone are cut.
+
+        Leaves that do not meet it there stay as they are: the search's budget is spent.
+        """
+        if evidence.worst > TARGET:
+            return evidence
         proof = bound_leaves(evidence.pair, self.box, evidence.tree)
         if float((proof.output_bounds / self.eps).max()) > TARGET:
             start, most = replace(evidence, values=None), 2 * self.effort.most_leaves

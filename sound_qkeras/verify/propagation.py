@@ -28,7 +28,7 @@ from sound_qkeras.verify.forms import Forms
 
 # Back-substituting a layer of n neurons costs n**2 per earlier layer and box; wider layers keep the forward enclosures.
 WIDEST_SUBSTITUTION = 1024
-# Coefficient rows of one batch of boxes stay below this many float64 numbers.
+# Coefficient rows of one batch of boxes stay below this many numbers; between two lines each has its negative beside it.
 BATCH_NUMBERS = 400_000
 MOST_BOXES = 512
 # Boxes are pulled back together while each has at least this share of the elements that the first of them has, or they are few.
@@ -47,7 +47,7 @@ class Propagation:
 
     Args:
         network: the float network.
-        quantized: what stands for it, or None when only ranges are asked for.
+        pair: what stands for it, or None when only ranges are asked for.
         facts: enclosures of every node as its readers see it, shape `(boxes, *shape)`.
         exact: enclosures of the fixed-point value before rounding, at the nodes that are rounded.
         roundoff: largest error of rounding and saturating, at the nodes that are rounded.

@@ -97,6 +97,12 @@ def test_small_batches_find_the_same_corner(monkeypatch):
     assert falsify(twin, box, evaluations=3000).error == pytest.approx(worst, rel=1e-6)
 
 
+def test_a_network_of_which_one_point_fits_is_searched(monkeypatch):
+    twin, box = pair(linear(np.random.default_rng(1).normal(size=(20, 2))), 5)
+    monkeypatch.setattr(module, "BATCH_NUMBERS", 3 * twin.reference.value_count // 2)
+    assert falsify(twin, box, evaluations=50).error > 0.0
+
+
 def test_every_corner_of_a_small_box_is_tried():
     twin, box = pair(linear(np.ones((4, 1))), 3)
     points = spread(np.random.default_rng(0), SearchSpace.of(twin, box), 32, corners=True)

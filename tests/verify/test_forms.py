@@ -1,11 +1,13 @@
 """Forms in float32 and in float64, and where a coefficient does not fit."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from sound_qkeras.interval import DOUBLE, SINGLE, Interval
 from sound_qkeras.network import Network, Node
-from sound_qkeras.network.ops import Dense, Input, Relu
+from sound_qkeras.network.ops import Clip, Dense, Input, Relu
 from sound_qkeras.verify import stages
 from sound_qkeras.verify.propagation import output_difference, propagate
 from tests import networks
@@ -64,3 +66,22 @@ def test_two_lines_are_tighter_than_two_parallel_ones(monkeypatch):
         monkeypatch.setattr(stages, "takes_two_lines", lambda network: False)
     assert width[0] < 0.95 * width[1]
     assert bound[0] < 0.9 * bound[1]
+
+
+@pytest.mark.parametrize("unit", [Clip(1.0), Relu()], ids=lambda op: op.kind)
+def test_every_charge_counts_between_two_lines(unit):
+    """Forms alone, met with nothing: the one coarse rounding is before a unit that has two lines, or has not."""
+    rng = np.random.default_rng(7)
+    network = chain(rng.normal(size=(2, 6)), rng.normal(size=(6, 6)), rng.normal(size=(6, 2)))
+    nodes = [replace(node, op=unit) if node.name == "r1" else node for node in network.nodes]
+    network, ranges = Network(tuple(nodes)), (np.full(2, -1.0), np.full(2, 1.0))
+    parameters = {node.name: networks.nearest(op, 20, 24) for node, op in network.owners()}
+    bits = {node.name: 1 if node.name == "d1" else 16 for node in network.nodes}
+    pair = networks.with_parameters(network, ranges, parameters, bits)
+    points = rng.uniform(-1.0, 1.0, (3000, 2))
+    errors = pair.evaluate_all(points)[network.output.name] - network.evaluate(points)
+    result = propagate(network, Interval(ranges[0][None], ranges[1][None]), pair)
+    found = result.forms.enclose(network.output, np.arange(2), difference=True)
+    rounding = 2.0**-16
+    assert np.all((found.lower - rounding <= errors) & (errors <= found.upper + rounding))
+    assert np.max(found.magnitude) < 40.0 * np.max(np.abs(errors))
