@@ -289,7 +289,7 @@ def test_several_tolerances_are_a_curve(capfd, here, stub):
     page = (here / "out" / "report.html").read_text()
     assert "Bits against eps" in page
     assert tight.certificate.digest in page
-    assert "a single --eps" in failure(capfd, *quantize_arguments(eps=("1", "1")))[1]
+    assert "a single --eps" in failure(capfd, *quantize_arguments(eps=("1e-1", "0.1")))[1]
     assert "a single --eps" in failure(capfd, *quantize_arguments(eps=("1", "--eps", "2", "3")))[1]
     assert "holds a result" in failure(capfd, *quantize_arguments(eps=("1", "2"), out="out/eps_1e-2"))[1]
     assert "sound_qkeras.sweep" in failure(capfd, *quantize_arguments(eps="1,2,3", out="new"))[1]

@@ -98,7 +98,7 @@ def _float32(result: Result) -> str:
 def progress_bars() -> Iterator[Any]:
     """A callable `(stage, fraction)` that draws one bar per stage on a terminal and nothing elsewhere.
 
-    Of several tolerances ("2 of 3: stage") only the bars of the present one are seen.
+    Of several tolerances ("eps 0.1, 2 of 3: stage") only the bars of the present one are seen.
     """
     from rich.console import Console
     from rich.progress import (
@@ -113,7 +113,7 @@ def progress_bars() -> Iterator[Any]:
     # A descriptor of its own: while TensorFlow is silenced, standard error leads nowhere.
     terminal = os.fdopen(os.dup(2), "w") if sys.stderr.isatty() else sys.stderr
     columns = (TextColumn("{task.description:<24}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
-    columns += (TextColumn("left, about"), TimeRemainingColumn())
+    columns += (TextColumn("about"), TimeRemainingColumn(), TextColumn("left"))
     bars = Progress(*columns, console=Console(file=terminal), disable=not terminal.isatty())
     tasks: dict[str, Any] = {}
     with bars:

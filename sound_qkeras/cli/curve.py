@@ -78,6 +78,9 @@ def show_curve(results: Sequence[Result], texts: Sequence[str], out: Path) -> No
         "ended\nby",
     )
     print_table(columns, rows, left=1)
+    earlier = sorted({path.name for path in out.glob("eps_*")} - {f"eps_{text}" for text in texts})
+    if earlier:
+        typer.echo(f"note: {', '.join(earlier)} there: of an earlier run, not of this curve")
     typer.echo(
         f"box: {tightest.certificate.box_source}; saved in {out.resolve()}, a directory a tolerance; page: {page}"
     )

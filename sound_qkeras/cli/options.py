@@ -108,14 +108,15 @@ def curve_of(texts: Sequence[str], more: Sequence[str]) -> list[str]:
     """The tolerances that follow one `--eps`, each as its text; empty where there is one.
 
     Raises:
-        InputError: several follow, and `--eps` is repeated, or one of them is twice there.
+        InputError: several follow, and `--eps` is repeated, or one of them is twice there, or is no number.
     """
     if not more:
         return []
     curve = [text.strip() for text in (*texts, *more)]
-    if len(texts) > 1 or len(set(curve)) < len(curve):
+    numbers = [tuple(parse_numbers(text, "--eps")) for text in curve]
+    if len(texts) > 1 or len(set(numbers)) < len(numbers):
         raise InputError(
-            f"the tolerances are {' '.join(curve)}; accepted: different ones after a single --eps, such as --eps 1e-1 1e-2, each "
+            f"the tolerances are {' '.join(curve)}; accepted: each once, all after a single --eps, such as --eps 1e-1 1e-2, each "
             "one number, or one per output with commas"
         )
     return curve

@@ -24,7 +24,7 @@ from sound_qkeras.results.classification import Classification, classify
 from sound_qkeras.results.result import Result, tool_versions
 from sound_qkeras.search.observe import seconds_to_confirm
 from sound_qkeras.support.deadline import INTERRUPT, Deadline, ended_by_interrupt
-from sound_qkeras.tuning.costs import GroupCost
+from sound_qkeras.tuning.costs import GroupCost, cost_of
 from sound_qkeras.tuning.evaluator import Evaluator
 from sound_qkeras.tuning.proving import ProvingEvaluator
 from sound_qkeras.tuning.reductions import reductions_of
@@ -197,7 +197,7 @@ class Job:
                 outcome = before
             else:
                 outcome = self._tune(tolerance, calibration, deadline, before)
-            if before is not None and outcome.attempt.cost > before.attempt.cost:
+            if before is not None and _cost(outcome, options.cost) > _cost(before, options.cost):
                 outcome = replace(before, ended_by=outcome.ended_by)
             report("prove", 0.0)
             pair = outcome.pair
@@ -368,6 +368,11 @@ def read(model: Any, box: Any = None, margin: float = 0.0) -> Network:
     from sound_qkeras.keras_io import read_model
 
     return read_model(model, box, margin)
+
+
+def _cost(outcome: Outcome, cost: str | GroupCost) -> float:
+    """What was to be small, counted on the integers and formats that came out: the search plans with ranges without margin."""
+    return outcome.attempt.cost if callable(cost) else getattr(cost_of(outcome.pair), cost)
 
 
 def _silent(stage: str, fraction: float) -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from functools import partial
 from itertools import pairwise
+from numbers import Real
 from typing import Any
 
 import numpy as np
 
-from sound_qkeras.errors import InputError
+from sound_qkeras.errors import InfeasibleError, InputError
 from sound_qkeras.jobs.options import QuantizeOptions
 from sound_qkeras.jobs.quantize import Job, Progress
 from sound_qkeras.network.boxes import make_tolerance
@@ -37,11 +38,11 @@ def sweep(
         eps: tolerances, each a number or one number per output, such that of any two one is nowhere larger than the other.
         box: the inputs.
         box_source: where the box comes from.
-        progress: called with a stage's name, behind the number of the tolerance, and the fraction of it that is done.
+        progress: called with a stage's name, behind the tolerance and its number, and the fraction of it that is done.
         options: all others of `quantize`.
 
     Returns:
-        The results, in the order of `eps`. `results[0].report(path, sweep=results[1:])` shows bits against eps.
+        The results, in the order of `eps`. The report of one shows bits against eps where the others are its `sweep`.
 
     Raises:
         InputError: an argument is not usable.
@@ -69,8 +70,15 @@ def answers(
             )
     before, report = None, job.report
     for number, index in enumerate(order, 1):
-        job.report = partial(_of_several, report, f"{number} of {len(order)}: ")
-        result, before = job.answer(wanted[index], before)
+        text = f"{wanted[index]:g}" if isinstance(wanted[index], Real) else f"up to {rows[index].max():g}"
+        job.report = partial(_of_several, report, f"eps {text}, {number} of {len(order)}: ")
+        try:
+            result, before = job.answer(wanted[index], before)
+        except InfeasibleError as error:
+            error.args = (
+                f"{error}; this is the tightest of {len(order)} tolerances: without it the others may be met",
+            )
+            raise
         yield index, result
 
 
