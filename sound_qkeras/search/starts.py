@@ -30,8 +30,9 @@ def every_input(space: SearchSpace, most: int) -> Reals | None:
 
 def starts(rng: np.random.Generator, space: SearchSpace, count: int) -> Reals:
     """So many points to begin with, shape `(count, inputs)`: a grid where inputs are few, corners of a small box, and others."""
-    few = space.lower.size <= MOST_INPUTS_FOR_GRID
-    evenly = grid(space, int(GRID_SHARE * count) if few else 0)
+    if space.lower.size > MOST_INPUTS_FOR_GRID:
+        return spread(rng, space, count, corners=True)
+    evenly = grid(space, int(GRID_SHARE * count))
     return np.concatenate([evenly, spread(rng, space, count - len(evenly), corners=True)])
 
 
@@ -45,7 +46,8 @@ def grid(space: SearchSpace, count: int) -> Reals:
 
 def _counted(sizes: Codes) -> Codes:
     """All rows of numbers from zero on, each less than its size."""
-    return np.stack(np.unravel_index(np.arange(int(np.prod(sizes))), tuple(sizes.tolist())), axis=1)
+    steps = np.cumprod(np.append(1, sizes[:0:-1]))[::-1]
+    return np.arange(int(np.prod(sizes)))[:, None] // steps % sizes
 
 
 def spread(rng: np.random.Generator, space: SearchSpace, count: int, *, corners: bool) -> Reals:

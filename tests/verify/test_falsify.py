@@ -154,6 +154,15 @@ def test_two_inputs_start_on_a_grid():
     assert points.shape == (100, 2)
 
 
+def test_boxes_of_many_inputs_that_hold_few_are_tried_in_full():
+    """Numpy's own arrays have at most 64 axes."""
+    twin, box = pair(linear(np.ones((72, 1))), 3)
+    assert falsify(twin, box, evaluations=200).evaluations >= 200
+    twin, low = replace(twin, input_bits=2), np.full(72, 0.25)
+    found = falsify(twin, Interval(low, np.where(np.arange(72) < 2, 0.75, low)), evaluations=200)
+    assert found.evaluations == 9
+
+
 def test_few_inputs_are_all_tried():
     twin, box = pair(networks.random_network(np.random.default_rng(0), (3, 6, 2)), 4)
     twin, box = replace(twin, input_bits=2), Interval(box.lower, 0.9 * box.upper)
