@@ -79,6 +79,7 @@ class Forms:
         *,
         difference: bool,
         boxes: Boxes = ALL,
+        two_lines: bool = True,
         arrived: dict[str, Rows] | None = None,
     ) -> Interval:
         """Enclosures of elements of a node's value, or of its difference, before they are rounded.
@@ -88,18 +89,21 @@ class Forms:
             chosen: their flat numbers, shape `(rows,)`, or `(boxes, rows)` where every box has its own.
             difference: whether differences are asked for.
             boxes: numbers of the boxes, if not all are asked about.
-            arrived: takes the rows as they arrive at every node, by one line for every function.
+            two_lines: whether functions may be between two lines; else there is one line for each.
+            arrived: takes the rows as they arrive at every node, where there is one line for each function.
 
         Returns:
             Shape `(boxes, rows)`.
         """
         with np.errstate(over="ignore", invalid="ignore"):
-            if arrived is None and self.takes_two_lines and not isinstance(node.op, Elementwise):
+            if two_lines and self.takes_two_lines and not isinstance(node.op, Elementwise):
                 found = self._between(node, chosen, difference, boxes)
             else:
                 found = self._enclose(node, chosen, difference, boxes, arrived)
         if self.precision is not DOUBLE and not _finite(found):
-            return self._double.enclose(node, chosen, difference=difference, boxes=boxes, arrived=arrived)
+            return self._double.enclose(
+                node, chosen, difference=difference, boxes=boxes, two_lines=two_lines, arrived=arrived
+            )
         return _known(found)
 
     def _enclose(

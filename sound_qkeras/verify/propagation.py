@@ -215,7 +215,7 @@ def output_difference(result: Propagation) -> Interval:
     boxes = result.facts[node.name].value.shape[0]
     count = at_once(FACT_NUMBERS * boxes * _widest(result.network), PARTS)
     parts = (np.arange(start, min(start + count, size)) for start in range(0, size, count))
-    found = [_output_forms(result, part, {}) for part in parts]
+    found = [_output_forms(result, part) for part in parts]
     return _with_forward(result, found[0] if len(found) == 1 else _joined(found))
 
 
@@ -226,10 +226,10 @@ def output_sensitivities(result: Propagation) -> tuple[Interval, dict[str, Rows]
     return _with_forward(result, _output_forms(result, outputs, arrived)), arrived
 
 
-def _output_forms(result: Propagation, outputs: Indices, arrived: dict[str, Rows]) -> Interval:
+def _output_forms(result: Propagation, outputs: Indices, arrived: dict[str, Rows] | None = None) -> Interval:
     """By one line for every function, whose rows say where a bound comes from, met with what two lines give."""
     forms, node = result.forms, result.network.output
-    found = forms.enclose(node, outputs, difference=True, arrived=arrived)
+    found = forms.enclose(node, outputs, difference=True, two_lines=False, arrived=arrived)
     return found.intersect(forms.enclose(node, outputs, difference=True)) if forms.takes_two_lines else found
 
 

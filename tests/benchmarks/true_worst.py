@@ -191,7 +191,7 @@ def _planes(network: Network, boxes: Interval) -> tuple[Reals, Reals, Reals]:
     """Slopes `(boxes, outputs, inputs)` and ends `(boxes, outputs)`: the trained network is between `slope x` plus these."""
     result, arrived = propagate(network, boxes), dict[str, Rows]()
     count, outputs = len(boxes.lower), np.arange(size_of(network.output_shape))
-    found = result.forms.enclose(network.output, outputs, difference=False, arrived=arrived)
+    found = result.forms.enclose(network.output, outputs, difference=False, two_lines=False, arrived=arrived)
     slopes = arrived[network.nodes[0].name].value.reshape(count, outputs.size, -1)
     center, radius, far = (getattr(boxes, name).reshape(count, -1, 1) for name in ("center", "radius", "magnitude"))
     middle, reach, size = (
