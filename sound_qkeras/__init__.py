@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import os
-import sys
 from typing import TYPE_CHECKING, Any
 
 from sound_qkeras.errors import InfeasibleError, InputError, SoundQKerasError, VerificationError
@@ -22,10 +20,6 @@ if TYPE_CHECKING:
     from sound_qkeras.study import compare as compare
     from sound_qkeras.verify.certificate import Certificate as Certificate
     from sound_qkeras.verify.softmax import softmax_bound as softmax_bound
-
-# QKeras is a Keras 2 library; TensorFlow reads this when it is first imported, and again when its `keras` is first used.
-if "tensorflow" not in sys.modules:
-    os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
 
 __version__ = "0.1.0"
 

@@ -4,7 +4,6 @@ import os
 from pathlib import Path
 
 # Before anything imports TensorFlow.
-os.environ["TF_USE_LEGACY_KERAS"] = "1"
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 # Only some processors have it by default, and without it there is no dilated transposed convolution.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")

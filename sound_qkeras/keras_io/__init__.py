@@ -2,7 +2,7 @@
 
 from sound_qkeras.keras_io.autoqkeras.setup import import_keras_tuner
 from sound_qkeras.keras_io.read.reader import read_model
-from sound_qkeras.keras_io.session.environment import float64, select_legacy_keras
+from sound_qkeras.keras_io.session.environment import float64
 from sound_qkeras.keras_io.session.storage import load_model, register, save_model
 from sound_qkeras.keras_io.write.float_model import to_keras
 from sound_qkeras.keras_io.write.quantizers import model_quantize, quantizer_config
@@ -17,7 +17,6 @@ __all__ = [
     "read_model",
     "register",
     "save_model",
-    "select_legacy_keras",
     "to_keras",
     "to_qkeras",
 ]

@@ -5,14 +5,15 @@ from fractions import Fraction
 from typing import Any
 
 import numpy as np
-import qkeras.utils
 import tensorflow
 import tf_keras
+
+from sound_qkeras.keras_io.session.environment import import_qkeras
 
 # Without their type hints, which are few and wrong.
 tf: Any = tensorflow
 keras: Any = tf_keras
-qk: Any = qkeras
+qk: Any = import_qkeras()
 LAYERS: Any = keras.layers
 
 

@@ -2,13 +2,12 @@
 
 import numpy as np
 import pytest
-import qkeras.utils
 
 import sound_qkeras as sq
 from sound_qkeras.keras_io.qkeras.matching import match
 from sound_qkeras.keras_io.qkeras.reader import open_model, read_steps
 
-from .models import keras
+from .models import keras, qk
 
 pytestmark = [pytest.mark.keras]
 
@@ -24,7 +23,7 @@ EXACT_BITS = {"qkeras_3layer_jets.h5": 8, "cifar_rn07_hls4mlfinn.h5": 8}
 
 def before_softmax(path):
     """QKeras' own reading of the file, without its softmax."""
-    model = qkeras.utils.load_qmodel(str(path), compile=False)
+    model = qk.utils.load_qmodel(str(path), compile=False)
     return keras.Model(model.input, model.layers[-2].output)
 
 

@@ -51,6 +51,15 @@ def test_which_keras_comes_through(before, switches, expected):
     assert run(f"{before}\n{ATTEMPT}", **switches).startswith(expected)
 
 
+SHOWN = "import tensorflow as tf; print(tf.keras.layers.Dense.__module__.split('.')[0])"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("switches", "expected"), [({}, "keras"), ({"TF_USE_LEGACY_KERAS": "1"}, "tf_keras")])
+def test_which_keras_tensorflow_shows_is_for_the_environment_to_say(switches, expected):
+    assert run(f"import sound_qkeras\n{ATTEMPT.replace('print', 'str')}\n{SHOWN}", **switches) == expected
+
+
 KEPT = """
 import os, sys
 import tensorflow as tf

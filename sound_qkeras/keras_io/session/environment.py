@@ -1,13 +1,13 @@
 """The one door to TensorFlow and QKeras: Keras 2 comes through, whichever Keras the user's own models are made with.
 
-QKeras runs on Keras 2, which ships as `tf_keras`; TensorFlow decides once, when it is imported, which Keras it shows. Where that
-is Keras 3, QKeras is given a view of TensorFlow that shows Keras 2. Nothing here imports TensorFlow until a function is called.
+QKeras runs on Keras 2, which ships as `tf_keras`; TensorFlow decides once, when it is imported, which Keras `tf.keras` is, by
+what the environment says. That is the user's choice and is left alone: where it is Keras 3, QKeras is given a view of TensorFlow
+that shows Keras 2. Nothing here imports TensorFlow until a function is called.
 """
 
 from __future__ import annotations
 
 import importlib
-import os
 import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -18,22 +18,12 @@ from sound_qkeras.keras_io.session.homes import away_from_home
 from sound_qkeras.keras_io.session.legacy_view import SWITCH, legacy_view
 
 
-def select_legacy_keras() -> None:
-    """Make a later `import tensorflow` show Keras 2; cheap, imports nothing.
-
-    A choice already made is left alone.
-    """
-    if "tensorflow" not in sys.modules:
-        os.environ.setdefault(SWITCH, "1")
-
-
 def import_keras() -> ModuleType:
     """The `tf_keras` package, beside whatever Keras there is.
 
     Raises:
         DependencyError: TensorFlow or tf_keras is missing.
     """
-    select_legacy_keras()
     return _import("tf_keras")
 
 
@@ -43,7 +33,6 @@ def import_keras_3() -> ModuleType:
     Raises:
         DependencyError: it is missing, or another package passes for it.
     """
-    select_legacy_keras()
     keras = _import("keras")
     if not str(getattr(keras, "__version__", "")).startswith("3."):
         raise DependencyError(f"'keras' is version {getattr(keras, '__version__', '?')}; accepted: Keras 3")
@@ -109,8 +98,8 @@ def qkeras_module(name: str) -> ModuleType:
                 "QKeras==0.9.0 in its place, or in an environment of its own"
             )
         raise DependencyError(
-            "QKeras was imported on top of Keras 3; it needs Keras 2 (tf_keras); import sound_qkeras before QKeras, or set "
-            f"{SWITCH}=1 in the environment"
+            f"QKeras was imported on top of Keras 3; it needs Keras 2 (tf_keras); set {SWITCH}=1 in the environment before "
+            "Python starts"
         )
     return module
 
