@@ -11,7 +11,7 @@ import numpy as np
 from sound_qkeras.errors import InfeasibleError, InputError, ModelError, VerificationError
 from sound_qkeras.interval import Interval
 from sound_qkeras.jobs.options import QuantizeOptions, one_of, or_none, whole
-from sound_qkeras.jobs.quantize import Progress, describe_box, quantize, read
+from sound_qkeras.jobs.quantize import describe_box, quantize, read
 from sound_qkeras.keras_io.session.editions import KERAS_2, edition
 from sound_qkeras.network import Network, size_of
 from sound_qkeras.network.boxes import check_box, make_tolerance, margin_for, network_box
@@ -19,6 +19,7 @@ from sound_qkeras.network.classes import labels_of
 from sound_qkeras.results.result import Result
 from sound_qkeras.support.deadline import INTERRUPT
 from sound_qkeras.support.files import check_writable
+from sound_qkeras.support.progress import Progress
 from sound_qkeras.tuning.costs import GroupCost
 from sound_qkeras.verify.evidence import outside_of
 
@@ -97,7 +98,7 @@ class SoundQuant(Callback):
         mode: str = "end",
         anneal_after: float = 0.5,
         fewer_bits: float = 0.0,
-        progress: Progress | None = None,
+        progress: Progress | bool = False,
         **options: Any,
     ) -> None:
         """Check everything that can be checked without a model.
@@ -114,7 +115,7 @@ class SoundQuant(Callback):
             mode: "end" quantises what was trained; "anneal" chooses formats on the way and trains on with them in force.
             anneal_after: the share of the epochs before that.
             fewer_bits: how hard training pushes towards fewer bits, as a share of the loss's gradient.
-            progress: called with a stage's name and the fraction of it that is done, during every run.
+            progress: as for `sound_qkeras.quantize`, during every run.
             options: `word_lengths`, `effort`, `solver`, `tier`, `samples` and the others of
                 `sound_qkeras.quantize`, for every run.
 

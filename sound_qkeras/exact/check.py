@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -35,12 +35,12 @@ from sound_qkeras.exact.proof import (
 from sound_qkeras.exact.rewriting import Signs, check_parameters
 from sound_qkeras.network import Network, Pair, size_of
 from sound_qkeras.network.pickling import Rebuilt
+from sound_qkeras.support.progress import Progress, silent
 from sound_qkeras.types import Reals
 from sound_qkeras.verify.certificate import Certificate
 from sound_qkeras.verify.evidence import REAL, Local, Statistical
 from sound_qkeras.verify.split_tree import SplitTree
 
-Progress = Callable[[str, float], None]
 # Layers are matrices here, with an entry for every result and input: so many entries a network may have.
 MOST_ENTRIES = 2_000_000
 # A box on which a claim is not reached is halved at most so often.
@@ -149,7 +149,7 @@ def _halves(box: Box) -> Iterator[Box]:
     yield Box(Range(middle.where(here, lower), upper), box.bounds)
 
 
-def prove_again(quantized: Pair, certificate: Certificate, progress: Progress | None = None) -> list[Fraction]:
+def prove_again(quantized: Pair, certificate: Certificate, report: Progress = silent) -> list[Fraction]:
     """Prove everything that a certificate claims about inputs again, in exact rational arithmetic, or refuse it.
 
     Guarantee: as `sound_qkeras.check`, of whose other checks (that hashes, shapes and tolerances fit) this is no substitute;
@@ -160,7 +160,7 @@ def prove_again(quantized: Pair, certificate: Certificate, progress: Progress | 
     Args:
         quantized: the pair of networks.
         certificate: the claim.
-        progress: called with the stage, which says about how long it takes, and the fraction that is done.
+        report: told the stage, which says about how long it takes, and the fraction that is done.
 
     Returns:
         The largest bound of every output; in the tier "statistical" none.
@@ -180,7 +180,6 @@ def prove_again(quantized: Pair, certificate: Certificate, progress: Progress | 
             "rely on the proof without it, or certify without input_bits"
         )
     check_possible(quantized.network, evidence.reference if isinstance(evidence, Statistical) else REAL)
-    report = progress or _silent
     report(STAGE, 0.0)
     if quantized.rewrite:
         check_parameters(quantized)
@@ -253,14 +252,14 @@ def check_possible(network: Network, reference: str = REAL) -> None:
         if entries > MOST_ENTRIES:
             raise InputError(
                 f"layer '{node.layer}' is a matrix of {entries:,} entries in exact arithmetic; accepted there: up to "
-                f"{MOST_ENTRIES:,}; leave out exact (--exact)"
+                f"{MOST_ENTRIES:,}; leave out exact=True"
             )
     check_known(network)
     if reference != REAL:
         raise InputError(
             "errors were measured against the trained network as float64 evaluates it, of which exact arithmetic knows nothing; "
             "accepted there: tier 'sound' or 'local', or 'statistical' where enclosures of the network are tight; leave out "
-            "exact (--exact)"
+            "exact=True"
         )
 
 
@@ -319,7 +318,3 @@ def _on_part(work: Work, boxes: Sequence[tuple[int, Box]], name: str) -> dict[in
             del _KEPT[old]
         _KEPT[key] = replace(work)
     return {n: _KEPT[key].prove(box) for n, box in boxes}
-
-
-def _silent(stage: str, fraction: float) -> None:
-    """Report to nobody."""

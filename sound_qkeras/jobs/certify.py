@@ -25,6 +25,7 @@ from sound_qkeras.network import Network, Pair, size_of
 from sound_qkeras.network.boxes import describe_box, make_tolerance, network_box
 from sound_qkeras.results.model import GivenModel, QuantizerRow, SumRow
 from sound_qkeras.results.result import Result, tool_versions
+from sound_qkeras.support.progress import Progress, shown
 from sound_qkeras.verify.certificate import Certificate, make_certificate
 from sound_qkeras.verify.evidence import Local, Statistical, check_input_bits, check_samples, error_limits
 from sound_qkeras.verify.proof import MARGIN, bound_leaves, ranges_of, with_margin
@@ -57,6 +58,7 @@ def certify(
     exact: bool = False,
     n_jobs: int | None = None,
     box_source: str = "given",
+    progress: Progress | bool = False,
 ) -> Result:
     """Prove how far a QKeras model may be from its float reference, which quantizers may saturate, and what float32 does to it.
 
@@ -87,6 +89,7 @@ def certify(
         exact: prove the certificate again in exact arithmetic, where the model is one of integers; see `sound_qkeras.check`.
         n_jobs: processes that share the parts of the box, as for `quantize`.
         box_source: where the box came from, for the report.
+        progress: as for `quantize`.
 
     Raises:
         InputError: an argument is not usable.
@@ -97,27 +100,34 @@ def certify(
     """
     options = CertifyOptions.of(locals())
     started = time.monotonic()
-    model, alone, matched = _read(qmodel, reference, freeze)
-    network = matched.pair.network
-    region = network_box(network, box, margin)
-    inputs = None if samples is None else check_samples(network.input_arrays(samples), region)
-    if inputs is not None:
-        check_input_bits(inputs, input_bits)
-    tolerance = None if eps is None else make_tolerance(eps, size_of(network.output_shape))
-    question = Question(options, region, inputs, tolerance)
-    with cores_for(network, n_jobs):
-        pair = _with_inputs_on_grid(matched.pair, region, input_bits)
-        prove_it = _certificate if reference is not None else _certificate_of_ranges
-        pair, certificate, share = prove_it(pair, question, describe_box(box_source, margin))
-        certificate = replace(certificate, exact=exact)
-        check(pair, certificate, exact=exact)
-        as_proved = not alone.offsets and alone.pair.subject.weight_hash == matched.pair.subject.weight_hash
-        single = pair if as_proved else _with_inputs_on_grid(alone.pair, region, input_bits)
-        narrow = frozenset(name for name, (_, text) in alone.quantizers.items() if text.startswith("quantized_relu"))
-        evaluated = partial(pair_float_reports, single, region, certificate.distance, alone.offsets, narrow)
-        found = examine(pair, certificate, seed=seed, evaluations=tries(pair), evaluated=evaluated)
-        ranges = _ranges(alone.pair, region, certificate.tree)
-        seen = _seen(alone.pair, question, found.observed_input)
+    with shown(progress) as report:
+        report("read", 0.0)
+        model, alone, matched = _read(qmodel, reference, freeze)
+        network = matched.pair.network
+        region = network_box(network, box, margin)
+        inputs = None if samples is None else check_samples(network.input_arrays(samples), region)
+        if inputs is not None:
+            check_input_bits(inputs, input_bits)
+        tolerance = None if eps is None else make_tolerance(eps, size_of(network.output_shape))
+        question = Question(options, region, inputs, tolerance)
+        with cores_for(network, n_jobs):
+            report("prove", 0.0)
+            pair = _with_inputs_on_grid(matched.pair, region, input_bits)
+            prove_it = _certificate if reference is not None else _certificate_of_ranges
+            pair, certificate, share = prove_it(pair, question, describe_box(box_source, margin))
+            certificate = replace(certificate, exact=exact)
+            check(pair, certificate, exact=exact, progress=report)
+            as_proved = not alone.offsets and alone.pair.subject.weight_hash == matched.pair.subject.weight_hash
+            single = pair if as_proved else _with_inputs_on_grid(alone.pair, region, input_bits)
+            narrow = frozenset(
+                name for name, (_, text) in alone.quantizers.items() if text.startswith("quantized_relu")
+            )
+            evaluated = partial(pair_float_reports, single, region, certificate.distance, alone.offsets, narrow)
+            report("look for the worst error", 0.0)
+            found = examine(pair, certificate, seed=seed, evaluations=tries(pair), evaluated=evaluated)
+            ranges = _ranges(alone.pair, region, certificate.tree)
+            seen = _seen(alone.pair, question, found.observed_input)
+        report("done", 1.0)
     given = GivenModel(
         reference=_name(reference),
         dtype=model.dtype,

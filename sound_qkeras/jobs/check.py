@@ -7,11 +7,12 @@ from fractions import Fraction
 
 import numpy as np
 
-from sound_qkeras.exact.check import Progress, prove_again
+from sound_qkeras.exact.check import prove_again
 from sound_qkeras.interval import Reals
 from sound_qkeras.jobs.cores import shared_by
 from sound_qkeras.jobs.options import Options
 from sound_qkeras.network.pair import Pair
+from sound_qkeras.support.progress import Progress, shown
 from sound_qkeras.verify import checker
 from sound_qkeras.verify.certificate import Certificate
 
@@ -22,7 +23,7 @@ def check(
     *,
     exact: bool = False,
     n_jobs: int | None = None,
-    progress: Progress | None = None,
+    progress: Progress | bool = False,
 ) -> Reals:
     """Confirm every claim of a certificate, or refuse it.
 
@@ -37,7 +38,7 @@ def check(
         exact: prove all of it again by a second proof, in integers of any length and without BLAS, which takes seconds to minutes
             on all cores, or on as many as `n_jobs` says.
         n_jobs: processes that share the parts of the box, as for `quantize`.
-        progress: of that, called with the stage, which says about how long it takes, and the fraction that is done.
+        progress: of that, as for `quantize`; the stage says about how long it takes.
 
     Returns:
         The bound found for every output, shape `(outputs,)`; with `exact` that of the second proof, where there is one.
@@ -47,9 +48,9 @@ def check(
         InputError: `n_jobs` is not usable, or exact arithmetic is asked for where the network is too large for it.
     """
     Options(n_jobs=n_jobs)
-    with shared_by(n_jobs):
+    with shared_by(n_jobs), shown(progress) as report:
         bounds = checker.check(pair, certificate)
-        found = prove_again(pair, certificate, progress) if exact else []
+        found = prove_again(pair, certificate, report) if exact else []
     return np.array([_above(bound) for bound in found]) if found else bounds
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,12 +20,11 @@ from sound_qkeras.network.boxes import make_tolerance
 from sound_qkeras.results.classification import Classification, classify
 from sound_qkeras.results.finetuned import Finetuning
 from sound_qkeras.results.result import Result
+from sound_qkeras.support.progress import Progress, shown
 from sound_qkeras.tuning.effort import Effort
 from sound_qkeras.verify.certificate import Certificate
 from sound_qkeras.verify.checker import check
 from sound_qkeras.verify.evidence import Local, Statistical
-
-Progress = Callable[[str, float], None]
 
 
 def finetune(
@@ -43,7 +42,7 @@ def finetune(
     effort: str | float = "normal",
     seed: int = 0,
     n_jobs: int | None = None,
-    progress: Progress | None = None,
+    progress: Progress | bool = False,
 ) -> Result:
     """Train the QKeras model of a result in float32 with its formats fixed, and certify what comes out.
 
@@ -73,7 +72,7 @@ def finetune(
         effort: "fast", "normal", "max", or seconds: how far the box is cut for the proof.
         seed: of the order of samples and of the search for the worst observed error.
         n_jobs: processes that share the parts of the box, as for `quantize`.
-        progress: called with a stage's name and the fraction of it that is done.
+        progress: as for `quantize`.
 
     Raises:
         InputError: an argument is not usable, Keras refuses loss, metrics or data, nothing measured is called `monitor`, or in
@@ -87,23 +86,18 @@ def finetune(
     accepted = None if eps is None else make_tolerance(eps, size_of(trained.output_shape))
     prover = Prover(Demand.of(result.certificate), accepted, options.budget)
 
-    def report(stage: str, fraction: float = 0.0) -> None:
-        if progress is not None:
-            progress(stage, fraction)
-
     from sound_qkeras.keras_io.train.data import Task
     from sound_qkeras.keras_io.train.finetuning import measure, measure_float, train
 
     task = Task.of(trained, data, validation, loss, metrics, batch_size, seed)
     _check_held_out(result, task)
-    with cores_for(trained, options.n_jobs):
-        chosen = train(
-            old, task, optimizer, epochs, monitor, prover.accepts, lambda fraction: report("train", fraction)
-        )
-        report("prove")
+    with cores_for(trained, options.n_jobs), shown(progress) as report:
+        chosen = train(old, task, optimizer, epochs, monitor, prover.accepts, partial(report, "train"))
+        report("prove", 0.0)
         proved = prover.prove(chosen.pair)
-        report("look for the worst error")
+        report("look for the worst error", 0.0)
         found = renewed(result, *proved, seed)
+        report("done", 1.0)
     pair = found.pair
     measured_on = "training data" if validation is None else "validation data"
     record = or_else(
@@ -119,7 +113,6 @@ def finetune(
         None,
         "measuring the task",
     )
-    report("done", 1.0)
     return replace(found, seconds=time.monotonic() - started, finetuning=record)
 
 

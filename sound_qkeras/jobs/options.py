@@ -213,7 +213,7 @@ class QuantizeOptions(ProofOptions):
             )
         if self.labels is not None and not classifier:
             raise InputError(
-                f"labels are given, but the task is '{self.task}'; accepted: task='classifier' (--task classifier), or no labels"
+                f"labels are given, but the task is '{self.task}'; accepted: task='classifier', or no labels"
             )
         if self.samples is not None and self.tier == "sound" and not classifier:
             raise InputError(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -24,6 +23,7 @@ from sound_qkeras.results.classification import Classification, classify
 from sound_qkeras.results.result import Result, tool_versions
 from sound_qkeras.search.observe import seconds_to_confirm
 from sound_qkeras.support.deadline import INTERRUPT, Deadline, ended_by_interrupt
+from sound_qkeras.support.progress import Progress, shown
 from sound_qkeras.tuning.costs import GroupCost, cost_of
 from sound_qkeras.tuning.evaluator import Evaluator
 from sound_qkeras.tuning.proving import ProvingEvaluator
@@ -38,8 +38,6 @@ from sound_qkeras.tuning.tune import Outcome, tune
 from sound_qkeras.verify.certificate import Certificate, make_certificate
 from sound_qkeras.verify.evidence import REAL, Evidence, Local, Statistical, check_samples, reference_for
 from sound_qkeras.verify.split_tree import SplitTree
-
-Progress = Callable[[str, float], None]
 
 # Half of the samples are calibration samples in the statistical tier, at most so many: three parts of 128.
 MOST_CALIBRATION = 384
@@ -77,7 +75,7 @@ def quantize(
     exact: bool = False,
     n_jobs: int | None = None,
     box_source: str = "given",
-    progress: Progress | None = None,
+    progress: Progress | bool = False,
 ) -> Result:
     """Find the cheapest fixed-point formats that are proved to stay within `eps`, and the integers that go with them.
 
@@ -127,7 +125,7 @@ def quantize(
         n_jobs: processes that share the parts of the box, counted as joblib does: 1 is one core, -1 all. None is what
             `joblib.parallel_config` was told, else threads where they are faster. The result is the same, bit for bit.
         box_source: where the box came from, for the certificate.
-        progress: called with a stage's name and the fraction of it that is done.
+        progress: True draws bars in a terminal or a notebook; a callable is told a stage's name and what fraction of it is done.
 
     Raises:
         InputError: an argument is not usable.
@@ -137,8 +135,8 @@ def quantize(
         DependencyError: the solver, or Keras, is missing.
     """
     options = QuantizeOptions.of(locals())
-    job = Job.of(model, box, samples, options, box_source, progress)
-    return job.answer(eps)[0]
+    with shown(progress) as report:
+        return Job.of(model, box, samples, options, box_source, report).answer(eps)[0]
 
 
 @dataclass
@@ -161,10 +159,10 @@ class Job:
 
     @classmethod
     def of(
-        cls, model: Any, box: Any, samples: Any, options: QuantizeOptions, box_source: str, progress: Progress | None
+        cls, model: Any, box: Any, samples: Any, options: QuantizeOptions, box_source: str, report: Progress
     ) -> Self:
         """Read model, box and samples."""
-        started, report = time.monotonic(), progress or _silent
+        started = time.monotonic()
         report("read", 0.0)
         trained = read(model, box, options.margin)
         region = network_box(trained, box, options.margin)
@@ -373,7 +371,3 @@ def read(model: Any, box: Any = None, margin: float = 0.0) -> Network:
 def _cost(outcome: Outcome, cost: str | GroupCost) -> float:
     """What was to be small, counted on the integers and formats that came out: the search plans with ranges without margin."""
     return outcome.attempt.cost if callable(cost) else getattr(cost_of(outcome.pair), cost)
-
-
-def _silent(stage: str, fraction: float) -> None:
-    """Report nothing."""

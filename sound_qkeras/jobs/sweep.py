@@ -12,10 +12,12 @@ import numpy as np
 
 from sound_qkeras.errors import InfeasibleError, InputError
 from sound_qkeras.jobs.options import QuantizeOptions
-from sound_qkeras.jobs.quantize import Job, Progress
+from sound_qkeras.jobs.quantize import Job
 from sound_qkeras.network.boxes import make_tolerance
 from sound_qkeras.network.graph import size_of
+from sound_qkeras.results.curve import Curve
 from sound_qkeras.results.result import Result
+from sound_qkeras.support.progress import Progress, shown
 
 
 def sweep(
@@ -24,9 +26,9 @@ def sweep(
     box: Any,
     *,
     box_source: str = "given",
-    progress: Progress | None = None,
+    progress: Progress | bool = False,
     **options: Any,
-) -> list[Result]:
+) -> Curve:
     """Quantise one network for several tolerances, in one run.
 
     Guarantee: every result is proved as `quantize` proves it; and none costs more than one of a tighter tolerance, for what meets
@@ -38,29 +40,30 @@ def sweep(
         eps: tolerances, each a number or one number per output, such that of any two one is nowhere larger than the other.
         box: the inputs.
         box_source: where the box comes from.
-        progress: called with a stage's name, behind the tolerance and its number, and the fraction of it that is done.
+        progress: as for `quantize`; a stage's name comes behind the tolerance and its number.
         options: all others of `quantize`.
 
     Returns:
-        The results, in the order of `eps`. The report of one shows bits against eps where the others are its `sweep`.
+        The results, in the order of `eps`: a tuple that can `plot` itself and write one `report` of all.
 
     Raises:
         InputError: an argument is not usable.
         InfeasibleError: no allowed word length is proved to reach the tightest tolerance that is asked for.
     """
     wanted = list(eps)
-    found = dict(answers(model, wanted, box, box_source=box_source, progress=progress, **options))
-    return [found[index] for index in range(len(wanted))]
+    with shown(progress) as report:
+        found = dict(answers(model, wanted, box, box_source=box_source, report=report, **options))
+    return Curve(found[index] for index in range(len(wanted)))
 
 
 def answers(
-    model: Any, wanted: list[Any], box: Any, *, box_source: str, progress: Progress | None, **options: Any
+    model: Any, wanted: list[Any], box: Any, *, box_source: str, report: Progress, **options: Any
 ) -> Iterator[tuple[int, Result]]:
     """As `sweep`: each result with its place in the list as soon as it is there, the tightest tolerance first."""
     named = QuantizeOptions.named(options)
     if not wanted or any(isinstance(one, str) for one in wanted):
         raise InputError(f"eps is {wanted}; accepted: a list of one tolerance or more, such as [1e-1, 1e-2, 1e-3]")
-    job = Job.of(model, box, named.samples, named, box_source, progress)
+    job = Job.of(model, box, named.samples, named, box_source, report)
     rows = [make_tolerance(one, size_of(job.trained.output_shape)) for one in wanted]
     order = sorted(range(len(rows)), key=lambda index: float(rows[index].sum()))
     for tighter, looser in pairwise(order):
@@ -68,7 +71,7 @@ def answers(
             raise InputError(
                 f"eps {wanted[tighter]} is tighter than {wanted[looser]} for some outputs alone; sweep them apart"
             )
-    before, report = None, job.report
+    before = None
     for number, index in enumerate(order, 1):
         text = f"{wanted[index]:g}" if isinstance(wanted[index], Real) else f"up to {rows[index].max():g}"
         job.report = partial(_of_several, report, f"eps {text}, {number} of {len(order)}: ")
