@@ -60,8 +60,8 @@ def export_hls(
         directory: where to write; made when missing.
         box: `(lower, upper)`, each of the input's shape: the inputs the formats were proved for.
         style: "unrolled" is straight code, one line per weight that is not zero, one input per clock cycle; "loops" is
-            loops over arrays, whose code does not grow with the number of weights. None is "unrolled" for up to 16,384
-            products, and "loops" beyond and where multipliers are shared.
+            loops over arrays, whose code does not grow with the number of weights. None is "loops" for C, which takes far less
+            flash; elsewhere "unrolled" for up to 16,384 products, and "loops" beyond and where multipliers are shared.
         target: "hls" is C++ for Vitis HLS on ap_types, "c" is portable C99 on <stdint.h>,
             "verilog" one module of adders and registers.
         input_guard: "saturate" clamps inputs outside the input format to it; None lets them wrap. Neither says anything
@@ -85,9 +85,9 @@ def export_hls(
         VerificationError: a sample inside the box overflows a type.
         DependencyError: Jinja2 is missing.
     """
-    first = style or ("loops" if reuse_factor > 1 else "unrolled")
-    options = Options(first, target, input_guard, reuse_factor, part, clock_ns, name)
     chosen = target_named(target)
+    first = style or ("loops" if reuse_factor > 1 else chosen.styles[0])
+    options = Options(first, target, input_guard, reuse_factor, part, clock_ns, name)
     if not chosen.files:
         raise InputError(f"target '{target}' is {chosen.what}, which only `to_hls4ml` builds; accepted: another target")
     if vectors is not None and vectors < 1:
@@ -128,9 +128,7 @@ def check_directory(directory: str | Path, *, overwrite: bool) -> Path:
     """
     folder = check_writable(directory, kind=EXPORT, overwrite=overwrite)
     if not overwrite and folder.is_dir() and any(folder.iterdir()):
-        raise InputError(
-            f"'{folder}' holds an earlier export; pass overwrite=True (--overwrite), or name another directory"
-        )
+        raise InputError(f"'{folder}' holds an earlier export; pass overwrite=True, or name another directory")
     return folder
 
 
@@ -145,7 +143,7 @@ def check_size(plan: Plan) -> None:
         if lines > UNROLLED_LIMIT:
             raise InputError(
                 f"style 'unrolled' would write {lines} products as straight code, accepted: at most {UNROLLED_LIMIT}; "
-                "use style='loops' (--style loops)"
+                "use style='loops'"
             )
     target = target_named(plan.options.target)
     widest = max(plan.layers, key=needed_bits)

@@ -66,7 +66,7 @@ class Hls4mlProject:
             return f"hls4ml: bit-exact on {self.samples} samples"
         where = f", first in layer '{self.first_layer}'" if self.first_layer else ""
         differ = f"{self.mismatches} of {self.samples} samples differ, by up to {self.worst_difference:g}{where}"
-        return f"hls4ml: {differ}; quantize with word_lengths=(2, 24) (--word-lengths 2 24), or use export_hls"
+        return f"hls4ml: {differ}; quantize with word_lengths=(2, 24), or use export_hls"
 
 
 def to_hls4ml(
@@ -113,9 +113,7 @@ def to_hls4ml(
     if folder.is_dir() and any(folder.iterdir()) and not (folder / MARKER).is_file():
         raise InputError(f"'{folder}' is not empty and holds no project of hls4ml; name an empty or new directory")
     if folder.is_dir() and any(folder.iterdir()) and not overwrite:
-        raise InputError(
-            f"'{folder}' holds an earlier project; pass overwrite=True (--overwrite), or name another directory"
-        )
+        raise InputError(f"'{folder}' holds an earlier project; pass overwrite=True, or name another directory")
     hls4ml = _import()
     layers = hls4ml_layers(plan, hls4ml.__version__)
     settings = {"part": part, "clock_period": clock_ns, "project_name": name, "output_dir": str(folder)}

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from sound_qkeras.backends.hls4ml_layers import EMITTERS
-from sound_qkeras.backends.options import Options
+from sound_qkeras.backends.options import Options, Style
 from sound_qkeras.backends.writers import WRITERS
 from sound_qkeras.errors import InputError, UnsupportedLayerError
 from sound_qkeras.network import Node, Pair
@@ -39,7 +39,7 @@ class Target:
         kinds: the operations it has code for.
         files: file of the export -> its template; none where another tool writes the project.
         outside: what happens to a real input outside the input format without a guard.
-        styles: how layers with weights may be written.
+        styles: how layers with weights may be written, first as they are where nothing is said.
         guards: whether inputs outside their format can be clamped.
         shares: whether multipliers can be used several times per input.
         saturates: whether results may saturate.
@@ -54,7 +54,7 @@ class Target:
     kinds: frozenset[str]
     files: Mapping[str, str] = field(default_factory=dict[str, str])
     outside: str = "wrap"
-    styles: tuple[str, ...] = ("unrolled", "loops")
+    styles: tuple[Style, ...] = ("unrolled", "loops")
     guards: bool = True
     shares: bool = False
     saturates: bool = True
@@ -192,6 +192,7 @@ C = Target(
         "README.md": "README.md.j2",
     },
     outside="saturate when rounded",  # C gives a conversion that does not fit no meaning
+    styles=("loops", "unrolled"),
     any_ends=True,
     grids=True,
     bits=64,

@@ -144,10 +144,10 @@ def compile_and_run(directory: str | Path, *, flags: Sequence[str] = (), timeout
     with tempfile.TemporaryDirectory() as scratch:
         program = str(Path(scratch) / "tb")
         sources = [str(folder / file) for file in compiler.sources]
-        compiled = _run([*command, *sources, "-lm", "-o", program], timeout_s)
+        compiled = run([*command, *sources, "-lm", "-o", program], timeout_s)
         if compiled.returncode != 0:
             raise VerificationError(f"the compiler refused '{folder}':\n{compiled.stderr[:2000]}")
-        done = _run([program, str(folder / "tb")], timeout_s)
+        done = run([program, str(folder / "tb")], timeout_s)
     summary = _SUMMARY.search(done.stdout)
     if summary is None:
         raise FileFormatError(
@@ -166,7 +166,12 @@ def _headers_for(folder: Path) -> Path:
     return own if (own / HEADER).is_file() and not os.environ.get("AP_TYPES") else find_ap_types()
 
 
-def _run(command: list[str], timeout_s: float) -> subprocess.CompletedProcess[str]:
+def run(command: list[str], timeout_s: float) -> subprocess.CompletedProcess[str]:
+    """Run a tool to its end.
+
+    Raises:
+        VerificationError: it takes longer than `timeout_s`.
+    """
     try:
         return subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, check=False)
     except subprocess.TimeoutExpired as error:
