@@ -18,6 +18,7 @@ from sound_qkeras.errors import (
 from sound_qkeras.jobs import quantize as pipeline
 from sound_qkeras.network import Network, Node
 from sound_qkeras.network.ops import Dense, Input
+from sound_qkeras.support.decimals import at_most
 from sound_qkeras.tuning import milp
 from sound_qkeras.tuning.build import narrow
 from sound_qkeras.verify.proof import bound_leaves
@@ -108,7 +109,7 @@ def test_an_eps_no_word_length_reaches_names_what_would_do(network):
         quantize(network, eps=1e-6, word_lengths=(2, 8))
     error = caught.value
     assert 1e-6 < error.best_bound < 1.0
-    assert f"{error.best_bound:.3g}" in str(error)
+    assert f"raise eps to {at_most(error.best_bound, 3)}" in str(error)
     assert f"(2, {error.word_length})" in str(error)
     result = quantize(network, eps=1e-6, word_lengths=(2, error.word_length))
     assert result.certificate.bound <= 1e-6

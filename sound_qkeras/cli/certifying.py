@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from sound_qkeras.cli.console import INFEASIBLE, clear_errors, quiet_tensorflow
+from sound_qkeras.cli.console import INFEASIBLE, clear_errors, quiet_tensorflow, say
 from sound_qkeras.cli.options import (
     Box,
     Data,
@@ -21,8 +21,10 @@ from sound_qkeras.cli.options import (
     values,
     with_weights,
 )
+from sound_qkeras.cli.showing import note, show_verdict
 from sound_qkeras.errors import InputError
 from sound_qkeras.jobs.options import CertifyOptions
+from sound_qkeras.support.progress import terminal_bars
 
 
 @takes(CertifyOptions)
@@ -73,17 +75,17 @@ def certify(
 
         options = values(given)
         CertifyOptions(**options)
-        with quiet_tensorflow():
-            found = prove(saved, other, box=region, eps=tolerance, **options, box_source=source)
+        with terminal_bars() as progress, quiet_tensorflow():
+            found = prove(saved, other, box=region, eps=tolerance, **options, box_source=source, progress=progress)
         if json_file is not None:
             write_json(json_file, found.to_json())
+        show_verdict(found)
+        for one in found.certificate.notes:
+            note(one)
         if out is not None:
-            typer.echo(f"saved to {found.save(out, overwrite=overwrite)}")
+            say(f"saved in {found.save(out, overwrite=overwrite)}")
         if report_file is not None:
             found.report(report_file)
-        for note in found.certificate.notes:
-            typer.echo(f"note: {note}")
-        typer.echo(found.summary())
     if (
         found.model is not None
         and found.model.met is not None

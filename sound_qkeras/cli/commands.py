@@ -19,12 +19,13 @@ from sound_qkeras.cli.console import (
     OK,
     SIGNALLED,
     clear_errors,
-    progress_bars,
     quiet_tensorflow,
-    show,
+    say,
 )
 from sound_qkeras.cli.curve import check_page, save_curve, show_curve
+from sound_qkeras.cli.doctor import doctor
 from sound_qkeras.cli.finetuning import finetune
+from sound_qkeras.cli.next_steps import Asked, show_next, ways_out
 from sound_qkeras.cli.options import (
     Box,
     Data,
@@ -42,9 +43,11 @@ from sound_qkeras.cli.options import (
     values,
     with_weights,
 )
+from sound_qkeras.cli.showing import note, show
 from sound_qkeras.errors import InputError, VerificationError
 from sound_qkeras.jobs.options import Options, ProofOptions, QuantizeOptions
 from sound_qkeras.support.deadline import INTERRUPT, handling_signals, put_in_place
+from sound_qkeras.support.progress import terminal_bars
 
 app = typer.Typer(
     help="Fixed-point QKeras models with a proved error bound for every input in a box.",
@@ -100,10 +103,9 @@ def options(
     """Fixed-point QKeras models with a proved error bound for every input in a box."""
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())
-        raise InputError("a command is missing; accepted: one of those that --help lists, such as quantize")
 
 
-@app.command(context_settings=CONTEXT)
+@app.command(context_settings=CONTEXT, short_help="Fewest bits within a tolerance that is proved.")
 @takes(QuantizeOptions)
 def quantize(
     context: typer.Context,
@@ -119,8 +121,11 @@ def quantize(
     **given: Any,
 ) -> None:
     """Quantise a trained model within a tolerance that is proved for every input in a box."""
-    with clear_errors(f"; '{out}' is as it was"):
-        curve = curve_of(eps, context.args)
+    with clear_errors():
+        model, curve = curve_of(model, eps, context.args)
+    kept = f"tolerances that were done are in '{out}'" if curve else f"'{out}' is as it was"
+    asked = Asked(model, weights, eps, box, data, out, given)
+    with clear_errors(f"; {kept}"), ways_out(asked):
         tolerances = [parse_eps([text]) for text in curve] or [parse_eps(eps)]
         region, source = parse_box(box, data)
         for tolerance in tolerances:
@@ -134,10 +139,11 @@ def quantize(
         if curve:
             check_page(out)
         from sound_qkeras.jobs import quantize as pipeline
+        from sound_qkeras.results.curve import Curve
 
         options = values(given)
         QuantizeOptions(**options)
-        with progress_bars() as progress:
+        with terminal_bars() as progress:
             progress("read", 0.0)
             with quiet_tensorflow():
                 network = pipeline.read(saved, region, given["margin"])
@@ -145,39 +151,43 @@ def quantize(
             if curve:
                 found = save_curve(network, tolerances, region, places, overwrite=overwrite, **options)
             else:
-                found = [pipeline.quantize(network, tolerances[0], region, **options)]
+                found = Curve([pipeline.quantize(network, tolerances[0], region, **options)])
                 progress("save", 0.0)
                 with put_in_place(), quiet_tensorflow():
                     found[0].save(out, overwrite=overwrite)
         if curve:
             show_curve(found, curve, out)
         else:
-            show(found[0], out.resolve())
+            show(found[0], out)
+            show_next(found[0], out, asked)
         if any(result.ended_by == INTERRUPT for result in found):
             raise typer.Exit(INTERRUPTED)
 
 
-app.command()(certify)
-app.command()(finetune)
-app.command(context_settings=CONTEXT)(compare)
+app.command(short_help="How far a given QKeras model may be from its reference.")(certify)
+app.command(short_help="Train a saved result on, its formats fixed.")(finetune)
+app.command(short_help="What is installed, and what is missing for what.")(doctor)
+app.command(context_settings=CONTEXT, short_help="Beside AutoQKeras and others.")(compare)
 
 
-@app.command()
+@app.command(short_help="A controller from training to C++, in a minute.")
 def demo(out: Out = Path("out")) -> None:
     """Train a controller for a pendulum, quantise it within 0.001 of its torque, and close the loop with both."""
     with clear_errors(f"; '{out}' is as it was"):
         check_place(out)
-        with progress_bars() as progress:
+        with terminal_bars() as progress:
             progress("load TensorFlow", 0.0)
             with quiet_tensorflow():
                 from sound_qkeras.cli.demo import run
 
                 outcome = run(out, progress)
-        show(outcome.result, out.resolve())
-        typer.echo(outcome.summary())
+        show(outcome.result, out)
+        for line in outcome.summary().splitlines():
+            say(line)
+        show_next(outcome.result, out)
 
 
-@app.command()
+@app.command(short_help="Prove a saved result again, from its files alone.")
 @takes(ProofOptions, "exact", "n_jobs")
 def verify(
     directory: Saved,
@@ -190,29 +200,26 @@ def verify(
         from sound_qkeras.exact.check import prove_again
         from sound_qkeras.jobs.cores import shared_by
         from sound_qkeras.results import archive
-        from sound_qkeras.results.result import standing
+        from sound_qkeras.results.verdict import verdict
 
         Options(n_jobs=given["n_jobs"])
         started = time.monotonic()
         with threadpool_limits(1, user_api="blas"), shared_by(given["n_jobs"]):
             result, _ = archive.verify(directory)
         certificate = result.certificate
-        typer.echo(
-            f"verified: {certificate.claim}; box: {certificate.box_source}, {certificate.tree.leaf_count} parts; "
-            f"{standing(certificate)}, {time.monotonic() - started:.1f} s"
-        )
+        say(f"verified: {verdict(certificate)}")
+        say(f"claim: {certificate.claim}")
+        say(f"box: {certificate.box_source}, {certificate.tree.leaf_count} parts; {time.monotonic() - started:.1f} s")
         if given["exact"]:
             started = time.monotonic()
-            with progress_bars() as progress, shared_by(given["n_jobs"]):
+            with terminal_bars() as progress, shared_by(given["n_jobs"]):
                 prove_again(result.pair, certificate, progress)
-            typer.echo(f"verified again in exact arithmetic, all of it: {time.monotonic() - started:.1f} s")
+            say(f"verified again in exact arithmetic, all of it: {time.monotonic() - started:.1f} s")
         elif certificate.exact:
-            typer.echo(
-                "note: it says that it was re-proved in exact arithmetic; that was not repeated here, --exact repeats it"
-            )
+            note("it says that it was re-proved in exact arithmetic; that was not repeated here, --exact repeats it")
 
 
-@app.command()
+@app.command(short_help="C, HLS C++, Verilog or an hls4ml project of a result.")
 def export(
     directory: Saved,
     to: Annotated[Path, typer.Option(metavar="DIR", help="Directory to write the sources to.")],
@@ -232,28 +239,31 @@ def export(
 ) -> None:
     """Export a saved result as source code with a test bench, and run the test bench."""
     with clear_errors():
-        from sound_qkeras.backends import compile_and_run
-        from sound_qkeras.backends.targets import HLS4ML, target_named
+        from sound_qkeras.backends import compile_and_run, program_size
+        from sound_qkeras.backends.targets import HLS4ML, C, target_named
         from sound_qkeras.results.archive import load
 
         chosen = target_named(target)
         options: dict[str, Any] = {"name": name, "reuse_factor": reuse_factor, "part": part, "clock_ns": clock_ns}
         if chosen is HLS4ML:
-            typer.echo(load(directory).to_hls4ml(to, **options, overwrite=overwrite).summary())
+            say(load(directory).to_hls4ml(to, **options, overwrite=overwrite).summary())
+            say(f"written to {to}")
             return
         options |= {"target": target, "style": style, "input_guard": input_guard, "overwrite": overwrite}
         written = load(directory).export_hls(to, **options)
-        typer.echo(f"written to {written}")
+        say(f"{chosen.what}, written to {written}")
         if test and chosen.compiler is not None:
             bench = compile_and_run(written)
             if not bench.passed:
                 raise VerificationError(
                     f"the test bench found {bench.output_mismatches} wrong codes: {bench.output.strip()}"
                 )
-            typer.echo(f"test bench: {bench.vectors} vectors, 0 mismatches")
+            say(f"test bench: {bench.vectors} vectors, 0 mismatches")
+            if chosen is C:
+                say(program_size(written).summary())
 
 
-@app.command()
+@app.command(short_help="One html page about a saved result.")
 def report(
     directory: Saved,
     to: Annotated[
@@ -279,7 +289,7 @@ def report(
         typer.echo(f"written to {written}")
 
 
-@app.command()
+@app.command(short_help="Adders, multipliers and memory of a saved result.")
 def cost(
     directory: Saved,
     reuse_factor: Annotated[int, typer.Option(help="How often a multiplier is used per input.")] = 1,

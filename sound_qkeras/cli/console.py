@@ -1,22 +1,20 @@
-"""What a person at a terminal sees: the table of formats, progress, and one line for each failure."""
+"""What a person at a terminal sees of any command: sentences wrapped at words, and one line for each failure."""
 
 from __future__ import annotations
 
 import errno
 import os
+import shutil
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+import textwrap
+from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import NoReturn
 
 import typer
 
+from sound_qkeras.cli.flags import as_flags
 from sound_qkeras.errors import DependencyError, InfeasibleError, InputError, VerificationError
-from sound_qkeras.support.deadline import INTERRUPT, SEARCH, TIME, WORK
-
-if TYPE_CHECKING:
-    from sound_qkeras.results.result import Result
 
 OK, FAILED, BAD_INPUT, INFEASIBLE = 0, 1, 2, 3
 # What a command that a signal ends gives: this and the signal's number, as shells do; for Ctrl-C the second.
@@ -31,106 +29,38 @@ WAYS_OUT = {
 CHECK = "check that it is there, of the right kind, and yours to use"
 # Set to see the traceback of an error that is not the user's.
 DEBUG = "SOUND_QKERAS_DEBUG"
-# Columns of a table that is not written to a terminal.
-PLAIN_WIDTH = 140
-
-# What to say where more than the search itself decided when it ended.
-ENDED = {
-    WORK: "the search used up its budget of work: a larger --effort gives it more",
-    TIME: "the search used up its time budget: another run may find other formats; --effort gives it more time",
-    INTERRUPT: "the search was interrupted: these are the best formats that were proved until then",
-}
 
 
-def show(result: Result, directory: Path) -> None:
-    """The table of formats, and one line: bound, eps, tier, observed error, bits, seconds."""
-    from sound_qkeras.results.archive import REPORT_FILE
-    from sound_qkeras.support.reading import read_json
-    from sound_qkeras.verify.evidence import Statistical
+def say(text: str, *, err: bool = False, indent: str = "") -> None:
+    """Print a sentence: wrapped at words on a terminal, in one line elsewhere, where other programs search and cut it.
 
-    rows = list[tuple[str, ...]]()
-    for row in result.formats:
-        ends = (f"{row.lower:.4g}", f"{row.upper:.4g}")
-        cut = row.kind == "activation" and row.node in result.pair.saturating
-        kind, signed = f"{row.kind}, saturates" if cut else row.kind, "yes" if row.signed else "no"
-        rows.append((row.node, kind, str(row.word_length), str(row.integer_bits), signed, *ends))
-    columns = ("layer", "kind", "word\nlength", "integer\nbits", "\nsigned", "\nfrom", "\nto")
-    print_table(columns, rows, left=2)
-    if result.ended_by != SEARCH:
-        typer.echo(f"note: {ENDED[result.ended_by]}")
-    for note in result.pair.network.notes:
-        typer.echo(f"note: {note}")
-    missing = read_json(directory / REPORT_FILE).get("no_qkeras_model_because")
-    if missing:
-        typer.echo(f"note: no QKeras model was saved: {' '.join(str(missing).split())}")
-    evidence = result.certificate.evidence
-    if isinstance(evidence, Statistical) and evidence.probability >= 1.0:
-        typer.echo(
-            "note: every held-out sample exceeds eps, so nothing is claimed about the error; give a larger --eps"
-        )
-    typer.echo(f"box: {result.certificate.box_source}; float32 evaluation: {_float32(result)}; saved in {directory}")
-    typer.echo(result.summary())
-
-
-def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, left: int) -> None:
-    """Print a table; all columns but the first so many are numbers, to the right."""
-    from rich.box import SIMPLE_HEAD
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(box=SIMPLE_HEAD, padding=(0, 1))
-    for number, column in enumerate(columns):
-        table.add_column(column, justify="left" if number < left else "right")
-    for row in rows:
-        table.add_row(*row)
-    Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH, markup=False, highlight=False).print(table)
-
-
-def _float32(result: Result) -> str:
-    if result.float32.exact:
-        return "exact"
-    if result.certificate.tier == "statistical":
-        return f"proved within {result.float32.error:.4g} of the integers"
-    return f"proved within {result.float32.bound:.4g}"
-
-
-@contextmanager
-def progress_bars() -> Iterator[Any]:
-    """A callable `(stage, fraction)` that draws one bar per stage on a terminal and nothing elsewhere.
-
-    Of several tolerances ("eps 0.1, 2 of 3: stage") only the bars of the present one are seen.
+    Args:
+        text: what to say.
+        err: on standard error.
+        indent: before every line after the first of a terminal.
     """
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        Progress,
-        TaskProgressColumn,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
-    # A descriptor of its own: while TensorFlow is silenced, standard error leads nowhere.
-    terminal = os.fdopen(os.dup(2), "w") if sys.stderr.isatty() else sys.stderr
-    columns = (TextColumn("{task.description:<24}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
-    columns += (TextColumn("about"), TimeRemainingColumn(), TextColumn("left"))
-    bars = Progress(*columns, console=Console(file=terminal), disable=not terminal.isatty())
-    tasks: dict[str, Any] = {}
-    with bars:
-        yield lambda stage, fraction: _advance(bars, tasks, stage, fraction)
-        for task in tasks.values():
-            bars.update(task, completed=1.0)
+    width = _columns(err=err)
+    typer.echo("\n".join(_wrapped(text, width, indent)) if width else text, err=err)
 
 
-def _advance(bars: Any, tasks: dict[str, Any], stage: str, fraction: float) -> None:
-    if stage not in tasks:
-        for earlier, task in tasks.items():
-            same = earlier.partition(": ")[0] == stage.partition(": ")[0] or ": " not in earlier
-            bars.update(task, completed=1.0, visible=same)
-        if fraction == 1.0:
-            return  # the last report, that everything is done
-        tasks[stage] = bars.add_task(stage, total=1.0)
-    bars.update(tasks[stage], completed=fraction)
+def in_lines(command: str, *, err: bool = False) -> str:
+    """A command in lines that the shell reads as one, where it is wider than the terminal."""
+    width = _columns(err=err)
+    return " \\\n    ".join(_wrapped(command, width - len("     \\"), "")) if width else command
+
+
+def _columns(*, err: bool) -> int:
+    """How wide a terminal is; 0 where there is none."""
+    return shutil.get_terminal_size().columns if (sys.stderr if err else sys.stdout).isatty() else 0
+
+
+def _wrapped(text: str, width: int, indent: str) -> list[str]:
+    return textwrap.wrap(text, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
+
+
+def say_error(message: str) -> None:
+    """Print what went wrong on standard error, in one sentence, with arguments as the flags that they are here."""
+    say(as_flags(" ".join(message.split())), err=True)
 
 
 @contextmanager
@@ -196,5 +126,5 @@ def _of_the_system(error: OSError, code: int) -> str:
 
 
 def _stop(message: str, code: int) -> NoReturn:
-    typer.echo(" ".join(message.split()), err=True)
+    say_error(message)
     raise typer.Exit(code)

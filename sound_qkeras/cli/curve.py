@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import typer
-
-from sound_qkeras.cli.console import clear_errors, print_table, quiet_tensorflow
+from sound_qkeras.cli.console import quiet_tensorflow, say
+from sound_qkeras.cli.showing import note, print_table
 from sound_qkeras.errors import InputError
 from sound_qkeras.support.deadline import put_in_place
+from sound_qkeras.support.progress import Progress
 
 if TYPE_CHECKING:
+    from sound_qkeras.results.curve import Curve
     from sound_qkeras.results.result import Result
 
 
@@ -33,27 +34,33 @@ def check_page(out: Path) -> None:
 
 
 def save_curve(
-    network: Any, eps: Sequence[Any], box: Any, places: Sequence[Path], *, overwrite: bool, **options: Any
-) -> list[Result]:
+    network: Any,
+    eps: Sequence[Any],
+    box: Any,
+    places: Sequence[Path],
+    *,
+    overwrite: bool,
+    progress: Progress,
+    **options: Any,
+) -> Curve:
     """The results in the order of `eps`, each saved in its place as soon as it is there, the tightest tolerance first."""
     from sound_qkeras.jobs.sweep import answers
+    from sound_qkeras.results.curve import Curve
 
     found: dict[int, Result] = {}
-    with clear_errors(f"; tolerances that were done are in '{places[0].parent}'"):
-        for index, result in answers(network, list(eps), box, **options):
-            with put_in_place(), quiet_tensorflow():
-                result.save(places[index], overwrite=overwrite)
-            found[index] = result
-    return [found[index] for index in range(len(eps))]
+    for index, result in answers(network, list(eps), box, report=progress, **options):
+        with put_in_place(), quiet_tensorflow():
+            result.save(places[index], overwrite=overwrite)
+        found[index] = result
+    return Curve(found[index] for index in range(len(eps)))
 
 
-def show_curve(results: Sequence[Result], texts: Sequence[str], out: Path) -> None:
+def show_curve(results: Curve, texts: Sequence[str], out: Path) -> None:
     """Write the page, about the tightest tolerance with the others beside it, and print the table."""
     from sound_qkeras.report import FILE
     from sound_qkeras.report.sweep import claimed, mean_bits
 
-    tightest = min(results, key=lambda one: float(one.certificate.eps.sum()))
-    page = tightest.report(out / FILE, sweep=[one for one in results if one is not tightest])
+    page = results.report(out / FILE)
     rows = [
         (
             text,
@@ -80,7 +87,5 @@ def show_curve(results: Sequence[Result], texts: Sequence[str], out: Path) -> No
     print_table(columns, rows, left=1)
     earlier = sorted({path.name for path in out.glob("eps_*")} - {f"eps_{text}" for text in texts})
     if earlier:
-        typer.echo(f"note: {', '.join(earlier)} there: of an earlier run, not of this curve")
-    typer.echo(
-        f"box: {tightest.certificate.box_source}; saved in {out.resolve()}, a directory a tolerance; page: {page}"
-    )
+        note(f"{', '.join(earlier)} there: of an earlier run, not of this curve")
+    say(f"box: {results[0].certificate.box_source}; saved in {out}, a directory a tolerance; page: {page}")

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 
 from sound_qkeras.errors import VerificationError
-from sound_qkeras.jobs.quantize import Progress
 from sound_qkeras.results.result import Result
 from sound_qkeras.support.deadline import put_in_place
 from sound_qkeras.support.files import check_writable
+from sound_qkeras.support.progress import Progress, silent
 from sound_qkeras.types import Reals
 
 # From states `(n, 2)`, angle from upright in rad and angular velocity in rad/s, to torques `(n, 1)` in Nm.
@@ -141,12 +141,12 @@ def training_data(rng: np.random.Generator) -> tuple[Reals, Reals]:
     return states, expert(states)
 
 
-def run(out: str | Path, progress: Progress | None = None, seed: int = 0) -> Outcome:
+def run(out: str | Path, report: Progress = silent, seed: int = 0) -> Outcome:
     """Train, quantise, save to `out`, export to `out/hls` and close the loop.
 
     Args:
         out: directory to write; an earlier result there is replaced.
-        progress: called with a stage's name and the fraction of it that is done.
+        report: told a stage's name and the fraction of it that is done.
         seed: of data and training.
 
     Raises:
@@ -160,7 +160,6 @@ def run(out: str | Path, progress: Progress | None = None, seed: int = 0) -> Out
     check_writable(out)
     keras = import_keras()
     keras.utils.set_random_seed(seed)
-    report = progress or (lambda stage, fraction: None)
     states, torques = training_data(np.random.default_rng(seed))
     shown = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: report("train", (epoch + 1) / EPOCHS))
     sound = SoundQuant(EPS, progress=report)

@@ -7,10 +7,12 @@ from typing import Annotated, Any
 
 import typer
 
-from sound_qkeras.cli.console import clear_errors, progress_bars, quiet_tensorflow, show
+from sound_qkeras.cli.console import clear_errors, quiet_tensorflow
 from sound_qkeras.cli.options import Out, Overwrite, Saved, check_place, load_pair, parse_eps, takes, values
+from sound_qkeras.cli.showing import show
 from sound_qkeras.jobs.options import FinetuneOptions
 from sound_qkeras.support.deadline import put_in_place
+from sound_qkeras.support.progress import terminal_bars
 
 Pair = Annotated[tuple[str, str], typer.Option(metavar="X Y", help="Samples and targets: FILE.npy, or FILE.npz:NAME.")]
 MaybePair = Annotated[
@@ -40,7 +42,7 @@ def finetune(
         options = values(given)
         FinetuneOptions(**options)
         result = load(directory)
-        with progress_bars() as progress:
+        with terminal_bars() as progress:
             progress("load TensorFlow", 0.0)
             with quiet_tensorflow():
                 found = run(

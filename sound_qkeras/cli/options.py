@@ -104,14 +104,18 @@ def parse_eps(texts: Sequence[str]) -> float | list[float] | str:
     return numbers[0] if len(numbers) == 1 else numbers
 
 
-def curve_of(texts: Sequence[str], more: Sequence[str]) -> list[str]:
-    """The tolerances that follow one `--eps`, each as its text; empty where there is one.
+def curve_of(model: Path, texts: Sequence[str], more: Sequence[str]) -> tuple[Path, list[str]]:
+    """The model, and the tolerances that follow one `--eps`, each as its text; none where there is one.
+
+    A model that comes after its tolerances is the last word, and was taken for one of them.
 
     Raises:
         InputError: several follow, and `--eps` is repeated, or one of them is twice there, or is no number.
     """
     if not more:
-        return []
+        return model, []
+    if not model.exists() and Path(more[-1]).exists():
+        model, more = Path(more[-1]), [str(model), *more[:-1]]
     curve = [text.strip() for text in (*texts, *more)]
     numbers = [tuple(parse_numbers(text, "--eps")) for text in curve]
     if len(texts) > 1 or len(set(numbers)) < len(numbers):
@@ -119,7 +123,7 @@ def curve_of(texts: Sequence[str], more: Sequence[str]) -> list[str]:
             f"the tolerances are {' '.join(curve)}; accepted: each once, all after a single --eps, such as --eps 1e-1 1e-2, each "
             "one number, or one per output with commas"
         )
-    return curve
+    return model, curve
 
 
 def check_numbers(tolerance: float | list[float] | str, region: Any, margin: float) -> None:

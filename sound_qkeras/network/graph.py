@@ -267,6 +267,10 @@ class Network(Rebuilt):
         """Samples of which every node's values fit into memory at once."""
         return at_once(self.value_count, TILE_PARTS)
 
+    def __repr__(self) -> str:
+        """One line."""
+        return f"<Network {self.input_shape} to {self.output_shape}, {len(self.nodes)} nodes, {self.parameter_count:,} parameters>"
+
     @property
     def parameter_count(self) -> int:
         """Weights and biases together, shared ones once."""

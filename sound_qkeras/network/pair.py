@@ -132,6 +132,12 @@ class Pair(Rebuilt):
         """
         return self.parameters[self.network.owner(name)]
 
+    def __repr__(self) -> str:
+        """One line."""
+        return (
+            f"<Pair of {self.reference!r} and {'integers' if self.has_integers else 'real numbers'} that stand for it>"
+        )
+
     @cached_property
     def network(self) -> Network:
         """The reference as the subject follows it: as trained, or rewritten to the same function on the box."""

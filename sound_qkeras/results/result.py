@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import math
 import os
 import platform
 from collections.abc import Iterable, Mapping
@@ -21,13 +22,14 @@ from sound_qkeras.network.simulate import simulate
 from sound_qkeras.results.classification import Classification
 from sound_qkeras.results.finetuned import Finetuning
 from sound_qkeras.results.model import GivenModel
+from sound_qkeras.results.verdict import verdict
 from sound_qkeras.support.deadline import INTERRUPT, SEARCH
-from sound_qkeras.support.decimals import at_most, rounded_up, tolerance
+from sound_qkeras.support.decimals import at_least, at_most
 from sound_qkeras.tuning.costs import Cost
 from sound_qkeras.tuning.optimality import Optimality
 from sound_qkeras.types import Reals
-from sound_qkeras.verify.certificate import PROVED, Certificate
-from sound_qkeras.verify.evidence import Local, Statistical
+from sound_qkeras.verify.certificate import Certificate
+from sound_qkeras.verify.evidence import Statistical
 
 if TYPE_CHECKING:
     from sound_qkeras.backends import CostEstimate
@@ -90,6 +92,10 @@ class Result:
     classification: Classification | None = None
     finetuning: Finetuning | None = None
     model: GivenModel | None = None
+
+    def __repr__(self) -> str:
+        """One line: the verdict and the bits."""
+        return f"<Result {verdict(self.certificate)}; weights {self.cost.weight_bits:,} bits>"
 
     @property
     def evaluation(self) -> FloatReport:
@@ -242,23 +248,84 @@ class Result:
 
         return write(self, path, sweep=sweep)
 
-    def summary(self) -> str:
-        """One line: tier and what it says about eps, observed error, bits, how good the MILP's answer was, seconds.
+    def plot(self, path: str | os.PathLike[str] | None = None) -> Any:
+        """Draw the formats, the error budget, and what is claimed beside what was found.
 
-        Of a model that was given, a few lines more.
+        Args:
+            path: where to save it: .png, .svg or .pdf.
+
+        Returns:
+            The matplotlib figure, which a notebook shows.
+
+        Raises:
+            DependencyError: matplotlib is missing (extra `[plot]`).
+            InputError: the file cannot be written.
         """
-        counted = isinstance(self.certificate.evidence, Statistical)
-        seen = f"worst {'error seen on samples' if counted else 'observed error'} {self.observed_error:.4g}"
-        seen = seen if self.evaluations else "no search for the worst error"
-        solved = "" if self.optimality is None else f"MILP within {self.optimality.gap:.2%} of its model's optimum, "
-        interrupted = "search interrupted, " if self.ended_by == INTERRUPT else ""
-        trained = "" if self.finetuning is None else f"{self.finetuning.summary}, "
-        line = (
-            f"{standing(self.certificate)}{EXACT if self.certificate.exact else ''}, {seen}, "
-            f"weights {self.cost.weight_bits:,} bits, total {self.cost.total_bits:,} bits, "
-            f"{solved}{self._classes()}{trained}{interrupted}{self.seconds:.1f} s"
-        )
-        return "\n".join([line, *self._of_model()])
+        from sound_qkeras.report.plots import plot_result
+
+        return plot_result(self, path)
+
+    def summary(self) -> str:
+        """One line: the verdict and the details; of a model that was given, a few lines more."""
+        said = "; ".join([verdict(self.certificate) + self._proved_again, *self.details])
+        return "\n".join([said, *self._of_model()])
+
+    @property
+    def lines(self) -> list[str]:
+        """The same, a line each."""
+        return [
+            f"{verdict(self.certificate)}{self._proved_again}; {self._overflow}",
+            *self.details,
+            *(self._of_model() or [f"box: {self.certificate.box_source}; float32 evaluation: {self._float32}"]),
+        ]
+
+    @property
+    def details(self) -> list[str]:
+        """What there is to say besides the verdict: the worst error found, bits, what became of the task, seconds."""
+        bits = f"weights {self.cost.weight_bits:,} bits, total {self.cost.total_bits:,} bits"
+        parts = [
+            self.worst_found,
+            bits
+            if self.optimality is None
+            else f"{bits}, MILP within {self.optimality.gap:.2%} of its model's optimum",
+            self._classes(),
+            "" if self.finetuning is None else self.finetuning.summary,
+            "search interrupted" if self.ended_by == INTERRUPT else "",
+            f"took {self.seconds:.1f} s",
+        ]
+        return [part for part in parts if part]
+
+    @property
+    def worst_found(self) -> str:
+        """What the search for the worst error found, in a few words."""
+        if isinstance(self.certificate.evidence, Statistical):
+            return f"largest error at a held-out sample {at_least(self.observed_error, 4)}"
+        if not self.evaluations:
+            return "no search for the worst error"
+        return f"worst error found {at_least(self.observed_error, 4)}{self._share_of_bound}"
+
+    @property
+    def _share_of_bound(self) -> str:
+        """How much of the bound that is, where there is one."""
+        if not self.certificate.claims_distance or not 0.0 < self.certificate.bound < math.inf:
+            return ""
+        return f", {self.observed_error / self.certificate.bound:.0%} of the bound"
+
+    @property
+    def _proved_again(self) -> str:
+        return EXACT if self.certificate.exact else ""
+
+    @property
+    def _overflow(self) -> str:
+        return "results that leave their formats saturate" if self.pair.saturating else "no overflow"
+
+    @property
+    def _float32(self) -> str:
+        if self.float32.exact:
+            return "exact"
+        if isinstance(self.certificate.evidence, Statistical):
+            return f"proved within {at_most(self.float32.error, 4)} of the integers"
+        return f"proved within {at_most(self.float32.bound, 4)} of the trained network"
 
     def _of_model(self) -> list[str]:
         """What there is to say besides of a model that was given."""
@@ -279,6 +346,7 @@ class Result:
         ]
 
     def _classes(self) -> str:
+        """What became of the classes, where it is a classifier."""
         found = self.classification
         if found is None:
             return ""
@@ -286,41 +354,8 @@ class Result:
         if found.float_accuracy is not None and found.fixed_accuracy is not None:
             accuracy = f"accuracy {found.float_accuracy:.2%} -> {found.fixed_accuracy:.2%}, "
         counted = isinstance(self.certificate.evidence, Statistical)
-        proved = "" if counted else f"class proved for {found.proved:.2%}, "
-        return f"{accuracy}agreement {found.agreement:.2%}, {proved}"
-
-
-def standing(certificate: Certificate) -> str:
-    """How a certificate stands to its tolerance, and its tier, in a few words.
-
-    Of several tolerances the bound that is closest to its own is named. In the tier "statistical" no bound is proved, so none
-    is named.
-    """
-    eps, bounds, evidence = certificate.eps, certificate.output_bounds, certificate.evidence
-    if not certificate.claims_distance:
-        return f"ranges of every value proved, no distance claimed, tier {certificate.tier}"
-    given = certificate.eps_source == "given"
-    digits, source = (6, "") if given else (4, f" ({certificate.eps_source})")
-    low, high = (tolerance(end, digits) for end in (eps.min(), eps.max()))
-    alike = low == high
-    if isinstance(evidence, Statistical):
-        asked, limit = low if alike else f"{low} to {high}", at_most(evidence.probability, 3)
-        counts = f"{evidence.failures} of {len(evidence.samples)} held-out samples"
-        return (
-            f"tier statistical: eps {asked}{source} exceeded with probability at most {limit} at confidence "
-            f"{evidence.confidence:g} ({counts}), nothing proved about single inputs"
-        )
-    if certificate.eps_source.startswith(PROVED) and evidence is None:
-        source = certificate.eps_source.removeprefix(PROVED)
-        return f"bound {at_most(certificate.bound, 4)}{source}, tier {certificate.tier}"
-    k = int(np.argmax(bounds / eps))
-    closest = "" if alike else f" (output {k}, closest to its tolerance)"
-    tier = certificate.tier
-    if isinstance(evidence, Local):
-        certified = int(evidence.certified(eps).sum())
-        tier += f" ({certified} of {len(evidence.samples)} samples, radius {evidence.radius:g})"
-    bound = rounded_up(float(bounds[k]), float(eps[k]), 4)
-    return f"bound {bound} <= eps {tolerance(eps[k], digits)}{closest}{source}, tier {tier}"
+        proved = "" if counted else f", class proved for {found.proved:.2%}"
+        return f"{accuracy}agreement {found.agreement:.2%}{proved}"
 
 
 def _row(layer: str, node: str, kind: str, output: Format, values: Reals) -> FormatRow:

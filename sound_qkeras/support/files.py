@@ -333,7 +333,7 @@ def _check_ours(target: Path, kind: str, names: Collection[str], *, overwrite: b
     if altered:
         raise InputError(
             f"'{target / altered[0]}' was altered since it was written; name another directory, or replace it with "
-            "overwrite=True (--overwrite)"
+            "overwrite=True"
         )
     foreign = [name for name in names if name not in found.all and _in_the_way(target, name)]
     if foreign:

@@ -18,6 +18,7 @@ from sound_qkeras.interval import Reals
 from sound_qkeras.network.pair import Pair
 from sound_qkeras.network.rewrite.rescale import Indices
 from sound_qkeras.support.deadline import Deadline
+from sound_qkeras.support.decimals import at_most
 from sound_qkeras.tuning.build import nearest, provisional
 from sound_qkeras.tuning.effort import Effort
 from sound_qkeras.tuning.evaluator import TARGET, Alone, E, Evaluator
@@ -349,8 +350,8 @@ class Search(Generic[E]):
     def _infeasible(self) -> InfeasibleError:
         eps, longest = self.eps, self.space.word_lengths[1]
         alike, bound = bool(np.all(eps == eps[0])), self.closest * float(eps.max())
-        asked, reached = (f"{eps[0]:g}", f"{bound:.3g}")
-        higher = f"raise eps above {bound:.3g}"
+        asked, reached = f"{eps[0]:g}", at_most(bound, 3) if np.isfinite(bound) else "inf"
+        higher = f"raise eps to {at_most(bound, 3)}"
         if not alike:
             asked, reached = f"{eps.min():g} to {eps.max():g}", f"{self.closest:.3g} times that of an output"
             higher = f"multiply eps by {self.closest:.3g}"

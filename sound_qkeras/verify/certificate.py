@@ -82,6 +82,10 @@ class Certificate:
     input_bits: int | None = None
     exact: bool = False
 
+    def __repr__(self) -> str:
+        """One line."""
+        return f"<Certificate, tier {self.tier}: {self.claim}>"
+
     @property
     def claim(self) -> str:
         """What is claimed, in one sentence."""

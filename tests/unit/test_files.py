@@ -262,7 +262,7 @@ def test_files_that_were_altered_stay_unless_told_otherwise(out, change):
         file.unlink()
         file.symlink_to("thesis.txt") if change == "made a link" else file.mkdir()
     before = snapshot(out)
-    with pytest.raises(InputError, match=r"network.json' was altered.*--overwrite"):
+    with pytest.raises(InputError, match=r"network.json' was altered.*overwrite=True"):
         check_writable(out)
     with pytest.raises(InputError, match="was altered"):
         write(out, "two")

@@ -141,7 +141,7 @@ def test_what_is_only_counted_is_never_called_a_bound_or_proved(statistical, tmp
     assert cli.main(["verify", str(one.save(tmp_path / "saved"))]) == cli.OK
     for text in (one.summary(), capsys.readouterr().out):
         assert f"{evidence.failures} of 30 held-out samples" in text
-        assert "nothing proved about single inputs" in text
+        assert "counted, not proved" in text
         assert "bound" not in text
         assert "class proved" not in text
     with pytest.raises(InfeasibleError, match="calibration samples") as caught:
@@ -153,11 +153,11 @@ def test_of_several_tolerances_the_narrowest_is_named(local):
     certificate = local.certificate
     narrow = replace(certificate, eps=np.array([1.0, 0.05]), output_bounds=np.array([0.5, 0.0477]))
     assert (
-        "bound 0.0477 <= eps 0.05 (output 1, closest to its tolerance), tier local"
+        "every output within its own eps (closest: output 1, error at most 0.0477 of eps 0.05)"
         in replace(local, certificate=narrow).summary()
     )
     tight = replace(certificate, eps=np.full(2, 0.100004), output_bounds=np.full(2, 0.100003))
-    assert "bound 0.100003 <= eps 0.100004, tier local" in replace(local, certificate=tight).summary()
+    assert "error at most 0.100003 (eps 0.100004)" in replace(local, certificate=tight).summary()
 
 
 def test_error_limits_hold_the_exact_error(statistical):

@@ -1,0 +1,44 @@
+"""Figures of results: what is drawn is what the result says."""
+
+import numpy as np
+import pytest
+
+from sound_qkeras.errors import InputError
+from sound_qkeras.results.curve import Curve
+
+from ..results import random_result
+
+pytest.importorskip("matplotlib")
+
+
+def test_a_result_draws_its_formats_bounds_and_budget(tmp_path):
+    result = random_result(0)
+    figure = result.plot(tmp_path / "result.svg")
+    formats, errors = figure.axes[:2]
+    drawn = [row for row in result.formats if row.kind != "accumulator"]
+    assert [text.get_text() for text in formats.texts] == [str(row.word_length) for row in drawn]
+    assert {float(bar.get_width()) for bar in errors.patches} == {
+        *result.certificate.eps.tolist(),
+        *result.certificate.output_bounds.tolist(),
+    }
+    assert (tmp_path / "result.svg").read_text(encoding="utf-8").startswith("<?xml")
+    assert figure._repr_png_()[:4] == b"\x89PNG"
+
+
+def test_a_curve_draws_every_tolerance(tmp_path):
+    results = Curve([random_result(0), random_result(0)])
+    points = results.plot().axes[0].lines[1].get_xdata()
+    np.testing.assert_array_equal(points, [float(one.certificate.eps.max()) for one in results])
+    assert len(repr(results).splitlines()) == 1
+
+
+def test_a_file_of_another_kind_is_refused(tmp_path):
+    with pytest.raises(InputError, match=r"accepted: a \.png, \.svg or \.pdf file"):
+        random_result(0).plot(tmp_path / "result.doc")
+
+
+def test_what_a_result_is_made_of_is_one_line_each():
+    result = random_result(0)
+    for one in (result, result.certificate, result.pair, result.pair.reference):
+        assert "\n" not in repr(one)
+        assert len(repr(one)) < 300

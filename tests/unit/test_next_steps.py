@@ -1,0 +1,33 @@
+"""Commands that are printed to be copied are ones that run, with what was asked for and one thing changed."""
+
+from pathlib import Path
+
+import pytest
+
+from sound_qkeras.cli.next_steps import Asked
+
+
+def asked(**changes):
+    given = {"effort": "fast", "tier": "sound", "word_lengths": (2, 48), "rescale_units": False}
+    usual = {"model": Path("a model.keras"), "weights": None, "eps": ["1e-2"], "box": ("-1", "1"), "data": None}
+    return Asked(**{**usual, "out": Path("out"), "given": given, **changes})
+
+
+@pytest.mark.parametrize(
+    ("made", "expected"),
+    [
+        (asked().command(), "--eps 1e-2 --box -1 1 --effort fast --no-rescale-units --out out"),
+        (asked().command(["0.2"]), "--eps 0.2 --box -1 1 --effort fast --no-rescale-units --out out"),
+        (asked(eps=["1", "2"]).command(), "--eps 1 --eps 2 --box -1 1 --effort fast --no-rescale-units --out out"),
+        (
+            asked(box=None, data=Path("x.npy")).command(word_lengths=(2, 60)),
+            "--eps 1e-2 --data x.npy --effort fast --word-lengths 2 60 --no-rescale-units --out out",
+        ),
+        (
+            asked().command(tier="local", radius="0.02", samples="x.npy"),
+            "--eps 1e-2 --box -1 1 --effort fast --tier local --samples x.npy --radius 0.02 --no-rescale-units --out out",
+        ),
+    ],
+)
+def test_a_command_says_what_was_asked_for_and_what_changes(made, expected):
+    assert made == f"sound-qkeras quantize 'a model.keras' {expected}"
