@@ -22,8 +22,45 @@ NOT_RUN = ("python3 -m venv .venv", ".venv/bin/pip install", ".venv/bin/pytest",
 ELSEWHERE = "parallel_config"
 # Hours of search become seconds: the same command, with as little of everything as it takes.
 LONG = {
-    "--trials 50": "--trials 1 --search-epochs 1 --epochs 1 --retrained 1 --modes random --spaces fair --effort fast"
+    "--trials 50": "--trials 1 --search-epochs 1 --epochs 1 --retrained 1 --modes random --spaces fair --effort fast "
+    "--methods ours,autoqkeras"
 }
+
+
+# The darkest background of the pages and the lightest.
+BACKGROUNDS = ("#0d1117", "#ffffff")
+
+
+def module(file):
+    """A script in docs/, imported."""
+    spec = importlib.util.spec_from_file_location(file.stem, file)
+    found = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(found)
+    return found
+
+
+def luminance(colour):
+    """Relative luminance as WCAG defines it."""
+    parts = np.array([int(colour[at : at + 2], 16) for at in (1, 3, 5)]) / 255.0
+    return np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4) @ [0.2126, 0.7152, 0.0722]
+
+
+def test_pictures_are_those_of_the_script_and_are_shown():
+    pytest.importorskip("matplotlib")
+    names = {f"{name}.svg" for name in module(DOCS / "draw.py").PICTURES}
+    assert {file.name for file in (DOCS / "pictures").iterdir()} == names, "run: python docs/draw.py"
+    shown = "".join(page.read_text(encoding="utf-8") for page in PAGES)
+    assert [name for name in sorted(names) if f"pictures/{name})" not in shown] == []
+
+
+@pytest.mark.parametrize("picture", sorted((DOCS / "pictures").glob("*.svg")), ids=lambda file: file.stem)
+def test_pictures_can_be_read_on_light_and_on_dark(picture):
+    colours = set(re.findall(r"#[0-9a-f]{6}\b", picture.read_text(encoding="utf-8")))
+    assert colours
+    for colour in colours:
+        for background in BACKGROUNDS:
+            low, high = sorted((luminance(colour), luminance(background)))
+            assert (high + 0.05) / (low + 0.05) > 4.0, (colour, background)
 
 
 def fences(page):
@@ -38,11 +75,19 @@ def test_every_snippet_is_of_a_kind_that_is_run(page):
     assert {language for language, _ in fences(page)} <= {"python", "sh"} | READ_ONLY
 
 
+def anchors(page):
+    """What links may point at in a page: its headings, as GitHub names them."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_lead_somewhere(page):
     targets = re.findall(r"\]\(([^)]+)\)", page.read_text(encoding="utf-8"))
-    files = [target.partition("#")[0] for target in targets if "://" not in target]
-    assert [file for file in files if file and not (page.parent / file).exists()] == []
+    links = [target.partition("#") for target in targets if "://" not in target]
+    assert [file for file, _, _ in links if file and not (page.parent / file).exists()] == []
+    places = [(page.parent / file if file else page, anchor) for file, _, anchor in links if anchor]
+    assert [f"{file.name}#{anchor}" for file, anchor in places if anchor not in anchors(file)] == []
 
 
 def test_guides_are_short_and_listed():
@@ -55,10 +100,8 @@ def test_guides_are_short_and_listed():
 
 def test_reference_is_up_to_date():
     pytest.importorskip("griffe")
-    spec = importlib.util.spec_from_file_location("make_reference", DOCS / "make_reference.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    assert module.FILE.read_text(encoding="utf-8") == module.render(), "run: python docs/make_reference.py"
+    reference = module(DOCS / "make_reference.py")
+    assert reference.FILE.read_text(encoding="utf-8") == reference.render(), "run: python docs/make_reference.py"
 
 
 def test_reference_has_every_public_name():
@@ -78,31 +121,55 @@ def test_sample_counts_are_those_of_the_limit():
         assert upper_limit(0, int(count), 0.99) <= float(limit) + 2.0**-24 < upper_limit(0, int(count) - 1, 0.99)
 
 
-def given():
-    """What the README's reader has: a model, one that others quantised, samples, files; and a docstring's callback."""
-    import tf_keras as keras
+@pytest.mark.keras
+def test_layers_that_are_listed_are_those_that_are_read():
+    pytest.importorskip("tensorflow")
+    from sound_qkeras.keras_io.read.layers import TRAINING_ONLY
+    from sound_qkeras.keras_io.read.readers import KINDS
 
+    text = (DOCS / "layers.md").read_text(encoding="utf-8")
+    table = text.partition("## What is read")[2].partition("Functions on tensors")[0]
+    rows = [line.split("|")[2] for line in table.splitlines() if line.startswith("| ")]
+    listed = re.findall(r"`(\w+)`", " ".join(rows))
+    assert len(listed) == len(set(listed))
+    assert set(listed) | set(TRAINING_ONLY) == KINDS
+
+
+def given():
+    """What the reader of a page without a set-up of its own has: a model, samples, files, and what others quantised."""
+    import keras
+    import tf_keras
+
+    import sound_qkeras
     from sound_qkeras.callbacks import SoundQuant
     from sound_qkeras.keras_io import model_quantize
 
+    def build(keras):
+        layers = keras.layers
+        model = keras.Sequential([layers.Input((3,)), layers.Dense(4, "relu"), layers.Dense(2)])
+        model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+        return model
+
     keras.utils.set_random_seed(0)
-    layers = keras.layers
-    model = keras.Sequential([layers.Input((3,)), layers.Dense(4, "relu"), layers.Dense(2)])
-    model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    model, legacy = build(keras), build(tf_keras)
+    legacy.set_weights(model.get_weights())
     bits = "quantized_bits(6,1,alpha=1.0)"
-    config = {layer.name: {"kernel_quantizer": bits, "bias_quantizer": bits} for layer in model.layers}
-    qmodel = model_quantize(model, config, transfer_weights=True)
+    config = {layer.name: {"kernel_quantizer": bits, "bias_quantizer": bits} for layer in legacy.layers}
+    qmodel = model_quantize(legacy, config, transfer_weights=True)
     qmodel.save("q.h5")
     x = np.random.default_rng(0).uniform(size=(120, 3))
     y = (x[:, 0] > x[:, 1]).astype(int)
-    for name in ("model.h5", "model.keras", "f.h5"):
-        model.save(name)
+    model.save("model.keras")
+    for name in ("model.h5", "f.h5"):
+        legacy.save(name)
     for name, array in {"x": x, "x_train": x, "y": y}.items():
         np.save(f"{name}.npy", array)
-    return {"model": model, "qmodel": qmodel, "x": x, "y": y, "SoundQuant": SoundQuant}
+    return {"model": model, "qmodel": qmodel, "x": x, "y": y, "SoundQuant": SoundQuant, "sq": sound_qkeras}
 
 
-NEEDS = {"README.md": ("hls4ml", "keras_tuner", "matplotlib"), "hls4ml_user.md": ("hls4ml",)}
+GIVEN = {"README.md", "reference.md", "command_line.md", "compare.md", "tiers.md"}
+STUDY = ("keras_tuner", "matplotlib")
+NEEDS = {"README.md": ("hls4ml", *STUDY), "hls4ml_user.md": ("hls4ml",), "compare.md": STUDY}
 # Page -> what has to be so after its snippets ran, in their own names.
 TRUE_AFTERWARDS = {
     "README.md": (
@@ -117,6 +184,15 @@ TRUE_AFTERWARDS = {
     "reference.md": ("sound.result.certificate.bound <= 1e-3",),
     "training.md": ("sound.result.certificate.bound <= 3.0", "better.finetuned"),
     "hls4ml_user.md": ("project.bit_exact", "bench.passed"),
+    "next_step.md": (
+        "tighter.cost.weight_bits < result.cost.weight_bits",
+        "kept.classification.proved >= 0.95",
+        "outside.any()",
+    ),
+    "command_line.md": ("Path('out/report.html').exists()",),
+    "compare.md": ("Path('study/study.csv').exists()",),
+    "tiers.md": ("result.certificate.tier == 'statistical'", "evidence.certified(0.05).any()"),
+    "tf_keras.md": ("isinstance(model, keras.Model)", "isinstance(qmodel, tf_keras.Model)"),
 }
 RUN = [page for page in PAGES if page.name in TRUE_AFTERWARDS and page != DOCS / "README.md"]
 
@@ -149,11 +225,11 @@ def test_snippets_run(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path(".venv").symlink_to(sys.prefix)
     names: dict[str, object] = {}
-    known = given() if page.name in {"README.md", "reference.md"} else {}
+    known = given() if page.name in GIVEN else {}
     for language, text in fences(page):
         if language == "sh":
             shell(text)
         elif language == "python" and ELSEWHERE not in text:
             names |= known
             exec(compile(text, page.name, "exec"), names)
-    assert [claim for claim in TRUE_AFTERWARDS[page.name] if not eval(claim, names)] == []
+    assert [claim for claim in TRUE_AFTERWARDS[page.name] if not eval(claim, {"Path": Path, **names})] == []
