@@ -1,6 +1,6 @@
 """Convert a trained and saved Keras model to a certified QKeras model.
 
-    python examples/convert_trained_model.py model.h5 --eps 1e-3 --box -1 1 --out out/model
+    python examples/convert_trained_model.py model.keras --eps 1e-3 --box -1 1 --out out/model
     python examples/convert_trained_model.py model.keras --eps 1e-3 --data x_train.npy --margin 0.05 --out out/model
 
 `sound-qkeras quantize` does the same; this script is a start for your own.
@@ -9,11 +9,9 @@
 import argparse
 import sys
 
-import sound_qkeras as sq  # before Keras: it makes TensorFlow show Keras 2, which QKeras needs
-
-# isort: split
 import numpy as np
 
+import sound_qkeras as sq
 from sound_qkeras.errors import InfeasibleError, SoundQKerasError
 
 

@@ -6,18 +6,18 @@ Needs scikit-learn:
 """
 
 import argparse
+from typing import Any
 
-import sound_qkeras as sq  # before Keras: it makes TensorFlow show Keras 2, which QKeras needs
-
-# isort: split
+import keras
 import numpy as np
-import tf_keras as keras
 from sklearn.datasets import load_diabetes
 from sklearn.model_selection import train_test_split
 
+import sound_qkeras as sq
 
-def build(x: np.ndarray, y: np.ndarray) -> keras.Model:
-    """A 10-24-12-1 network on raw measurements: the first layer standardises them."""
+
+def build(keras: Any, x: np.ndarray, y: np.ndarray) -> Any:
+    """A 10-24-12-1 network of Keras 3 or of `tf_keras`, on raw measurements: the first layer standardises them."""
     normalise = keras.layers.Normalization(axis=-1)
     normalise.adapt(x)
     model = keras.Sequential(
@@ -42,7 +42,7 @@ def main(out: str) -> None:
     keras.utils.set_random_seed(0)
     x, y = load_diabetes(return_X_y=True, scaled=False)
     x_train, x_test, y_train, y_test = train_test_split(x, y[:, None], test_size=0.2, random_state=0)
-    model = build(x_train, y_train)
+    model = build(keras, x_train, y_train)
     model.fit(x_train, y_train, batch_size=32, epochs=60, verbose=0)
 
     # The target runs from 25 to 346: a tenth of a unit is far below what the network gets wrong anyway.

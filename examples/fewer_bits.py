@@ -14,16 +14,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import sound_qkeras  # before Keras: it makes TensorFlow show Keras 2, which QKeras needs
-
-# isort: split
 import diabetes_regression
 import numpy as np
 import pendulum
-import tf_keras as keras
+import tf_keras  # what fewer_bits works on
 from sklearn.datasets import load_diabetes
 from sklearn.model_selection import train_test_split
 
+import sound_qkeras
 from sound_qkeras.callbacks import SoundQuant
 from sound_qkeras.cli.demo import STATES, expert
 
@@ -32,19 +30,19 @@ MOST_LOSS = 1.02
 Rows = dict[str, dict[str, float]]
 
 
-def pendulum_task(seed: int) -> tuple[keras.Model, dict[str, Any], list[np.ndarray]]:
+def pendulum_task(seed: int) -> tuple[Any, dict[str, Any], list[np.ndarray]]:
     """The model, how it is fitted, and training and validation data."""
     x, x_new = (STATES * np.random.default_rng(number).uniform(-1.0, 1.0, (4096, 2)) for number in (seed, 1000 + seed))
-    keras.utils.set_random_seed(seed)
-    return pendulum.build(), {"batch_size": 64}, [x, x_new, expert(x), expert(x_new)]
+    tf_keras.utils.set_random_seed(seed)
+    return pendulum.build(tf_keras), {"batch_size": 64}, [x, x_new, expert(x), expert(x_new)]
 
 
-def diabetes_task(seed: int) -> tuple[keras.Model, dict[str, Any], list[np.ndarray]]:
+def diabetes_task(seed: int) -> tuple[Any, dict[str, Any], list[np.ndarray]]:
     """The same for the regression; every seed has another split, too."""
     x, y = load_diabetes(return_X_y=True, scaled=False)
     data = train_test_split(x, y[:, None], test_size=0.2, random_state=seed)
-    keras.utils.set_random_seed(seed)
-    return diabetes_regression.build(data[0], data[2]), {"batch_size": 32}, data
+    tf_keras.utils.set_random_seed(seed)
+    return diabetes_regression.build(tf_keras, data[0], data[2]), {"batch_size": 32}, data
 
 
 TASKS: dict[str, tuple[Callable[[int], Any], float]] = {

@@ -13,17 +13,13 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-import sound_qkeras  # before Keras: it makes TensorFlow show Keras 2, which QKeras needs
-
-# isort: split
+import keras
+import keras_tuner
 import numpy as np
-import tf_keras as keras
 
+import sound_qkeras
 from sound_qkeras.callbacks import SoundQuant
 from sound_qkeras.cli.demo import STATES, expert, simulate, starts
-from sound_qkeras.keras_io import import_keras_tuner
-
-keras_tuner: Any = import_keras_tuner()  # not `import keras_tuner`: that would tune Keras 3 wherever it is installed
 
 EPS = 2e-2  # Nm between the trained and the fixed-point network, proved
 ACCEPTED = 0.1  # Nm, root mean square, between the trained network and the expert

@@ -6,19 +6,18 @@ What `sound-qkeras demo` does, step by step:
 """
 
 import argparse
+from typing import Any
 
-import sound_qkeras  # before Keras: it makes TensorFlow show Keras 2, which QKeras needs
-
-# isort: split
+import keras
 import numpy as np
-import tf_keras as keras
 
+import sound_qkeras
 from sound_qkeras.callbacks import SoundQuant
 from sound_qkeras.cli.demo import STATES, expert, simulate, starts
 
 
-def build() -> keras.Model:
-    """A 2-25-25-1 network, compiled for 60 epochs of 64 steps."""
+def build(keras: Any) -> Any:
+    """A 2-25-25-1 network of Keras 3 or of `tf_keras`, compiled for 60 epochs of 64 steps."""
     model = keras.Sequential(
         [
             keras.layers.Input((2,)),
@@ -38,7 +37,7 @@ def main(out: str) -> None:
     torques = expert(states)
 
     # 2. A network learns to imitate it. The callback only needs a tolerance: it sees the box of inputs by itself.
-    model = build()
+    model = build(keras)
     sound = SoundQuant(eps=1e-3)
     model.fit(states, torques, batch_size=64, epochs=60, verbose=0, callbacks=[sound])
     result = sound.result

@@ -87,7 +87,7 @@ def test_fewer_bits(tmp_path):
 
 
 def test_convert_trained_model(tmp_path):
-    keras = pytest.importorskip("tf_keras")
+    keras = pytest.importorskip("keras")
     keras.utils.set_random_seed(0)
     layers = keras.layers
     model = keras.Sequential([layers.Input((3,)), layers.Dense(4, "relu"), layers.Dense(1)])
@@ -98,10 +98,10 @@ def test_convert_trained_model(tmp_path):
     result = proved(tmp_path / "out")
     assert result.summary() in text
     assert (tmp_path / "out" / "qkeras_model.keras").is_file()
-    line = [sys.executable, str(EXAMPLES / "convert_trained_model.py"), "nowhere.h5", *arguments[1:]]
+    line = [sys.executable, str(EXAMPLES / "convert_trained_model.py"), "nowhere.keras", *arguments[1:]]
     done = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 2
-    assert "nowhere.h5" in done.stderr.splitlines()[-1]
+    assert "nowhere.keras" in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stderr
 
 
