@@ -26,7 +26,7 @@ from sound_qkeras.network.ops import Dense, Input, Relu
 from sound_qkeras.verify.proof import bound_boxes
 
 FOLDER = Path(__file__).with_name("pictures")
-# Each contrasts by more than 4 to 1 with white and with the darkest background of the pages (tests/test_docs.py).
+# Each contrasts by more than 4 to 1 with white and with the darkest background of the pages (tests/test_pictures.py).
 GREY, BLUE, ORANGE = "#7b7b7b", "#3a7fc8", "#c4651a"
 TICKS = (-1.0, -0.5, 0.0, 0.5, 1.0)
 WIDTH = 5.4  # inches; shown 518 pixels wide where there is room
