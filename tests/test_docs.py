@@ -139,7 +139,7 @@ GIVEN = {"README.md", "reference.md", "command_line.md", "compare.md", "tiers.md
 NEEDS = {"README.md": ("hls4ml", "keras_tuner"), "hls4ml_user.md": ("hls4ml",), "compare.md": ("keras_tuner",)}
 # Commands in a process of their own: keras_tuner stays with the Keras that it sees first.
 APART = ("sound-qkeras compare",)
-# Page -> what has to be so after its snippets ran, in their own names.
+# Page -> what has to be so after its snippets ran, in their own names and of what they printed.
 TRUE_AFTERWARDS = {
     "README.md": (
         "sound.result.certificate.bound <= 1e-3",
@@ -154,9 +154,12 @@ TRUE_AFTERWARDS = {
     "training.md": ("sound.result.certificate.bound <= 3.0", "better.finetuned"),
     "hls4ml_user.md": ("project.bit_exact", "bench.passed"),
     "next_step.md": (
-        "tighter.cost.weight_bits < result.cost.weight_bits",
+        "1e-2 >= tighter.certificate.bound >= tighter.observed_error",
         "kept.classification.proved >= 0.95",
         "outside.any()",
+        "'no word length up to 4 bits was found to reach eps = 0.01: the best proved bound is ' in printed",
+        "'bits with word_lengths=(2, ' in printed and \"shrink the box, or use effort='max'\" in printed",
+        "' <= eps 0.01, ' in printed and 'worst observed error ' in printed and ', class proved for ' in printed",
     ),
     "command_line.md": ("Path('out/report.html').exists()",),
     "compare.md": ("Path('study/study.csv').exists()",),
@@ -196,7 +199,7 @@ def shell(text):
 @pytest.mark.hls
 @pytest.mark.slow
 @pytest.mark.parametrize("page", RUN, ids=lambda page: page.name)
-def test_snippets_run(page, tmp_path, monkeypatch):
+def test_snippets_run(page, tmp_path, monkeypatch, capsys):
     for needed in NEEDS.get(page.name, ()):
         if importlib.util.find_spec(needed) is None:
             pytest.skip(f"needs {needed}")
@@ -210,4 +213,7 @@ def test_snippets_run(page, tmp_path, monkeypatch):
         elif language == "python" and ELSEWHERE not in text:
             names |= known
             exec(compile(text, page.name, "exec"), names)
-    assert [claim for claim in TRUE_AFTERWARDS[page.name] if not eval(claim, {"Path": Path, **names})] == []
+    printed = capsys.readouterr().out
+    assert [
+        claim for claim in TRUE_AFTERWARDS[page.name] if not eval(claim, names | {"Path": Path, "printed": printed})
+    ] == []
