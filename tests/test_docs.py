@@ -1,5 +1,6 @@
-"""What the README and the pages in docs/ show is run, the reference is what the docstrings say, and links lead somewhere."""
+"""What the README and the pages in docs/ show is run, and links lead somewhere. What is made of the pages: test_site.py."""
 
+import ast
 import importlib.util
 import os
 import re
@@ -16,8 +17,10 @@ DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]
 # Longest guide, in lines: what does not fit belongs on another page.
 LONGEST_GUIDE = 130
-# Snippets are Python and shell; other fences are there to be read.
-READ_ONLY = {"text", "pycon"}
+# Pages that the site fills with a file of the folder above.
+FROM_ABOVE = "\n<!--"
+# Snippets are Python and shell; other fences are there to be read, or to be filled when the site is made.
+READ_ONLY = {"text", "pycon", "{toctree}"}
 # What `.ci/run` does with a network and a fresh environment, the tests themselves, and what tests/test_cli.py runs.
 NOT_RUN = ("python3 -m venv .venv", ".venv/bin/pip install", ".venv/bin/pytest", ".venv/bin/sound-qkeras demo")
 # Runs on a cluster that a test of its own starts: tests/verify/test_cluster.py.
@@ -31,8 +34,12 @@ LONG = {
 
 def fences(page):
     """The page's snippets, in order: language and text."""
-    markdown = pytest.importorskip("markdown_it").MarkdownIt()
-    tokens = markdown.parse(page.read_text(encoding="utf-8"))
+    return snippets(page.read_text(encoding="utf-8"))
+
+
+def snippets(text):
+    """Those of a text."""
+    tokens = pytest.importorskip("markdown_it").MarkdownIt().parse(text)
     return [(token.info.strip(), token.content) for token in tokens if token.type in {"fence", "code_block"}]
 
 
@@ -59,25 +66,9 @@ def test_links_lead_somewhere(page):
 def test_guides_are_short_and_listed():
     listed = (DOCS / "README.md").read_text(encoding="utf-8")
     for page in DOCS.glob("*.md"):
-        assert page.name == "README.md" or f"]({page.name})" in listed
-        lines = len(page.read_text(encoding="utf-8").splitlines())
-        assert page.name in {"reference.md", "mathematics.md"} or lines <= LONGEST_GUIDE, page.name
-
-
-def test_reference_is_up_to_date():
-    pytest.importorskip("griffe")
-    spec = importlib.util.spec_from_file_location("make_reference", DOCS / "make_reference.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    assert module.FILE.read_text(encoding="utf-8") == module.render(), "run: python docs/make_reference.py"
-
-
-def test_reference_has_every_public_name():
-    import sound_qkeras
-
-    text = (DOCS / "reference.md").read_text(encoding="utf-8")
-    missing = [name for name in sound_qkeras.__all__ if f"### `{name}`" not in text and name != "__version__"]
-    assert missing == []
+        text = page.read_text(encoding="utf-8")
+        assert page.name == "README.md" or f"]({page.name})" in listed or text.startswith(FROM_ABOVE), page.name
+        assert page.name == "mathematics.md" or len(text.splitlines()) <= LONGEST_GUIDE, page.name
 
 
 def test_sample_counts_are_those_of_the_limit():
@@ -135,7 +126,7 @@ def given():
     return {"model": model, "qmodel": qmodel, "x": x, "y": y, "SoundQuant": SoundQuant, "sq": sound_qkeras}
 
 
-GIVEN = {"README.md", "reference.md", "command_line.md", "compare.md", "tiers.md"}
+GIVEN = {"README.md", "command_line.md", "compare.md", "tiers.md"}
 NEEDS = {"README.md": ("hls4ml", "keras_tuner"), "hls4ml_user.md": ("hls4ml",), "compare.md": ("keras_tuner",)}
 # Commands in a process of their own: keras_tuner stays with the Keras that it sees first.
 APART = ("sound-qkeras compare",)
@@ -150,7 +141,6 @@ TRUE_AFTERWARDS = {
     "classifier.md": ("found.agreement >= found.proved >= 0.9", "kept.any()", "local.certificate.tier == 'local'"),
     "deep_cnn.md": ("result.certificate.tier == 'statistical'", "evidence.probability < 0.1", "certified.any()"),
     "autoqkeras_user.md": ("found.certificate.bound >= found.observed_error", "result.certificate.bound <= 1e-2"),
-    "reference.md": ("sound.result.certificate.bound <= 1e-3",),
     "training.md": ("sound.result.certificate.bound <= 3.0", "better.finetuned"),
     "hls4ml_user.md": ("project.bit_exact", "bench.passed"),
     "next_step.md": (
@@ -217,3 +207,19 @@ def test_snippets_run(page, tmp_path, monkeypatch, capsys):
     assert [
         claim for claim in TRUE_AFTERWARDS[page.name] if not eval(claim, names | {"Path": Path, "printed": printed})
     ] == []
+
+
+@pytest.mark.keras
+@pytest.mark.solver
+@pytest.mark.slow
+def test_snippets_of_docstrings_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    files = [file for folder in ("sound_qkeras", "callbacks") for file in sorted((ROOT / folder).rglob("*.py"))]
+    trees = [ast.parse(text) for text in (file.read_text(encoding="utf-8") for file in files) if "```" in text]
+    kinds = ast.Module | ast.ClassDef | ast.FunctionDef
+    texts = [ast.get_docstring(node) or "" for tree in trees for node in ast.walk(tree) if isinstance(node, kinds)]
+    names = given()
+    for language, text in (snippet for one in texts for snippet in snippets(one)):
+        if language == "python":
+            exec(compile(text, "a docstring", "exec"), names)
+    assert names["sound"].result.certificate.bound <= 1e-3

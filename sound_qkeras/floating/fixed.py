@@ -42,8 +42,8 @@ class FloatReport:
 
     Args:
         layers: one row per layer with weights.
-        error: bound on |floating-point result - integer result| over the box, for inputs of that type.
-        bound: bound on |floating-point result - trained network|: the certificate's bound plus `error`.
+        error: bound on `|floating-point result - integer result|` over the box, for inputs of that type.
+        bound: bound on `|floating-point result - trained network|`: the certificate's bound plus `error`.
     """
 
     layers: tuple[FloatLayer, ...]

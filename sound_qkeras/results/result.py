@@ -99,7 +99,7 @@ class Result:
 
     @property
     def evaluation(self) -> FloatReport:
-        """What Keras computes beside the integers: in the float type of a model that was given, else in float32."""
+        """What Keras computes beside the integers, in the float type of a model that was given, else in float32."""
         return self.float64 if self.model is not None and self.model.dtype == "float64" else self.float32
 
     @property

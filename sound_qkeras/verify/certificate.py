@@ -105,7 +105,7 @@ class Certificate:
 
     @property
     def distance(self) -> float:
-        """What a floating-point evaluation's error is added to: the bound, or nothing where no distance is claimed."""
+        """What a floating-point evaluation's error is added to, which is the bound, or nothing where no distance is claimed."""
         return self.bound if self.claims_distance else 0.0
 
     @property
