@@ -100,6 +100,14 @@ def test_the_float_model_is_written_back(builder):
             assert np.allclose(y, expected, atol=2e-4, rtol=2e-4)
 
 
+def test_the_float_model_can_be_trained_from_scratch():
+    # AutoQKeras makes every trial from the layers' own initial weights, and zeros stay zeros.
+    again = keras.models.clone_model(to_keras(read_model(build(BUILDERS[0]))))
+    kernels = [weight.numpy() for weight in again.weights if "kernel" in weight.name]
+    assert kernels
+    assert all(np.any(kernel) for kernel in kernels)
+
+
 def test_heads_of_several_outputs_come_back():
     model = build(several_ends)
     network = read_model(model)

@@ -250,11 +250,11 @@ def _with_weights(
     """One layer with a kernel, and a bias unless it is quantised to zero."""
     biased = parameters.bias_quantizer is None or bool(np.any(parameters.bias))
     settings |= {"use_bias": biased, "name": names.main, "dtype": names.dtype, "trainable": parameters.trainable}
-    settings[f"{kernel_name}_initializer"] = "zeros"  # overwritten at once; QKeras wraps others in a random search
     layers = import_keras().layers
     if parameters.kernel_quantizer is not None:
         layers, kind = import_qkeras(), f"Q{kind}"
         settings |= {
+            f"{kernel_name}_initializer": "zeros",  # overwritten at once; QKeras wraps others in a random search
             f"{kernel_name}_quantizer": parameters.kernel_quantizer,
             "bias_quantizer": parameters.bias_quantizer,
         }
