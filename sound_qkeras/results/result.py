@@ -281,7 +281,7 @@ class Result:
 
     @property
     def details(self) -> list[str]:
-        """What there is to say besides the verdict: the worst error found, bits, what became of the task, seconds."""
+        """What there is to say besides the verdict, a line each."""
         bits = f"weights {self.cost.weight_bits:,} bits, total {self.cost.total_bits:,} bits"
         parts = [
             self.worst_found,
