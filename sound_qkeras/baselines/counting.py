@@ -38,7 +38,10 @@ class Row:
         agreement: share of samples with the class of the float network.
         bit_operations: sum over multiplications of weight bits times input bits.
         energy: picojoules of one inference by QTools.
-        bound: proved error bound against the float network; in the tier "statistical" nothing but the largest error of samples.
+        bound: proved error bound against the float network; in the tier "statistical" nothing but the largest error of samples,
+            enclosed.
+        probability: in the tier "statistical", how probable an input drawn like the samples is to exceed `bound`, at most, at
+            99% confidence. The limit is about this row alone.
         observed_error: the worst error that a search found, or that the samples show.
         tier: of the bound: "sound", "local" or "statistical".
         search_seconds: until the configuration was known, all trials included.
@@ -58,6 +61,7 @@ class Row:
     bound: float | None = None
     observed_error: float | None = None
     tier: str | None = None
+    probability: float | None = None
     search_seconds: float = 0.0
     training_seconds: float = 0.0
     notes: tuple[str, ...] = ()

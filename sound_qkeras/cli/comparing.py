@@ -16,12 +16,14 @@ from sound_qkeras.jobs.options import ProofOptions
 CONTEXT = {"allow_extra_args": True}
 
 
-@takes(ProofOptions, "effort", "margin")
+@takes(ProofOptions, "margin")
 def compare(
     context: typer.Context,
     model: Annotated[
         Path,
-        typer.Argument(metavar="MODEL", help="A trained tf_keras model: .h5, .keras or a SavedModel directory."),
+        typer.Argument(
+            metavar="MODEL", help="A trained model of Keras 3 or tf_keras: .keras, .h5 or a SavedModel directory."
+        ),
     ],
     train: Annotated[
         tuple[str, str],
@@ -31,6 +33,13 @@ def compare(
         list[str],
         typer.Option(metavar="EPS...", help="Tolerances in units of the outputs, before a softmax or sigmoid."),
     ],
+    preset: Annotated[
+        str,
+        typer.Option(
+            metavar="quick|full",
+            help="quick: a first look, about five minutes for a small network. full: 50 trials of each search.",
+        ),
+    ] = "full",
     validation: Annotated[
         tuple[str, str] | None,
         typer.Option(metavar="X Y", help="The same, to choose epochs and trials by, not trained on."),
@@ -40,34 +49,83 @@ def compare(
     ] = None,
     out: Annotated[Path, typer.Option(metavar="DIR", help="New, or a comparison to go on with.")] = Path("study"),
     box: Box = None,
-    trials: Annotated[int, typer.Option(help="Of each AutoQKeras search.")] = 50,
-    search_epochs: Annotated[int, typer.Option(help="Of a trial.")] = 10,
-    epochs: Annotated[int, typer.Option(help="For AutoQKeras' best trials again, and to fine-tune ours.")] = 30,
-    retrained: Annotated[int, typer.Option(help="How many of the best trials are trained again.")] = 3,
-    methods: Annotated[str | None, typer.Option(metavar="LIST", help="With commas; all if not given.")] = None,
-    modes: Annotated[str | None, typer.Option(metavar="LIST", help="Of keras-tuner, with commas.")] = None,
-    spaces: Annotated[str | None, typer.Option(metavar="LIST", help="shipped, fair, or both with a comma.")] = None,
-    metric: Annotated[str, typer.Option(help="accuracy of a classifier; mse or mae of a regression.")] = "accuracy",
-    costs: Annotated[str | None, typer.Option(metavar="LIST", help="That ours minimises, with commas.")] = None,
-    our_tiers: Annotated[str | None, typer.Option(metavar="LIST", help="In which ours chooses, with commas.")] = None,
-    tier: Annotated[str, typer.Option(help="Of the bounds: sound, or statistical for deep networks.")] = "sound",
-    seed: Annotated[int, typer.Option(help="Of everything.")] = 1,
+    methods: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LIST",
+            help="With commas, of ours, uniform, rule, rounding, straight_through, autoqkeras; all if not given.",
+        ),
+    ] = None,
+    modes: Annotated[
+        str | None,
+        typer.Option(metavar="LIST", help="Of AutoQKeras' searches, with commas: random, bayesian, hyperband."),
+    ] = None,
+    spaces: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LIST", help="Of AutoQKeras, with commas: shipped (its own), fair (plain fixed-point formats)."
+        ),
+    ] = None,
+    trials: Annotated[int | None, typer.Option(help="Of each AutoQKeras search.")] = None,
+    search_epochs: Annotated[int | None, typer.Option(help="Of a trial.")] = None,
+    epochs: Annotated[
+        int | None, typer.Option(help="For AutoQKeras' best trials again, and to fine-tune ours.")
+    ] = None,
+    retrained: Annotated[int | None, typer.Option(help="How many of the best trials are trained again.")] = None,
+    bits: Annotated[
+        str | None,
+        typer.Option(metavar="LIST", help="Word lengths of the uniform formats, 2 to 16, with commas."),
+    ] = None,
+    metric: Annotated[
+        str | None,
+        typer.Option(
+            metavar="accuracy|mse|mae", help="accuracy of a classifier, if not given; mse or mae of a regression."
+        ),
+    ] = None,
+    costs: Annotated[
+        str | None,
+        typer.Option(metavar="LIST", help="That ours minimises, with commas: weight_bits, total_bits, bit_operations."),
+    ] = None,
+    our_tiers: Annotated[
+        str | None, typer.Option(metavar="LIST", help="In which ours chooses, with commas: sound, statistical.")
+    ] = None,
+    tier: Annotated[
+        str | None,
+        typer.Option(
+            metavar="sound|statistical",
+            help="Of the bounds: sound, proved for the whole box; statistical, counted on samples, for deep networks.",
+        ),
+    ] = None,
+    effort: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LEVEL", help="Of the search for our formats, and of proofs: fast, normal, max, or seconds."
+        ),
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Of everything.")] = None,
     **given: Any,
 ) -> None:
-    """Set AutoQKeras, uniform formats and other ways to choose formats beside ours. Killed, the same call goes on."""
+    """Set AutoQKeras, uniform formats and other ways to choose formats beside ours. Killed, the same call goes on.
+
+    Options that are not given are as the preset says.
+    """
     with clear_errors(f"; the same call goes on with what is in '{out}'"):
         tolerances = [number for text in (*eps, *context.args) for number in parse_numbers(text, "--eps")]
         if not model.exists():
-            raise InputError(f"'{model}' does not exist; accepted: a tf_keras model saved as .h5, .keras or SavedModel")
-        settings: dict[str, Any] = {"trials": trials, "search_epochs": search_epochs, "epochs": epochs, "seed": seed}
-        settings |= {"retrained": retrained, "tier": tier, "metric": metric}
+            raise InputError(f"'{model}' does not exist; accepted: a model saved as .keras, .h5 or SavedModel")
+        numbers = {"trials": trials, "search_epochs": search_epochs, "epochs": epochs, "retrained": retrained}
+        numbers |= {"tier": tier, "metric": metric, "seed": seed}
+        settings: dict[str, Any] = {name: value for name, value in numbers.items() if value is not None}
         lists = {"methods": methods, "modes": modes, "spaces": spaces, "costs": costs, "our_tiers": our_tiers}
         settings |= {name: tuple(text.split(",")) for name, text in lists.items() if text is not None}
-        settings["effort"] = values(given)["effort"]
+        if bits is not None:
+            settings["bits"] = tuple(int(number) for number in parse_numbers(bits, "--bits"))
+        if effort is not None:
+            settings |= values({"effort": effort})
         from sound_qkeras.study import compare as run
         from sound_qkeras.study.plan import Plan
 
-        Plan(eps=tuple(tolerances), **settings)
+        Plan.of(preset, tolerances, settings)
         pairs = {"train": train, "validation": validation, "test": test}
         samples = {name: None if pair is None else load_pair(pair) for name, pair in pairs.items()}
         region = None if box is None else parse_box(box, None)[0]
@@ -77,6 +135,7 @@ def compare(
                 eps=tolerances,
                 **samples,
                 out=out,
+                preset=preset,
                 box=region,
                 margin=given["margin"],
                 progress=typer.echo,
@@ -84,6 +143,8 @@ def compare(
             )
         for name, reason in study.failures.items():
             typer.echo(f"without a row: {name}: {reason}")
+        for line in study.both_ways:
+            typer.echo(line)
         typer.echo(
             f"{len(study.rows)} rows; the metric of the float network is {study.float_metric:.4g}; in {study.directory}"
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from sound_qkeras.baselines import Row
+from sound_qkeras.support.decimals import at_most, tolerance
 
 OURS, THEIRS = "ours", "AutoQKeras"
 
@@ -74,16 +75,21 @@ def _compared(name: str, ours: Sequence[Row], theirs: Sequence[Row]) -> list[str
 
 def _described(row: Row) -> str:
     seconds = f"{row.search_seconds:.1f} s of search and {row.training_seconds:.1f} s of training"
-    error = "no proved bound" if not row.proved else f"proved bound {row.bound:.3g} ({row.tier})"
-    found = (
-        ""
-        if row.observed_error is None
-        else f", worst error {'found' if row.proved else 'seen on samples'} {row.observed_error:.3g}"
-    )
     bits = f"{bits_of(row):,} bits" + (
         "" if bits_of(row) == row.total_bits else f" ({row.total_bits:,} without QKeras)"
     )
-    return f"metric {row.metric:.4g} with {bits} after {seconds}, {error}{found} ('{row.name}')"
+    return f"metric {row.metric:.4g} with {bits} after {seconds}, {claimed(row)} ('{row.name}')"
+
+
+def claimed(row: Row) -> str:
+    """What is proved or counted about a row's error; what is only counted is never called proved."""
+    if row.bound is None:
+        return "no proved bound"
+    if row.proved:
+        found = "" if row.observed_error is None else f", worst error found {row.observed_error:.3g}"
+        return f"proved bound {tolerance(row.bound, 3)} ({row.tier}){found}"
+    exceeded = "" if row.probability is None else f", exceeded with probability at most {at_most(row.probability, 3)}"
+    return f"no proved bound; counted: largest error on samples {tolerance(row.bound, 3)}{exceeded}"
 
 
 def _measured(rows: Sequence[Row]) -> list[Row]:

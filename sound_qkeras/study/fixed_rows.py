@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 
@@ -18,7 +19,7 @@ from sound_qkeras.errors import InfeasibleError
 from sound_qkeras.interval import Reals
 from sound_qkeras.network.graph import size_of
 from sound_qkeras.search.falsify import errors
-from sound_qkeras.study.ledger import Ledger
+from sound_qkeras.study.ledger import Task
 from sound_qkeras.study.plan import Plan
 from sound_qkeras.study.subject import Subject
 from sound_qkeras.study.verdict import row_of
@@ -29,21 +30,21 @@ SPARSITY, SAMPLES = 0.5, 256
 LONGEST_WORD, COVERED = 32, 0.99
 
 
-def add_uniform(ledger: Ledger, subject: Subject, plan: Plan) -> None:
+def uniform_tasks(subject: Subject, plan: Plan, directory: Path) -> Iterator[Task]:
     """Flat words, and the smallest uniform format for each tolerance, of both kinds."""
     network, box = subject.network, subject.box
     for bits in plan.bits:
         for scale in SCALES:
             make = partial(baselines.uniform, network, box, bits, scale=scale)
-            _add(ledger, subject, plan, f"uniform {bits} bits, {scale}", make)
+            yield _task(subject, plan, "uniform", f"uniform {bits} bits, {scale}", make)
     for eps in plan.eps:
         tolerance = _per_output(subject, eps)
         smallest = partial(_smallest_word, subject, plan, tolerance)
-        _add(ledger, subject, plan, f"smallest uniform word, eps {eps:g}", smallest)
+        yield _task(subject, plan, "uniform", f"smallest uniform word, eps {eps:g}", smallest)
         if plan.tier != "sound":
             continue
         single = partial(baselines.single_format, network, box, tolerance)
-        _add(ledger, subject, plan, f"smallest single format, eps {eps:g}", single)
+        yield _task(subject, plan, "uniform", f"smallest single format, eps {eps:g}", single)
 
 
 def _smallest_word(subject: Subject, plan: Plan, tolerance: Reals) -> Candidate:
@@ -61,21 +62,21 @@ def _smallest_word(subject: Subject, plan: Plan, tolerance: Reals) -> Candidate:
     raise InfeasibleError(f"uniform words of up to {LONGEST_WORD} bits do not meet the tolerance", best_bound=best)
 
 
-def add_rule(ledger: Ledger, subject: Subject, plan: Plan) -> None:
+def rule_tasks(subject: Subject, plan: Plan, directory: Path) -> Iterator[Task]:
     """The per-layer rule, every tolerance shared equally among the layers."""
     network = subject.network
     for eps in plan.eps:
         bounds = baselines.equal_bounds(network, eps)
         make = partial(baselines.per_layer_rule, network, subject.box, bounds)
-        _add(ledger, subject, plan, f"per-layer rule, eps {eps:g}", make)
+        yield _task(subject, plan, "rule", f"per-layer rule, eps {eps:g}", make)
 
 
-def add_rounding(ledger: Ledger, subject: Subject, plan: Plan) -> None:
+def rounding_tasks(subject: Subject, plan: Plan, directory: Path) -> Iterator[Task]:
     """The post-training families: rounding rules and levels, multipoint, pruning."""
     network, box, seed = subject.network, subject.box, plan.seed
     samples = np.asarray(subject.train[0], dtype=np.float64)[:SAMPLES]
     pruned = partial(baselines.pruned, network, SPARSITY)
-    _add(ledger, subject, plan, f"pruned {SPARSITY:.0%}", pruned)
+    yield _task(subject, plan, "rounding", f"pruned {SPARSITY:.0%}", pruned)
     for bits in plan.bits:
         made: dict[str, Callable[[], Candidate]] = {}
         for rule in RULES:
@@ -89,11 +90,11 @@ def add_rounding(ledger: Ledger, subject: Subject, plan: Plan) -> None:
             prune = partial(baselines.pruned_uniform, network, box, SPARSITY, bits, order=order)
             made[f"uniform {bits} bits, pruned {order}"] = prune
         for name, make in made.items():
-            _add(ledger, subject, plan, name, make)
+            yield _task(subject, plan, "rounding", name, make)
 
 
-def _add(ledger: Ledger, subject: Subject, plan: Plan, name: str, make: Callable[[], Candidate]) -> None:
-    ledger.add(name, partial(_timed, subject, plan, name, make))
+def _task(subject: Subject, plan: Plan, method: str, name: str, make: Callable[[], Candidate]) -> Task:
+    return Task(name, method, partial(_timed, subject, plan, name, make))
 
 
 def _timed(subject: Subject, plan: Plan, name: str, make: Callable[[], Candidate]) -> Row:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from sound_qkeras.jobs.quantize import quantize
 from sound_qkeras.keras_io.autoqkeras.training import Data, fine_tuning
 from sound_qkeras.network.graph import size_of
 from sound_qkeras.results.result import Result
-from sound_qkeras.study.ledger import Ledger
+from sound_qkeras.study.ledger import Task
 from sound_qkeras.study.plan import Plan
 from sound_qkeras.study.subject import Subject
 from sound_qkeras.study.verdict import model_verdict, row_of, to_qkeras_or_none
@@ -41,13 +42,13 @@ class Choice:
         return f"ours, {tier}{cost}eps {self.eps:g}"
 
 
-def add_ours(ledger: Ledger, subject: Subject, plan: Plan) -> None:
+def our_tasks(subject: Subject, plan: Plan, directory: Path) -> Iterator[Task]:
     """The sweep over tiers, costs and tolerances."""
     for tier in plan.our_tiers or (plan.tier,):
         for cost in plan.costs:
             for eps in plan.eps:
                 choice = Choice(tier, cost, eps)
-                ledger.add(choice.name(plan), partial(_ours, subject, plan, choice))
+                yield Task(choice.name(plan), "ours", partial(_ours, subject, plan, choice), plan.epochs)
 
 
 def _ours(subject: Subject, plan: Plan, choice: Choice) -> Iterator[Row]:

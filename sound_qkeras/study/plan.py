@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from sound_qkeras.errors import InputError
@@ -12,6 +13,20 @@ from sound_qkeras.keras_io.autoqkeras.search import MODES, SPACES
 from sound_qkeras.keras_io.autoqkeras.training import METRICS, Training
 from sound_qkeras.tuning.costs import COSTS
 
+# Settings that a preset changes; options given beside it go before.
+PRESETS: dict[str, dict[str, Any]] = {
+    "quick": {
+        "trials": 10,
+        "modes": ("random",),
+        "spaces": ("fair",),
+        "search_epochs": 5,
+        "epochs": 20,
+        "retrained": 2,
+        "bits": (8,),
+        "effort": "fast",
+    },
+    "full": {},
+}
 METHODS = ("ours", "uniform", "rule", "rounding", "straight_through", "autoqkeras")
 
 TIERS = ("sound", "statistical")
@@ -59,6 +74,21 @@ class Plan:
     effort: str | float = "normal"
     tier: str = "sound"
     seed: int = 1
+
+    @classmethod
+    def of(cls, preset: str, eps: Iterable[float], settings: Mapping[str, Any]) -> Plan:
+        """The settings of a preset, "quick" or "full", with others in their place.
+
+        Raises:
+            InputError: a name or a value cannot be used; says what is accepted.
+        """
+        if preset not in PRESETS:
+            raise InputError(f"preset '{preset}' is unknown; accepted: {', '.join(PRESETS)}")
+        known = [declared.name for declared in fields(cls) if declared.name != "eps"]
+        unknown = sorted(set(settings) - set(known))
+        if unknown:
+            raise InputError(f"settings {unknown} are unknown; accepted: {', '.join(known)}")
+        return cls(eps=tuple(float(value) for value in eps), **(PRESETS[preset] | dict(settings)))
 
     def __post_init__(self) -> None:
         """Refuse what cannot be used.

@@ -11,12 +11,12 @@ import numpy as np
 import numpy.typing as npt
 
 from sound_qkeras.baselines import accuracy, agreement, mean_error
-from sound_qkeras.errors import InputError, ModelError
+from sound_qkeras.errors import InputError
 from sound_qkeras.interval import Interval, Reals
 from sound_qkeras.keras_io import read_model
+from sound_qkeras.keras_io.autoqkeras.conversion import as_keras_2
 from sound_qkeras.keras_io.autoqkeras.training import Data, scores
 from sound_qkeras.keras_io.files.files import is_saved, load_keras_model
-from sound_qkeras.keras_io.session.editions import KERAS_2, edition
 from sound_qkeras.network import Network, size_of
 from sound_qkeras.network.boxes import network_box
 from sound_qkeras.network.classes import labels_of, outputs_of
@@ -33,7 +33,7 @@ class Subject:
     """A trained model and data.
 
     Args:
-        model: the float tf_keras model, as it was trained.
+        model: the float tf_keras model, as it was trained, or made of a Keras 3 one with its weights.
         network: the same, read.
         box: the inputs that bounds are about.
         metric: of the task: "accuracy", "mse" or "mae".
@@ -99,7 +99,7 @@ def subject_of(
     """Read the model and divide the samples.
 
     Args:
-        model: a trained tf_keras model, or the path of one.
+        model: a trained model of Keras 3 or tf_keras, or the path of one.
         train: inputs `(n, *input_shape)`, and class numbers or one-hot rows, or the numbers wanted of every output.
         test: the same, of samples that the model was not trained on; None for a fifth of the others.
         box: the inputs, as for `quantize`; None for the smallest and largest values of all samples.
@@ -110,14 +110,10 @@ def subject_of(
 
     Raises:
         InputError: there are too few samples, or not one label for each, or the model does not suit the metric.
-        ModelError: the model cannot be read.
+        ModelError: the model cannot be read, or tf_keras computes something else with its weights.
     """
     loaded = load_keras_model(model) if is_saved(model) else model
     network = read_model(loaded)
-    if edition(loaded) != KERAS_2:
-        raise ModelError(
-            f"model '{loaded.name}' is a Keras 3 one; accepted: a tf_keras model, which others' methods train"
-        )
     _check_task(network, metric)
     parts = {
         name: _checked(network, *data, metric)
@@ -125,9 +121,11 @@ def subject_of(
         if data is not None
     }
     every = np.concatenate([inputs for inputs, _ in parts.values()])
+    searched = as_keras_2(loaded, network, every)
+    network = network if searched is loaded else read_model(searched)
     region = network_box(network, every.astype(np.float64) if box is None else box, margin)
     parts |= _divided(*parts["train"], [name for name in SHARES if name not in parts or name == "train"], seed)
-    return Subject(loaded, network, region, metric, **parts)
+    return Subject(searched, network, region, metric, **parts)
 
 
 def _divided(inputs: Samples, labels: Any, names: list[str], seed: int) -> dict[str, tuple[Samples, Any]]:

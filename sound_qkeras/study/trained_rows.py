@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from sound_qkeras.baselines import Row, straight_through
 from sound_qkeras.keras_io.autoqkeras.search import Found, Retrained, Settings, search
 from sound_qkeras.keras_io.autoqkeras.sizes import bit_operations
 from sound_qkeras.keras_io.autoqkeras.training import compile_for, copy_of
-from sound_qkeras.study.ledger import Ledger
+from sound_qkeras.study.ledger import Task
 from sound_qkeras.study.plan import Plan
 from sound_qkeras.study.subject import Subject
 from sound_qkeras.study.verdict import energy_fields, model_verdict
@@ -18,11 +19,11 @@ from sound_qkeras.study.verdict import energy_fields, model_verdict
 FOLDER = "autoqkeras"
 
 
-def add_straight_through(ledger: Ledger, subject: Subject, plan: Plan) -> None:
+def straight_through_tasks(subject: Subject, plan: Plan, directory: Path) -> Iterator[Task]:
     """Weight-only training at every word length."""
     for bits in plan.bits:
         name = f"straight-through estimator, {bits} bits"
-        ledger.add(name, partial(_straight_through, subject, plan, name, bits))
+        yield Task(name, "straight_through", partial(_straight_through, subject, plan, name, bits), plan.epochs)
 
 
 def _straight_through(subject: Subject, plan: Plan, name: str, bits: int) -> Row:
@@ -45,21 +46,22 @@ def _straight_through(subject: Subject, plan: Plan, name: str, bits: int) -> Row
     )
 
 
-def add_autoqkeras(ledger: Ledger, subject: Subject, plan: Plan) -> None:
+def autoqkeras_tasks(subject: Subject, plan: Plan, directory: Path) -> Iterator[Task]:
     """Every search asked for, its best trials trained again."""
+    epochs = plan.trials * plan.search_epochs + plan.retrained * plan.epochs
     for mode in plan.modes:
         for space in plan.spaces:
-            make = partial(_searched, ledger, subject, plan, mode, space)
-            ledger.add(f"AutoQKeras, {mode}, {space} space", make)
+            place = directory / FOLDER / f"{mode}_{space}"
+            make = partial(_searched, place, subject, plan, mode, space)
+            yield Task(f"AutoQKeras, {mode}, {space} space", "autoqkeras", make, epochs)
 
 
-def _searched(ledger: Ledger, subject: Subject, plan: Plan, mode: str, space: str) -> Iterator[Row]:
+def _searched(place: Path, subject: Subject, plan: Plan, mode: str, space: str) -> Iterator[Row]:
     training = plan.batch_size, plan.learning_rate, plan.seed, plan.metric
     settings = Settings(mode, space, plan.trials, plan.search_epochs, *training)
     train, validation = subject.targets(subject.train), subject.targets(subject.validation)
     model = copy_of(subject.model)
     compile_for(model, subject.network.head, plan.training)
-    place = ledger.directory / FOLDER / f"{mode}_{space}"
     found = search(model, train, validation, place, settings)
     for rank in range(min(plan.retrained, len(found.trials))):
         again = found.retrain(train, validation, epochs=plan.epochs, rank=rank)

@@ -16,12 +16,15 @@ from sound_qkeras.network import Network, Pair
 from sound_qkeras.search.falsify import errors, falsify
 from sound_qkeras.study.plan import Plan
 from sound_qkeras.study.subject import Subject
-from sound_qkeras.verify.evidence import FLOAT64, error_limits
+from sound_qkeras.verify.binomial import upper_limit
+from sound_qkeras.verify.evidence import FLOAT64, Statistical, error_limits
 
 # Inputs tried in the search for the worst error of a candidate.
 EVALUATIONS = 10_000
 # Parts of the box and seconds of the proof about a fixed-point candidate.
 LEAVES, SECONDS = 256, 10.0
+# Of the limits in the tier "statistical".
+CONFIDENCE = 0.99
 
 
 def row_of(candidate: Candidate, subject: Subject, plan: Plan, eps: Reals, **measured: Any) -> Row:
@@ -45,6 +48,7 @@ def row_of(candidate: Candidate, subject: Subject, plan: Plan, eps: Reals, **mea
 
 def _errors(candidate: Candidate, pair: Pair, subject: Subject, plan: Plan, eps: Reals) -> dict[str, Any]:
     """Bound, worst error found and tier."""
+    probability = None
     if plan.tier == "sound":
         bound = prove_candidate(candidate, subject.box, eps, max_leaves=LEAVES, seconds=SECONDS).bound
         found = falsify(pair, subject.box, evaluations=EVALUATIONS).error
@@ -52,7 +56,9 @@ def _errors(candidate: Candidate, pair: Pair, subject: Subject, plan: Plan, eps:
         samples = np.asarray(subject.test[0], dtype=np.float64)
         bound = float(error_limits(pair, samples, FLOAT64).max())
         found = float(np.abs(errors(pair, samples)).max())
-    return {"bound": bound, "observed_error": found, "tier": plan.tier}
+        # What the largest error of samples is exceeded by: see `jobs.tiers.evidence_of`.
+        probability = upper_limit(0, len(samples), CONFIDENCE)
+    return {"bound": bound, "observed_error": found, "tier": plan.tier, "probability": probability}
 
 
 def to_qkeras_or_none(candidate: Candidate) -> Any:
@@ -94,7 +100,7 @@ def model_verdict(model: Any, reference: Network | None, subject: Subject, plan:
     box = subject.box
     options: dict[str, Any] = {"box": (box.lower, box.upper), "effort": plan.effort, "tier": plan.tier}
     if plan.tier != "sound":
-        options["samples"] = subject.test[0]
+        options |= {"samples": subject.test[0], "confidence": CONFIDENCE}
     try:
         found = certify(model, "latent" if reference is None else reference, **options)
     except SoundQKerasError as error:
@@ -103,4 +109,7 @@ def model_verdict(model: Any, reference: Network | None, subject: Subject, plan:
     proved, saturating = found.certificate, () if found.model is None else found.model.saturating
     if saturating:
         notes += (f"May saturate in the box: {', '.join(saturating)}.",)
-    return {"bound": proved.bound, "observed_error": found.observed_error, "tier": proved.tier, "notes": notes}
+    evidence = proved.evidence
+    probability = evidence.probability if isinstance(evidence, Statistical) else None
+    claimed = {"bound": proved.bound, "observed_error": found.observed_error, "tier": proved.tier}
+    return {**claimed, "probability": probability, "notes": notes}

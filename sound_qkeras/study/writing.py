@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from sound_qkeras.baselines import Row, pareto_front, to_csv
 from sound_qkeras.keras_io.autoqkeras.search import DEFECTS
 from sound_qkeras.study.both_ways import both_ways
 from sound_qkeras.study.drawing import draw
+from sound_qkeras.support.decimals import at_most, tolerance
 from sound_qkeras.support.resuming import write_json
 
 CSV, JSON, TEXT = "study.csv", "study.json", "study.md"
@@ -20,15 +22,19 @@ COLUMNS = {
     "bit_operations": "bit operations",
     "energy": "energy (pJ)",
     "bound": "proved bound",
-    "observed_error": "observed error",
+    "counted": "counted on samples",
+    "observed_error": "worst error seen",
     "tier": "tier",
     "search_seconds": "search (s)",
     "training_seconds": "training (s)",
 }
+# Those of the columns that a notebook shows.
+SHOWN = ("agreement", "total_bits", "bound", "counted", "observed_error", "search_seconds", "training_seconds")
 BOUNDS = (
-    "A proved bound holds for every input in the box; the error beside it is the worst that a search found. In the tier "
-    "statistical no bound is proved: the error is the largest on the test samples, and what json and csv call `bound` is an "
-    "enclosure of it."
+    "A proved bound holds for every input in the box; the worst error seen beside it is what a search found. In the tier "
+    "statistical no bound is proved. There the largest error on the test samples is counted, and a limit of how probable an input "
+    "drawn like them is to exceed it: at 99% confidence, for each row by itself. Json and csv call that error `bound` and the "
+    "limit `probability`."
 )
 COUNTING = (
     "Bits are counted as AutoQKeras counts them: every weight, bias and value between layers times its word length; results "
@@ -83,11 +89,7 @@ def page(rows: Sequence[Row], failures: Mapping[str, str], float_metric: float, 
     ]
     lines += [f"| candidate | {label} | {' | '.join(COLUMNS.values())} |", "|---" * (len(COLUMNS) + 2) + "|"]
     for row in sorted(rows, key=lambda row: row.total_bits):
-        content = row.to_json() | ({} if row.proved else {"bound": None})
-        cells = [
-            f"{row.name}{' *' if row.name in front else ''}",
-            *(_cell(content[name]) for name in ("metric", *COLUMNS)),
-        ]
+        cells = [f"{row.name}{' *' if row.name in front else ''}", *cells_of(row, ("metric", *COLUMNS))]
         lines.append(f"| {' | '.join(cells)} |")
     lines += ["", f"\\* on the Pareto front of {label} and bits.", ""]
     lines += _section("Ours and AutoQKeras, both ways round", both_ways(rows))
@@ -96,6 +98,31 @@ def page(rows: Sequence[Row], failures: Mapping[str, str], float_metric: float, 
     lines += _section("Notes", [f"{row.name}: {' '.join(row.notes)}" for row in rows if row.notes])
     lines += _section("Settings", [f"{name}: {value}" for name, value in settings.items()])
     return "\n".join(lines)
+
+
+def cells_of(row: Row, columns: Iterable[str]) -> list[str]:
+    """The cells of a row: a proved bound is rounded up, and what is only counted is not in its column."""
+    bound = "" if row.bound is None else tolerance(row.bound)
+    limit = "" if row.probability is None else f", exceeded with probability at most {at_most(row.probability, 3)}"
+    errors = {"bound": bound, "counted": ""} if row.proved else {"bound": "", "counted": bound and f"{bound}{limit}"}
+    content = row.to_json() | errors
+    return [_cell(content[name]) for name in columns]
+
+
+def html_table(rows: Sequence[Row], float_metric: float, settings: Mapping[str, Any]) -> str:
+    """The table for notebooks, fewest bits first; the Pareto front is bold."""
+    columns = {"metric": label_of(settings), **{name: COLUMNS[name] for name in SHOWN}}
+    front = {row.name for row in pareto_front(rows)}
+    head = "".join(f"<th>{escape(text)}</th>" for text in ("candidate", *columns.values()))
+    body = list[str]()
+    for row in sorted(rows, key=lambda row: row.total_bits):
+        cells = "".join(f"<td>{escape(text)}</td>" for text in (row.name, *cells_of(row, columns)))
+        style = ' style="font-weight: bold"' if row.name in front else ""
+        body.append(f"<tr{style}>{cells}</tr>")
+    said = f"The float network's {label_of(settings)}: {float_metric:.4g}. Bold: on the Pareto front of it and bits."
+    return (
+        f"<table><caption>{escape(said)}</caption><thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table>"
+    )
 
 
 def data_notes(settings: Mapping[str, Any]) -> list[str]:

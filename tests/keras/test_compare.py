@@ -12,11 +12,13 @@ from sound_qkeras.baselines.straight_through import kernel_formats, straight_thr
 from sound_qkeras.errors import InputError, ModelError
 from sound_qkeras.keras_io import read_model
 from sound_qkeras.keras_io.autoqkeras import training as trainer
+from sound_qkeras.keras_io.autoqkeras.conversion import as_keras_2
 from sound_qkeras.keras_io.autoqkeras.sizes import ASSUMED_BITS, bit_operations, energy, model_bits
 from sound_qkeras.keras_io.autoqkeras.training import Training
 from sound_qkeras.study.plan import Plan
 from sound_qkeras.study.subject import subject_of
 from sound_qkeras.study.verdict import model_verdict
+from tests.keras import models3
 from tests.keras.models import LAYERS, keras, qk, sequential
 
 pytestmark = [
@@ -217,6 +219,36 @@ def test_the_comparison_from_end_to_end(model, tmp_path):
     assert begun == []
     with pytest.raises(InputError, match="subject"):
         sq.compare(model, (X + 1.0, Y), [0.2, 1e-9], out=out, **QUICK)
+
+
+def test_a_keras_3_model_is_compared_as_the_keras_2_model_of_its_weights(tmp_path):
+    new = models3.keras
+    layers = new.layers
+    stack = [
+        layers.Dense(5, "relu"),
+        layers.BatchNormalization(),
+        layers.Dropout(0.5),
+        layers.Dense(3, "softmax"),
+    ]
+    given = models3.randomised(new.Sequential([layers.Input((4,)), *stack]))
+    file = tmp_path / "model.keras"
+    given.save(file)
+    subject = subject_of(file, (X, Y))
+    assert isinstance(subject.model, keras.Model)
+    np.testing.assert_allclose(subject.model.predict(X, verbose=0), given.predict(X, verbose=0), atol=1e-6)
+    assert subject.network.head == "softmax"
+    methods = ("ours", "straight_through", "autoqkeras")
+    study = sq.compare(file, (X, Y), [0.2], out=tmp_path / "study", **{**QUICK, "methods": methods})
+    assert study.failures == {}
+    assert {row.name.split(",")[0] for row in study.rows} == {"ours", "straight-through estimator", "AutoQKeras"}
+
+
+def test_a_conversion_that_computes_something_else_is_refused():
+    given, other = (
+        models3.randomised(models3.sequential(models3.LAYERS.Dense(3), shape=(4,)), seed) for seed in (0, 1)
+    )
+    with pytest.raises(ModelError, match="differ by"):
+        as_keras_2(given, read_model(other), X)
 
 
 W = (X[:, :2] * X[:, 2:]).astype(np.float32)

@@ -12,15 +12,19 @@ import pytest
 from sound_qkeras.baselines import Row, to_csv
 from sound_qkeras.cli import BAD_INPUT, main
 from sound_qkeras.errors import DependencyError, FileFormatError, InfeasibleError, InputError
-from sound_qkeras.keras_io.autoqkeras.search import DEFECTS
+from sound_qkeras.keras_io.autoqkeras.search import DEFECTS, MODES, SPACES
+from sound_qkeras.keras_io.autoqkeras.training import METRICS
 from sound_qkeras.study.both_ways import both_ways
-from sound_qkeras.study.ledger import FOLDER, Ledger
-from sound_qkeras.study.plan import METHODS, Plan
+from sound_qkeras.study.compare import Study
+from sound_qkeras.study.ledger import FOLDER, Ledger, Task, in_words, seconds_left
+from sound_qkeras.study.plan import METHODS, PRESETS, TIERS, Plan
 from sound_qkeras.study.writing import page
 from sound_qkeras.support.resuming import claim
+from sound_qkeras.tuning.costs import COSTS
 
 ROW = Row("ours", 10, 2, 3, metric=0.9, bound=0.1, tier="sound", notes=("Said.",))
-SAMPLED = Row("ours, statistical", 9, 2, 3, metric=0.9, bound=0.123456, observed_error=0.1234, tier="statistical")
+SAMPLED = Row("ours, statistical", 9, 2, 3, bound=0.123456, observed_error=0.1234, tier="statistical")
+SAMPLED = replace(SAMPLED, metric=0.9, probability=3 / 256)
 OTHER = Row("uniform 8 bits", 100, 20, 30, metric=0.8)
 
 
@@ -50,14 +54,33 @@ def test_plans_that_cannot_be_carried_out_are_refused(change):
 def test_a_ledger_makes_every_candidate_once(tmp_path):
     begun: list[str] = []
     first = Ledger(tmp_path, begun.append)
-    first.add("ours, eps 0.1", lambda: [ROW, OTHER])
+    names = "ours, eps 0.1", "uniform"
     with pytest.raises(KeyboardInterrupt):
-        first.add("uniform", lambda: (_ for _ in ()).throw(KeyboardInterrupt))
+        first.add(
+            [
+                Task(names[0], "ours", lambda: [ROW, OTHER]),
+                Task(names[1], "uniform", lambda: (_ for _ in ()).throw(KeyboardInterrupt)),
+            ]
+        )
     second = Ledger(tmp_path, begun.append)
-    second.add("ours, eps 0.1", lambda: pytest.fail("made again"))
-    second.add("uniform", lambda: OTHER)
+    again = [Task(names[0], "ours", lambda: pytest.fail("made again")), Task(names[1], "uniform", lambda: OTHER)]
+    second.add(again)
     assert second.rows == [ROW, OTHER, OTHER]
-    assert begun == ["ours, eps 0.1", "uniform", "uniform"]
+    assert begun[0] == "1 of 2: ours, eps 0.1"
+    assert begun[1] == begun[2] == "2 of 2, less than a minute left: uniform"
+
+
+def test_what_is_left_takes_as_long_as_others_of_its_method_or_by_epochs():
+    ours, other, rule, search = (
+        Task(name, method, lambda: ROW, epochs)
+        for name, method, epochs in (("a", "ours", 10), ("b", "ours", 10), ("c", "rule", 1), ("d", "autoqkeras", 200))
+    )
+    assert seconds_left({}, [ours]) is None
+    assert in_words(None) == ""
+    assert seconds_left({ours: 20.0}, [other, rule, search]) == pytest.approx(20.0 + 2.0 + 400.0)
+    assert seconds_left({ours: 20.0, rule: 7.0}, [other, replace(rule, name="e")]) == pytest.approx(27.0)
+    words = {30.0: "less than a minute", 80.0: "about 1 minute", 370.0: "about 6 minutes", 9000.0: "about 2 hours"}
+    assert {seconds: in_words(seconds) for seconds in words} == {s: f", {text} left" for s, text in words.items()}
 
 
 def test_a_method_that_refuses_is_recorded_and_stays_so(tmp_path):
@@ -67,7 +90,7 @@ def test_a_method_that_refuses_is_recorded_and_stays_so(tmp_path):
 
     for _ in range(2):
         ledger = Ledger(tmp_path, lambda name: None)
-        ledger.add("rule", refuse)
+        ledger.add([Task("rule", "rule", refuse)])
         assert ledger.rows == []
         assert ledger.failures == {"rule": "InfeasibleError: too tight"}
 
@@ -75,8 +98,8 @@ def test_a_method_that_refuses_is_recorded_and_stays_so(tmp_path):
 def test_what_is_not_installed_is_no_result(tmp_path):
     ledger = Ledger(tmp_path, lambda name: None)
     with pytest.raises(DependencyError):
-        ledger.add("a", lambda: (_ for _ in ()).throw(DependencyError("missing")))
-    ledger.add("a", lambda: ROW)
+        ledger.add([Task("a", "rule", lambda: (_ for _ in ()).throw(DependencyError("missing")))])
+    ledger.add([Task("a", "rule", lambda: ROW)])
     assert ledger.rows == [ROW]
 
 
@@ -85,7 +108,7 @@ def test_damaged_rows_are_refused(tmp_path):
     for text in ("{", "{}", '{"rows": [{}]}'):
         (tmp_path / FOLDER / "a.json").write_text(text)
         with pytest.raises(FileFormatError):
-            ledger.add("a", lambda: ROW)
+            ledger.add([Task("a", "rule", lambda: ROW)])
 
 
 def test_a_directory_belongs_to_one_piece_of_work(tmp_path):
@@ -147,15 +170,66 @@ def test_the_command_takes_several_tolerances_after_one_option(tmp_path, monkeyp
     assert (given, eps, settings["trials"], settings["methods"]) == (model, [0.1, 0.01, 0.001], 5, ("ours", "rule"))
     assert train[0].shape == (3, 2)
     assert "rule: too tight" in capsys.readouterr().out
-    assert main([*arguments, "--methods", "guess"]) == BAD_INPUT
+    assert settings["preset"] == "full"
+    assert not {"epochs", "effort", "tier"} & set(settings)  # what is not given is the preset's
+    for wrong, accepted in (
+        (["--methods", "guess"], METHODS),
+        (["--preset", "slow"], PRESETS),
+        (["--bits", "99"], "2 to 16"),
+    ):
+        assert main([*arguments, *wrong]) == BAD_INPUT
+        said = capsys.readouterr().err
+        assert (accepted if isinstance(accepted, str) else ", ".join(accepted)) in said
     assert main([*arguments, "nonsense"]) == BAD_INPUT
     assert len(calls) == 1
 
 
 def test_every_method_has_its_rows():
-    from sound_qkeras.study.compare import ADDERS
+    from sound_qkeras.study.compare import TASKS
 
-    assert tuple(ADDERS) == METHODS
+    assert tuple(TASKS) == METHODS
+
+
+def test_help_lists_what_every_option_accepts(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    assert main(["compare", "--help"]) == 0
+    said = capsys.readouterr().out
+    for accepted in (METHODS, MODES, SPACES, METRICS, COSTS, TIERS, tuple(PRESETS)):
+        assert all(name in said for name in accepted), accepted
+
+
+def test_a_preset_gives_way_to_what_is_given():
+    quick = Plan.of("quick", [0.1], {"trials": 3})
+    assert (quick.trials, quick.effort, quick.modes) == (3, "fast", ("random",))
+    assert Plan.of("full", [0.1], {}) == Plan(eps=(0.1,))
+    with pytest.raises(InputError, match="accepted: quick, full"):
+        Plan.of("slow", [0.1], {})
+    with pytest.raises(InputError, match=r"\['trails'\].*trials"):
+        Plan.of("quick", [0.1], {"trails": 3})
+
+
+def test_a_study_is_one_line_and_a_table(tmp_path):
+    study = Study((OTHER, ROW, SAMPLED), {"rule": "too tight"}, 0.95, {}, tmp_path)
+    assert "\n" not in repr(study)
+    assert "3 rows" in repr(study)
+    table = study._repr_html_()
+    assert table.index("ours, statistical") < table.index("uniform 8 bits")
+    assert "exceeded with probability at most 0.0118" in table
+
+
+@pytest.mark.slow
+def test_a_drawing_has_a_title_plain_ticks_and_a_named_line(tmp_path):
+    pytest.importorskip("matplotlib")
+    study = Study((OTHER, ROW, SAMPLED), {}, 0.95, {}, tmp_path)
+    figure = study.plot(tmp_path / "a.svg")
+    assert (tmp_path / "a.svg").read_text().startswith("<?xml")
+    (axes,) = figure.axes
+    figure.canvas.draw()
+    assert axes.get_title()
+    assert "float network: 0.95" in [text.get_text() for text in axes.texts]
+    labels = [tick.get_text() for axis in (axes.xaxis, axes.yaxis) for tick in axis.get_ticklabels(which="both")]
+    assert not any("^" in label or "$" in label for label in labels)
+    assert len({label for label in labels if label}) > 4
 
 
 def test_every_number_of_a_row_is_in_the_table():
@@ -199,8 +273,9 @@ def test_the_largest_error_of_samples_is_no_proved_bound():
     )
     column = header.split(" | ").index("proved bound")
     assert cells.split(" | ")[column] == ""
-    assert "0.1235" not in text
+    column = header.split(" | ").index("counted on samples")
+    assert cells.split(" | ")[column] == "0.1235, exceeded with probability at most 0.0118"
     theirs = replace(ROW, name="AutoQKeras, random, best 1")
     said = " ".join(both_ways([SAMPLED, theirs]))
-    assert "no proved bound, worst error seen on samples 0.123" in said
+    assert "no proved bound; counted: largest error on samples 0.124, exceeded with probability at most 0.0118" in said
     assert "proved bound 0.1 (sound)" in said

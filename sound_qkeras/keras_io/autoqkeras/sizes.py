@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,7 +77,8 @@ def bit_operations(model: Any) -> int | None:
     """
     estimate = qkeras_module("estimate")
     try:
-        found = estimate.extract_model_operations(model)
+        with contextlib.redirect_stdout(io.StringIO()):
+            found = estimate.extract_model_operations(model)
         rows = [(row["number_of_operations"], row["type"][2]) for row in found.values()]
         return sum(int(number) * int(first) * int(second) for number, (first, second) in rows)
     except Exception:
@@ -98,15 +101,16 @@ def energy(model: Any, *, input_bits: int = ASSUMED_BITS) -> float:
     qkeras = import_qkeras()
     tools, settings = qkeras_module("qtools.run_qtools"), qkeras_module("qtools.settings")
     try:
-        found = tools.QTools(
-            model,
-            process="horowitz",
-            source_quantizers=[qkeras.quantized_bits(input_bits, 0, 1, alpha=1.0)],
-            is_inference=False,
-            keras_quantizer="fp32",
-            keras_accumulator="fp32",
-        )
-        costs = found.pe("sram", "sram", 0, False)
+        with contextlib.redirect_stdout(io.StringIO()):  # it prints what layers it has no costs of
+            found = tools.QTools(
+                model,
+                process="horowitz",
+                source_quantizers=[qkeras.quantized_bits(input_bits, 0, 1, alpha=1.0)],
+                is_inference=False,
+                keras_quantizer="fp32",
+                keras_accumulator="fp32",
+            )
+            costs = found.pe("sram", "sram", 0, False)
         return float(found.extract_energy_sum(settings.cfg.include_energy, costs))
     except Exception as error:
         raise ModelError(f"QTools cannot read model '{model.name}': {type(error).__name__}: {error}") from error

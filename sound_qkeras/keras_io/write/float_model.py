@@ -8,13 +8,13 @@ from typing import Any
 from sound_qkeras.keras_io.read.activations import keras_function, keras_layer
 from sound_qkeras.keras_io.write.affine_layers import Chain, Names, Parameters, affine_layers, layer_name
 from sound_qkeras.keras_io.write.keras_names import keras_names, renamed
-from sound_qkeras.keras_io.write.model_ends import as_model, inner_nodes, model_inputs, output_ports
+from sound_qkeras.keras_io.write.model_ends import as_model, inner_nodes, model_inputs, output_ports, with_head
 from sound_qkeras.keras_io.write.plain_layers import plain_layers
 from sound_qkeras.network import Network, Node
 from sound_qkeras.network.ops import Affine, Conv, Dense, Elementwise
 
 
-def to_keras(network: Network) -> Any:
+def to_keras(network: Network, *, head: bool = False) -> Any:
     """The float32 tf_keras model of a network, with the layer names of the model it was read from.
 
     What tf_keras does not allow in names is mended.
@@ -23,7 +23,8 @@ def to_keras(network: Network) -> Any:
     (of a separable convolution) have the names of their nodes.
 
     Args:
-        network: the network; a head that was set aside stays aside.
+        network: the network.
+        head: append the softmax or sigmoid that was set aside, if there was one.
     """
     network = renamed(network, keras_names(network))
     sources = model_inputs(network, "float32")
@@ -49,7 +50,8 @@ def to_keras(network: Network) -> Any:
             shapes = [network.shapes[name] for name in node.inputs]
             apply = plain_layers(node.op, shapes, Names.of(network, node.name, "float32"))
             tensors[node.name] = apply(*(tensors[name] for name in node.inputs))
-    return as_model(network, sources, [tensors[port.node] for port in output_ports(network)])
+    ports = output_ports(network)
+    return as_model(network, sources, [with_head(network, port, tensors[port.node], "float32", head) for port in ports])
 
 
 def _inline(network: Network, node: Node) -> Callable[[Any], Any] | None:

@@ -34,6 +34,21 @@ def output_ports(network: Network) -> tuple[Port, ...]:
     return network.outputs or (Port(network.output.name, network.output.name, network.head),)
 
 
+def with_head(network: Network, port: Port, output: Any, dtype: str, wanted: bool) -> Any:
+    """An output behind the softmax or sigmoid that was set aside, where there was one and it is wanted."""
+    if not wanted or port.head is None:
+        return output
+    name = unused(network, f"{port.name}_{port.head}" if network.outputs else port.head)
+    return import_keras().layers.Activation(port.head, name=name, dtype=dtype)(output)
+
+
+def unused(network: Network, name: str) -> str:
+    """A name that no node has."""
+    while name in network.by_name:
+        name += "_"
+    return name
+
+
 def as_model(network: Network, sources: Mapping[str, Any], outputs: Sequence[Any]) -> Any:
     """The Keras model; lists of tensors only where there are several."""
     inputs = list(sources.values()) if network.inputs else next(iter(sources.values()))

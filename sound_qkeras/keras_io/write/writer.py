@@ -11,7 +11,7 @@ from sound_qkeras.keras_io.read.activations import leaky_layer
 from sound_qkeras.keras_io.session.environment import float_type, import_keras, import_qkeras
 from sound_qkeras.keras_io.write.affine_layers import Chain, Names, quantized_layers
 from sound_qkeras.keras_io.write.keras_names import with_keras_names
-from sound_qkeras.keras_io.write.model_ends import as_model, inner_nodes, model_inputs, output_ports
+from sound_qkeras.keras_io.write.model_ends import as_model, inner_nodes, model_inputs, output_ports, unused, with_head
 from sound_qkeras.keras_io.write.plain_layers import plain_layers
 from sound_qkeras.keras_io.write.quantizers import activation_quantizer
 from sound_qkeras.keras_io.write.representable import check_representable
@@ -60,7 +60,7 @@ def to_qkeras(pair: Pair, *, dtype: Dtype = "float32", head: bool = False) -> An
 
 def _build(pair: Pair, dtype: Dtype, head: bool) -> Any:
     """The layers and their connections."""
-    keras, network = import_keras(), pair.network
+    network = pair.network
     sources, entry = model_inputs(network, dtype), network.nodes[0].name
     tensors = {node: _rounded(pair, entry, source, dtype) for node, source in sources.items()}
     chains: dict[str, Chain] = {}
@@ -76,10 +76,7 @@ def _build(pair: Pair, dtype: Dtype, head: bool) -> Any:
         output = tensors[port.node]
         if network.outputs:
             output = _rounded(pair, network.output.name, output, dtype)
-        if head and port.head is not None:
-            name = _unused(pair, f"{port.name}_{port.head}" if network.outputs else port.head)
-            output = keras.layers.Activation(port.head, name=name, dtype=dtype)(output)
-        found.append(output)
+        found.append(with_head(network, port, output, dtype, head))
     return as_model(network, sources, found)
 
 
@@ -91,7 +88,7 @@ def _rounded(pair: Pair, name: str, exact: Any, dtype: Dtype) -> Any:
     several = pair.network.inputs and name == pair.network.nodes[0].name
     several = several or (pair.network.outputs and name == pair.network.output.name)
     stem = exact.node.layer.name if several else name
-    return _q_activation(output, _unused(pair, f"{stem}{ROUNDED}"), dtype)(exact)
+    return _q_activation(output, unused(pair.network, f"{stem}{ROUNDED}"), dtype)(exact)
 
 
 def _q_activation(output: Format, name: str, dtype: Dtype) -> Any:
@@ -148,12 +145,6 @@ def _write_layer_norm(pair: Pair, node: Node, dtype: Dtype) -> Any:
     from sound_qkeras.keras_io.write.norm_layer import norm_layer
 
     return norm_layer(pair.pairs[node.name], node.name, dtype)
-
-
-def _unused(pair: Pair, name: str) -> str:
-    while name in pair.network.by_name:
-        name += "_"
-    return name
 
 
 WRITERS: dict[str, Callable[[Pair, Node, Dtype], Any]] = {
