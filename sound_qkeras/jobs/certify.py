@@ -23,7 +23,9 @@ from sound_qkeras.jobs.options import CertifyOptions
 from sound_qkeras.jobs.tiers import Question, claimed, evidence_of, tree_of, tries, worst_error
 from sound_qkeras.network import Network, Pair, size_of
 from sound_qkeras.network.boxes import describe_box, make_tolerance, network_box
+from sound_qkeras.network.labels import Labels
 from sound_qkeras.results.model import GivenModel, QuantizerRow, SumRow
+from sound_qkeras.results.origin import Origin, source_files
 from sound_qkeras.results.result import Result, tool_versions
 from sound_qkeras.support.progress import Progress, shown
 from sound_qkeras.verify.certificate import Certificate, make_certificate
@@ -36,6 +38,8 @@ if TYPE_CHECKING:
     from sound_qkeras.keras_io.qkeras.reader import Steps
 
 LATENT = "latent"
+# Where the tolerance of a claim that is counted came from, if none was given: it is not proved of anything.
+LARGEST = "the largest error of the samples"
 # Inputs at which saturation is looked for.
 SAMPLES_SEEN = 256
 
@@ -55,6 +59,9 @@ def certify(
     effort: str | float = "normal",
     margin: float = 0.0,
     seed: int = 0,
+    input_names: Any = None,
+    output_names: Any = None,
+    units: Any = None,
     exact: bool = False,
     n_jobs: int | None = None,
     box_source: str = "given",
@@ -86,6 +93,10 @@ def certify(
         effort: "fast", "normal", "max", or seconds: how long the box is cut into parts.
         margin: widens the box by this share of its width, on every side.
         seed: of the search for the worst error.
+        input_names: what the inputs are called, in the certificate and the report: one name per number, or one per input of the
+            model; a list, or a text with commas. None takes Keras' names.
+        output_names: the same of the outputs.
+        units: units of inputs and outputs by name, `{"angle": "rad", "torque": "Nm"}` or "angle=rad,torque=Nm".
         exact: prove the certificate again in exact arithmetic, where the model is one of integers; see `sound_qkeras.check`.
         n_jobs: processes that share the parts of the box, as for `quantize`.
         box_source: where the box came from, for the report.
@@ -109,13 +120,15 @@ def certify(
         if inputs is not None:
             check_input_bits(inputs, input_bits)
         tolerance = None if eps is None else make_tolerance(eps, size_of(network.output_shape))
+        labels = Labels.of(network, input_names, output_names, units)
+        files = source_files("model", qmodel) + (() if _is_latent(reference) else source_files("reference", reference))
         question = Question(options, region, inputs, tolerance)
         with cores_for(network, n_jobs):
             report("prove", 0.0)
             pair = _with_inputs_on_grid(matched.pair, region, input_bits)
             prove_it = _certificate if reference is not None else _certificate_of_ranges
             pair, certificate, share = prove_it(pair, question, describe_box(box_source, margin))
-            certificate = replace(certificate, exact=exact)
+            certificate = replace(certificate, exact=exact, labels=labels)
             check(pair, certificate, exact=exact, progress=report)
             as_proved = not alone.offsets and alone.pair.subject.weight_hash == matched.pair.subject.weight_hash
             single = pair if as_proved else _with_inputs_on_grid(alone.pair, region, input_bits)
@@ -140,7 +153,7 @@ def certify(
         narrow=narrow,
         as_proved=as_proved,
     )
-    return replace(found, seconds=time.monotonic() - started, model=given)
+    return replace(found, seconds=time.monotonic() - started, model=given, origin=Origin.now(files))
 
 
 def _with_inputs_on_grid(pair: Pair, box: Interval, bits: int | None) -> Pair:
@@ -169,7 +182,7 @@ def _certificate(pair: Pair, question: Question, box_source: str) -> tuple[Pair,
     eps, source, share = claimed(question, bounds)
     if isinstance(evidence, Statistical):
         # What is counted is counted of the tolerance that was asked for, met or not.
-        eps, source = (np.full_like(eps, eps.max()), source) if question.eps is None else (question.eps, "given")
+        eps, source = (np.full_like(eps, eps.max()), LARGEST) if question.eps is None else (question.eps, "given")
     proved = make_certificate(pair, box, eps, tree, box_source=box_source, versions=tool_versions(), evidence=evidence)
     return pair, replace(proved, eps_source=source), share
 

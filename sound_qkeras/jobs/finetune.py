@@ -19,6 +19,7 @@ from sound_qkeras.network import Pair, size_of
 from sound_qkeras.network.boxes import make_tolerance
 from sound_qkeras.results.classification import Classification, classify
 from sound_qkeras.results.finetuned import Finetuning
+from sound_qkeras.results.origin import Origin
 from sound_qkeras.results.result import Result
 from sound_qkeras.support.progress import Progress, shown
 from sound_qkeras.tuning.effort import Effort
@@ -126,6 +127,7 @@ def renewed(result: Result, pair: Pair, certificate: Certificate, seed: int = 0)
     return replace(
         examine(pair, certificate, seed=seed),
         ended_by=result.ended_by,
+        origin=Origin.now(() if result.origin is None else result.origin.files),
         classification=_classification(result, pair, certificate),
     )
 

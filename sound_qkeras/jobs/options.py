@@ -108,6 +108,18 @@ def _check_word_lengths(name: str, value: Any) -> None:
         raise InputError(f"{name} is {value}; accepted: 2 <= fewest <= most <= {LONGEST_WORD} bits")
 
 
+def _check_names(name: str, value: Any) -> None:
+    from sound_qkeras.network.labels import names_of
+
+    names_of(value)
+
+
+def _check_units(name: str, value: Any) -> None:
+    from sound_qkeras.network.labels import units_of
+
+    units_of(value)
+
+
 @dataclass(frozen=True)
 class Options:
     """Options of any job, each checked when they are made.
@@ -163,6 +175,9 @@ class ProofOptions(Options):
     samples: Any = option(None, "Inputs for other tiers and classifiers: FILE.npy, or FILE.npz:NAME.", "FILE")
     radius: float | None = option(None, "Of the tier local, in units of the input.", "R")
     confidence: float = option(0.99, "Of the tier statistical.", "SHARE", fraction(below_one=True))
+    input_names: Any = option(None, "Names of the inputs in order, with commas, for the report.", "NAMES", _check_names)
+    output_names: Any = option(None, "Names of the outputs in order, with commas.", "NAMES", _check_names)
+    units: Any = option(None, "Units by name, with commas: angle=rad,torque=Nm.", "NAME=UNIT", _check_units)
     exact: bool = option(False, "Prove it again in exact arithmetic, without BLAS, leaf by leaf on all cores.")
 
     def __post_init__(self) -> None:

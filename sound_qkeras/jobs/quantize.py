@@ -18,8 +18,10 @@ from sound_qkeras.jobs.options import QuantizeOptions
 from sound_qkeras.network import Network, Pair, size_of
 from sound_qkeras.network.boxes import describe_box, make_tolerance, network_box
 from sound_qkeras.network.classes import labels_of, tolerance_for
+from sound_qkeras.network.labels import Labels
 from sound_qkeras.network.rewrite.rewrite import Rewrite
 from sound_qkeras.results.classification import Classification, classify
+from sound_qkeras.results.origin import Origin, SourceFile, source_files
 from sound_qkeras.results.result import Result, tool_versions
 from sound_qkeras.search.observe import seconds_to_confirm
 from sound_qkeras.support.deadline import INTERRUPT, Deadline, ended_by_interrupt
@@ -72,6 +74,9 @@ def quantize(
     task: str = "regression",
     keep: float = 0.99,
     seed: int = 0,
+    input_names: Any = None,
+    output_names: Any = None,
+    units: Any = None,
     exact: bool = False,
     n_jobs: int | None = None,
     box_source: str = "given",
@@ -121,6 +126,10 @@ def quantize(
         task: "regression", or "classifier", which also reports accuracies and the share of samples whose class is proved.
         keep: for `eps="auto"`, the share of the samples whose class is to stay.
         seed: of the search for the worst observed error, and of the samples' division.
+        input_names: what the inputs are called, in the certificate and the report: one name per number, or one per input of the
+            model; a list, or a text with commas. None takes Keras' names.
+        output_names: the same of the outputs.
+        units: units of inputs and outputs by name, `{"angle": "rad", "torque": "Nm"}` or "angle=rad,torque=Nm".
         exact: prove the certificate again in exact arithmetic before it is returned, and say so in it; see `sound_qkeras.check`.
         n_jobs: processes that share the parts of the box, counted as joblib does: 1 is one core, -1 all. None is what
             `joblib.parallel_config` was told, else threads where they are faster. The result is the same, bit for bit.
@@ -153,6 +162,8 @@ class Job:
     given: Reals | None
     options: QuantizeOptions
     box_source: str
+    labels: Labels
+    files: tuple[SourceFile, ...]
     report: Progress
     started: float | None
     rewritten: tuple[Rewrite, SplitTree] | None = None
@@ -169,7 +180,9 @@ class Job:
         given = None if samples is None else check_samples(trained.input_arrays(samples), region)
         if given is not None and options.labels is not None:
             labels_of(options.labels, len(given), size_of(trained.output_shape))
-        return cls(trained, region, given, options, describe_box(box_source, options.margin), report, started)
+        called = Labels.of(trained, options.input_names, options.output_names, options.units)
+        source = describe_box(box_source, options.margin)
+        return cls(trained, region, given, options, source, called, source_files("model", model), report, started)
 
     def answer(self, eps: Any, before: Outcome | None = None) -> tuple[Result, Outcome]:
         """Integers for a tolerance, proved.
@@ -210,7 +223,7 @@ class Job:
                 stability_tree=SplitTree() if self.rewritten is None else self.rewritten[1],
                 evidence=_evidence(pair, region, tolerance, calibration, held_out, options),
             )
-            certificate = replace(certificate, exact=options.exact)
+            certificate = replace(certificate, exact=options.exact, labels=self.labels)
             check(pair, certificate, exact=options.exact, progress=report)
             deadline.keep_back(seconds_to_confirm(trained))
             report("look for the worst error", 0.0)
@@ -223,6 +236,7 @@ class Job:
                     seconds=seconds,
                     optimality=outcome.optimality,
                     ended_by=outcome.ended_by,
+                    origin=Origin.now(self.files),
                     classification=or_else(
                         lambda: _classification(pair, certificate, self.given, options),
                         None,

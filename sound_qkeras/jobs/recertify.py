@@ -8,6 +8,7 @@ import numpy as np
 
 from sound_qkeras.errors import InfeasibleError
 from sound_qkeras.interval import Interval, Reals
+from sound_qkeras.network.labels import Labels
 from sound_qkeras.network.pair import Pair
 from sound_qkeras.results.result import tool_versions
 from sound_qkeras.support.deadline import Deadline
@@ -34,6 +35,7 @@ class Demand:
     eps: Reals
     evidence: Evidence | None
     stability_tree: SplitTree
+    labels: Labels
 
     @classmethod
     def of(cls, certificate: Certificate) -> Demand:
@@ -145,4 +147,4 @@ def _certified(
         stability_tree=old.stability_tree,
         evidence=evidence,
     )
-    return replace(proved, eps_source=source)
+    return replace(proved, eps_source=source, labels=old.labels)

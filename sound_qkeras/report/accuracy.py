@@ -8,13 +8,14 @@ import numpy as np
 
 from sound_qkeras.exact.proof import exact_error
 from sound_qkeras.interval import Reals, down
-from sound_qkeras.report.claim import DIGITS
+from sound_qkeras.report.claim import DIGITS, asked, output_bound
 from sound_qkeras.report.coverage import MOST_ROWS
+from sound_qkeras.report.naming import Naming
 from sound_qkeras.report.tables import FRAME, Bar, Mark, Segment, Table, filled, percent, share, table
 from sound_qkeras.results.result import Result
 from sound_qkeras.search.falsify import errors
 from sound_qkeras.search.observe import MOST_EXACT_PRODUCTS
-from sound_qkeras.support.decimals import at_least, at_most, rounded_up, tolerance
+from sound_qkeras.support.decimals import at_least, at_most, tolerance
 from sound_qkeras.verify.certificate import BudgetRow
 from sound_qkeras.verify.evidence import Statistical
 
@@ -47,12 +48,13 @@ def _budget(result: Result, budget: Iterable[BudgetRow]) -> tuple[str, list[tupl
     return "Layer:name, Rounded, Alone:number, Of eps:number, Drawn to eps:bar", rows
 
 
-def errors_table(result: Result, found: Reals) -> Table:
+def errors_table(result: Result, found: Reals, naming: Naming) -> Table:
     """Bound and error at the worst input, per output; of many outputs those whose errors are nearest their tolerance.
 
     Args:
         result: the result.
         found: the errors at the worst input, shape `(outputs,)`.
+        naming: what outputs are called.
     """
     certificate = result.certificate
     eps, bounds = certificate.eps, certificate.output_bounds
@@ -65,15 +67,20 @@ def errors_table(result: Result, found: Reals) -> Table:
         texts, bar = (at_least(error, DIGITS), percent(error, limit)), filled(error / limit, scale)
         if proved:
             bound = float(bounds[k])
-            texts = (rounded_up(bound, limit, DIGITS), at_least(error, DIGITS), percent(error, bound))
+            texts = (output_bound(certificate, k), at_least(error, DIGITS), percent(error, bound))
             bar = Bar((Segment(0.0, share(bound, limit), "outer"), Segment(0.0, share(error, limit), "core"), FRAME))
-        rows.append((str(k), tolerance(limit), *texts, bar))
+        rows.append((naming.output(k), *([tolerance(limit)] if asked(certificate) else []), *texts, bar))
     headings = ["Worst input:number", "Of the tolerance:number"]
     if proved:
         headings = ["Proved bound:number", "Worst input:number", "Of the bound:number"]
     all_of_them = len(rows) == eps.size
     caption = "Errors per output" if all_of_them else f"Errors of the {len(rows)} outputs nearest their tolerance"
-    columns = ", ".join(["Output:name", "Tolerance:number", *headings, "Drawn to the tolerance:bar"])
+    headings = (
+        ["Tolerance:number", *headings, "Drawn to the tolerance:bar"]
+        if asked(certificate)
+        else [*headings, "Drawn:bar"]
+    )
+    columns = ", ".join(["Output:name", *headings])
     return table(caption, columns, rows)
 
 
@@ -86,12 +93,12 @@ def errors_at_worst(result: Result) -> tuple[Reals, bool]:
     return np.maximum(found, 0.0), True
 
 
-def worst_input_table(result: Result) -> Table | None:
+def worst_input_table(result: Result, naming: Naming) -> Table | None:
     """The worst input found, exactly, and where it lies in the box; None where it is too long to write out."""
     box, sample = result.certificate.box, result.observed_input.reshape(-1)
     if sample.size > MOST_ROWS:
         return None
     lower, width = box.lower.reshape(-1), (box.upper - box.lower).reshape(-1)
     places = (Bar((FRAME,), (Mark(share(x - a, w), "line"),)) for x, a, w in zip(sample, lower, width, strict=True))
-    rows = [(str(k), repr(float(x)), place) for (k, x), place in zip(enumerate(sample), places, strict=True)]
+    rows = [(naming.input(k), repr(float(x)), place) for (k, x), place in zip(enumerate(sample), places, strict=True)]
     return table("The worst input found, exactly", "Input:name, Value:number range, Place in the box:bar", rows)

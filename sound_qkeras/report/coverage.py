@@ -8,6 +8,7 @@ import numpy as np
 
 from sound_qkeras.interval import Interval
 from sound_qkeras.report.claim import DIGITS
+from sound_qkeras.report.naming import Naming
 from sound_qkeras.report.tables import Table, count, table
 from sound_qkeras.results.result import Result
 from sound_qkeras.support.decimals import at_most
@@ -58,11 +59,11 @@ def _float32(result: Result) -> str:
     return f"its own proved bound is {at_most(result.float32.bound, DIGITS)}"
 
 
-def box_table(box: Interval) -> Table:
+def box_table(box: Interval, naming: Naming) -> Table:
     """The box, one row per input or per run of inputs with the same interval; summarised where that is too long."""
-    rows = list(_runs(box))
+    rows = list(_runs(box, naming))
     if len(rows) <= MOST_ROWS:
-        return table("The box: exact ends", "Input:name, From:number range, To:number range", rows)
+        return table("The box", "Input:name, From:number range, To:number range", rows)
     width = (box.upper - box.lower).reshape(-1)
     numbers = [
         ("Inputs", count(box.lower.size)),
@@ -75,10 +76,31 @@ def box_table(box: Interval) -> Table:
     return table("The box, summarised; certificate.json has every interval", "Quantity:name, Value:number", numbers)
 
 
-def _runs(box: Interval) -> Iterator[tuple[str, str, str]]:
+def moved_ends(box: Interval) -> tuple[str, str] | None:
+    """An end that is a number of float32 and no short decimal one, as both; None where all ends are what they look like."""
+    ends = np.concatenate([box.lower.reshape(-1), box.upper.reshape(-1)])
+    return next(((short, repr(float(end))) for end in ends if (short := _short(end)) != repr(float(end))), None)
+
+
+def _short(end: float) -> str:
+    """The shortest decimal number that float32 rounds to an end; all digits where the end is none of float32."""
+    short = repr(float(str(np.float32(end))))
+    return short if float(np.float32(end)) == end else repr(float(end))
+
+
+def _end(end: float) -> str:
+    """An end as people know it, and exactly in brackets where that is another number."""
+    short, exact = _short(end), repr(float(end))
+    return exact if short == exact else f"{short} ({exact})"
+
+
+def _runs(box: Interval, naming: Naming) -> Iterator[tuple[str, str, str]]:
     lower, upper = box.lower.reshape(-1), box.upper.reshape(-1)
-    changes = np.flatnonzero((np.diff(lower) != 0.0) | (np.diff(upper) != 0.0)) + 1
+    units = np.array(naming.input_units)
+    changes = np.flatnonzero((np.diff(lower) != 0.0) | (np.diff(upper) != 0.0) | (units[1:] != units[:-1])) + 1
+    if any(naming.input_units):  # what has units has names worth reading
+        changes = np.arange(1, lower.size)
     starts = [0, *changes.tolist()]
     for start, end in zip(starts, [*starts[1:], lower.size], strict=True):
-        name = f"{start}" if end == start + 1 else f"{start} to {end - 1}"
-        yield name, repr(float(lower[start])), repr(float(upper[start]))
+        several = f"{naming.inputs[start]} to {naming.inputs[end - 1]}"
+        yield naming.input(start) if end == start + 1 else several, _end(lower[start]), _end(upper[start])

@@ -122,17 +122,23 @@ def comparison_table(result: Result, uniform: Uniform | None) -> Table:
     return table("Stored bits", columns, rows)
 
 
-def _comparison(result: Result, uniform: Uniform | None) -> Iterator[tuple[Cell, ...]]:
+def totals(result: Result, uniform: Uniform | None = None) -> dict[str, tuple[int, int, int]]:
+    """Bits of weights, biases and values, by choice."""
     trained = result.pair.reference
     weights = sum(op.kernel.size for _, op in trained.owners())
     values = sum(size_of(trained.shapes[name]) for name in trained.rounding_points)
-    naive = NAIVE * (trained.parameter_count + values)
-    rows = [("chosen", result.cost.weight_bits, result.cost.bias_bits, result.cost.activation_bits)]
+    rows = {"chosen": (result.cost.weight_bits, result.cost.bias_bits, result.cost.activation_bits)}
     if uniform is not None:
         found = uniform.cost
-        rows.append((f"uniform: {ap_fixed(uniform.format)}", found.weight_bits, found.bias_bits, found.activation_bits))
-    rows.append((f"{NAIVE} bits", NAIVE * weights, NAIVE * (trained.parameter_count - weights), NAIVE * values))
-    for name, *bits in rows:
+        rows[f"uniform: {ap_fixed(uniform.format)}"] = found.weight_bits, found.bias_bits, found.activation_bits
+    rows[f"{NAIVE} bits"] = NAIVE * weights, NAIVE * (trained.parameter_count - weights), NAIVE * values
+    return rows
+
+
+def _comparison(result: Result, uniform: Uniform | None) -> Iterator[tuple[Cell, ...]]:
+    rows = totals(result, uniform)
+    naive = sum(rows[f"{NAIVE} bits"])
+    for name, bits in rows.items():
         total = sum(bits)
         bar = Bar((Segment(0.0, share(total, naive), "inner"), Segment(0.0, 1.0, "frame")))
         yield (name, *map(count, bits), count(total), percent(total, naive), bar)

@@ -87,6 +87,14 @@ def cost_table(result: Result) -> Table | None:
     return table("Cost estimate", columns, rows, total=True)
 
 
+def total_costs(result: Result) -> list[tuple[str, str]]:
+    """The totals of the estimate, each with a name; none where there are no integers."""
+    if not result.pair.has_integers:
+        return []
+    estimate = result.estimate_hardware()
+    return [(_heading(quantity), count(estimate.total(quantity))) for quantity in COSTS]
+
+
 def _heading(quantity: str) -> str:
     text = quantity.replace("_", " ")
     return text.upper() if quantity in ("bram", "dsp") else text.capitalize()

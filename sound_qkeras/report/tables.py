@@ -10,7 +10,7 @@ from dataclasses import dataclass
 class Segment:
     """Part of a bar, from `start` to `end` as shares of its scale.
 
-    `style` is "outer", "inner", "core" (as inner, but thin, to lie in an outer one), "beyond" or "frame".
+    `style` is "outer", "inner", "core" (as inner, but thin, to lie in an outer one), "beyond", "frame" or "allowed" (a full one).
     """
 
     start: float
@@ -86,6 +86,11 @@ def share(part: float, whole: float) -> float:
 def count(value: int) -> str:
     """A whole number with separators."""
     return f"{value:,}"
+
+
+def slug(caption: str) -> str:
+    """A caption as the name of an element."""
+    return "".join(letter if letter.isalnum() and letter.isascii() else "-" for letter in caption.lower())
 
 
 def percent(part: float, whole: float) -> str:

@@ -25,6 +25,7 @@ from sound_qkeras.network.pair import Pair
 from sound_qkeras.results.classification import Classification
 from sound_qkeras.results.finetuned import Finetuning
 from sound_qkeras.results.model import GivenModel
+from sound_qkeras.results.origin import Origin
 from sound_qkeras.results.result import Result
 from sound_qkeras.search.falsify import errors
 from sound_qkeras.support.files import RESULT, atomic_directory, check_writable, moved_aside
@@ -247,6 +248,7 @@ def _report(result: Result, reason: str | None) -> dict[str, Any]:
         "classification": to_plain(result.classification),
         "finetuning": to_plain(result.finetuning),
         **({} if result.model is None else {"model": to_plain(result.model)}),
+        **({} if result.origin is None else {"origin": to_plain(result.origin)}),
         "qkeras_model": MODEL_FILE if reason is None else None,
         "no_qkeras_model_because": reason,
         "certificate": result.certificate.digest,
@@ -273,6 +275,7 @@ def _result(report: Mapping[str, Any], pair: Pair, certificate: Certificate) -> 
         classification=from_plain(Classification | None, report["classification"]),
         finetuning=from_plain(Finetuning | None, report["finetuning"]),
         model=from_plain(GivenModel | None, report.get("model")),
+        origin=from_plain(Origin | None, report.get("origin")),
     )
 
 

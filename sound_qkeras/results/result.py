@@ -22,6 +22,7 @@ from sound_qkeras.network.simulate import simulate
 from sound_qkeras.results.classification import Classification
 from sound_qkeras.results.finetuned import Finetuning
 from sound_qkeras.results.model import GivenModel
+from sound_qkeras.results.origin import Origin
 from sound_qkeras.results.verdict import verdict
 from sound_qkeras.support.deadline import INTERRUPT, SEARCH
 from sound_qkeras.support.decimals import at_least, at_most
@@ -76,6 +77,7 @@ class Result:
         classification: for a classifier, accuracies and how many classes are proved to stay.
         finetuning: where the integers were trained on, what that did to the task.
         model: of a model that somebody else quantised, what there is to know besides.
+        origin: when it was made, and of which files. Two runs of the same call differ in it and in `seconds`.
     """
 
     pair: Pair
@@ -92,6 +94,7 @@ class Result:
     classification: Classification | None = None
     finetuning: Finetuning | None = None
     model: GivenModel | None = None
+    origin: Origin | None = None
 
     def __repr__(self) -> str:
         """One line: the verdict and the bits."""

@@ -11,6 +11,7 @@ import numpy as np
 
 from sound_qkeras.errors import FileFormatError
 from sound_qkeras.interval import Interval, Reals
+from sound_qkeras.network.labels import Labels
 from sound_qkeras.network.pair import Pair
 from sound_qkeras.support.reading import digest_of_json, same_json
 from sound_qkeras.verify.evidence import Evidence, from_json
@@ -61,6 +62,7 @@ class Certificate:
         eps_source: where the tolerance came from, in words.
         notes: what a user should know about how the trained network was read; those of the network.
         input_bits: fractional bits that inputs are taken to have, so that the claim is about such inputs only; None for all.
+        labels: what inputs and outputs were called, and their units.
         exact: whoever made it says that all of it was proved again in exact arithmetic, which `check` repeats when it is asked to.
     """
 
@@ -81,6 +83,7 @@ class Certificate:
     notes: tuple[str, ...] = ()
     input_bits: int | None = None
     exact: bool = False
+    labels: Labels = field(default_factory=Labels)
 
     def __repr__(self) -> str:
         """One line."""
@@ -140,6 +143,7 @@ class Certificate:
             "notes": list(self.notes),
             **({} if self.input_bits is None else {"input_bits": self.input_bits}),
             **({"exact": True} if self.exact else {}),
+            **({} if self.labels == Labels() else {"labels": self.labels.to_json()}),
         }
 
     @classmethod
@@ -177,6 +181,7 @@ class Certificate:
                 notes=tuple(str(note) for note in data["notes"]),
                 input_bits=None if data.get("input_bits") is None else int(data["input_bits"]),
                 exact=data.get("exact", False) is True,
+                labels=Labels.from_json(data["labels"]) if "labels" in data else Labels(),
             )
             again = found.to_json()
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:

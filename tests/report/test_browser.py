@@ -1,9 +1,14 @@
 """The report in a real browser: silent, alone, readable on a phone and in the dark, printable, and copied as text."""
 
+import re
 import shutil
+from dataclasses import replace
 
 import pytest
 
+from sound_qkeras.network.labels import Labels
+from sound_qkeras.report.accuracy import MOST_OUTPUTS
+from sound_qkeras.report.coverage import MOST_ROWS
 from sound_qkeras.report.page import page
 from tests.report.results import TIERS, result_of
 from tests.results import random_result
@@ -54,6 +59,15 @@ def results():
     yield "long", random_result(1, (3, *(3,) * 30, 2)), ()
     result = random_result()
     yield "sweep", result, (result,)
+    yield "wide", wide(), ()
+
+
+def wide():
+    """As much as there may be before the appendix: many inputs and outputs, each with a name of its own."""
+    found = random_result(2, (MOST_ROWS, 4, MOST_OUTPUTS))
+    names = [f"the input number {k}" for k in range(MOST_ROWS)], [f"output number {k}" for k in range(MOST_OUTPUTS)]
+    labels = Labels(*map(tuple, names), dict.fromkeys((*names[0], *names[1]), "m/s"))
+    return replace(found, certificate=replace(found.certificate, labels=labels))
 
 
 @pytest.fixture(scope="module")
@@ -131,3 +145,29 @@ def test_it_prints_all_rows(browser, files):
     visit.page.emulate_media(media="print")
     assert visit.page.evaluate(height) <= 0
     assert visit.page.pdf(format="A4").startswith(b"%PDF")
+
+
+def test_three_pages_of_paper_are_enough_without_the_appendix(browser, files):
+    for file in files:
+        visit = Visit(browser.new_context(), file)
+        whole = pages(visit.page.pdf(format="A4"))
+        visit.page.add_style_tag(content=".appendix { display: none }")
+        assert 1 <= pages(visit.page.pdf(format="A4")) <= 3, file.stem
+        assert whole > pages(visit.page.pdf(format="A4"))
+
+
+def pages(pdf):
+    return len(re.findall(rb"/Type\s*/Page\b", pdf))
+
+
+def test_long_tables_are_folded_on_a_phone_alone(browser, files):
+    file = next(file for file in files if file.stem == "long")
+    for width, folded in ((390, True), (1280, False)):
+        visit = Visit(browser.new_context(viewport={"width": width, "height": 800}), file)
+        rows = visit.page.locator("table", has=visit.page.get_by_text("Formats, one per tensor", exact=True))
+        assert rows.is_visible() is not folded
+        if folded:
+            visit.page.get_by_text("Formats, one per tensor: ").click()
+            assert rows.is_visible()
+            visit.page.emulate_media(media="print")
+    assert rows.is_visible()

@@ -10,20 +10,25 @@ import pytest
 
 from sound_qkeras.errors import InputError, VerificationError
 from sound_qkeras.exact.proof import exact_error
+from sound_qkeras.interval import Interval
 from sound_qkeras.network import Network
+from sound_qkeras.network.labels import Labels
 from sound_qkeras.report.accuracy import errors_at_worst
 from sound_qkeras.report.claim import claim_of
-from sound_qkeras.report.coverage import not_covered
+from sound_qkeras.report.coverage import box_table, moved_ends, not_covered
 from sound_qkeras.report.formats import comparison_table, uniform_of
+from sound_qkeras.report.naming import Naming
 from sound_qkeras.report.page import page
+from sound_qkeras.report.picture import picture_of
 from sound_qkeras.report.sweep import sweep_of
 from sound_qkeras.report.tables import filled, table
+from sound_qkeras.results.origin import Origin, SourceFile
 from sound_qkeras.support.decimals import tolerance
 from sound_qkeras.tuning.uniform import Trial, smallest_uniform
 from tests.report.results import SAMPLES, TIERS, result_of
 from tests.results import random_result
 
-VOID = {"meta", "link", "rect", "line", "circle", "polyline"}
+VOID = {"input", "meta", "link", "rect", "line", "circle", "polyline"}
 
 
 @pytest.fixture(scope="module")
@@ -203,7 +208,7 @@ def test_a_sweep_of_counted_results_has_no_bounds():
     text = str(drawn.table)
     assert "Share that may exceed it" in text
     assert "Proved bound" not in text
-    assert claim_of(result_of("local")).facts[3][0] == "Bound of output 0, closest to its tolerance"
+    assert claim_of(result_of("local")).facts[3][0] == "Bound of dense_1[0], closest to its tolerance"
 
 
 def test_a_sweep_is_drawn_and_about_one_claim():
@@ -302,3 +307,47 @@ def test_a_claim_that_every_sample_breaks_has_a_page(results):
     result = results["statistical"]
     evidence = replace(result.certificate.evidence, failures=len(SAMPLES))
     assert smallest_uniform(result.pair.reference, replace(result.certificate, evidence=evidence)) is not None
+
+
+def test_names_units_date_and_files_are_said():
+    found = random_result()
+    labels = Labels(("angle", "rate", "goal"), ("torque", "brake"), {"angle": "rad", "torque": "N m"})
+    digest = "0123456789abcdef" * 4
+    origin = Origin("2026-02-03T04:05:06+00:00", (SourceFile("model", "controller.keras", digest),))
+    text = page(replace(found, origin=origin, certificate=replace(found.certificate, labels=labels)))
+    tables = {row[0]: row for rows in Reader(text).tables for row in rows}
+    assert {"angle (rad)", "rate", "goal", "torque (N m)", "brake"} <= set(tables)
+    assert tables["Model controller.keras (SHA-256)"][1] == digest
+    assert "3 February 2026, 04:05 UTC of controller.keras (SHA-256 0123456789ab" in text
+    assert "Made on" not in page(found)
+
+
+def test_outputs_with_tolerances_of_their_own_have_their_bounds_in_the_claim():
+    found = random_result()
+    certificate = replace(found.certificate, eps=found.certificate.eps * np.array([1.0, 2.0]))
+    said = claim_of(replace(found, certificate=certificate)).sentence
+    for k, name in enumerate(("dense_1[0]", "dense_1[1]")):
+        stated = re.search(rf"([0-9.e+-]+) for {re.escape(name)} \(eps = ([0-9.e+-]+)\)", said)
+        assert stated
+        assert Fraction(float(certificate.output_bounds[k])) <= Fraction(stated[1])
+        assert float(stated[2]) == certificate.eps[k]
+    unasked = replace(certificate, eps=certificate.output_bounds, eps_source="what is proved")
+    assert "eps" not in claim_of(replace(found, certificate=unasked)).sentence
+
+
+def test_ends_of_float32_are_explained():
+    low = float(np.float32(-0.1))
+    found = random_result()
+    box = Interval(np.full(3, low), np.array([0.5, 1.0, 2.0]))
+    (rows,) = (table.rows for table in [box_table(box, Naming.of(found))])
+    assert rows[0] == ("x[0]", f"-0.1 ({low!r})", "0.5")
+    assert moved_ends(box) == ("-0.1", repr(low))
+    assert moved_ends(Interval(np.full(3, -0.5), np.full(3, 0.25))) is None
+
+
+def test_what_is_only_counted_has_no_bound_beside_it(results, pages):
+    for group in picture_of(results["statistical"], None, np.array([0.01, 0.02]), Naming.of(results["statistical"])):
+        assert not any("bound" in label or "proved" in label for label, _, _ in group.rows)
+    card = pages["statistical"].partition("<nav")[0]
+    assert "no bound is proved" in card
+    assert len(re.findall(r"bound|proved", card.partition("<body>")[2])) == 3  # that one, and that nothing is proved
