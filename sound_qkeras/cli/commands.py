@@ -140,8 +140,9 @@ def quantize(
             check_page(out)
         from sound_qkeras.jobs import quantize as pipeline
         from sound_qkeras.results.curve import Curve
+        from sound_qkeras.results.origin import of_files, source_files
 
-        options = values(given)
+        options, files = values(given), source_files("model", saved)
         QuantizeOptions(**options)
         with terminal_bars() as progress:
             progress("read", 0.0)
@@ -149,9 +150,9 @@ def quantize(
                 network = pipeline.read(saved, region, given["margin"])
             options |= {"box_source": source, "progress": progress}
             if curve:
-                found = save_curve(network, tolerances, region, places, overwrite=overwrite, **options)
+                found = save_curve(network, tolerances, region, places, files, overwrite=overwrite, **options)
             else:
-                found = Curve([pipeline.quantize(network, tolerances[0], region, **options)])
+                found = Curve([of_files(pipeline.quantize(network, tolerances[0], region, **options), files)])
                 progress("save", 0.0)
                 with put_in_place(), quiet_tensorflow():
                     found[0].save(out, overwrite=overwrite)

@@ -38,6 +38,7 @@ def save_curve(
     eps: Sequence[Any],
     box: Any,
     places: Sequence[Path],
+    files: Any,
     *,
     overwrite: bool,
     progress: Progress,
@@ -46,12 +47,13 @@ def save_curve(
     """The results in the order of `eps`, each saved in its place as soon as it is there, the tightest tolerance first."""
     from sound_qkeras.jobs.sweep import answers
     from sound_qkeras.results.curve import Curve
+    from sound_qkeras.results.origin import of_files
 
     found: dict[int, Result] = {}
     for index, result in answers(network, list(eps), box, report=progress, **options):
+        found[index] = of_files(result, files)
         with put_in_place(), quiet_tensorflow():
-            result.save(places[index], overwrite=overwrite)
-        found[index] = result
+            found[index].save(places[index], overwrite=overwrite)
     return Curve(found[index] for index in range(len(eps)))
 
 

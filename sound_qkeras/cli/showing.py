@@ -81,9 +81,10 @@ def _show_outputs(result: Result) -> None:
     from sound_qkeras.support.decimals import rounded_up, tolerance
 
     certificate = result.certificate
+    names = certificate.labels.output_names(result.pair.network)
     rows = [
-        (str(k), rounded_up(float(bound), float(eps), DIGITS), tolerance(float(eps)))
-        for k, (bound, eps) in enumerate(zip(certificate.output_bounds, certificate.eps, strict=True))
+        (name, rounded_up(float(bound), float(eps), DIGITS), tolerance(float(eps)))
+        for name, bound, eps in zip(names, certificate.output_bounds, certificate.eps, strict=True)
     ]
     print_table(("output", "error at most", "eps"), rows, left=1)
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sound_qkeras.results.result import Result
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,11 @@ class Origin:
     def now(cls, files: tuple[SourceFile, ...] = ()) -> Origin:
         """Made now, of these files."""
         return cls(datetime.now(UTC).isoformat(timespec="seconds"), files)
+
+
+def of_files(result: Result, files: tuple[SourceFile, ...]) -> Result:
+    """A result of a network that was read from these files before."""
+    return replace(result, origin=Origin.now(files))
 
 
 def source_files(role: str, model: Any) -> tuple[SourceFile, ...]:
