@@ -23,6 +23,8 @@ from sound_qkeras.fixed_point import Format
 from sound_qkeras.interval import Interval
 from sound_qkeras.network import Network, Node
 from sound_qkeras.network.ops import Dense, Input, Relu
+from sound_qkeras.report.sweep import mean_bits
+from sound_qkeras.tuning.uniform import smallest_uniform
 from sound_qkeras.verify.proof import bound_boxes
 
 FOLDER = Path(__file__).with_name("pictures")
@@ -151,11 +153,30 @@ def tiers() -> Figure:
     return figure
 
 
+def bits_against_eps() -> Figure:
+    """The README's controller: bits a weight against the tolerance, ours beside the smallest single format and float32."""
+    curve = sq.sweep(_controller(), [10.0**-power for power in (1, 1.5, 2, 2.5, 3, 3.5, 4)], (-1.0, 1.0))
+    eps = [float(result.certificate.eps[0]) for result in curve]
+    singles = [smallest_uniform(result.pair.reference, result.certificate) for result in curve]
+    figure = Figure((WIDTH, 3.2), layout="constrained")
+    axes = figure.subplots()
+    axes.axhline(32.0, color=GREY, linestyle=":")
+    axes.text(eps[0], 31.4, "float32", ha="left", va="top")
+    single = [None if one is None else one.format.word_length for one in singles]
+    axes.plot(eps, single, "s--", color=ORANGE, label="smallest single format that is proved to do")
+    axes.plot(eps, [mean_bits(result) for result in curve], "o-", color=BLUE, label="sound_qkeras")
+    axes.set(xscale="log", xlabel="tolerance eps, proved for every input", ylabel="bits a weight", ylim=(0.0, 36.0))
+    axes.invert_xaxis()
+    axes.legend(loc="upper right", bbox_to_anchor=(1.0, 0.86))
+    return figure
+
+
 PICTURES: dict[str, Callable[[], Figure]] = {
     "fixed_point": fixed_point,
     "error_in_a_box": error_in_a_box,
     "leaves": leaves,
     "tiers": tiers,
+    "bits_against_eps": bits_against_eps,
 }
 
 
@@ -171,6 +192,15 @@ def _example() -> Any:
     return sq.quantize(
         Network((*hidden.nodes, Node("y", Dense(fitted[:-1], fitted[-1]), ("d",)))), 0.3, (-1.0, 1.0), effort="fast"
     )
+
+
+def _controller() -> Any:
+    """The model that the README trains, by the README's own lines."""
+    text = (FOLDER.parents[1] / "README.md").read_text(encoding="utf-8")
+    lines = text.partition("```python\n")[2].partition("\nresult = ")[0]
+    names: dict[str, Any] = {}
+    exec(compile(lines, "README.md", "exec"), names)
+    return names["model"]
 
 
 def _side(x: float) -> str:
