@@ -19,11 +19,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import sound_qkeras as sq  # before Keras: it makes TensorFlow show Keras 2, which QKeras needs
-
-# isort: split
 import numpy as np
-import tf_keras as keras
+import tf_keras as keras  # the published models are of Keras 2
+
+import sound_qkeras as sq
 
 layers: Any = keras.layers
 Data = tuple[np.ndarray, np.ndarray]
