@@ -53,9 +53,11 @@ add_module_names = False
 python_maximum_signature_line_length = 88
 
 nb_execution_mode = "cache"
+nb_execution_in_temp = True  # they write files
 nb_execution_timeout = 600
 nb_execution_raise_on_error = True
 nb_merge_streams = True
+nb_output_stderr = "remove"  # TensorFlow talks about the machine
 
 pygments_dark_style = "github-dark"
 html_theme = "furo"
