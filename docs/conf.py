@@ -20,7 +20,6 @@ ROOT = HERE.parent
 sys.path.insert(0, str(HERE))
 
 project = "sound_qkeras"
-author = "The sound_qkeras authors"
 version = release = sound_qkeras.__version__
 extensions = [
     "sphinx.ext.autodoc",
@@ -56,7 +55,6 @@ nb_execution_mode = "cache"
 nb_execution_in_temp = True  # they write files
 nb_execution_timeout = 600
 nb_execution_raise_on_error = True
-nb_merge_streams = True
 nb_output_stderr = "remove"  # TensorFlow talks about the machine
 
 pygments_dark_style = "github-dark"
@@ -64,7 +62,7 @@ html_theme = "furo"
 html_title = "sound_qkeras"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
-html_copy_source = html_show_sourcelink = False
+html_copy_source = html_show_sourcelink = html_show_copyright = False
 templates_path: list[str] = []
 
 # Notebooks are kept as programs; what Sphinx and those who download them get is made here.

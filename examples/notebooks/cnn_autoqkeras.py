@@ -23,9 +23,8 @@
 import keras
 import matplotlib.pyplot as plt
 import numpy as np
-from sklearn.datasets import load_digits
-
 import sound_qkeras as sq
+from sklearn.datasets import load_digits
 
 keras.utils.set_random_seed(0)
 
@@ -40,7 +39,9 @@ digits = load_digits()
 order = np.random.default_rng(0).permutation(len(digits.target))
 images = (digits.images / 16.0)[order, :, :, None].astype(np.float32)
 labels = digits.target[order]
-(x_train, x_choose, x_test), (y_train, y_choose, y_test) = (np.split(part, [900, 1200]) for part in (images, labels))
+(x_train, x_choose, x_test), (y_train, y_choose, y_test) = (
+    np.split(part, [900, 1200]) for part in (images, labels)
+)
 
 figure, axes = plt.subplots(1, 10, figsize=(9, 1.3))
 for side, image, label in zip(axes, x_train, y_train, strict=False):
@@ -145,9 +146,24 @@ figure, axes = plt.subplots(figsize=(7, 4))
 for start, marker in GROUPS.items():
     rows = [row for row in study.rows if row.name.startswith(start)]
     label = {"smallest": "smallest uniform word for an eps"}.get(start, start)
-    axes.plot([row.total_bits for row in rows], [row.metric for row in rows], marker, markersize=8, label=label)
-axes.axhline(study.float_metric, color="black", linestyle="--", linewidth=1, label="float network")
-axes.set(xlabel="bits of weights, biases and values between layers", ylabel="accuracy on the third part")
+    axes.plot(
+        [row.total_bits for row in rows],
+        [row.metric for row in rows],
+        marker,
+        markersize=8,
+        label=label,
+    )
+axes.axhline(
+    study.float_metric,
+    color="black",
+    linestyle="--",
+    linewidth=1,
+    label="float network",
+)
+axes.set(
+    xlabel="bits of weights, biases and values between layers",
+    ylabel="accuracy on the third part",
+)
 axes.set_title("A short comparison on 8 x 8 digits")
 axes.legend(loc="lower right")
 figure.tight_layout()

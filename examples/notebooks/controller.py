@@ -25,7 +25,6 @@ from pathlib import Path
 import keras
 import matplotlib.pyplot as plt
 import numpy as np
-
 import sound_qkeras as sq
 from sound_qkeras.backends import compile_and_run
 
@@ -114,7 +113,7 @@ print(f"observed: {result.observed_error:.6f} Nm, at the state {result.observed_
 # ## The error, everywhere
 #
 # With two inputs the whole box can be drawn. Each colour is the difference between the integers and the trained
-# network. The proof says that no point of this map, nor between its points, is beyond the bound.
+# network. The proof says that no point of this map is beyond the bound, and no point between them either.
 
 # %%
 angle, speed = np.meshgrid(np.linspace(-0.6, 0.6, 201), np.linspace(-3.0, 3.0, 201))
@@ -123,9 +122,15 @@ error = result.simulate(grid) - model.predict(grid, verbose=0)
 bound = result.certificate.bound
 
 figure, axes = plt.subplots(figsize=(7, 4.2))
-colours = axes.pcolormesh(angle, speed, error.reshape(angle.shape), cmap="RdBu_r", vmin=-bound, vmax=bound)
+colours = axes.pcolormesh(
+    angle, speed, error.reshape(angle.shape), cmap="RdBu_r", vmin=-bound, vmax=bound
+)
 axes.plot(*result.observed_input, "k^", markersize=9, label="worst error found")
-axes.set(xlabel="angle (rad)", ylabel="speed (rad/s)", title="Fixed point minus trained network")
+axes.set(
+    xlabel="angle (rad)",
+    ylabel="speed (rad/s)",
+    title="Fixed point minus trained network",
+)
 axes.legend(loc="upper right")
 bar = figure.colorbar(colours, label="Nm; the ends are the proved bound")
 
@@ -140,10 +145,15 @@ rows = [row for row in result.formats if row.kind != "accumulator"]
 shades = {"weight": "#1f4e79", "bias": "#9dc3e6", "activation": "#c55a11"}
 figure, axes = plt.subplots(figsize=(7, 3.6))
 axes.barh(
-    [f"{row.node} {row.kind}" for row in rows], [row.word_length for row in rows], color=[shades[r.kind] for r in rows]
+    [f"{row.node} {row.kind}" for row in rows],
+    [row.word_length for row in rows],
+    color=[shades[r.kind] for r in rows],
 )
 axes.invert_yaxis()
-axes.set(xlabel="bits", title=f"Bits of each format: {result.cost.weight_bits} bits of weights in all")
+axes.set(
+    xlabel="bits",
+    title=f"Bits of each format: {result.cost.weight_bits} bits of weights in all",
+)
 figure.tight_layout()
 
 # %% [markdown]
@@ -159,13 +169,14 @@ integers = swing(result.simulate, starts)
 time = STEP * np.arange(len(trained))
 
 figure, axes = plt.subplots(1, 2, figsize=(9, 3.4), sharey=True)
-for side, angles, name in zip(axes, (trained, integers), ("trained network", "integers"), strict=True):
+for side, angles, name in zip(
+    axes, (trained, integers), ("trained network", "integers"), strict=True
+):
     side.plot(time, angles, color="#1f4e79", alpha=0.4, linewidth=1)
     side.set(xlabel="seconds", title=name)
 axes[0].set_ylabel("angle (rad)")
-print(
-    f"largest angle after 3 s: {abs(trained[-1]).max():.4f} rad trained, {abs(integers[-1]).max():.4f} rad in integers"
-)
+for name, angles in {"trained": trained, "integers": integers}.items():
+    print(f"{name}: largest angle after 3 s {abs(angles[-1]).max():.4f} rad")
 
 # %% [markdown]
 # ## Keep it, and check it again
@@ -198,15 +209,22 @@ assert bench.passed
 
 # %%
 flags = ["-std=c99", "-Os", "-fno-asynchronous-unwind-tables", "-fstack-usage"]
-subprocess.run(["gcc", *flags, "-c", folder / "src" / "net.c", "-o", "net.o"], check=True)
-sizes = subprocess.run(["size", "net.o"], check=True, capture_output=True, text=True).stdout.splitlines()[1].split()
+subprocess.run(
+    ["gcc", *flags, "-c", folder / "src" / "net.c", "-o", "net.o"], check=True
+)
+sizes = (
+    subprocess.run(["size", "net.o"], check=True, capture_output=True, text=True)
+    .stdout.splitlines()[1]
+    .split()
+)
 code, data, static = (int(number) for number in sizes[:3])
-lines = Path("net.su").read_text().splitlines()  # one a function: file:line:column:name, bytes, kind
+lines = (
+    Path("net.su").read_text().splitlines()
+)  # one a function: file:line:column:name, bytes, kind
 stack = {line.split()[0].split(":")[-1]: int(line.split()[1]) for line in lines}
 
-print(
-    f"flash: {code + data} bytes, code and integers; the trained weights alone take {4 * model.count_params()} as float32"
-)
+print(f"flash: {code + data} bytes of code and integers")
+print(f"       (as float32 the trained weights alone take {4 * model.count_params()})")
 print(f"RAM: {static + data} bytes of variables, {stack['net']} bytes of stack")
 
 # %% [markdown]

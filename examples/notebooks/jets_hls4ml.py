@@ -25,7 +25,6 @@
 import keras
 import matplotlib.pyplot as plt
 import numpy as np
-
 import sound_qkeras as sq
 
 keras.utils.set_random_seed(0)
@@ -50,11 +49,16 @@ def draw(kind, jets, most=30):
     """Momentum fractions and positions of the particles of jets of one kind."""
     there = np.arange(most) < np.clip(rng.poisson(PARTICLES[kind], (jets, 1)), 4, most)
     momentum = rng.exponential(1.0, (jets, most)) ** 2 * there
-    turn = rng.uniform(0, 2 * np.pi, (jets, 1)) + 2 * np.pi * np.arange(AXES[kind]) / AXES[kind]
+    turn = (
+        rng.uniform(0, 2 * np.pi, (jets, 1))
+        + 2 * np.pi * np.arange(AXES[kind]) / AXES[kind]
+    )
     apart = (AXES[kind] > 1) * rng.normal(0.28, 0.05, (jets, 1, 1))
     centre = apart * np.stack([np.cos(turn), np.sin(turn)], axis=-1)
     chosen = rng.integers(0, AXES[kind], (jets, most))
-    place = np.take_along_axis(centre, chosen[..., None], axis=1) + rng.laplace(0, WIDTH[kind], (jets, most, 2))
+    place = np.take_along_axis(centre, chosen[..., None], axis=1) + rng.laplace(
+        0, WIDTH[kind], (jets, most, 2)
+    )
     return momentum / momentum.sum(axis=1, keepdims=True), place
 
 
@@ -76,7 +80,9 @@ def observables(momentum, place):
             ordered[:, 1],
             ordered[:, :5].sum(axis=1),
             4 * small * large / (small + large) ** 2,  # 0 on a line, 1 in a disc
-            np.einsum("np,nq,npq->n", momentum, momentum, pairs),  # two-point energy correlation
+            np.einsum(
+                "np,nq,npq->n", momentum, momentum, pairs
+            ),  # two-point energy correlation
             (momentum * (distance < 0.1)).sum(axis=1),  # what is close to the centre
         ],
         axis=1,
@@ -86,14 +92,25 @@ def observables(momentum, place):
 EACH = 4000
 x = np.concatenate([observables(*draw(kind, EACH)) for kind in range(len(CLASSES))])
 y = np.repeat(np.arange(len(CLASSES)), EACH)
-x = np.clip((x - x.mean(axis=0)) / x.std(axis=0), -4.0, 4.0)  # a trigger's inputs are scaled and cut off
+x = np.clip(
+    (x - x.mean(axis=0)) / x.std(axis=0), -4.0, 4.0
+)  # a trigger's inputs are scaled and cut off
 order = rng.permutation(len(x))
-(x_train, x_test), (y_train, y_test) = (np.split(part[order], [12000]) for part in (x, y))
+(x_train, x_test), (y_train, y_test) = (
+    np.split(part[order], [12000]) for part in (x, y)
+)
 
 figure, axes = plt.subplots(1, 3, figsize=(10, 3))
-for side, column, name in zip(axes, (0, 1, 7), ("number of particles", "mass / momentum", "planar flow"), strict=True):
+for side, column, name in zip(
+    axes,
+    (0, 1, 7),
+    ("number of particles", "mass / momentum", "planar flow"),
+    strict=True,
+):
     for kind, label in enumerate(CLASSES):
-        side.hist(x[y == kind, column], bins=40, histtype="step", linewidth=1.5, label=label)
+        side.hist(
+            x[y == kind, column], bins=40, histtype="step", linewidth=1.5, label=label
+        )
     side.set(xlabel=f"{name}, standardised", yticks=[])
 axes[0].legend()
 figure.tight_layout()
@@ -154,7 +171,9 @@ print(result.summary())
 # that no bit differs.
 
 # %%
-project = result.to_hls4ml("project", backend="Vitis", part="xc7z020clg484-1", clock_ns=5.0, overwrite=True)
+project = result.to_hls4ml(
+    "project", backend="Vitis", part="xc7z020clg484-1", clock_ns=5.0, overwrite=True
+)
 print(project.summary())
 assert project.bit_exact
 
@@ -164,15 +183,24 @@ assert project.bit_exact
 # in the box.
 
 # %%
-hls = np.asarray(project.model.predict(np.ascontiguousarray(x_test, dtype=np.float32))).reshape(len(x_test), -1)
+hls = np.asarray(
+    project.model.predict(np.ascontiguousarray(x_test, dtype=np.float32))
+).reshape(len(x_test), -1)
 trained = model.predict(x_test, verbose=0)
 assert np.array_equal(hls, result.simulate(x_test.astype(np.float32)))
 
 figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.6))
 left.hist(np.abs(hls - trained).max(axis=1), bins=50, color="#1f4e79")
-left.axvline(result.observed_error, color="#c55a11", linestyle="--", label="worst found by a search")
+left.axvline(
+    result.observed_error,
+    color="#c55a11",
+    linestyle="--",
+    label="worst found by a search",
+)
 left.axvline(result.certificate.bound, color="black", label="proved bound")
-left.set(xlabel="largest difference of a logit", ylabel="jets", title="hls4ml against Keras")
+left.set(
+    xlabel="largest difference of a logit", ylabel="jets", title="hls4ml against Keras"
+)
 left.legend()
 
 decided, same = hls.argmax(axis=1), hls.argmax(axis=1) == trained.argmax(axis=1)
@@ -182,9 +210,20 @@ table /= table.sum(axis=1, keepdims=True)
 right.imshow(table, cmap="Blues", vmin=0, vmax=1)
 for row, column in np.ndindex(*table.shape):
     share = table[row, column]
-    right.text(column, row, f"{share:.2f}", ha="center", va="center", color="white" if share > 0.6 else "black")
+    right.text(
+        column,
+        row,
+        f"{share:.2f}",
+        ha="center",
+        va="center",
+        color="white" if share > 0.6 else "black",
+    )
 right.set(xticks=range(4), xticklabels=CLASSES, yticks=range(4), yticklabels=CLASSES)
-right.set(xlabel="decided by the integers", ylabel="true class", title=f"the same decision as Keras: {same.mean():.2%}")
+right.set(
+    xlabel="decided by the integers",
+    ylabel="true class",
+    title=f"the same decision as Keras: {same.mean():.2%}",
+)
 figure.tight_layout()
 
 # %% [markdown]
@@ -199,16 +238,24 @@ rows = [row for row in result.formats if row.kind != "accumulator"]
 shades = {"weight": "#1f4e79", "bias": "#9dc3e6", "activation": "#c55a11"}
 figure, axes = plt.subplots(figsize=(7, 3.8))
 axes.barh(
-    [f"{row.node} {row.kind}" for row in rows], [row.word_length for row in rows], color=[shades[r.kind] for r in rows]
+    [f"{row.node} {row.kind}" for row in rows],
+    [row.word_length for row in rows],
+    color=[shades[r.kind] for r in rows],
 )
 axes.invert_yaxis()
 axes.set(
-    xlabel="bits", title=f"{result.cost.weight_bits:,} bits of weights; 32-bit floats: {32 * model.count_params():,}"
+    xlabel="bits",
+    title=f"{result.cost.weight_bits:,} bits of weights (floats: {32 * model.count_params():,})",
 )
 figure.tight_layout()
 
 total = result.estimate_hardware().to_json()["total"]
-print({name: total[name] for name in ("products", "constant_adders", "sum_adders", "dsp", "bram")})
+print(
+    {
+        name: total[name]
+        for name in ("products", "constant_adders", "sum_adders", "dsp", "bram")
+    }
+)
 
 # %% [markdown]
 # ## Where to go from here
