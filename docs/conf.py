@@ -79,7 +79,7 @@ FROM_ABOVE = {"index": "README.md", "changelog": "CHANGELOG.md", "contributing":
 
 
 def place_files(app: Sphinx, page: str, source: list[str]) -> None:
-    """Put the README and its like on their pages, and make links to them lead there."""
+    """Put the README and its like on their pages, and make links to them, and to notebooks, lead there."""
     if page in FROM_ABOVE:
         file = ROOT / FROM_ABOVE[page]
         app.env.note_dependency(file)
@@ -87,6 +87,7 @@ def place_files(app: Sphinx, page: str, source: list[str]) -> None:
         source[0] = text.replace("../docs/", "") + source[0]
     for name, file_name in FROM_ABOVE.items():
         source[0] = source[0].replace(f"](../{file_name}", f"]({name}.md")
+    source[0] = re.sub(r"\]\(\.\./examples/(notebooks/\w+)\.py\)", r"](\1.ipynb)", source[0])
 
 
 def read_fences(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:

@@ -113,7 +113,7 @@ print(likely.certificate.claim)
 
 # %%
 study = sq.compare(
-    likely.float_model(),  # the same network, in tf_keras
+    model,
     (x_train, y_train),
     eps=(8.0, 2.0),
     out="study",
@@ -132,41 +132,18 @@ study = sq.compare(
     bits=(4, 8),
     effort="fast",
 )
-for row in study.rows:
-    print(f"{row.name:60} {row.total_bits:7,} bits  accuracy {row.metric:.3f}")
-for sentence in study.both_ways:
-    print(sentence)
+study
 
 # %% [markdown]
-# Each point is one candidate. Higher is more accurate, further left is smaller.
+# Each point is one candidate. Higher is more accurate, further left is smaller. Candidates for which no other one is
+# better in both are joined by a line, the **Pareto front**.
 
 # %%
-GROUPS = {"ours": "o", "uniform": "s", "smallest": "^", "AutoQKeras": "X"}
-figure, axes = plt.subplots(figsize=(7, 4))
-for start, marker in GROUPS.items():
-    rows = [row for row in study.rows if row.name.startswith(start)]
-    label = {"smallest": "smallest uniform word for an eps"}.get(start, start)
-    axes.plot(
-        [row.total_bits for row in rows],
-        [row.metric for row in rows],
-        marker,
-        markersize=8,
-        label=label,
-    )
-axes.axhline(
-    study.float_metric,
-    color="black",
-    linestyle="--",
-    linewidth=1,
-    label="float network",
-)
-axes.set(
-    xlabel="bits of weights, biases and values between layers",
-    ylabel="accuracy on the third part",
-)
-axes.set_title("A short comparison on 8 x 8 digits")
-axes.legend(loc="lower right")
-figure.tight_layout()
+study.plot()
+
+# %%
+for sentence in study.both_ways:
+    print(sentence, end="\n\n")
 
 # %% [markdown]
 # ## Where to go from here

@@ -19,14 +19,11 @@
 # You need `pip install sound-qkeras matplotlib`, and a C compiler for the last part.
 
 # %%
-import subprocess
-from pathlib import Path
-
 import keras
 import matplotlib.pyplot as plt
 import numpy as np
 import sound_qkeras as sq
-from sound_qkeras.backends import compile_and_run
+from sound_qkeras.backends import compile_and_run, program_size
 
 keras.utils.set_random_seed(0)
 rng = np.random.default_rng(0)
@@ -135,26 +132,14 @@ axes.legend(loc="upper right")
 bar = figure.colorbar(colours, label="Nm; the ends are the proved bound")
 
 # %% [markdown]
-# ## The formats
+# ## The formats, and where the error comes from
 #
-# One bar for each tensor. *Weight* and *bias* are stored; *activation* is what a layer passes on. A weight of an
-# ordinary Keras model has 32 bits.
+# Above, one bar for each tensor: *weights* and *biases* are stored, *activations* are what a layer passes on. A weight
+# of an ordinary Keras model has 32 bits. Below, what was proved beside what was found, and which roundings use up most
+# of the tolerance.
 
 # %%
-rows = [row for row in result.formats if row.kind != "accumulator"]
-shades = {"weight": "#1f4e79", "bias": "#9dc3e6", "activation": "#c55a11"}
-figure, axes = plt.subplots(figsize=(7, 3.6))
-axes.barh(
-    [f"{row.node} {row.kind}" for row in rows],
-    [row.word_length for row in rows],
-    color=[shades[r.kind] for r in rows],
-)
-axes.invert_yaxis()
-axes.set(
-    xlabel="bits",
-    title=f"Bits of each format: {result.cost.weight_bits} bits of weights in all",
-)
-figure.tight_layout()
+result.plot()
 
 # %% [markdown]
 # ## Does it still balance?
@@ -202,30 +187,13 @@ print(f"{bench.vectors} test vectors, {bench.output_mismatches} mismatches")
 assert bench.passed
 
 # %% [markdown]
-# **Flash** holds the code and the weights, **RAM** what changes while it runs. Both are read off the compiled file:
-# `size` adds up code and constants (flash), and `-fstack-usage` makes gcc say how many bytes of stack each function
-# takes. This is the compiler of this machine. For your microcontroller replace `gcc` and `size`, for example by
-# `arm-none-eabi-gcc -mcpu=cortex-m0` and `arm-none-eabi-size`.
+# **Flash** holds the code and the weights, **RAM** what changes while it runs. `program_size` compiles the network for
+# size and counts: for a Cortex-M4 where `arm-none-eabi-gcc` is installed, else for this machine, whose code is larger
+# or smaller than a microcontroller's and whose numbers take the same room.
 
 # %%
-flags = ["-std=c99", "-Os", "-fno-asynchronous-unwind-tables", "-fstack-usage"]
-subprocess.run(
-    ["gcc", *flags, "-c", folder / "src" / "net.c", "-o", "net.o"], check=True
-)
-sizes = (
-    subprocess.run(["size", "net.o"], check=True, capture_output=True, text=True)
-    .stdout.splitlines()[1]
-    .split()
-)
-code, data, static = (int(number) for number in sizes[:3])
-lines = (
-    Path("net.su").read_text().splitlines()
-)  # one a function: file:line:column:name, bytes, kind
-stack = {line.split()[0].split(":")[-1]: int(line.split()[1]) for line in lines}
-
-print(f"flash: {code + data} bytes of code and integers")
-print(f"       (as float32 the trained weights alone take {4 * model.count_params()})")
-print(f"RAM: {static + data} bytes of variables, {stack['net']} bytes of stack")
+print(program_size(folder).summary())
+print(f"the trained weights alone, as float32: {4 * model.count_params()} bytes")
 
 # %% [markdown]
 # ## Where to go from here

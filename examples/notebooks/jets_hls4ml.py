@@ -234,21 +234,6 @@ figure.tight_layout()
 # real numbers of your part, run hls4ml's `project.model.build()` where the vendor's tools are installed.
 
 # %%
-rows = [row for row in result.formats if row.kind != "accumulator"]
-shades = {"weight": "#1f4e79", "bias": "#9dc3e6", "activation": "#c55a11"}
-figure, axes = plt.subplots(figsize=(7, 3.8))
-axes.barh(
-    [f"{row.node} {row.kind}" for row in rows],
-    [row.word_length for row in rows],
-    color=[shades[r.kind] for r in rows],
-)
-axes.invert_yaxis()
-axes.set(
-    xlabel="bits",
-    title=f"{result.cost.weight_bits:,} bits of weights (floats: {32 * model.count_params():,})",
-)
-figure.tight_layout()
-
 total = result.estimate_hardware().to_json()["total"]
 print(
     {
@@ -256,11 +241,32 @@ print(
         for name in ("products", "constant_adders", "sum_adders", "dsp", "bram")
     }
 )
+result.plot()
+
+# %% [markdown]
+# ## What a tolerance costs
+#
+# `sweep` quantises for several tolerances in one run. A looser one needs fewer bits; how loose is right, the decisions
+# say.
+
+# %%
+curve = sq.sweep(
+    model,
+    [2.0, 1.0, 0.5, 0.25],
+    box=(-4.0, 4.0),
+    task="classifier",
+    samples=x_test,
+    labels=y_test,
+    effort="fast",
+)
+for one in curve:
+    eps, found = float(one.certificate.eps.max()), one.classification
+    print(f"eps {eps}: same decision {found.agreement:.1%}, proved {found.proved:.1%}")
+curve.plot()
 
 # %% [markdown]
 # ## Where to go from here
 #
 # - `eps="auto"` finds the largest tolerance that keeps the decision of a given share of the samples.
 # - `cost="bit_operations"` chooses formats for multipliers instead of memory.
-# - `sq.sweep(model, [2.0, 1.0, 0.5], box)` shows how many bits each tolerance costs.
 # - The guide *hls4ml and other hardware* has what hls4ml cannot do, and C++, C and Verilog without it.
