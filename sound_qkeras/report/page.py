@@ -63,11 +63,12 @@ def page(result: Result, sweep: Iterable[Result] = ()) -> str:
         )
     drawn = sweep_of(result, sweep)
     check(result.pair, result.certificate)
-    return _environment().get_template("page.html.j2").render(sweep=drawn, **_content(result))
+    return environment().get_template("page.html.j2").render(sweep=drawn, **_content(result))
 
 
 @cache
-def _environment() -> Environment:
+def environment() -> Environment:
+    """What renders the templates: names of layers and the source of a box are the user's, and are escaped."""
     jinja = Environment(
         loader=PackageLoader("sound_qkeras.report", "templates"),
         undefined=StrictUndefined,

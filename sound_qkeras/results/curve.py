@@ -20,6 +20,11 @@ class Curve(tuple[Result, ...]):
         bits = [one.cost.weight_bits for one in self]
         return f"<Curve of {len(self)} tolerances from {min(ends):g} to {max(ends):g}: weights {min(bits):,} to {max(bits):,} bits>"
 
+    def _repr_html_(self) -> str:
+        from sound_qkeras.report.card import curve_card
+
+        return curve_card(self)
+
     def plot(self, path: str | os.PathLike[str] | None = None) -> Any:
         """Draw bits a weight against the tolerance, and the worst errors found.
 

@@ -100,6 +100,11 @@ class Result:
         """One line: the verdict and the bits."""
         return f"<Result {verdict(self.certificate)}; weights {self.cost.weight_bits:,} bits>"
 
+    def _repr_html_(self) -> str:
+        from sound_qkeras.report.card import card
+
+        return card(self)
+
     @property
     def evaluation(self) -> FloatReport:
         """What Keras computes beside the integers, in the float type of a model that was given, else in float32."""

@@ -1,5 +1,8 @@
 """Figures of results: what is drawn is what the result says."""
 
+import re
+from html import unescape
+
 import numpy as np
 import pytest
 
@@ -35,6 +38,17 @@ def test_a_curve_draws_every_tolerance(tmp_path):
 def test_a_file_of_another_kind_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"accepted: a \.png, \.svg or \.pdf file"):
         random_result(0).plot(tmp_path / "result.doc")
+
+
+def test_a_notebook_shows_the_claim_and_every_format():
+    result = random_result(0)
+    html = result._repr_html_()
+    assert all(line in unescape(html) for line in result.lines)
+    assert [int(bits) for bits in re.findall(r"right\">(\d+)</td>", html)] == [
+        row.word_length for row in result.formats if row.kind != "accumulator"
+    ]
+    assert "<script" not in html
+    assert f"{result.cost.total_bits:,}" in Curve([result])._repr_html_()
 
 
 def test_what_a_result_is_made_of_is_one_line_each():
