@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from sound_qkeras.verify.certificate import Certificate as Certificate
     from sound_qkeras.verify.softmax import softmax_bound as softmax_bound
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 # Public name -> module. Imported on first use, so that `import sound_qkeras` takes no time and no TensorFlow.
 _PUBLIC = {

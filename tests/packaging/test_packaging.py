@@ -2,6 +2,7 @@
 
 import ast
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -10,6 +11,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
+
+import sound_qkeras
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]["packages"]
@@ -124,3 +127,14 @@ def test_callback_runs_from_the_wheel(installed, tmp_path):
     file, bound = done.stdout.splitlines()[-2:]
     assert file.startswith(str(installed))
     assert 0 < float(bound) <= 1e-2
+
+
+def test_one_version_everywhere():
+    released = re.search(
+        r"^## \[(\d[^\]]*)\] - (\S+)$", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE
+    )
+    cited = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    assert released is not None
+    assert released[1] == sound_qkeras.__version__
+    assert f"\nversion: {released[1]}\n" in cited
+    assert f"\ndate-released: {released[2]}\n" in cited
