@@ -13,18 +13,17 @@ from sound_qkeras.interval import Interval
 from sound_qkeras.jobs.options import QuantizeOptions, one_of, or_none, whole
 from sound_qkeras.jobs.quantize import describe_box, quantize, read
 from sound_qkeras.keras_io.session.editions import KERAS_2, edition
-from sound_qkeras.network import Network, size_of
-from sound_qkeras.network.boxes import check_box, make_tolerance, margin_for, network_box
-from sound_qkeras.network.classes import labels_of
+from sound_qkeras.network import Network
+from sound_qkeras.network.boxes import check_box, make_tolerance, network_box
 from sound_qkeras.results.result import Result
 from sound_qkeras.support.deadline import INTERRUPT
 from sound_qkeras.support.files import check_writable
 from sound_qkeras.support.progress import Progress
 from sound_qkeras.tuning.costs import GroupCost
-from sound_qkeras.verify.evidence import outside_of
 
 from .callback import Callback
 from .choosing import observer_of
+from .given_samples import check_samples, samples_inside
 from .observer import InputObserver
 
 if TYPE_CHECKING:
@@ -98,7 +97,7 @@ class SoundQuant(Callback):
         mode: str = "end",
         anneal_after: float = 0.5,
         fewer_bits: float = 0.0,
-        progress: Progress | bool = False,
+        progress: Progress | bool | None = None,
         **options: Any,
     ) -> None:
         """Check everything that can be checked without a model.
@@ -106,8 +105,7 @@ class SoundQuant(Callback):
         Args:
             eps: tolerance in units of the output: a number, or one per output.
             box: the inputs, as for `sound_qkeras.quantize`. None takes the smallest and largest value of every feature
-                in the batches the model is trained on; the certificate says so. Where `samples` lie outside of those of the
-                first epoch, that is logged after it, with the margin that would hold them.
+                in the batches the model is trained on; the certificate says so. See `samples` below for those outside of it.
             cost: "weight_bits", "total_bits", "bit_operations", or a callable `(group, word_length) -> float`.
             every: also quantise each so many epochs.
             out: directory to save the last result in; an earlier result there is replaced.
@@ -115,9 +113,14 @@ class SoundQuant(Callback):
             mode: "end" quantises what was trained; "anneal" chooses formats on the way and trains on with them in force.
             anneal_after: the share of the epochs before that.
             fewer_bits: how hard training pushes towards fewer bits, as a share of the loss's gradient.
-            progress: as for `sound_qkeras.quantize`, during every run.
+            progress: of every run, as for `sound_qkeras.quantize`: True for bars, False, or a callable. None draws bars of the
+                run at the end of a fit where Keras draws its own (`verbose=1`), and nothing otherwise.
             options: `word_lengths`, `effort`, `solver`, `tier`, `samples` and the others of
-                `sound_qkeras.quantize`, for every run.
+                `sound_qkeras.quantize`, for every run. Samples outside of an observed box are set aside, up to a tenth of them:
+                the claim is about inputs in the box, and those left are drawn like these. A box that was widened to hold them would
+                depend on held-out samples, and a limit counted on those would be none. How many there are is logged after the
+                first epoch, with the `margin=` that would hold them, and the certificate says it. More than a tenth is an error,
+                which is logged after the first epoch too. In a given box every sample has to lie, which is checked before it.
 
         Raises:
             InputError: an argument is not usable, or `out` cannot be written.
@@ -145,7 +148,8 @@ class SoundQuant(Callback):
         self._force: BitForce | None = None
         self._tried: tuple[str, bytes, bytes] | None = None
         self._values = _logged(None)
-        self._readable, self._annealed, self._looked = False, True, False
+        self._readable, self._annealed, self._looked, self._ending = False, True, False, False
+        self._aside = ""
 
     def on_train_begin(self, logs: Any = None) -> None:
         """Forget the last fit, see whether this model can be quantised, and start to observe its batches."""
@@ -153,7 +157,7 @@ class SoundQuant(Callback):
         self.result = self.error = self._observer = self._keeper = self._force = self._tried = None
         self.choices, self._annealed = 0, self.mode != "anneal"
         self._values = _logged(None)
-        self._readable, self._looked = True, False
+        self._readable, self._looked, self._ending = True, False, False
         try:
             if self.model.built:
                 self._check(read(self.model))
@@ -212,16 +216,19 @@ class SoundQuant(Callback):
             logs.update(self._values)
 
     def _look(self) -> None:
-        """Say after one epoch of observing what the last run would stumble over: samples outside of the box."""
+        """Say after one epoch of observing which samples are outside of the box."""
         try:
             network = read(self.model)
-            self._check_samples(network, self._region(network)[0])
+            _, aside, way = self._inside(network, *self._region(network))
+            if aside:
+                _LOG.warning("SoundQuant: %s; %s", aside, way)
         except Exception as error:
             self._fail(error)
 
     def on_train_end(self, logs: Any = None) -> None:
         """Quantise, and once more should a callback after this one change the weights."""
         self._release()
+        self._ending = True
         self._run()
         history = getattr(self.model, "history", None)
         if history is None or history.params is not self.params:
@@ -264,12 +271,12 @@ class SoundQuant(Callback):
         """In the formats in force, where they meet the tolerance; else in others, with which to train on or to end."""
         if self._keeper is not None:
             try:
-                return self._keeper.prove(network, box, source)
+                return self._keeper.prove(network, box, f"{source}{self._aside}")
             except (InfeasibleError, VerificationError) as error:
                 _LOG.info("SoundQuant: formats are chosen anew: %s", error)
                 if retune:
                     self._choose(self._keeper)
-                    return self._keeper.prove(read(self.model), box, source)
+                    return self._keeper.prove(read(self.model), box, f"{source}{self._aside}")
         return self._quantized(network, self._options)
 
     def _choose(self, keeper: FormatKeeper) -> None:
@@ -279,8 +286,12 @@ class SoundQuant(Callback):
 
     def _quantized(self, network: Network, options: dict[str, Any]) -> Result:
         box, source = self._region(network)
-        self._check_samples(network, box)
-        result = quantize(network, self.eps, box, box_source=source, progress=self._progress, **options)
+        inside, aside, _ = self._inside(network, box, source)
+        self._aside = f"; {aside}" if aside else ""
+        progress = self._ending and self.params.get("verbose") == 1 if self._progress is None else self._progress
+        result = quantize(
+            network, self.eps, box, box_source=f"{source}{self._aside}", progress=progress, **{**options, **inside}
+        )
         if result.ended_by == INTERRUPT:
             self.model.stop_training = True  # whoever pressed Ctrl-C meant the fit
         return result
@@ -307,26 +318,15 @@ class SoundQuant(Callback):
         """What the last run would stumble over is said before the first epoch."""
         if not isinstance(self.eps, str):
             make_tolerance(self.eps, int(np.prod(network.output_shape)))
-        region = None if self.box is None else network_box(network, self.box, self.margin)
-        self._check_samples(network, region)
+        check_samples(network, self._options)
+        if self.box is not None:
+            self._inside(network, *self._region(network))
 
-    def _check_samples(self, network: Network, box: Interval | None) -> None:
-        """Samples and labels have to suit the network, and lie in the box where there is one yet."""
-        samples, labels = self._options.get("samples"), self._options.get("labels")
-        if samples is None:
-            return
-        given = network.input_arrays(samples)
-        if labels is not None:
-            labels_of(labels, len(given), size_of(network.output_shape))
-        if box is None:
-            return
-        outside = outside_of(given, box)
-        if np.any(outside):
-            margin = margin_for(network_box(network, self._ends()[0]), given)
-            way = "give a box=" if margin is None else f"margin={margin:g} would hold them, or give a box="
-            raise InputError(
-                f"{np.sum(outside)} of {len(given)} samples lie outside the box, which is {self._region(network)[1]}; {way}"
-            )
+    def _inside(self, network: Network, box: Interval, source: str) -> tuple[dict[str, Any], str, str]:
+        """The samples in the box as options, how many are not, and the way out."""
+        before = network_box(network, self._ends()[0])
+        observed = self._observer is not None
+        return samples_inside(network, self._options, box, source, before, observed=observed)
 
     def _fail(self, error: Exception) -> None:
         """Keep the reason; a series of failures is logged once."""

@@ -13,7 +13,7 @@ from sound_qkeras.baselines import Row, pareto_front
 from sound_qkeras.keras_io.autoqkeras.setup import import_autoqkeras
 from sound_qkeras.results.result import tool_versions
 from sound_qkeras.study.both_ways import both_ways
-from sound_qkeras.study.drawing import figure_class, metric_figure
+from sound_qkeras.study.drawing import metric_figure
 from sound_qkeras.study.fixed_rows import rounding_tasks, rule_tasks, uniform_tasks
 from sound_qkeras.study.ledger import Ledger, Task
 from sound_qkeras.study.our_rows import our_tasks
@@ -21,6 +21,7 @@ from sound_qkeras.study.plan import Plan
 from sound_qkeras.study.subject import Subject, subject_of
 from sound_qkeras.study.trained_rows import autoqkeras_tasks, straight_through_tasks
 from sound_qkeras.study.writing import html_table, label_of, write
+from sound_qkeras.support.figures import finished, new_figure
 from sound_qkeras.support.resuming import claim
 
 SETTINGS = "settings.json"
@@ -64,10 +65,7 @@ class Study:
         Raises:
             DependencyError: matplotlib is missing.
         """
-        figure = metric_figure(self.rows, self.float_metric, label_of(self.settings))
-        if path is not None:
-            figure.savefig(path)
-        return figure
+        return finished(metric_figure(self.rows, self.float_metric, label_of(self.settings)), path)
 
     def __repr__(self) -> str:
         """One line."""
@@ -134,7 +132,7 @@ def compare(
         DependencyError: keras-tuner, matplotlib or another package is missing.
     """
     plan = Plan.of(preset, eps, settings)
-    figure_class()  # what is missing is found out before the work
+    new_figure()  # what is missing is found out before the work
     import_autoqkeras()
     subject = subject_of(
         model, train, test, box, validation=validation, margin=margin, seed=plan.seed, metric=plan.metric

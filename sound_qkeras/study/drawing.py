@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sound_qkeras.baselines import Row, pareto_front
-from sound_qkeras.errors import DependencyError
+from sound_qkeras.support.figures import new_figure
 
 Value = Callable[[Row], float | None]
 # Families by the beginning of a row's name, the first that fits: what the legend calls them, marker, and fill.
@@ -21,7 +21,7 @@ FAMILIES = (
     ("straight-through", "straight-through training", "P", "0.5"),
     ("", "rounding, multipoint, pruning", "X", "0.95"),
 )
-SIZE, DPI = (8.0, 5.0), 150
+SIZE = (8.0, 5.0)
 # An axis whose ends differ by less than this factor is linear, others are logarithmic.
 LOGARITHMIC = 5.0
 # Ticks of a decade, by how many decades an axis spans at most.
@@ -34,15 +34,15 @@ def draw(rows: Sequence[Row], float_metric: float, directory: Path, label: str =
     Raises:
         DependencyError: matplotlib is missing.
     """
-    metric_figure(rows, float_metric, label).savefig(directory / "accuracy.png", dpi=DPI)
+    metric_figure(rows, float_metric, label).savefig(directory / "accuracy.png")
     figure, axes = _axes("Error against the float network", "largest error, in units of the outputs")
     proved, counted = [row for row in rows if row.proved], [row for row in rows if not row.proved]
     _points(axes, proved, lambda row: row.bound or None, "{}, proved" if any(row.bound for row in counted) else "{}")
     _points(axes, counted, lambda row: row.bound or None, "{}, counted on samples, not proved", alpha=0.4)
-    _finish(figure, axes, rows, lambda row: row.bound or None).savefig(directory / "bound.png", dpi=DPI)
+    _finish(figure, axes, rows, lambda row: row.bound or None).savefig(directory / "bound.png")
     figure, axes = _axes("Time until a network is there", "seconds of search and training")
     _points(axes, rows, _seconds)
-    _finish(figure, axes, rows, _seconds).savefig(directory / "time.png", dpi=DPI)
+    _finish(figure, axes, rows, _seconds).savefig(directory / "time.png")
 
 
 def metric_figure(rows: Sequence[Row], float_metric: float, label: str) -> Any:
@@ -62,31 +62,16 @@ def metric_figure(rows: Sequence[Row], float_metric: float, label: str) -> Any:
     return _finish(figure, axes, rows, None)
 
 
-def figure_class() -> Any:
-    """Matplotlib's Figure.
-
-    Raises:
-        DependencyError: matplotlib is missing.
-    """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise DependencyError("the drawings need matplotlib: pip install 'sound-qkeras[study]'") from error
-    return Figure
-
-
 def _seconds(row: Row) -> float | None:
     return (row.search_seconds + row.training_seconds) or None
 
 
 def _axes(title: str, label: str) -> tuple[Any, Any]:
-    figure: Any = figure_class()(figsize=SIZE, layout="constrained")
-    axes = figure.add_subplot()
+    figure, axes = new_figure(size=SIZE)
     axes.set_title(title)
     axes.set_xlabel("total bits of weights, biases and values between layers")
     axes.set_ylabel(label)
     axes.grid(color="0.9", zorder=-1)
-    axes.set_axisbelow(True)
     return figure, axes
 
 

@@ -19,6 +19,7 @@ import sound_qkeras as sq
 from sound_qkeras.errors import DependencyError, InfeasibleError, InputError, UnsupportedLayerError
 from sound_qkeras.jobs.quantize import read
 from sound_qkeras.keras_io import load_model
+from sound_qkeras.verify.evidence import outside_of
 from tests.pressing import Pressing, ctrl_c_as_usual
 
 from .models import WithStep
@@ -204,21 +205,42 @@ class Errors(keras.callbacks.Callback):
         self.found.append(self.sound.error)
 
 
-def test_samples_outside_an_observed_box_are_named_after_the_first_epoch(data, caplog):
+@pytest.mark.parametrize("mode", ["end", "anneal"])
+def test_a_few_samples_outside_an_observed_box_are_set_aside_and_named_after_the_first_epoch(data, caplog, mode):
     samples = np.concatenate([data[0], 1.1 * data[0].max(axis=0, keepdims=True)])
-    options = {"tier": "statistical", "samples": samples}
-    sound = sound_quant(**options)
-    errors = Errors(sound)
+    options = {"tier": "statistical", "samples": samples, "task": "classifier", "labels": np.zeros(61, dtype=int)}
+    sound, said = sound_quant(**options, mode=mode), []
+    after = keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: said.append(warnings_of(caplog)))
     with caplog.at_level(logging.WARNING):
-        fit(small(), *data, callbacks=[sound, errors], epochs=3)
-    said = str(errors.found[0])
-    assert "1 of 61 samples lie outside the box, which is observed on 2 training batches" in said
-    assert len([record for record in caplog.records if "lie outside" in record.getMessage()]) == 1
-    assert sound.result is None
-    margin = float(re.findall(r"margin=([0-9.]+) would hold them", said)[0])
+        fit(small(), *data, callbacks=[sound, after], epochs=3)
+    assert [len(found) for found in said] == [1, 1, 1]
+    assert "1 of 61 samples lie outside the box and are set aside" in said[0][0].getMessage()
+    certificate = sound.result.certificate
+    assert "training batches; 1 of 61 samples lie outside the box and are set aside" in certificate.box_source
+    assert len(certificate.evidence.samples) + certificate.evidence.calibration_samples == 60
+    assert not np.any(outside_of(certificate.evidence.samples, certificate.box))
+    margin = float(re.findall(r"margin=([0-9.]+) would hold them", said[0][0].getMessage())[0])
     sound = sound_quant(**options, margin=margin)
     fit(small(), *data, callbacks=[sound])
-    assert (sound.error, sound.result.certificate.tier) == (None, "statistical")
+    evidence = sound.result.certificate.evidence
+    assert len(evidence.samples) + evidence.calibration_samples == 61
+
+
+def test_many_samples_outside_an_observed_box_are_an_error_after_the_first_epoch(data):
+    sound = sound_quant(tier="statistical", samples=np.concatenate([data[0], 2.0 * data[0]]))
+    errors = Errors(sound)
+    fit(small(), *data, callbacks=[sound, errors], epochs=2)
+    assert "of 120 samples lie outside the box, which is observed on 2 training batches" in str(errors.found[0])
+    assert sound.result is None
+
+
+@pytest.mark.parametrize(("verbose", "given"), [(1, None), (0, None), (1, False), (0, True)])
+def test_the_run_at_the_end_shows_bars_where_keras_does(data, monkeypatch, verbose, given):
+    found = []
+    real = MODULE.quantize
+    monkeypatch.setattr(MODULE, "quantize", lambda *a, progress, **k: found.append(progress) or real(*a, **k))
+    small().fit(*data, epochs=3, verbose=verbose, callbacks=[sound_quant(every=2, progress=given)])
+    assert found == ([False, verbose == 1] if given is None else [given, given])
 
 
 @pytest.mark.parametrize(
