@@ -134,9 +134,9 @@ bar = figure.colorbar(colours, label="Nm; the ends are the proved bound")
 # %% [markdown]
 # ## The formats, and where the error comes from
 #
-# Above, one bar for each tensor: *weights* and *biases* are stored, *activations* are what a layer passes on. A weight
-# of an ordinary Keras model has 32 bits. Below, what was proved beside what was found, and which roundings use up most
-# of the tolerance.
+# The first drawing has one bar for each tensor: *weights* and *biases* are stored, *activations* are what a layer
+# passes on. A weight of an ordinary Keras model has 32 bits. The second has what was proved beside what was found. The
+# third says which roundings use up most of the tolerance.
 
 # %%
 result.plot()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import io
+import logging
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,6 +71,19 @@ def _bias_bits(layer: Any) -> int:
     return int(np.prod(weights[1].shape)) * int(quantizer.bits if quantizer else ASSUMED_BITS)
 
 
+@contextlib.contextmanager
+def _silent() -> Iterator[None]:
+    """QTools prints what layers it has no costs of, and calls what TensorFlow warns about."""
+    logger = logging.getLogger("tensorflow")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        logger.setLevel(before)
+
+
 def bit_operations(model: Any) -> int | None:
     """Sum over multiplications of the bits of both factors, as QKeras' `print_qstats` sees them; None where it cannot.
 
@@ -77,7 +92,7 @@ def bit_operations(model: Any) -> int | None:
     """
     estimate = qkeras_module("estimate")
     try:
-        with contextlib.redirect_stdout(io.StringIO()):
+        with _silent():
             found = estimate.extract_model_operations(model)
         rows = [(row["number_of_operations"], row["type"][2]) for row in found.values()]
         return sum(int(number) * int(first) * int(second) for number, (first, second) in rows)
@@ -101,7 +116,7 @@ def energy(model: Any, *, input_bits: int = ASSUMED_BITS) -> float:
     qkeras = import_qkeras()
     tools, settings = qkeras_module("qtools.run_qtools"), qkeras_module("qtools.settings")
     try:
-        with contextlib.redirect_stdout(io.StringIO()):  # it prints what layers it has no costs of
+        with _silent():
             found = tools.QTools(
                 model,
                 process="horowitz",
