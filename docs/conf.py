@@ -27,6 +27,7 @@ extensions = [
     "sphinx_copybutton",
     "myst_nb",
     "commands",
+    "linking",
 ]
 exclude_patterns = ["_*"]
 nitpicky = True

@@ -1,5 +1,6 @@
 """The site builds without a warning, its links lead somewhere, and the reference has every public name and every flag."""
 
+import shutil
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -10,6 +11,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 pytestmark = pytest.mark.slow
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 
 @pytest.fixture(scope="module")
@@ -78,3 +80,39 @@ def test_reference_has_every_command_and_flag(site):
     text = (site / "reference" / "commands.html").read_text(encoding="utf-8")
     flags = {flag for command in get_command(app).commands.values() for one in command.params for flag in one.opts}
     assert [flag for flag in flags if flag.startswith("-") and f">{flag}<" not in text] == []
+
+
+def test_names_in_guides_lead_to_the_reference(site):
+    assert Page(site / "limits.html").targets.count("reference/functions.html#sound_qkeras.certify") >= 1
+
+
+@pytest.fixture(scope="module")
+def browser():
+    playwright = pytest.importorskip("playwright.sync_api")
+    executable = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if executable is None:
+        pytest.skip(f"needs a browser; none of {', '.join(BROWSERS)} was found")
+    with playwright.sync_playwright() as driver:
+        found = driver.chromium.launch(executable_path=executable, args=["--no-sandbox"])
+        yield found
+        found.close()
+
+
+def test_search_works_from_files_and_finds_a_flag_and_a_name(site, browser):
+    page = browser.new_page()
+    for words, expected in {"saturate": "Limits", "to_hls4ml": "to_hls4ml", "radius": "radius"}.items():
+        page.goto(f"{(site / 'search.html').as_uri()}?q={words}")
+        page.wait_for_selector("#search-results li a")
+        assert expected in page.inner_text("#search-results")
+
+
+def test_pages_fit_phones_and_ask_for_nothing(site, browser):
+    page = browser.new_page(viewport={"width": 390, "height": 844})
+    asked, said = [], []
+    page.on("request", lambda request: asked.append(request.url))
+    page.on("console", lambda message: said.append(message.text))
+    for file in sorted(site.rglob("*.html")):
+        page.goto(file.as_uri())
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390, file.name
+    assert [url for url in asked if not url.startswith(("file:", "data:"))] == []
+    assert said == []
