@@ -148,7 +148,7 @@ for sentence in study.both_ways:
 # %% [markdown]
 # ## Where to go from here
 #
-# - With more trials AutoQKeras finds better networks, and takes longer. The command `sound-qkeras compare` goes on where it
-#   was when it is interrupted.
+# - With more trials AutoQKeras finds better networks, and takes longer. The command `sound-qkeras compare` goes on
+#   where it was when it is interrupted.
 # - The guide *A deep CNN* explains the tiers, and how many samples a limit needs.
 # - `sq.certify` says what is proved about a network that AutoQKeras, or anybody else, has quantised already.

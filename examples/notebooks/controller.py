@@ -95,9 +95,12 @@ print(f"mean square error after training: {history.history['loss'][-1]:.5f} Nm^2
 # %%
 box = (-STATE, STATE)
 result = sq.quantize(model, eps=0.02, box=box)
-print(result.summary())
+result
 
 # %% [markdown]
+# The table has one bar for each tensor: *weights* and *biases* are stored, *activations* are what a layer passes on.
+# A weight of an ordinary Keras model has 32 bits.
+#
 # The **certificate** is what was proved. Its **bound** is the largest distance that is possible by the proof;
 # **observed** is the largest one that a search has found. The truth is between the two.
 
@@ -132,11 +135,10 @@ axes.legend(loc="upper right")
 bar = figure.colorbar(colours, label="Nm; the ends are the proved bound")
 
 # %% [markdown]
-# ## The formats, and where the error comes from
+# ## Where the error comes from
 #
-# The first drawing has one bar for each tensor: *weights* and *biases* are stored, *activations* are what a layer
-# passes on. A weight of an ordinary Keras model has 32 bits. The second has what was proved beside what was found. The
-# third says which roundings use up most of the tolerance.
+# The first drawing is of the formats again. The second has what was proved beside what was found. The third says
+# which roundings use up most of the tolerance.
 
 # %%
 result.plot()
@@ -187,9 +189,9 @@ print(f"{bench.vectors} test vectors, {bench.output_mismatches} mismatches")
 assert bench.passed
 
 # %% [markdown]
-# **Flash** holds the code and the weights, **RAM** what changes while it runs. `program_size` compiles the network for
-# size and counts: for a Cortex-M4 where `arm-none-eabi-gcc` is installed, else for this machine, whose code is larger
-# or smaller than a microcontroller's and whose numbers take the same room.
+# **Flash** holds the code and the weights, **RAM** what changes while it runs. `program_size` compiles the network
+# for size and counts: for a Cortex-M4 where `arm-none-eabi-gcc` is installed, else for this machine, whose code is
+# larger or smaller than a microcontroller's and whose numbers take the same room.
 
 # %%
 print(program_size(folder).summary())

@@ -157,7 +157,7 @@ result = sq.quantize(
     word_lengths=(2, 18),
     effort="fast",
 )
-print(result.summary())
+result
 
 # %% [markdown]
 # - *bound* is proved: no input in the box moves a logit further. *worst observed error* is what a search found.
@@ -229,9 +229,9 @@ figure.tight_layout()
 # %% [markdown]
 # ## What it costs
 #
-# Bits of each format, and an estimate from the integers alone: how many products and additions there are, how many
-# **DSP** blocks multiply, and how many blocks of memory (**BRAM**) hold the weights if the multipliers are shared. For
-# real numbers of your part, run hls4ml's `project.model.build()` where the vendor's tools are installed.
+# This is an estimate from the integers alone: how many products and additions there are, how many **DSP** blocks
+# multiply, and how many blocks of memory (**BRAM**) hold the weights if the multipliers are shared. For real numbers
+# of your part, run hls4ml's `project.model.build()` where the vendor's tools are installed.
 
 # %%
 total = result.estimate_hardware().to_json()["total"]
@@ -241,13 +241,12 @@ print(
         for name in ("products", "constant_adders", "sum_adders", "dsp", "bram")
     }
 )
-result.plot()
 
 # %% [markdown]
 # ## What a tolerance costs
 #
-# `sweep` quantises for several tolerances in one run. A looser one needs fewer bits; how loose is right, the decisions
-# say.
+# `sweep` quantises for several tolerances in one run. A looser one needs fewer bits; how loose is right, the
+# decisions say.
 
 # %%
 curve = sq.sweep(
