@@ -16,6 +16,8 @@ def as_flags(message: str) -> str:
 
     >>> as_flags("accepted: word_lengths=(2, 24), overwrite=True, per_channel=False, or a box=")
     'accepted: --word-lengths 2 24, --overwrite, --no-per-channel, or a --box'
+    >>> as_flags("accepted: a larger eps, or eps=None, which takes what is proved")
+    'accepted: a larger eps, or no --eps, which takes what is proved'
     >>> as_flags("effort is 'fats'; accepted: fast, normal"), as_flags("n_jobs is 0")
     ("--effort is 'fats'; accepted: fast, normal", '--n-jobs is 0')
     """
@@ -25,6 +27,8 @@ def as_flags(message: str) -> str:
 
 def _given(found: re.Match[str]) -> str:
     name, value = found[1].replace("_", "-"), found[2] or ""
+    if value == "None":
+        return f"no --{name}"
     if value in ("True", "False"):
         return f"--{'' if value == 'True' else 'no-'}{name}"
     bare = value.strip("'\"") if value[:1] in "'\"" else value.strip("()[]").replace(",", "")
