@@ -9,8 +9,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "docs" / "pictures"
-# The darkest background of the pages, and the lightest.
-BACKGROUNDS = ("#0d1117", "#ffffff")
+# Of pages on GitHub and on the site, dark and light.
+BACKGROUNDS = ("#0d1117", "#131416", "#1a1c1e", "#ffffff")
 
 
 def luminance(colour):
