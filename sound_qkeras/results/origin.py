@@ -60,6 +60,6 @@ def _digest(file: Path) -> str:
 
 
 def _files(path: Path) -> Iterator[tuple[str, Path]]:
-    """The file itself, or those in a SavedModel directory."""
-    inside = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
-    yield from ((str(file.relative_to(path.parent)), file) for file in inside)
+    """The file itself, or those in a SavedModel directory; whatever is no regular file is never opened."""
+    inside = sorted(path.rglob("*")) if path.is_dir() else [path]
+    yield from ((str(file.relative_to(path.parent)), file) for file in inside if file.is_file())
