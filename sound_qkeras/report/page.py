@@ -47,7 +47,7 @@ MARK = '<meta name="generator" content="sound_qkeras report">'
 # Rows from which a table scrolls within the page, and from which it is summed up before.
 LONG = 40
 # Rows from which a table is folded on a phone.
-FOLDED = 7
+FOLDED = 5
 
 
 def page(result: Result, sweep: Iterable[Result] = ()) -> str:
