@@ -1,4 +1,4 @@
-"""How the site is made from these pages: `python -m sphinx -W -n docs out/site`.
+"""How the site is made from these pages: `sphinx-build -W -n docs out/site`.
 
 With `-D nb_execution_mode=off` the notebooks are shown without what they print, and the build takes seconds.
 """

@@ -20,7 +20,19 @@ def site(tmp_path_factory):
     for needed in ("furo", "jupytext", "myst_nb", "sphinx_copybutton"):
         pytest.importorskip(needed)
     folder = tmp_path_factory.mktemp("site")
-    command = [sys.executable, "-m", "sphinx", "-q", "-W", "-n", "-D", "nb_execution_mode=off", "-d", folder / "trees"]
+    command = [
+        sys.executable,
+        "-P",
+        "-m",
+        "sphinx",
+        "-q",
+        "-W",
+        "-n",
+        "-D",
+        "nb_execution_mode=off",
+        "-d",
+        folder / "trees",
+    ]
     done = subprocess.run([*command, ROOT / "docs", folder / "html"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return folder / "html"
@@ -102,7 +114,7 @@ def test_search_works_from_files_and_finds_a_flag_and_a_name(site, browser):
     page = browser.new_page()
     for words, expected in {"saturate": "Limits", "to_hls4ml": "to_hls4ml", "radius": "radius"}.items():
         page.goto(f"{(site / 'search.html').as_uri()}?q={words}")
-        page.wait_for_selector("#search-results li a")
+        page.wait_for_selector("text=Search finished")
         assert expected in page.inner_text("#search-results")
 
 
