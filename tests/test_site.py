@@ -20,20 +20,9 @@ def site(tmp_path_factory):
     for needed in ("furo", "jupytext", "myst_nb", "sphinx_copybutton"):
         pytest.importorskip(needed)
     folder = tmp_path_factory.mktemp("site")
-    command = [
-        sys.executable,
-        "-P",
-        "-m",
-        "sphinx",
-        "-q",
-        "-W",
-        "-n",
-        "-D",
-        "nb_execution_mode=off",
-        "-d",
-        folder / "trees",
-    ]
-    done = subprocess.run([*command, ROOT / "docs", folder / "html"], capture_output=True, text=True, check=False)
+    options = ["-q", "-W", "-n", "-D", "nb_execution_mode=off", "-d", folder / "trees"]
+    command = [sys.executable, "-P", "-m", "sphinx", *options, ROOT / "docs", folder / "html"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return folder / "html"
 

@@ -134,6 +134,6 @@ def float64() -> AbstractContextManager[None]:
     float type, and the model raises when that is another one.
 
     Raises:
-        DependencyError: as `import_keras`.
+        DependencyError: TensorFlow or tf_keras is missing.
     """
     return float_type("float64")
