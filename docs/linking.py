@@ -41,7 +41,8 @@ class LinkNames(SphinxPostTransform):
         for full, entry in self.env.domains.python_domain.objects.items():
             if entry.objtype in KINDS:
                 short = full.split(".")[-2 if entry.objtype in {"method", "property"} else -1 :]
-                found.setdefault(".".join(short), set()).add((entry.docname, entry.node_id))
+                for name in (".".join(short), full.removeprefix("sound_qkeras.")):
+                    found.setdefault(name, set()).add((entry.docname, entry.node_id))
         return found
 
 
