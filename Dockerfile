@@ -5,4 +5,4 @@ RUN apt-get update && apt-get install -y --no-install-recommends g++ make && rm 
 COPY . /source
 RUN pip install --no-cache-dir '/source[hls]' && rm -rf /source
 ENTRYPOINT ["sound-qkeras"]
-CMD ["demo", "--out", "/demo"]
+CMD ["demo", "--out", "/demo/out"]

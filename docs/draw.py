@@ -7,7 +7,9 @@ for a phone.
 
 from __future__ import annotations
 
+import contextlib
 import sys
+import tempfile
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -199,7 +201,8 @@ def _controller() -> Any:
     text = (FOLDER.parents[1] / "README.md").read_text(encoding="utf-8")
     lines = text.partition("```python\n")[2].partition("\nresult = ")[0]
     names: dict[str, Any] = {}
-    exec(compile(lines, "README.md", "exec"), names)
+    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):  # it saves the model
+        exec(compile(lines, "README.md", "exec"), names)
     return names["model"]
 
 

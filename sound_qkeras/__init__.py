@@ -61,6 +61,8 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """Import public names on first use."""
+    if name == "callbacks":
+        return importlib.import_module("sound_qkeras.callbacks")
     if name in _PUBLIC:
         return getattr(importlib.import_module(_PUBLIC[name]), name)
     raise AttributeError(f"module 'sound_qkeras' has no attribute '{name}'")

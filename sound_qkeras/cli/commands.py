@@ -124,7 +124,7 @@ def quantize(
     with clear_errors():
         model, curve = curve_of(model, eps, context.args)
     kept = f"tolerances that were done are in '{out}'" if curve else f"'{out}' is as it was"
-    asked = Asked(model, weights, eps, box, data, out, given)
+    asked = Asked(model, weights, curve or eps, box, data, out, overwrite, bool(curve), given)
     with clear_errors(f"; {kept}"), ways_out(asked):
         tolerances = [parse_eps([text]) for text in curve] or [parse_eps(eps)]
         region, source = parse_box(box, data)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import errno
 import os
+import shlex
 import shutil
 import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import NoReturn
 
@@ -37,25 +38,28 @@ def say(text: str, *, err: bool = False, indent: str = "") -> None:
     Args:
         text: what to say.
         err: on standard error.
-        indent: before every line after the first of a terminal.
+        indent: before every line of a wrapped sentence but the first.
     """
     width = _columns(err=err)
-    typer.echo("\n".join(_wrapped(text, width, indent)) if width else text, err=err)
+    if width:
+        text = textwrap.fill(text, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
+    typer.echo(text, err=err)
 
 
-def in_lines(command: str, *, err: bool = False) -> str:
-    """A command in lines that the shell reads as one, where it is wider than the terminal."""
-    width = _columns(err=err)
-    return " \\\n    ".join(_wrapped(command, width - len("     \\"), "")) if width else command
+def in_lines(words: Sequence[str], *, err: bool = False) -> str:
+    """A command, quoted for a shell of POSIX, in lines that it reads as one where it is wider than the terminal."""
+    width, lines = _columns(err=err) - len("     \\"), [""]
+    for word in map(shlex.quote, words):
+        if width > 0 and lines[-1] and len(lines[-1]) + 1 + len(word) > width:
+            lines.append("")
+        lines[-1] += f"{' ' if lines[-1] else ''}{word}"
+    return " \\\n    ".join(lines)
 
 
 def _columns(*, err: bool) -> int:
     """How wide a terminal is; 0 where there is none."""
-    return shutil.get_terminal_size().columns if (sys.stderr if err else sys.stdout).isatty() else 0
-
-
-def _wrapped(text: str, width: int, indent: str) -> list[str]:
-    return textwrap.wrap(text, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
+    stream = sys.stderr if err else sys.stdout
+    return shutil.get_terminal_size().columns if stream is not None and stream.isatty() else 0
 
 
 def say_error(message: str) -> None:

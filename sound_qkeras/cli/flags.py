@@ -6,50 +6,62 @@ import re
 from dataclasses import fields
 from functools import cache
 
-# Arguments of the commands that are declared as options nowhere.
-OTHERS = ("eps", "box", "overwrite", "weights")
-_VALUE = r"True|False|None|'[^']*'|\"[^\"]*\"|\([^()]*\)|\[[^\[\]]*\]|[\w.+-]+"
+# Arguments of the commands that are declared as options nowhere, and those of them that are switches.
+OTHERS = {"eps": None, "box": None, "overwrite": False, "weights": None}
+_QUOTED = r"'[^']*'|\"[^\"]*\""
+_VALUE = rf"True|False|None|{_QUOTED}|\([^()\[\]]*\)|\[[^()\[\]]*\]|[\w.+-]+"
 
 
 def as_flags(message: str) -> str:
-    """The message with every argument of a command as its flag.
+    """The message with every argument of a command as its flag; what is in quotes, or in a path, stays as it is.
 
-    >>> as_flags("accepted: word_lengths=(2, 24), overwrite=True, per_channel=False, or a box=")
-    'accepted: --word-lengths 2 24, --overwrite, --no-per-channel, or a --box'
-    >>> as_flags("accepted: a larger eps, or eps=None, which takes what is proved")
-    'accepted: a larger eps, or no --eps, which takes what is proved'
+    >>> as_flags("accepted: word_lengths=(2, 24), overwrite=True, eps=[0.1, 0.2], or a box=")
+    'accepted: --word-lengths 2 24, --overwrite, --eps 0.1,0.2, or a --box'
+    >>> as_flags("use per_channel=False, or rescale_units=False"), as_flags("a larger eps, or eps=None, which takes")
+    ('use no --per-channel, or --no-rescale-units', 'a larger eps, or no --eps, which takes')
     >>> as_flags("effort is 'fats'; accepted: fast, normal"), as_flags("n_jobs is 0")
     ("--effort is 'fats'; accepted: fast, normal", '--n-jobs is 0')
+    >>> as_flags("'runs/seed=3/model.keras' is missing"), as_flags("box=([-1, -1], [1, 1]) is none")
+    ("'runs/seed=3/model.keras' is missing", 'box=([-1, -1], [1, 1]) is none')
     """
-    given, begins, longer = _patterns()
-    return begins.sub(r"\1--\2", longer.sub(_named, given.sub(_given, message)))
+    begins, anywhere = _patterns()
+    return anywhere.sub(_flag, begins.sub(lambda found: f"{found[1]}--{found[2].replace('_', '-')}", message))
 
 
-def _given(found: re.Match[str]) -> str:
-    name, value = found[1].replace("_", "-"), found[2] or ""
-    if value == "None":
-        return f"no --{name}"
+def _flag(found: re.Match[str]) -> str:
+    """An argument with its value, an argument alone, or what stays as it is."""
+    name, value, alone = found["name"], found["value"] or "", found["alone"]
+    if alone:
+        return f"--{alone.replace('_', '-')}"
+    if not name:
+        return found[0]
+    flag = name.replace("_", "-")
+    if value == "None" or (value == "False" and _defaults().get(name) is False):
+        return f"no --{flag}"
     if value in ("True", "False"):
-        return f"--{'' if value == 'True' else 'no-'}{name}"
-    bare = value.strip("'\"") if value[:1] in "'\"" else value.strip("()[]").replace(",", "")
-    return f"--{name} {bare}" if bare else f"--{name}"
-
-
-def _named(found: re.Match[str]) -> str:
-    return f"--{found[0].replace('_', '-')}"
+        return f"--{'' if value == 'True' else 'no-'}{flag}"
+    joined = "" if name in ("eps", "box") else " "
+    bare = value.strip("'\"") if value[:1] in "'\"" else value.strip("()[]").replace(", ", joined or ",")
+    return f"--{flag} {bare}" if bare else f"--{flag}"
 
 
 @cache
-def _patterns() -> tuple[re.Pattern[str], re.Pattern[str], re.Pattern[str]]:
-    """An argument with its value; one that begins a message, which is about it; and any other that is no word of prose."""
+def _defaults() -> dict[str, object]:
+    """Every argument of a command, and its default."""
     from sound_qkeras.backends.options import Options as ExportOptions
     from sound_qkeras.jobs.options import CertifyOptions, FinetuneOptions, QuantizeOptions
 
     declared = (QuantizeOptions, CertifyOptions, FinetuneOptions, ExportOptions)
-    names = sorted({one.name for kind in declared for one in fields(kind)} | set(OTHERS), key=len, reverse=True)
+    return {one.name: one.default for kind in declared for one in fields(kind)} | OTHERS
+
+
+@cache
+def _patterns() -> tuple[re.Pattern[str], re.Pattern[str]]:
+    """An argument that begins a message, which is about it; and arguments elsewhere, with their values or no words of prose."""
+    names = sorted(_defaults(), key=len, reverse=True)
     several = "|".join(name for name in names if "_" in name)
+    given = rf"(?<![\w./-])(?P<name>{'|'.join(names)})=(?P<value>{_VALUE})?(?![\w(\[])"
     return (
-        re.compile(rf"(?<![\w.-])({'|'.join(names)})=({_VALUE})?"),
         re.compile(rf"^((?:[a-z]+: )?)({'|'.join(names)})(?= (?:is|'))"),
-        re.compile(rf"(?<![\w.'\"-])(?:{several})(?![\w'\"(=.])"),
+        re.compile(rf"{given}|(?<![\w./-])(?P<alone>{several})(?![\w(=./])|{_QUOTED}"),
     )

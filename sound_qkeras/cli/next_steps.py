@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
@@ -31,7 +30,9 @@ class Asked:
 
     Args:
         model, weights: files.
-        eps: texts of the tolerance.
+        eps: texts of the tolerance, or of several that are tuned in one run.
+        curve: whether they are several.
+        overwrite: whether altered files may be replaced.
         box: lower and upper end, or None where `data` spans it.
         data: a file of samples.
         out: the directory.
@@ -44,14 +45,16 @@ class Asked:
     box: tuple[str, str] | None
     data: Path | None
     out: Path
+    overwrite: bool
+    curve: bool
     given: Mapping[str, Any]
 
-    def command(self, eps: Sequence[str] | None = None, **changes: Any) -> str:
-        """The same command with other tolerances or options, ready to run."""
+    def command(self, eps: Sequence[str] | None = None, suffix: str = "", **changes: Any) -> list[str]:
+        """The same command with other tolerances or options, ready to run; the suffix is of its directory."""
         words = ["sound-qkeras", "quantize", str(self.model)]
         words += [] if self.weights is None else ["--weights", str(self.weights)]
-        words += [word for text in self.eps if eps is None for word in ("--eps", text)]
-        words += [word for text in eps or () for word in ("--eps", text)]
+        texts = self.eps if eps is None else eps
+        words += ["--eps", *texts] if self.curve else [word for text in texts for word in ("--eps", text)]
         words += ["--data", str(self.data)] if self.box is None else ["--box", *self.box]
         for one in fields(QuantizeOptions):
             value = changes.get(one.name, self.given.get(one.name, one.default))
@@ -61,17 +64,18 @@ class Asked:
                     words += [f"--{flag}" if value else f"--no-{flag}"]
                 else:
                     words += [f"--{flag}", *map(str, value if isinstance(value, tuple | list) else (value,))]
-        return shlex.join([*words, "--out", str(self.out)])
+        return [*words, "--out", f"{self.out}{suffix}", *(["--overwrite"] if self.overwrite else [])]
 
 
 def show_next(result: Result, directory: Path, asked: Asked | None = None) -> None:
     """Print what is worth doing with a result: first what would make it better, then what it can become."""
     steps = [] if asked is None else list(_better(result, asked))
-    saved = shlex.quote(str(directory))
-    steps.append(("one page with all of it", f"sound-qkeras report {saved}"))
+    saved = str(directory)
+    steps.append(("one page with all of it", ["sound-qkeras", "report", saved]))
     if result.pair.has_integers:
-        beside = shlex.quote(f"{directory}-c")
-        steps.append(("C, compiled and compared bit for bit", f"sound-qkeras export {saved} --target c --to {beside}"))
+        beside = f"{saved if directory.name else directory.resolve()}-c"
+        command = ["sound-qkeras", "export", saved, "--target", "c", "--to", beside]
+        steps.append(("C, compiled and compared bit for bit", command))
     _show(steps)
 
 
@@ -88,16 +92,18 @@ def ways_out(asked: Asked) -> Iterator[None]:
         from sound_qkeras.support.decimals import at_most
 
         say_error(f"infeasible: {error}")
-        steps = list[tuple[str, str]]()
-        if math.isfinite(error.best_bound) and len(asked.eps) == 1 and "," not in asked.eps[0]:
+        steps = list[tuple[str, list[str]]]()
+        if math.isfinite(error.best_bound) and not asked.curve and len(asked.eps) == 1 and "," not in asked.eps[0]:
             steps.append(("the tolerance that is reached", asked.command([at_most(error.best_bound, 3)])))
         if error.word_length is not None:
-            steps.append(("longer words", asked.command(word_lengths=(2, error.word_length))))
+            steps.append(
+                ("longer words", asked.command(word_lengths=(asked.given["word_lengths"][0], error.word_length)))
+            )
         _show(steps, err=True)
         raise typer.Exit(INFEASIBLE) from error
 
 
-def _better(result: Result, asked: Asked) -> list[tuple[str, str]]:
+def _better(result: Result, asked: Asked) -> list[tuple[str, list[str]]]:
     """Other tiers where the sound one says little, and more effort where a tighter proof may be had."""
     import numpy as np
 
@@ -108,20 +114,28 @@ def _better(result: Result, asked: Asked) -> list[tuple[str, str]]:
     samples = asked.given.get("samples")
     if ratio <= LOOSE and not convolutional and samples is None:
         return []
-    why = f"the bound is {ratio:.0f} times the worst error found" if ratio > LOOSE else "a network for images"
-    steps = list[tuple[str, str]]()
+    why = f"the bound is {ratio:.0f} times the worst error found"
+    steps = list[tuple[str, list[str]]]()
     if ratio > LOOSE and asked.given.get("effort") != "max":
         steps.append((f"{why}: a tighter proof takes more work", asked.command(effort="max")))
     named = {"samples": samples or SAMPLES}
+    counting = {**named, "tier": "statistical", "per_channel": False, "exact": False}
+    # What came out of "auto": each tier would choose another.
+    eps = [repr(float(result.certificate.eps[0]))] if list(asked.eps) == ["auto"] else None
     box = result.certificate.box
     radius = f"{RADIUS_SHARE * float(np.median(box.upper - box.lower)):.2g}"
     yours = "your samples" if samples else f"your samples in {SAMPLES}"
-    steps.append((f"proved around {yours} only, with fewer bits", asked.command(tier="local", radius=radius, **named)))
-    steps.append((f"counted on {yours}, with fewest bits", asked.command(tier="statistical", **named)))
+    steps.append(
+        (
+            f"proved around {yours} only, usually with fewer bits",
+            asked.command(eps, "-local", tier="local", radius=radius, **named),
+        )
+    )
+    steps.append((f"counted on {yours}, usually with fewest bits", asked.command(eps, "-statistical", **counting)))
     return steps
 
 
-def _show(steps: Sequence[tuple[str, str]], *, err: bool = False) -> None:
+def _show(steps: Sequence[tuple[str, list[str]]], *, err: bool = False) -> None:
     """A reason and its command, to be copied: on a terminal in lines that the shell reads as one."""
     if steps:
         typer.echo(err=err)

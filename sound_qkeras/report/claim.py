@@ -9,6 +9,7 @@ import numpy as np
 from sound_qkeras.report.naming import Naming
 from sound_qkeras.report.tables import count, percent
 from sound_qkeras.results.result import Result
+from sound_qkeras.results.verdict import asked, every_input
 from sound_qkeras.support.decimals import at_least, at_most, percent_at_most, rounded_up, tolerance
 from sound_qkeras.verify.certificate import PROVED, Certificate
 from sound_qkeras.verify.evidence import FLOAT64, Local, Statistical
@@ -40,7 +41,9 @@ class Claim:
 def claim_of(result: Result) -> Claim:
     """The claim of a result, with every limit rounded so that it claims no more than the certificate."""
     found = _of_tier(result, Naming.of(result))
-    again = (("Second proof", "re-proved in exact arithmetic when it was made"),) if result.certificate.exact else ()
+    what = "ranges" if isinstance(result.certificate.evidence, Statistical) else "all of it"
+    again = (("Second proof", f"{what} re-proved in exact arithmetic when it was made"),)
+    again = again if result.certificate.exact else ()
     return replace(found, facts=(*found.facts, *again))
 
 
@@ -56,16 +59,18 @@ def _of_tier(result: Result, naming: Naming) -> Claim:
 def _sound(result: Result, naming: Naming) -> Claim:
     certificate = result.certificate
     sentence = (
-        f"For every input in the box, {naming.who} of {_subject(result)} by at most "
+        f"For {every_input(certificate)}, {naming.who} of {_subject(result)} by at most "
         f"{_at_most(certificate, naming)}, and {_overflow(result)}."
     )
-    tightness = f"{_searched(result)}: the largest error there is lies between the two."
+    tightness = (
+        f"{_searched(result)}{': the largest error there is lies between the two' if result.evaluations else ''}."
+    )
     facts = (
         ("Proved bound", bound_text(certificate)),
         *_closest(certificate, naming),
-        ("Worst error found", at_least(result.observed_error, DIGITS)),
+        *_worst(result, "Worst error found"),
     )
-    return Claim(sentence, certificate.tier, "proved for every input in the box", tightness, facts)
+    return Claim(sentence, certificate.tier, f"proved for {every_input(certificate)}", tightness, facts)
 
 
 def _local(result: Result, evidence: Local, naming: Naming) -> Claim:
@@ -73,24 +78,25 @@ def _local(result: Result, evidence: Local, naming: Naming) -> Claim:
     certified, all_of_them = int(evidence.certified(certificate.eps).sum()), len(evidence.samples)
     radius = at_least(evidence.radius, 6)
     sentence = (
-        f"For every input in the box that is within {radius} of one of {count(certified)} certified samples in every "
+        f"For {every_input(certificate)} that is within {radius} of one of {count(certified)} certified samples in every "
         f"coordinate, {naming.who} of {_subject(result)} by at most "
-        f"{_at_most(certificate, naming)}. For every input in the box, {_overflow(result)}."
+        f"{_at_most(certificate, naming)}. For {every_input(certificate)}, {_overflow(result)}."
     )
     meaning = (
         f"proved around {count(certified)} of {count(all_of_them)} samples; elsewhere in the box nothing is proved about the "
         "error"
     )
-    tightness = (
-        f"{_searched(result)}; it looked only around the certified samples with the largest bounds. The largest error near a "
-        "certified sample lies between the two."
+    between = (
+        "; it looked only around the certified samples with the largest bounds. The largest error near a certified sample lies "
+        "between the two"
     )
+    tightness = f"{_searched(result)}{between if result.evaluations else ''}."
     facts = (
         ("Samples certified", f"{count(certified)} of {count(all_of_them)}"),
         ("Radius", radius),
         ("Proved bound there", bound_text(certificate)),
         *_closest(certificate, naming),
-        ("Worst error found there", at_least(result.observed_error, DIGITS)),
+        *_worst(result, "Worst error found there"),
     )
     return Claim(sentence, certificate.tier, meaning, tightness, facts)
 
@@ -102,7 +108,7 @@ def _statistical(result: Result, evidence: Statistical, naming: Naming) -> Claim
     sentence = (
         f"With confidence {confidence}, at most {limit} of the inputs drawn like the {count(held_out)} held-out samples "
         f"make {naming.an_output} of the fixed-point network differ from the trained network's{reference} by "
-        f"more than the {tolerance_text(certificate, naming.unit)}. For every input in the box, {_overflow(result)}."
+        f"more than the {tolerance_text(certificate, naming.unit)}. For {every_input(certificate)}, {_overflow(result)}."
     )
     meaning = (
         f"counted on {count(held_out)} samples that no choice depended on ({count(evidence.failures)} exceed the tolerance) "
@@ -151,11 +157,6 @@ def _listed(certificate: Certificate, naming: Naming) -> str:
     return f"{', '.join(said[:-1])} and {said[-1]}"
 
 
-def asked(certificate: Certificate) -> bool:
-    """Whether somebody asked for the tolerance; else it is what came out."""
-    return not certificate.eps_source.startswith(PROVED)
-
-
 def output_bound(certificate: Certificate, k: int) -> str:
     """The bound of an output, rounded up but never above a tolerance that it was asked to meet."""
     bound, eps = float(certificate.output_bounds[k]), float(certificate.eps[k])
@@ -166,6 +167,11 @@ def _overflow(result: Result) -> str:
     if not result.pair.saturating:
         return "no value in it ever overflows its format"
     return "no value in it ever wraps: results that may exceed their formats saturate"
+
+
+def _worst(result: Result, name: str) -> tuple[tuple[str, str], ...]:
+    """What a search found, where there was one."""
+    return ((name, at_least(result.observed_error, DIGITS)),) if result.evaluations else ()
 
 
 def _searched(result: Result) -> str:

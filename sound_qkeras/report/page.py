@@ -38,6 +38,7 @@ from sound_qkeras.report.sweep import mean_bits, sweep_of
 from sound_qkeras.report.tables import Table, count, percent, shape, slug, table
 from sound_qkeras.results.archive import CERTIFICATE_FILE, SAMPLES_FILE
 from sound_qkeras.results.result import Result
+from sound_qkeras.results.verdict import every_input
 from sound_qkeras.support.decimals import at_most
 from sound_qkeras.tuning.uniform import Uniform
 from sound_qkeras.verify.checker import check
@@ -98,6 +99,7 @@ def _content(result: Result) -> dict[str, Any]:
         "ports": _ports(result),
         "made": _made(result),
         "claim": claim_of(result),
+        "every": every_input(result.certificate),
         "asked": asked(result.certificate),
         "picture": picture_of(result, uniform, worst, naming),
         "classes": classification_table(result),
@@ -204,7 +206,7 @@ def _identity(result: Result) -> Table:
     certificate = result.certificate
     files = () if result.origin is None else result.origin.files
     rows = [
-        *((f"{file.role.capitalize()} {file.name} (SHA-256)", file.sha256) for file in files),
+        *((f"{file.role.capitalize()} {file.name} (SHA-256, as recorded)", file.sha256) for file in files),
         ("Trained network (SHA-256)", certificate.weight_hash),
         ("Integers, formats, rewrite (SHA-256)", certificate.code_hash),
         ("Certificate (SHA-256 of its content)", certificate.digest),

@@ -57,7 +57,9 @@ def _errors(result: Result, error: float, k: int, naming: Naming) -> Iterator[tu
         bar = Bar((Segment(0.0, share(bound, scale), "outer"), FRAME))
         yield "proved bound", bar, f"{output_bound(certificate, k)}{unit}"
     if result.evaluations:
-        name = "largest error at a held-out sample" if counted else "worst error found by search"
+        several = certificate.eps.size > 1  # the search looks for the largest error of any output
+        found = "error at the worst input found" if several else "worst error found by search"
+        name = "largest error at a held-out sample" if counted else found
         bar = Bar((Segment(0.0, share(error, scale), "beyond" if error > eps else "inner"), FRAME))
         yield name, bar, f"{at_least(error, DIGITS)}{unit}"
 

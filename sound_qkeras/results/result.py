@@ -24,8 +24,9 @@ from sound_qkeras.results.finetuned import Finetuning
 from sound_qkeras.results.model import GivenModel
 from sound_qkeras.results.origin import Origin
 from sound_qkeras.results.verdict import verdict
+from sound_qkeras.search.falsify import errors
 from sound_qkeras.support.deadline import INTERRUPT, SEARCH
-from sound_qkeras.support.decimals import at_least, at_most
+from sound_qkeras.support.decimals import at_least, at_most, percent_at_most
 from sound_qkeras.tuning.costs import Cost
 from sound_qkeras.tuning.optimality import Optimality
 from sound_qkeras.types import Reals
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from sound_qkeras.backends.hls4ml_project import Hls4mlProject
 
 # What is said of a certificate that was proved by both proofs.
-EXACT = ", re-proved in exact arithmetic"
+EXACT, EXACT_RANGES = ", re-proved in exact arithmetic", ", ranges re-proved in exact arithmetic"
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,7 @@ class Result:
 
     def __repr__(self) -> str:
         """One line: the verdict and the bits."""
-        return f"<Result {verdict(self.certificate)}; weights {self.cost.weight_bits:,} bits>"
+        return f"<Result {self.verdict}; weights {self.cost.weight_bits:,} bits>"
 
     def _repr_html_(self) -> str:
         from sound_qkeras.report.card import card
@@ -273,16 +274,21 @@ class Result:
 
         return plot_result(self, path)
 
+    @property
+    def verdict(self) -> str:
+        """What is proved or counted about the error, in one line of words."""
+        return verdict(self.certificate, self.certificate.labels.output_names(self.pair.network))
+
     def summary(self) -> str:
         """One line: the verdict and the details; of a model that was given, a few lines more."""
-        said = "; ".join([verdict(self.certificate) + self._proved_again, *self.details])
+        said = "; ".join([self.verdict + self._proved_again, *self.details])
         return "\n".join([said, *self._of_model()])
 
     @property
     def lines(self) -> list[str]:
-        """The same, a line each."""
+        """The verdict, the details, the box and the float32 evaluation, a line each."""
         return [
-            f"{verdict(self.certificate)}{self._proved_again}; {self._overflow}",
+            f"{self.verdict}{self._proved_again}; {self._overflow}",
             *self.details,
             *(self._of_model() or [f"box: {self.certificate.box_source}; float32 evaluation: {self._float32}"]),
         ]
@@ -295,7 +301,7 @@ class Result:
             self.worst_found,
             bits
             if self.optimality is None
-            else f"{bits}, MILP within {self.optimality.gap:.2%} of its model's optimum",
+            else f"{bits}, MILP within {percent_at_most(self.optimality.gap, 3)} of its model's optimum",
             self._classes(),
             "" if self.finetuning is None else self.finetuning.summary,
             "search interrupted" if self.ended_by == INTERRUPT else "",
@@ -306,26 +312,33 @@ class Result:
     @property
     def worst_found(self) -> str:
         """What the search for the worst error found, in a few words."""
-        if isinstance(self.certificate.evidence, Statistical):
-            return f"largest error at a held-out sample {at_least(self.observed_error, 4)}"
         if not self.evaluations:
             return "no search for the worst error"
-        return f"worst error found {at_least(self.observed_error, 4)}{self._share_of_bound}"
+        if isinstance(self.certificate.evidence, Statistical):
+            return f"largest error at a held-out sample {at_least(self.observed_error, 4)}"
+        certificate, found = self.certificate, f"worst error found {at_least(self.observed_error, 4)}"
+        if not certificate.claims_distance:
+            return found
+        if np.all(certificate.eps == certificate.eps[0]):
+            return f"{found}{self._share_of('the bound', certificate.bound)}"
+        # Of several tolerances: the search looks for the largest error, and other outputs may come nearer to theirs.
+        k = int(np.argmax(np.abs(errors(self.pair, self.observed_input[None])[0])))
+        name = certificate.labels.output_names(self.pair.network)[k]
+        return f"{found} ({name}{self._share_of('its bound', float(certificate.output_bounds[k]))})"
 
-    @property
-    def _share_of_bound(self) -> str:
-        """How much of the bound that is, where there is one."""
-        if not self.certificate.claims_distance or not 0.0 < self.certificate.bound < math.inf:
-            return ""
-        return f", {self.observed_error / self.certificate.bound:.0%} of the bound"
+    def _share_of(self, what: str, bound: float) -> str:
+        """How much of a bound the worst error found is, where there is one."""
+        return f", {self.observed_error / bound:.0%} of {what}" if 0.0 < bound < math.inf else ""
 
     @property
     def _proved_again(self) -> str:
-        return EXACT if self.certificate.exact else ""
+        if not self.certificate.exact:
+            return ""
+        return EXACT_RANGES if isinstance(self.certificate.evidence, Statistical) else EXACT
 
     @property
     def _overflow(self) -> str:
-        return "results that leave their formats saturate" if self.pair.saturating else "no overflow"
+        return "values beyond their format saturate" if self.pair.saturating else "no overflow"
 
     @property
     def _float32(self) -> str:
@@ -333,14 +346,15 @@ class Result:
             return "exact"
         if isinstance(self.certificate.evidence, Statistical):
             return f"proved within {at_most(self.float32.error, 4)} of the integers"
-        return f"proved within {at_most(self.float32.bound, 4)} of the trained network"
+        where = "" if self.certificate.evidence is None else ", around certified samples"
+        return f"proved within {at_most(self.float32.bound, 4)} of the trained network{where}"
 
     def _of_model(self) -> list[str]:
         """What there is to say besides of a model that was given."""
         if self.model is None:
             return []
         found, report = self.model, self.evaluation
-        exact = "exact" if report.exact else f"not exact, proved within {report.error:.6g} of exact arithmetic"
+        exact = "exact" if report.exact else f"not exact, proved within {at_most(report.error, 6)} of exact arithmetic"
         box = f"box: {self.certificate.box_source}, {self.certificate.tree.leaf_count} parts"
         obstacles = [f"no integers to export: {self.pair.obstacles[0]}"] if self.pair.obstacles else []
         return [
@@ -362,7 +376,7 @@ class Result:
         if found.float_accuracy is not None and found.fixed_accuracy is not None:
             accuracy = f"accuracy {found.float_accuracy:.2%} -> {found.fixed_accuracy:.2%}, "
         counted = isinstance(self.certificate.evidence, Statistical)
-        proved = "" if counted else f", class proved for {found.proved:.2%}"
+        proved = "" if counted else f", class proved for {at_least(100.0 * found.proved, 4)}%"
         return f"{accuracy}agreement {found.agreement:.2%}{proved}"
 
 

@@ -2,46 +2,64 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
-from sound_qkeras.support.decimals import at_most, rounded_up, tolerance
+from sound_qkeras.support.decimals import at_least, at_most, rounded_up, tolerance
 from sound_qkeras.verify.certificate import PROVED, Certificate
 from sound_qkeras.verify.evidence import Local, Statistical
 
 DIGITS, TOLERANCE_DIGITS = 4, 6
-EVERYWHERE = "for every input in the box"
 
 
-def verdict(certificate: Certificate) -> str:
-    """One line: what is proved, or counted, about the error, with every limit rounded so that it claims no more."""
-    evidence = certificate.evidence
+def verdict(certificate: Certificate, outputs: Sequence[str] = ()) -> str:
+    """One line: what is proved, or counted, about the error, with every limit rounded so that it claims no more.
+
+    Args:
+        certificate: the claim.
+        outputs: names of the outputs, where one of them has to be named; their numbers if not given.
+    """
+    evidence, inputs = certificate.evidence, every_input(certificate)
     if not certificate.claims_distance:
-        return f"proved: the ranges of all values, {EVERYWHERE}; no error is claimed, for there is no reference"
+        return f"proved for {inputs}: the ranges of all values; no error is claimed, for there is no reference"
     if isinstance(evidence, Statistical):
         return (
-            f"counted, not proved: an input like the samples exceeds eps {_tolerances(certificate)} with probability at most "
-            f"{at_most(evidence.probability, 3)}, at confidence {evidence.confidence:g} ({evidence.failures} of "
+            f"counted, not proved: the error at an input like the samples exceeds eps {_tolerances(certificate)} with "
+            f"probability at most {at_most(evidence.probability, 3)}, at confidence {evidence.confidence!r} ({evidence.failures} of "
             f"{len(evidence.samples)} held-out samples did)"
         )
     if isinstance(evidence, Local):
         certified = int(evidence.certified(certificate.eps).sum())
-        where = f"within {evidence.radius:g} of {certified} of {len(evidence.samples)} samples"
-        return f"proved {where}: {_error(certificate)}"
-    return f"proved {EVERYWHERE}: {_error(certificate)}"
+        near = f"within {at_least(evidence.radius, 6)} of a sample ({certified} of {len(evidence.samples)} samples)"
+        return f"proved for {inputs} {near}: {_error(certificate, outputs)}"
+    return f"proved for {inputs}: {_error(certificate, outputs)}"
 
 
-def _error(certificate: Certificate) -> str:
+def every_input(certificate: Certificate) -> str:
+    """The inputs that a claim over the whole box is about."""
+    bits = certificate.input_bits
+    return f"every input in the box{'' if bits is None else f' with at most {bits} fractional bits'}"
+
+
+def asked(certificate: Certificate) -> bool:
+    """Whether somebody asked for the tolerance; else it is what came out."""
+    return not certificate.eps_source.startswith(PROVED)
+
+
+def _error(certificate: Certificate, outputs: Sequence[str]) -> str:
     """The bound beside its tolerance; of several tolerances the one that is met most narrowly."""
     eps, bounds = certificate.eps, certificate.output_bounds
     source = certificate.eps_source
-    if source.startswith(PROVED) and certificate.evidence is None:
+    if not asked(certificate) and certificate.evidence is None:
         return f"error at most {at_most(certificate.bound, DIGITS)}{source.removeprefix(PROVED)}"
     k = int(np.argmax(bounds / eps))
     bound, limit = rounded_up(float(bounds[k]), float(eps[k]), DIGITS), tolerance(eps[k], TOLERANCE_DIGITS)
     said = "" if source == "given" else f", {source}"
     if np.all(eps == eps[0]):
         return f"error at most {bound} (eps {limit}{said})"
-    return f"every output within its own eps{said} (closest: output {k}, error at most {bound} of eps {limit})"
+    name = outputs[k] if outputs else f"output {k}"
+    return f"every output within its own eps{said} (closest: {name}, error at most {bound} of eps {limit})"
 
 
 def _tolerances(certificate: Certificate) -> str:

@@ -34,13 +34,13 @@ def percent_at_most(share: float, digits: int) -> str:
 
 
 def rounded_up(bound: float, limit: float, digits: int) -> str:
-    """A bound in few digits, rounded up; in all of them where that would exceed what it is at most.
+    """A bound in few digits, rounded up; in more where that would exceed what it is at most.
 
-    >>> rounded_up(1 / 3, 0.5, 3), rounded_up(1 / 3, 0.3333334, 3)
-    ('0.334', '0.3333333333333333')
+    >>> rounded_up(1 / 3, 0.5, 3), rounded_up(1 / 3, 0.3333339, 3)
+    ('0.334', '0.3333334')
     """
-    short = at_most(bound, digits)
-    return short if float(short) <= limit or bound > limit else repr(bound)
+    shown = (at_most(bound, more) for more in range(digits, 18))
+    return next((text for text in shown if bound > limit or float(text) <= limit), repr(bound))
 
 
 def tolerance(eps: float, digits: int = 4) -> str:

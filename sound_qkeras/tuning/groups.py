@@ -178,7 +178,7 @@ def output_candidates(low: float, high: float, eps: float, longest: int) -> list
             f"an output between {low:.6g} and {high:.6g} that is rounded within eps = {eps:g} has at least "
             f"{lengths[coarsest]} bits, allowed are {longest}; allow more with word_lengths, raise eps, or use "
             "round_output=False",
-            best_bound=math.ldexp(0.5, lengths[coarsest] - longest - coarsest),
+            best_bound=math.inf,  # nothing was proved
             word_length=lengths[coarsest],
         )
     return found

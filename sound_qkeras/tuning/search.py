@@ -353,8 +353,8 @@ class Search(Generic[E]):
         asked, reached = f"{eps[0]:g}", at_most(bound, 3) if np.isfinite(bound) else "inf"
         higher = f"raise eps to {at_most(bound, 3)}"
         if not alike:
-            asked, reached = f"{eps.min():g} to {eps.max():g}", f"{self.closest:.3g} times that of an output"
-            higher = f"multiply eps by {self.closest:.3g}"
+            asked, reached = f"{eps.min():g} to {eps.max():g}", f"{at_most(self.closest, 3)} times that of an output"
+            higher = f"multiply eps by {at_most(self.closest, 3)}"
         beyond = float(np.clip(self.closest, 1.0 + 1e-9, 2.0**LONGEST_WORD))
         needed = longest + max(1, int(np.ceil(np.log2(beyond))))
         ways = "shrink the box, or use effort='max'"
