@@ -18,7 +18,7 @@ from sound_qkeras.network.boxes import check_box, make_tolerance, network_box
 from sound_qkeras.results.result import Result
 from sound_qkeras.support.deadline import INTERRUPT
 from sound_qkeras.support.files import check_writable
-from sound_qkeras.support.progress import Progress
+from sound_qkeras.support.progress import Progress, check_progress
 from sound_qkeras.tuning.costs import GroupCost
 
 from .callback import Callback
@@ -133,6 +133,7 @@ class SoundQuant(Callback):
         QuantizeOptions.named(self._options)
         check_box((0.0, 1.0) if box is None else box, margin)
         or_none(whole())("every", every)
+        check_progress("progress", progress)
         one_of("end", "anneal")("mode", mode)
         if not 0.0 <= anneal_after <= 1.0:
             raise InputError(f"anneal_after is {anneal_after!r}; accepted: a share of the epochs between 0 and 1")

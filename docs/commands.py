@@ -40,7 +40,7 @@ def described(name: str, command: Any) -> list[str]:
 def default_of(parameter: Any) -> str:
     """What holds where the flag is not given."""
     value = parameter.default
-    if parameter.required or callable(value) or value in (None, False, ()):
+    if parameter.required or callable(value) or value is None or value is False or value == ():
         return ""
     return f" Default: ``{' '.join(map(str, value)) if isinstance(value, tuple) else value}``."
 

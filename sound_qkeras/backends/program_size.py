@@ -19,11 +19,11 @@ SECONDS = 600.0
 
 @dataclass(frozen=True)
 class ProgramSize:
-    """What the network's own code and data take; a program adds what is its own.
+    """What the network's own code and data take; a program adds what is its own, and what it takes of the C library.
 
     Args:
         flash: bytes of code and constants.
-        ram: bytes of static buffers and of the stack: of all functions together, which is no less than any call of them takes.
+        ram: bytes of static buffers, and of the stack of all its functions together.
         processor: what it was compiled for.
     """
 
@@ -33,7 +33,7 @@ class ProgramSize:
 
     def summary(self) -> str:
         """One line."""
-        return f"{self.processor}, -Os: {self.flash:,} bytes of flash, at most {self.ram:,} bytes of RAM"
+        return f"{self.processor}, -Os: {self.flash:,} bytes of flash, about {self.ram:,} bytes of RAM"
 
 
 def program_size(directory: str | Path) -> ProgramSize:
@@ -69,7 +69,10 @@ def _compiled(source: Path, compiler: list[str], tool: str, processor: str) -> P
         done = run([*compiler, *FLAGS, str(source), "-o", str(compiled)], SECONDS)
         if done.returncode != 0:
             return done.stderr
-        text, data, bss = map(int, run([tool, str(compiled)], SECONDS).stdout.splitlines()[1].split()[:3])
+        head, _, numbers = run([tool, str(compiled)], SECONDS).stdout.partition("\n")
+        if head.split()[:3] != ["text", "data", "bss"]:
+            raise DependencyError(f"'{tool}' is not that of binutils; install binutils")
+        text, data, bss = map(int, numbers.split()[:3])
         frames = compiled.with_suffix(".su").read_text(encoding="utf-8").splitlines()
     stack = sum(int(line.split("\t")[1]) for line in frames)
     return ProgramSize(text + data, data + bss + stack, processor)

@@ -43,7 +43,7 @@ from sound_qkeras.cli.options import (
     values,
     with_weights,
 )
-from sound_qkeras.cli.showing import note, show
+from sound_qkeras.cli.showing import note, show, suppress_as_note
 from sound_qkeras.errors import InputError, VerificationError
 from sound_qkeras.jobs.options import Options, ProofOptions, QuantizeOptions
 from sound_qkeras.support.deadline import INTERRUPT, handling_signals, put_in_place
@@ -261,7 +261,8 @@ def export(
                 )
             say(f"test bench: {bench.vectors} vectors, 0 mismatches")
             if chosen is C:
-                say(program_size(written).summary())
+                with suppress_as_note():
+                    say(program_size(written).summary())
 
 
 @app.command(short_help="One html page about a saved result.")

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from sound_qkeras.cli.console import clear_errors, quiet_tensorflow
+from sound_qkeras.cli.console import clear_errors, quiet_tensorflow, say
 from sound_qkeras.cli.options import Box, load_pair, parse_box, parse_numbers, takes, values
 from sound_qkeras.errors import InputError
 from sound_qkeras.jobs.options import ProofOptions
@@ -138,13 +138,13 @@ def compare(
                 preset=preset,
                 box=region,
                 margin=given["margin"],
-                progress=typer.echo,
+                progress=say,
                 **settings,
             )
         for name, reason in study.failures.items():
-            typer.echo(f"without a row: {name}: {reason}")
+            say(f"without a row: {name}: {reason}", indent="  ")
         for line in study.both_ways:
-            typer.echo(line)
-        typer.echo(
-            f"{len(study.rows)} rows; the metric of the float network is {study.float_metric:.4g}; in {study.directory}"
-        )
+            say(line, indent="  ")
+        metric = study.settings["metric"]
+        say(f"{len(study.rows)} rows; the {metric} of the float network is {abs(study.float_metric):.4g}", indent="  ")
+        say(f"table, page and drawings (accuracy.png, bound.png, time.png) are in {study.directory}", indent="  ")

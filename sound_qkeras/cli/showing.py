@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sound_qkeras.cli.console import say
+from sound_qkeras.errors import SoundQKerasError
 from sound_qkeras.support.deadline import INTERRUPT, SEARCH, TIME, WORK
 
 if TYPE_CHECKING:
@@ -62,6 +64,15 @@ def note(text: str) -> None:
     say(f"note: {text}", indent="  ")
 
 
+@contextmanager
+def suppress_as_note() -> Iterator[None]:
+    """For what is worth having beside what was asked for: where it cannot be had, a note says why."""
+    try:
+        yield
+    except SoundQKerasError as error:
+        note(str(error))
+
+
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, left: int) -> None:
     """Print a table; all columns but the first so many are numbers, to the right."""
     from rich.box import SIMPLE_HEAD
@@ -70,7 +81,8 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, left: 
 
     table = Table(box=SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
     for number, column in enumerate(columns):
-        table.add_column(column, justify="left" if number < left else "right")
+        name = number < left
+        table.add_column(column, justify="left" if name else "right", overflow="fold", no_wrap=not name)
     for row in rows:
         table.add_row(*row)
     Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH, markup=False, highlight=False).print(table)

@@ -12,12 +12,13 @@ import numpy as np
 from sound_qkeras.report.formats import NAIVE
 from sound_qkeras.report.sweep import mean_bits
 from sound_qkeras.results.result import FormatRow, Result
-from sound_qkeras.results.verdict import verdict
+from sound_qkeras.results.verdict import asked
+from sound_qkeras.search.falsify import errors
 from sound_qkeras.support.figures import DARK, LIGHT, MARKERS, MIDDLE, finished, new_figure
 from sound_qkeras.verify.certificate import BudgetRow
 from sound_qkeras.verify.evidence import Statistical
 
-# More bars than this are no drawing any more: of the formats those of most values are drawn, of outputs the first ones.
+# More bars than this are no drawing any more: of the formats those of weights are drawn, and of outputs the first ones.
 MOST_BARS, MOST_OUTPUTS, MOST_BUDGET = 32, 16, 8
 # In inches: the figure, a bar, what a panel has besides its bars, and the verdict above them.
 WIDTH, BAR_HEIGHT, PANEL_HEIGHT, TITLE_HEIGHT = 8.0, 0.22, 0.9, 0.5
@@ -30,11 +31,11 @@ def plot_result(result: Result, path: str | os.PathLike[str] | None = None) -> A
     bars = [len(rows), _outputs(result), *([len(budget)] if budget else [])]
     heights = [PANEL_HEIGHT + BAR_HEIGHT * count for count in bars]
     figure, panels = new_figure(len(bars), 1, size=(WIDTH, sum(heights) + TITLE_HEIGHT), height_ratios=heights)
-    _formats(panels[0], rows, len(result.formats))
+    _formats(panels[0], rows, sum(row.kind != "accumulator" for row in result.formats))
     _errors(panels[1], result)
     if budget:
-        _budget(panels[2], budget)
-    title = textwrap.fill(verdict(result.certificate), TITLE_COLUMNS)
+        _budget(panels[2], budget, counted=isinstance(result.certificate.evidence, Statistical))
+    title = textwrap.fill(result.verdict, TITLE_COLUMNS)
     figure.suptitle(title, fontsize="medium", x=0.01, ha="left")
     return finished(figure, path)
 
@@ -58,7 +59,7 @@ def plot_curve(results: Sequence[Result], path: str | os.PathLike[str] | None = 
 
 
 def _shown(result: Result) -> list[FormatRow]:
-    """The formats that are drawn: of all kinds, or of weights and results alone where those are many."""
+    """The formats that are drawn: all but those of accumulators, or the first ones of weights where these are too many."""
     rows = [row for row in result.formats if row.kind != "accumulator"]
     if len(rows) > MOST_BARS:
         rows = [row for row in rows if row.kind == "weight"] or rows
@@ -76,8 +77,8 @@ def _formats(axes: Any, rows: Sequence[FormatRow], of: int) -> None:
     axes.axvline(NAIVE, color="0.4", linestyle="--", linewidth=1.0, label="float32")
     axes.set_yticks(places, [f"{row.node}, {row.kind}" for row in rows], fontsize="small")
     axes.invert_yaxis()
-    title = "Formats" if len(rows) == of else f"Formats: {len(rows)} of {of}, without those of sums"
-    axes.set(xlabel="bits", title=title, xlim=(0, max(NAIVE, int(lengths.max())) + 3))
+    title = f"Formats: {len(rows)} of {of}" if len(rows) < of else "Formats"
+    axes.set(xlabel="bits", title=title, xlim=(0, max([NAIVE, *map(int, lengths)]) + 3))
     _legend(axes)
 
 
@@ -86,12 +87,15 @@ def _largest(result: Result) -> list[BudgetRow]:
     return sorted(result.certificate.error_budget, key=lambda row: -row.bound)[:MOST_BUDGET]
 
 
-def _budget(axes: Any, rows: Sequence[BudgetRow]) -> None:
+def _budget(axes: Any, rows: Sequence[BudgetRow], *, counted: bool) -> None:
+    """Each is alone: bounds of several are not added up, and each may exceed what is proved of all of them together."""
     places = np.arange(len(rows))
     axes.barh(places, [row.bound for row in rows], color=MIDDLE)
     axes.set_yticks(places, [f"{row.layer}, {row.kind}" for row in rows], fontsize="small")
     axes.invert_yaxis()
-    axes.set(xlabel="error if nothing else were rounded", title="Error budget, largest first")
+    what = "root mean square error, estimated," if counted else "bound"
+    axes.set(xlabel=f"{what} if nothing else were rounded", title="Error budget, largest first")
+    axes.locator_params(axis="x", nbins=6)
 
 
 def _outputs(result: Result) -> int:
@@ -107,14 +111,22 @@ def _errors(axes: Any, result: Result) -> None:
     counted = isinstance(certificate.evidence, Statistical)
     outputs = _outputs(result)
     places = np.arange(outputs)
-    axes.barh(places, certificate.eps[:outputs], color="white", edgecolor="0.4", linestyle="--", label="tolerance eps")
+    if asked(certificate):
+        eps = certificate.eps[:outputs]
+        axes.barh(places, eps, color="white", edgecolor="0.4", linestyle="--", label="tolerance eps")
     if not counted:
-        axes.barh(
-            places, certificate.output_bounds[:outputs], height=0.5, color=LIGHT, edgecolor=DARK, label="proved bound"
-        )
-    seen = "largest at a held-out sample" if counted else "worst found"
-    axes.axvline(result.observed_error, color=DARK, label=f"{seen},\nof all outputs")
-    names = ["every output"] if outputs == 1 < certificate.eps.size else [f"output {place}" for place in places]
+        bounds = certificate.output_bounds[:outputs]
+        axes.barh(places, bounds, height=0.5, color=LIGHT, edgecolor=DARK, label="proved bound")
+    if result.evaluations and certificate.claims_distance:
+        seen = np.abs(errors(result.pair, result.observed_input[None])[0])
+        seen = np.array([seen.max()]) if outputs < min(seen.size, MOST_OUTPUTS) else seen[:outputs]
+        label = "at the worst held-out sample" if counted else "at the worst input found"
+        axes.plot(seen, places, "D", color=DARK, label=label)
+    names = (
+        ["every output"]
+        if outputs == 1 < certificate.eps.size
+        else certificate.labels.output_names(result.pair.network)[:outputs]
+    )
     axes.set_yticks(places, names, fontsize="small")
     axes.invert_yaxis()
     axes.set_xlim(left=0.0)

@@ -24,10 +24,10 @@ def verdict(certificate: Certificate, outputs: Sequence[str] = ()) -> str:
     if not certificate.claims_distance:
         return f"proved for {inputs}: the ranges of all values; no error is claimed, for there is no reference"
     if isinstance(evidence, Statistical):
+        counts = f"{evidence.failures} of {len(evidence.samples)} held-out samples did"
         return (
             f"counted, not proved: the error at an input like the samples exceeds eps {_tolerances(certificate)} with "
-            f"probability at most {at_most(evidence.probability, 3)}, at confidence {evidence.confidence!r} ({evidence.failures} of "
-            f"{len(evidence.samples)} held-out samples did)"
+            f"probability at most {at_most(evidence.probability, 3)}, at confidence {evidence.confidence!r} ({counts})"
         )
     if isinstance(evidence, Local):
         certified = int(evidence.certified(certificate.eps).sum())

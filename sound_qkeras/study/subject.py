@@ -36,6 +36,8 @@ class Subject:
         model: the float tf_keras model, as it was trained, or made of a Keras 3 one with its weights.
         network: the same, read.
         box: the inputs that bounds are about.
+        independent: whether the box was given: one that the test samples span depends on them, and so does what is chosen in it, so
+            that no limit can be counted on them.
         metric: of the task: "accuracy", "mse" or "mae".
         train: inputs and class numbers, or rows of numbers wanted, that weights may depend on.
         validation: those that epochs and trials are chosen by.
@@ -45,6 +47,7 @@ class Subject:
     model: Any
     network: Network
     box: Interval
+    independent: bool
     metric: str
     train: Data
     validation: Data
@@ -125,7 +128,7 @@ def subject_of(
     network = network if searched is loaded else read_model(searched)
     region = network_box(network, every.astype(np.float64) if box is None else box, margin)
     parts |= _divided(*parts["train"], [name for name in SHARES if name not in parts or name == "train"], seed)
-    return Subject(searched, network, region, metric, **parts)
+    return Subject(searched, network, region, box is not None, metric, **parts)
 
 
 def _divided(inputs: Samples, labels: Any, names: list[str], seed: int) -> dict[str, tuple[Samples, Any]]:

@@ -57,7 +57,7 @@ def _errors(candidate: Candidate, pair: Pair, subject: Subject, plan: Plan, eps:
         bound = float(error_limits(pair, samples, FLOAT64).max())
         found = float(np.abs(errors(pair, samples)).max())
         # What the largest error of samples is exceeded by: see `jobs.tiers.evidence_of`.
-        probability = upper_limit(0, len(samples), CONFIDENCE)
+        probability = upper_limit(0, len(samples), CONFIDENCE) if subject.independent else None
     return {"bound": bound, "observed_error": found, "tier": plan.tier, "probability": probability}
 
 

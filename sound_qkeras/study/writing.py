@@ -33,7 +33,8 @@ SHOWN = ("agreement", "total_bits", "bound", "counted", "observed_error", "searc
 BOUNDS = (
     "A proved bound holds for every input in the box; the worst error seen beside it is what a search found. In the tier "
     "statistical no bound is proved. There the largest error on the test samples is counted, and a limit of how probable an input "
-    "drawn like them is to exceed it: at 99% confidence, for each row by itself. Json and csv call that error `bound` and the "
+    "drawn like them is to exceed it: at 99% confidence, for each row by itself, where the box was given (one that the test "
+    "samples span depends on them, and no limit is counted). Json and csv call that error `bound` and the "
     "limit `probability`."
 )
 COUNTING = (

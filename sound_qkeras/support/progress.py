@@ -36,15 +36,24 @@ def shown(progress: Progress | bool | None) -> Iterator[Progress]:
     Raises:
         InputError: it is something else.
     """
-    if progress is None or progress is False:
-        yield silent
-    elif progress is True:
+    check_progress("progress", progress)
+    if callable(progress):
+        yield progress
+    elif progress:
         with notebook_bar() if _in_notebook() else terminal_bars() as bars:
             yield bars
-    elif callable(progress):
-        yield progress
     else:
-        raise InputError(f"progress is {progress!r}; accepted: True for bars, False, or a callable (stage, fraction)")
+        yield silent
+
+
+def check_progress(name: str, progress: Any) -> None:
+    """Refuse what progress cannot be told to.
+
+    Raises:
+        InputError: it is no callable, and neither True, False nor None.
+    """
+    if not callable(progress) and progress not in (True, False, None):
+        raise InputError(f"{name} is {progress!r}; accepted: True for bars, False, or a callable")
 
 
 @contextmanager
@@ -58,9 +67,15 @@ def terminal_bars() -> Iterator[Progress]:
     from rich.progress import Progress as Bars
 
     # A descriptor of its own: while TensorFlow is silenced, standard error leads nowhere.
-    terminal: TextIO = os.fdopen(os.dup(2), "w") if sys.stderr.isatty() else sys.stderr
-    columns = (TextColumn(f"{{task.description:<{NAME_WIDTH}}}"), BarColumn(24), TimeElapsedColumn(), left_column())
-    bars = Bars(*columns, console=Console(file=terminal), disable=not terminal.isatty())
+    shows = sys.stderr is not None and sys.stderr.isatty()
+    terminal: TextIO | None = os.fdopen(os.dup(2), "w") if shows else sys.stderr
+    columns = (
+        TextColumn(f"{{task.description:<{NAME_WIDTH}}}", markup=False),
+        BarColumn(24),
+        TimeElapsedColumn(),
+        left_column(),
+    )
+    bars = Bars(*columns, console=Console(file=terminal), disable=not shows)
     tasks: dict[str, Any] = {}
 
     def tell(stage: str, fraction: float) -> None:
@@ -72,10 +87,14 @@ def terminal_bars() -> Iterator[Progress]:
             tasks[stage] = bars.add_task(stage, total=1.0)
         bars.update(tasks[stage], completed=fraction)
 
-    with bars:
-        yield tell
-        for task in tasks.values():
-            bars.update(task, completed=1.0)
+    try:
+        with bars:
+            yield tell
+            for task in tasks.values():
+                bars.update(task, completed=1.0)
+    finally:
+        if shows and terminal is not None:
+            terminal.close()
 
 
 def left_column() -> Any:
