@@ -145,6 +145,6 @@ def compare(
             say(f"without a row: {name}: {reason}", indent="  ")
         for line in study.both_ways:
             say(line, indent="  ")
-        metric = study.settings["metric"]
+        metric = study.settings.get("metric", "accuracy")
         say(f"{len(study.rows)} rows; the {metric} of the float network is {abs(study.float_metric):.4g}", indent="  ")
         say(f"table, page and drawings (accuracy.png, bound.png, time.png) are in {study.directory}", indent="  ")

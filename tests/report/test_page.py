@@ -317,7 +317,7 @@ def test_names_units_date_and_files_are_said():
     text = page(replace(found, origin=origin, certificate=replace(found.certificate, labels=labels)))
     tables = {row[0]: row for rows in Reader(text).tables for row in rows}
     assert {"angle (rad)", "rate", "goal", "torque (N m)", "brake"} <= set(tables)
-    assert tables["Model controller.keras (SHA-256)"][1] == digest
+    assert tables["Model controller.keras (SHA-256, as recorded)"][1] == digest
     assert "3 February 2026, 04:05 UTC of controller.keras (SHA-256 0123456789ab" in text
     assert "Made on" not in page(found)
 

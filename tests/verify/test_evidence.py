@@ -153,7 +153,7 @@ def test_of_several_tolerances_the_narrowest_is_named(local):
     certificate = local.certificate
     narrow = replace(certificate, eps=np.array([1.0, 0.05]), output_bounds=np.array([0.5, 0.0477]))
     assert (
-        "every output within its own eps (closest: output 1, error at most 0.0477 of eps 0.05)"
+        "every output within its own eps (closest: dense_2[1], error at most 0.0477 of eps 0.05)"
         in replace(local, certificate=narrow).summary()
     )
     tight = replace(certificate, eps=np.full(2, 0.100004), output_bounds=np.full(2, 0.100003))
