@@ -25,6 +25,7 @@ from sound_qkeras.cli.console import (
 from sound_qkeras.cli.curve import check_page, save_curve, show_curve
 from sound_qkeras.cli.doctor import doctor
 from sound_qkeras.cli.finetuning import finetune
+from sound_qkeras.cli.flags import as_flags
 from sound_qkeras.cli.next_steps import Asked, show_next, ways_out
 from sound_qkeras.cli.options import (
     Box,
@@ -247,7 +248,7 @@ def export(
         chosen = target_named(target)
         options: dict[str, Any] = {"name": name, "reuse_factor": reuse_factor, "part": part, "clock_ns": clock_ns}
         if chosen is HLS4ML:
-            say(load(directory).to_hls4ml(to, **options, overwrite=overwrite).summary())
+            say(as_flags(load(directory).to_hls4ml(to, **options, overwrite=overwrite).summary()))
             say(f"written to {to}")
             return
         options |= {"target": target, "style": style, "input_guard": input_guard, "overwrite": overwrite}

@@ -106,7 +106,7 @@ def test_a_difference_is_placed(tmp_path, monkeypatch):
     assert 0 < project.mismatches <= project.samples
     assert project.first_layer == "steer"
     assert "first in layer 'steer'" in project.summary()
-    assert "word_lengths=(2, 24) (--word-lengths 2 24), or use export_hls" in project.summary()
+    assert "word_lengths=(2, 24), or use export_hls" in project.summary()
 
 
 def one_operation(op: Op, shape: tuple[int, ...], *others: tuple[int, ...], bits: int = 6) -> Pair:

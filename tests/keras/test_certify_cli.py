@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from sound_qkeras.cli import BAD_INPUT, INFEASIBLE, OK, main
+from sound_qkeras.support.decimals import at_most
 
 from .models import LAYERS, qk, sequential
 
@@ -31,7 +32,7 @@ def test_the_whole_way(capfd, files):
     assert main([str(one) for one in [*arguments, "--json", files / "found.json", "--eps", "100"]]) == OK
     out, _ = capfd.readouterr()
     found = json.loads((files / "found.json").read_text())
-    assert f"bound {found['certificate']['bound']:.4g}" in out
+    assert f"error at most {at_most(found['certificate']['bound'], 4)} (eps 100)" in out
     assert "proved on 100.00%" in out
     assert main([str(one) for one in [*arguments, "--eps", "1e-9"]]) == INFEASIBLE
     assert "is not met" in capfd.readouterr().out
