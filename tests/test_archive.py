@@ -168,3 +168,9 @@ def test_a_place_without_a_result_is_refused(tmp_path):
         sq.load(tmp_path / "file")
     with pytest.raises(FileFormatError, match=r"manifest\.json"):
         sq.load(tmp_path)
+
+
+def test_of_several_results_one_is_to_be_named(saved):
+    folder = saved[1]
+    with pytest.raises(FileFormatError, match=f"holds several results; accepted: one of them, such as '{folder}'"):
+        sq.load(folder.parent)

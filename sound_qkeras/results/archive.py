@@ -153,6 +153,9 @@ def _read_manifest(folder: Path) -> Manifest:
     if not folder.is_dir():
         raise FileFormatError(f"'{folder}' is no directory; accepted: a directory that a result was saved to")
     if not os.path.lexists(folder / MANIFEST):
+        inside = sorted(str(path.parent) for path in folder.glob(f"*/{MANIFEST}"))
+        if inside:
+            raise FileFormatError(f"'{folder}' holds several results; accepted: one of them, such as '{inside[0]}'")
         raise FileFormatError(
             f"'{folder}' has no {MANIFEST}: no result was saved there, or by an earlier version of sound_qkeras; accepted: a "
             "directory that a result was saved to, so quantise the model again"
