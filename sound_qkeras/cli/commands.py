@@ -184,6 +184,7 @@ def demo(out: Out = Path("out")) -> None:
 
                 outcome = run(out, progress)
         show(outcome.result, out)
+        say(f"C++ with a test bench is in {out / 'hls'}: make -C {out / 'hls' / 'build'} check")
         for line in outcome.summary().splitlines():
             say(line)
         show_next(outcome.result, out)
@@ -202,16 +203,16 @@ def verify(
         from sound_qkeras.exact.check import prove_again
         from sound_qkeras.jobs.cores import shared_by
         from sound_qkeras.results import archive
-        from sound_qkeras.results.verdict import verdict
+        from sound_qkeras.results.verdict import box_text
 
         Options(n_jobs=given["n_jobs"])
         started = time.monotonic()
         with threadpool_limits(1, user_api="blas"), shared_by(given["n_jobs"]):
             result, _ = archive.verify(directory)
         certificate = result.certificate
-        say(f"verified: {verdict(certificate)}")
+        say(f"verified: {result.verdict}")
         say(f"claim: {certificate.claim}")
-        say(f"box: {certificate.box_source}, {certificate.tree.leaf_count} parts; {time.monotonic() - started:.1f} s")
+        say(f"box: {box_text(certificate)}; {time.monotonic() - started:.1f} s")
         if given["exact"]:
             started = time.monotonic()
             with terminal_bars() as progress, shared_by(given["n_jobs"]):

@@ -23,7 +23,7 @@ from sound_qkeras.results.classification import Classification
 from sound_qkeras.results.finetuned import Finetuning
 from sound_qkeras.results.model import GivenModel
 from sound_qkeras.results.origin import Origin
-from sound_qkeras.results.verdict import verdict
+from sound_qkeras.results.verdict import box_text, verdict
 from sound_qkeras.search.falsify import errors
 from sound_qkeras.support.deadline import INTERRUPT, SEARCH
 from sound_qkeras.support.decimals import at_least, at_most, percent_at_most
@@ -355,7 +355,7 @@ class Result:
             return []
         found, report = self.model, self.evaluation
         exact = "exact" if report.exact else f"not exact, proved within {at_most(report.error, 6)} of exact arithmetic"
-        box = f"box: {self.certificate.box_source}, {self.certificate.tree.leaf_count} parts"
+        box = f"box: {box_text(self.certificate)}"
         obstacles = [f"no integers to export: {self.pair.obstacles[0]}"] if self.pair.obstacles else []
         return [
             f"compared with {found.reference}"

@@ -42,6 +42,12 @@ def every_input(certificate: Certificate) -> str:
     return f"every input in the box{'' if bits is None else f' with at most {bits} fractional bits'}"
 
 
+def box_text(certificate: Certificate) -> str:
+    """Where the box came from, and in how many parts it was proved."""
+    leaves = certificate.tree.leaf_count
+    return f"{certificate.box_source}, proved in {leaves:,} part{'' if leaves == 1 else 's'}"
+
+
 def asked(certificate: Certificate) -> bool:
     """Whether somebody asked for the tolerance; else it is what came out."""
     return not certificate.eps_source.startswith(PROVED)
