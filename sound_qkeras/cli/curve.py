@@ -60,22 +60,11 @@ def save_curve(
 def show_curve(results: Curve, texts: Sequence[str], out: Path) -> None:
     """Write the page, about the tightest tolerance with the others beside it, and print the table."""
     from sound_qkeras.report import FILE
-    from sound_qkeras.report.sweep import claimed, mean_bits
-    from sound_qkeras.support.decimals import at_least
+    from sound_qkeras.report.sweep import row_of
 
     page = results.report(out / FILE)
     rows = [
-        (
-            text,
-            claimed(one),
-            at_least(one.observed_error, 4),
-            f"{mean_bits(one):.2f}",
-            f"{one.cost.weight_bits:,}",
-            f"{one.cost.total_bits:,}",
-            f"{one.seconds:.1f}",
-            one.ended_by,
-        )
-        for text, one in zip(texts, results, strict=True)
+        (text, *row_of(one)[1:], f"{one.seconds:.1f}", one.ended_by) for text, one in zip(texts, results, strict=True)
     ]
     columns = (
         "\neps",

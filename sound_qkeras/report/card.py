@@ -7,10 +7,8 @@ from typing import Any
 
 from sound_qkeras.report.formats import NAIVE
 from sound_qkeras.report.page import environment
-from sound_qkeras.report.sweep import claimed, mean_bits
-from sound_qkeras.report.tables import count
+from sound_qkeras.report.sweep import row_of
 from sound_qkeras.results.result import Result
-from sound_qkeras.support.decimals import at_least, tolerance
 
 # Formats that are shown; the report has all of them.
 MOST_ROWS = 24
@@ -37,17 +35,7 @@ def card(result: Result) -> str:
 def curve_card(results: Sequence[Result]) -> str:
     """A row for every tolerance."""
     columns = ("eps", "claimed", "worst error found", "bits a weight", "weight bits", "total bits")
-    rows = [
-        (
-            tolerance(float(one.certificate.eps.max())),
-            claimed(one),
-            at_least(one.observed_error, 4),
-            f"{mean_bits(one):.2f}",
-            count(one.cost.weight_bits),
-            count(one.cost.total_bits),
-        )
-        for one in results
-    ]
+    rows = [row_of(one) for one in results]
     return _render(verdict="", details=[], bars=[], more=0, table={"columns": columns, "rows": rows})
 
 

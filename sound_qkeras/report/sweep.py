@@ -11,7 +11,7 @@ from sound_qkeras.errors import InputError
 from sound_qkeras.report.claim import DIGITS
 from sound_qkeras.report.tables import Table, count, table
 from sound_qkeras.results.result import Result
-from sound_qkeras.support.decimals import at_least, at_most, percent_at_most
+from sound_qkeras.support.decimals import at_least, at_most, percent_at_most, tolerance
 from sound_qkeras.verify.evidence import Statistical
 
 
@@ -47,20 +47,21 @@ def sweep_of(result: Result, others: Iterable[Result]) -> Sweep | None:
     if not found:
         return None
     ordered = sorted([result, *found], key=lambda one: float(one.certificate.eps.max()))
-    rows = [
-        (
-            repr(float(one.certificate.eps.max())),
-            claimed(one),
-            at_least(one.observed_error, DIGITS),
-            count(one.cost.weight_bits),
-            f"{mean_bits(one):.2f}",
-            count(one.cost.total_bits),
-        )
-        for one in ordered
-    ]
     claim = "Share that may exceed it" if isinstance(result.certificate.evidence, Statistical) else "Proved bound"
-    columns = f"eps:name, {claim}:number, Worst error found:number, Weight bits:number, Bits per weight:number, Total bits:number"
-    return Sweep(table("Bits against eps", columns, rows), *_drawing(ordered))
+    columns = f"eps:name, {claim}:number, Worst error found:number, Bits per weight:number, Weight bits:number, Total bits:number"
+    return Sweep(table("Bits against eps", columns, [row_of(one) for one in ordered]), *_drawing(ordered))
+
+
+def row_of(result: Result) -> tuple[str, ...]:
+    """A tolerance, what is claimed, the worst error found, bits per weight, weight bits, and total bits."""
+    return (
+        tolerance(float(result.certificate.eps.max())),
+        claimed(result),
+        at_least(result.observed_error, DIGITS),
+        f"{mean_bits(result):.2f}",
+        count(result.cost.weight_bits),
+        count(result.cost.total_bits),
+    )
 
 
 def claimed(result: Result) -> str:

@@ -218,7 +218,7 @@ def test_a_sweep_is_drawn_and_about_one_claim():
     read = Reader(text)
     assert "Bits against eps" in text
     assert text.count("<circle") == 2
-    assert [row[0] for row in next(rows for rows in read.tables if rows[0][0] == "eps")] == ["eps", "5.0", "10.0"]
+    assert [row[0] for row in next(rows for rows in read.tables if rows[0][0] == "eps")] == ["eps", "5", "10"]
     assert "Bits against eps" not in page(result)
     for other, says in (
         (random_result(1), "another trained network"),
