@@ -17,6 +17,7 @@ import numpy as np
 
 import sound_qkeras as sq
 from sound_qkeras.jobs.sweep import answers
+from sound_qkeras.support.progress import silent
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "examples"))
 
@@ -83,7 +84,7 @@ def main():
         chosen["effort"] = options.effort
         print(name, flush=True)
         found, alone = [], []
-        for index, result in answers(model, tolerances, box, box_source="given", progress=None, **chosen):
+        for index, result in answers(model, tolerances, box, box_source="given", report=silent, **chosen):
             single = sq.quantize(model, tolerances[index], box, **chosen) if options.single else None
             found.insert(0, result)
             alone.insert(0, single)
