@@ -64,7 +64,9 @@ def test_a_network_is_quantized_with_its_leaves_on_the_cluster(client, monkeypat
 
 
 def test_what_the_page_says_works(client):
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "command_line.md").read_text(encoding="utf-8"), flags=re.DOTALL)
+    blocks = re.findall(
+        r"```python\n(.*?)```", (ROOT / "docs" / "command_line.md").read_text(encoding="utf-8"), flags=re.DOTALL
+    )
     [block] = [block for block in blocks if "parallel_config" in block]
     names: dict[str, Any] = {"sq": sq, "model": random_network(np.random.default_rng(3), (3, 6, 2))}
     exec(block, names)
