@@ -51,6 +51,11 @@ def python(code, cwd, **environment):
     )
 
 
+def test_callbacks_are_there_without_an_import_of_their_own(tmp_path):
+    done = python("import sound_qkeras as sq; print(sq.callbacks.__name__)", tmp_path)
+    assert done.stdout == "sound_qkeras.callbacks\n", done.stderr
+
+
 def test_callbacks_refuses_another_name():
     done = python("import sys; sys.path.insert(0, '.'); import callbacks", ROOT)
     assert done.returncode == 1
