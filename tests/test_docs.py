@@ -151,7 +151,7 @@ TRUE_AFTERWARDS = {
         "'no word length up to 4 bits was found to reach eps = 0.01: the best proved bound is ' in printed",
         "'bits with word_lengths=(2, ' in printed and \"shrink the box, or use effort='max'\" in printed",
         "'raise eps to ' in printed and ' (eps 0.01)' in printed and '% of the bound' in printed",
-        "', class proved for ' in printed and ' bytes of flash, at most ' in printed",
+        "', class proved for ' in printed and ' bytes of flash, about ' in printed",
     ),
     "command_line.md": ("Path('out/report.html').exists()",),
     "compare.md": ("Path('study/study.csv').exists()",),

@@ -16,6 +16,7 @@ from sound_qkeras.exact.proof import exact_bound, exact_error
 from sound_qkeras.network import Network, Node
 from sound_qkeras.network.ops import Dense, Input
 from sound_qkeras.search import observe
+from sound_qkeras.support.decimals import percent_at_most
 from sound_qkeras.tuning import milp, proving
 from sound_qkeras.tuning.groups import Group
 from sound_qkeras.verify.checker import check
@@ -223,7 +224,7 @@ def test_the_answer_of_the_solver_is_close_to_the_optimum_of_its_model(cost):
     assert 0.0 < found.lower_bound <= found.cost
     assert found.claimed_gap <= 2e-3
     assert found.gap < 0.1
-    assert f"MILP within {found.gap:.2%} of its model's optimum" in result.summary()
+    assert f"MILP within {percent_at_most(found.gap, 3)} of its model's optimum" in result.summary()
 
 
 # Rounded outputs, and formats of single channels.
