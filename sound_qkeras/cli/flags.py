@@ -40,8 +40,8 @@ def _flag(found: re.Match[str]) -> str:
         return f"no --{flag}"
     if value in ("True", "False"):
         return f"--{'' if value == 'True' else 'no-'}{flag}"
-    joined = "" if name in ("eps", "box") else " "
-    bare = value.strip("'\"") if value[:1] in "'\"" else value.strip("()[]").replace(", ", joined or ",")
+    separator = "," if name in ("eps", "box") else " "
+    bare = value.strip("'\"") if value[:1] in "'\"" else value.strip("()[]").replace(", ", separator)
     return f"--{flag} {bare}" if bare else f"--{flag}"
 
 

@@ -23,7 +23,7 @@ def card(result: Result) -> str:
             "name": row.node,
             "kind": row.kind,
             "bits": row.word_length,
-            "whole": 100.0 * min(max(row.integer_bits, 0) + row.signed, row.word_length) / longest,
+            "whole": 100.0 * row.whole_bits / longest,
             "all": 100.0 * row.word_length / longest,
         }
         for row in rows[:MOST_ROWS]

@@ -105,8 +105,8 @@ def values_in(result: Result, row: FormatRow) -> int:
 
 def _bits(row: FormatRow, longest: int, uniform: Uniform | None) -> Bar:
     """Sign and integer bits, then fractional bits; the lines are what others would spend on every stored tensor."""
-    whole = min(max(row.integer_bits, 0) + row.signed, row.word_length)
-    segments = (Segment(0.0, whole / longest, "inner"), Segment(whole / longest, row.word_length / longest, "outer"))
+    whole, end = row.whole_bits / longest, row.word_length / longest
+    segments = (Segment(0.0, whole, "inner"), Segment(whole, end, "outer"))
     if row.kind == "accumulator":
         return Bar(segments)
     marks = [Mark(NAIVE / longest, "line")]

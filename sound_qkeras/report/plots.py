@@ -44,11 +44,11 @@ def plot_curve(results: Sequence[Result], path: str | os.PathLike[str] | None = 
     """Draw bits a weight against the tolerance, and against the worst error found; see `Curve.plot`."""
     figure, axes = new_figure(size=(6.5, 4.0))
     ordered = sorted(results, key=lambda one: float(one.certificate.eps.max()))
-    bits = [mean_bits(one) for one in ordered]
+    eps, bits = [float(one.certificate.eps.max()) for one in ordered], [mean_bits(one) for one in ordered]
     counted = isinstance(ordered[0].certificate.evidence, Statistical)
     said = "tolerance eps: counted" if counted else "tolerance eps: proved"
-    axes.step([float(one.certificate.eps.max()) for one in ordered], bits, "-", where="post", color=DARK, alpha=0.4)
-    axes.plot([float(one.certificate.eps.max()) for one in ordered], bits, MARKERS[0], color=DARK, label=said)
+    axes.step(eps, bits, "-", where="post", color=DARK, alpha=0.4)
+    axes.plot(eps, bits, MARKERS[0], color=DARK, label=said)
     axes.plot([one.observed_error for one in ordered], bits, MARKERS[1], color=MIDDLE, label="worst error found")
     axes.set_xscale("log")
     axes.set_ylim(bottom=0.0)
@@ -68,7 +68,7 @@ def _shown(result: Result) -> list[FormatRow]:
 
 def _formats(axes: Any, rows: Sequence[FormatRow], of: int) -> None:
     places = np.arange(len(rows))
-    whole = np.array([min(max(row.integer_bits, 0) + row.signed, row.word_length) for row in rows])
+    whole = np.array([row.whole_bits for row in rows])
     lengths = np.array([row.word_length for row in rows])
     axes.barh(places, whole, color=DARK, label="sign and integer bits")
     axes.barh(places, lengths - whole, left=whole, color=LIGHT, edgecolor=DARK, linewidth=0.5, label="fractional bits")

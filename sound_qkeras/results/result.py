@@ -58,6 +58,11 @@ class FormatRow:
     lower: float
     upper: float
 
+    @property
+    def whole_bits(self) -> int:
+        """How many of its bits are for the sign and the integer part; the others are fractional."""
+        return min(max(self.integer_bits, 0) + self.signed, self.word_length)
+
 
 @dataclass(frozen=True, eq=False)
 class Result:
