@@ -12,7 +12,7 @@ from sound_qkeras.jobs.cores import cores_for
 from sound_qkeras.jobs.finetune import renewed
 from sound_qkeras.jobs.quantize import read
 from sound_qkeras.jobs.recertify import Demand, recertify
-from sound_qkeras.keras_io.train.held import HeldModel, rounded
+from sound_qkeras.keras_io.train.on_grids import HeldModel, rounded
 from sound_qkeras.network import Network
 from sound_qkeras.results.result import Result
 from sound_qkeras.tuning.effort import effort_of

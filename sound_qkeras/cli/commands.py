@@ -25,7 +25,6 @@ from sound_qkeras.cli.console import (
 from sound_qkeras.cli.curve import check_page, save_curve, show_curve
 from sound_qkeras.cli.doctor import doctor
 from sound_qkeras.cli.finetuning import finetune
-from sound_qkeras.cli.flags import as_flags
 from sound_qkeras.cli.next_steps import Asked, show_next, ways_out
 from sound_qkeras.cli.options import (
     Box,
@@ -45,6 +44,7 @@ from sound_qkeras.cli.options import (
     with_weights,
 )
 from sound_qkeras.cli.showing import note, show, suppress_as_note
+from sound_qkeras.cli.wording import as_flags
 from sound_qkeras.errors import InputError, VerificationError
 from sound_qkeras.jobs.options import Options, ProofOptions, QuantizeOptions
 from sound_qkeras.support.deadline import INTERRUPT, handling_signals, put_in_place

@@ -14,7 +14,7 @@ from typing import NoReturn
 
 import typer
 
-from sound_qkeras.cli.flags import as_flags
+from sound_qkeras.cli.wording import as_flags
 from sound_qkeras.errors import DependencyError, InfeasibleError, InputError, VerificationError
 
 OK, FAILED, BAD_INPUT, INFEASIBLE = 0, 1, 2, 3

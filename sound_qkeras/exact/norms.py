@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 
 from sound_qkeras.errors import VerificationError
+from sound_qkeras.exact.activations import SLOPE_BITS, objects, rounded_outward
 from sound_qkeras.exact.dyadic import Dyadic, Range
 from sound_qkeras.exact.functions import ONE, ZERO, Bracket, Span
 from sound_qkeras.exact.ops import Meaning
 from sound_qkeras.exact.tensors import ExactFacts, ExactRows
-from sound_qkeras.exact.units import SLOPE_BITS, objects, rounded_outward
 from sound_qkeras.network.graph import Node
 from sound_qkeras.network.pair import Pair
 

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sound_qkeras.errors import InputError, VerificationError
+from sound_qkeras.exact.activations import ExactClip, ExactLeaky, ExactTable
 from sound_qkeras.exact.dyadic import Dyadic, Integers, Range
 from sound_qkeras.exact.functions import exact_function
 from sound_qkeras.exact.grids import image, largest_error
@@ -25,7 +26,6 @@ from sound_qkeras.exact.moves import ExactMaxPool, ExactMove
 from sound_qkeras.exact.norms import ExactLayerNorm
 from sound_qkeras.exact.ops import ABOVE, BELOW, ExactAffine, ExactRelu, Meaning, affine_at
 from sound_qkeras.exact.tensors import ExactFacts, ExactRows
-from sound_qkeras.exact.units import ExactClip, ExactLeaky, ExactTable
 from sound_qkeras.fixed_point import Format
 from sound_qkeras.network import Network, Node, Pair, size_of
 from sound_qkeras.network.ops import (

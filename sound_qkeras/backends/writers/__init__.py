@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from sound_qkeras.backends.writers.activations import ClipWriter, LeakyWriter, TableWriter
 from sound_qkeras.backends.writers.affine import AveragePoolWriter, ConvWriter, DenseWriter, ScaleWriter
 from sound_qkeras.backends.writers.base import Constant, OpWriter
 from sound_qkeras.backends.writers.elementwise import ReluWriter, ReshapeWriter
@@ -10,7 +11,6 @@ from sound_qkeras.backends.writers.merges import AddWriter, ConcatenateWriter, M
 from sound_qkeras.backends.writers.moves import CropWriter, PadWriter, PermuteWriter, UpsampleWriter
 from sound_qkeras.backends.writers.norms import LayerNormWriter
 from sound_qkeras.backends.writers.pooling import MaxPoolWriter
-from sound_qkeras.backends.writers.units import ClipWriter, LeakyWriter, TableWriter
 from sound_qkeras.network import Node
 
 _AFFINE: tuple[OpWriter, ...] = (DenseWriter(), ConvWriter(), AveragePoolWriter(), ScaleWriter())
