@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import numpy as np
@@ -32,6 +33,8 @@ ROW_TOLERANCE = 1e-6
 FIRST_ROWS = 16
 # Time limit of what counts no nodes: a linear relaxation, and solvers that cannot.
 MOST_SECONDS = 10.0
+# Versions of HiGHS in which a heuristic at the root of some models never ends, and looks at no limit.
+HANGING = ("1.16.0",)
 
 
 @dataclass(frozen=True)
@@ -274,8 +277,13 @@ def find_solver(name: str) -> Any:
     """A Pyomo solver by name.
 
     Raises:
-        DependencyError: it is not installed, or Pyomo does not know it.
+        DependencyError: it is not installed, Pyomo does not know it, or it is a version that can run forever.
     """
+    if name == "highs" and _version_of_highs() in HANGING:
+        raise DependencyError(
+            f"HiGHS {_version_of_highs()} can solve a small model forever, whatever its limits; install another version: "
+            f"pip install 'highspy!={_version_of_highs()}'"
+        )
     with LoggingIntercept(module="pyomo"):  # Pyomo logs a traceback when it does not know a name
         optimizer = pyo.SolverFactory({"highs": "appsi_highs"}.get(name, name))
         found = optimizer is not None and optimizer.available(exception_flag=False)
@@ -284,6 +292,13 @@ def find_solver(name: str) -> Any:
             f"MILP solver '{name}' is not available; install it or use solver='highs' (pip install highspy)"
         )
     return optimizer
+
+
+def _version_of_highs() -> str | None:
+    try:
+        return version("highspy")
+    except PackageNotFoundError:
+        return None
 
 
 def _solver(name: str, limit: Limit, gap: float) -> Any:

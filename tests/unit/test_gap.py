@@ -13,6 +13,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from sound_qkeras.errors import DependencyError
 from sound_qkeras.tuning import milp
 from sound_qkeras.tuning.gap import Solved, lower_bound, optimality
 from sound_qkeras.tuning.groups import Group
@@ -215,3 +216,9 @@ def test_an_answer_at_the_time_limit_is_used_without_a_word(monkeypatch, caplog,
     assert not np.any(row_prices(model.choices, model.joints, model.tolerance, [0, 1]))
     assert not caplog.records
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_solver_that_can_run_forever_is_refused(monkeypatch):
+    monkeypatch.setattr(milp, "version", lambda name: milp.HANGING[0])
+    with pytest.raises(DependencyError, match=r"HiGHS 1\.16\.0 can solve a small model forever.*highspy!=1\.16\.0"):
+        milp.find_solver("highs")
