@@ -239,8 +239,6 @@ class QuantizeOptions(ProofOptions):
             raise InputError(
                 f"coverage is {self.coverage} in tier 'sound'; accepted there: None, for every input counts"
             )
-        if self.per_channel and self.tier == "statistical":
-            raise InputError("per_channel needs proved bounds; accepted: tier 'sound' or 'local', or per_channel=False")
 
     @property
     def goal(self) -> Objective:

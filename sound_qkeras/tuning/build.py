@@ -17,6 +17,7 @@ from sound_qkeras.network.ops import Affine, AffineCodes
 from sound_qkeras.network.pair import Pair
 from sound_qkeras.network.rewrite.rescale import Indices
 from sound_qkeras.tuning.groups import Bits
+from sound_qkeras.tuning.words import Words
 from sound_qkeras.verify.proof import with_margin
 
 
@@ -24,61 +25,63 @@ from sound_qkeras.verify.proof import with_margin
 class Parameters:
     """Integers of one affine node before a format is put around them.
 
-    Where output channels have fractional bits of their own, `channel_bits`, each column of codes is a multiple of its step.
+    Args:
+        kernel: codes of the kernel, each in the steps of its word.
+        words: the words, one kind or one for every output channel.
+        bias: codes of the bias.
+        bias_bits: its fractional bits.
     """
 
     kernel: Codes
-    kernel_bits: int
+    words: Words
     bias: Codes
     bias_bits: int
-    channel_bits: Indices | None = None
 
     @property
     def step(self) -> Reals:
         """One unit in the last place of each output channel's weights."""
-        own = np.full(self.kernel.shape[-1], self.kernel_bits) if self.channel_bits is None else self.channel_bits
-        return np.ldexp(1.0, -own)
+        return np.broadcast_to(np.ldexp(1.0, -self.words.bits), self.kernel.shape[-1:])
 
-    def flipped(self, flips: Codes) -> Parameters:
-        """With so many steps added to each weight."""
-        if self.channel_bits is not None:
-            flips = flips << (self.kernel_bits - self.channel_bits)
-        return replace(self, kernel=self.kernel + flips)
+    @property
+    def value(self) -> Reals:
+        """The kernel that the codes stand for."""
+        return self.words.value(self.kernel)
 
     def to_codes(self) -> AffineCodes:
-        """In the narrowest formats that hold them."""
+        """In the narrowest formats that hold them; the kernel's has the finest step of all channels."""
+        finest = int(self.words.bits.max())
+        kernel = self.kernel << (finest - self.words.bits)
         return AffineCodes(
-            self.kernel,
-            Format.for_codes(int(self.kernel.min()), int(self.kernel.max()), self.kernel_bits),
+            kernel,
+            Format.for_codes(int(kernel.min()), int(kernel.max()), finest),
             self.bias,
             Format.for_codes(int(self.bias.min()), int(self.bias.max()), self.bias_bits),
-            self._channel_formats(),
+            self._channel_formats() if self.words.bits.ndim else None,
         )
 
-    def _channel_formats(self) -> tuple[Format, ...] | None:
-        if self.channel_bits is None:
-            return None
-        own = self.kernel >> (self.kernel_bits - self.channel_bits)
-        columns = own.reshape(-1, own.shape[-1])
-        ends = zip(columns.min(axis=0).tolist(), columns.max(axis=0).tolist(), self.channel_bits.tolist(), strict=True)
+    def _channel_formats(self) -> tuple[Format, ...]:
+        columns = self.kernel.reshape(-1, self.kernel.shape[-1])
+        ends = zip(columns.min(axis=0).tolist(), columns.max(axis=0).tolist(), self.words.bits.tolist(), strict=True)
         return tuple(Format.for_codes(low, high, bits) for low, high, bits in ends)
 
 
-def nearest(kernel: Reals, bits: int, channel_bits: Indices | None = None) -> Codes:
-    """Nearest codes of a kernel, half to even; each channel on a grid of its own where `channel_bits` are given.
+def nearest(values: Reals, bits: int) -> Codes:
+    """Nearest codes of numbers, half to even.
 
     Raises:
         InputError: a code would need more than 53 bits.
     """
-    if channel_bits is None:
-        codes = to_grid(kernel, bits)
-    else:
-        codes = np.ldexp(np.rint(np.ldexp(kernel, channel_bits)), bits - channel_bits)
+    codes = to_grid(values, bits)
     if np.any(np.abs(codes) >= 2.0 ** (MAX_WORD_LENGTH - 1)):
         raise InputError(
-            f"{bits} fractional bits need more than {MAX_WORD_LENGTH} bits for weights up to {np.abs(kernel).max():.3g}"
+            f"{bits} fractional bits need more than {MAX_WORD_LENGTH} bits for weights up to {np.abs(values).max():.3g}"
         )
     return codes.astype(np.int64)
+
+
+def words_for(kernel: Reals, bits: int, offsets: Indices | None) -> Words:
+    """Words of a kernel at so many fractional bits, and so many more in every output channel."""
+    return Words.of(kernel, bits if offsets is None else bits + offsets)
 
 
 def round_parameters(
@@ -95,29 +98,24 @@ def round_parameters(
     chosen = {(group.node, group.kind): value for group, value in bits.items()}
     found: dict[str, Parameters] = {}
     for node, op in network.owners():
-        kernel_bits, bias_bits = chosen[node.name, "weight"], chosen[node.name, "bias"]
-        channel_bits = None
-        if offsets and node.name in offsets:
-            channel_bits = kernel_bits + offsets[node.name]
-            kernel_bits = int(channel_bits.max())
-        kernel = nearest(op.kernel, kernel_bits, channel_bits)
-        rounded = bias_corrected(network, node.name, kernel, kernel_bits, bias_bits, centers)
-        found[node.name] = replace(rounded, channel_bits=channel_bits)
+        words = words_for(op.kernel, chosen[node.name, "weight"], (offsets or {}).get(node.name))
+        kernel = words.nearest(op.kernel)
+        found[node.name] = bias_corrected(network, node.name, kernel, words, chosen[node.name, "bias"], centers)
     return found
 
 
 def bias_corrected(
-    network: Network, name: str, kernel: Codes, kernel_bits: int, bias_bits: int, centers: Mapping[str, Reals]
+    network: Network, name: str, kernel: Codes, words: Words, bias_bits: int, centers: Mapping[str, Reals]
 ) -> Parameters:
     """Codes of a kernel, and a bias that absorbs what they change at the centres, on average over positions and uses."""
     uses = [(cast(Affine, network.by_name[use].op), centers[use]) for use in network.uses(name)]
     op = uses[0][0]
-    residual = np.ldexp(kernel.astype(np.float64), -kernel_bits) - op.kernel
+    residual = words.value(kernel) - op.kernel
     shifts = [one.apply(residual, center[None])[0].reshape(-1, *op.bias.shape).mean(axis=0) for one, center in uses]
     bias = op.bias - np.mean(shifts, axis=0)
     # What a bias absorbs may be far larger than the bias: it has no more fractional bits than there is room for then.
     bias_bits = min(bias_bits, MAX_WORD_LENGTH - 2 - math.frexp(float(np.max(np.abs(bias))))[1])
-    return Parameters(kernel, kernel_bits, nearest(bias, bias_bits), bias_bits)
+    return Parameters(kernel, words, nearest(bias, bias_bits), bias_bits)
 
 
 def provisional(network: Network, bits: Bits, parameters: Mapping[str, Parameters]) -> Pair:

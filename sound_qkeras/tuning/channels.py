@@ -27,6 +27,7 @@ from sound_qkeras.support.deadline import Deadline
 from sound_qkeras.tuning.costs import cost_of
 from sound_qkeras.tuning.groups import candidate_bits
 from sound_qkeras.tuning.search import Attempt, Search
+from sound_qkeras.tuning.trimming import MOST_REFUSALS
 from sound_qkeras.verify.propagation import Propagation, batches, output_sensitivities, proof_work, propagate
 
 # Channels differ from their layer by at most so many bits downward and upward.
@@ -106,7 +107,7 @@ class _Spread:
     """The best attempt so far, and what is known about the layers with weights."""
 
     def __init__(self, search: Search[Any], base: Attempt[Any]) -> None:
-        self.search, self.base, self.best = search, base, base
+        self.search, self.base, self.best, self.refused = search, base, base, 0
         nodes = search.network.by_name
         self.groups = {
             group.node: group
@@ -120,7 +121,7 @@ class _Spread:
         """Place all channels by their sensitivity, at the lowest level that is proved."""
         places = self._places()
         lowest, highest = LOWEST, HIGHEST
-        while highest - lowest > RESOLUTION and self._in_time():
+        while highest - lowest > RESOLUTION and self._goes_on():
             level = 0.5 * (lowest + highest)
             if self._prove({name: np.rint(place + level).astype(np.int64) for name, place in places.items()}):
                 highest = level
@@ -138,7 +139,7 @@ class _Spread:
 
         for name, offsets in self.best.offsets.items():
             consider(name, np.argsort(offsets, kind="stable"))
-        while pending and self._in_time():
+        while pending and self._goes_on():
             _, _, name, channels = heapq.heappop(pending)
             channels = channels[self.best.offsets[name][channels] > -FEWER]
             offsets = self.best.offsets[name].copy()
@@ -153,8 +154,9 @@ class _Spread:
                 consider(name, channels[: channels.size // 2])
                 consider(name, channels[channels.size // 2 :])
 
-    def _in_time(self) -> bool:
-        return not self.search.deadline.passed
+    def _goes_on(self) -> bool:
+        """Whether there is time, and samples that did not choose have not refused too often."""
+        return not self.search.deadline.passed and self.refused < MOST_REFUSALS
 
     def _prove(self, offsets: Mapping[str, Indices]) -> bool:
         """Whether channels with these offsets are proved; the cheapest such choice is kept."""
@@ -162,6 +164,7 @@ class _Spread:
         self.search.offsets = within
         self.search.tell("channels")
         found = self.search.try_out(self.base.bits, self.best)
+        self.refused += self.search.evaluator.refuses(found.evidence)
         if not self.search.accepts(found):
             return False
         if cost_of(found.pair).weight_bits <= self.weight_bits:

@@ -22,8 +22,9 @@ from sound_qkeras.network.ops import Affine, Conv, Dense
 from sound_qkeras.network.rewrite.rescale import Indices
 from sound_qkeras.support.deadline import Deadline
 from sound_qkeras.support.scratch import SCRATCH_NUMBERS
-from sound_qkeras.tuning.build import Parameters, bias_corrected, nearest
+from sound_qkeras.tuning.build import Parameters, bias_corrected, words_for
 from sound_qkeras.tuning.groups import Bits
+from sound_qkeras.tuning.words import Words
 
 # Share of the mean variance that is added to each: directions the samples do not show matter a little, too.
 DAMPING = 0.01
@@ -56,27 +57,30 @@ class FeedbackRounding:
         """
         self.network, self.centers = network, centers
         self.factors = _factors(network, samples, deadline or Deadline())
-        self._kept: dict[tuple[str, int, int], Parameters] = {}
+        self._kept: dict[tuple[str, int, int, bytes], Parameters] = {}
         self._numbers = 0
 
     def __call__(self, bits: Bits, offsets: Mapping[str, Indices]) -> dict[str, Parameters]:
         """Integers of every affine node."""
         chosen = {(group.node, group.kind): value for group, value in bits.items()}
         return {
-            node.name: self._rounded(node.name, op, chosen[node.name, "weight"], chosen[node.name, "bias"])
+            node.name: self._rounded(
+                node.name, op, chosen[node.name, "weight"], offsets.get(node.name), chosen[node.name, "bias"]
+            )
             for node, op in self.network.owners()
         }
 
-    def _rounded(self, name: str, op: Affine, kernel_bits: int, bias_bits: int) -> Parameters:
-        key = (name, kernel_bits, bias_bits)
+    def _rounded(self, name: str, op: Affine, bits: int, offsets: Indices | None, bias_bits: int) -> Parameters:
+        key = (name, bits, bias_bits, b"" if offsets is None else offsets.tobytes())
         if key not in self._kept:
             if self._numbers > MOST_KEPT:
                 self._kept.clear()
                 self._numbers = 0
-            kernel = nearest(op.kernel, kernel_bits)
+            words = words_for(op.kernel, bits, offsets)
+            kernel = words.nearest(op.kernel)
             if name in self.factors:
-                kernel = _feed_back(op.kernel, kernel, kernel_bits, self.factors[name])
-            self._kept[key] = bias_corrected(self.network, name, kernel, kernel_bits, bias_bits, self.centers)
+                kernel = _feed_back(op.kernel, words, self.factors[name])
+            self._kept[key] = bias_corrected(self.network, name, kernel, words, bias_bits, self.centers)
             self._numbers += kernel.size
         return self._kept[key]
 
@@ -134,10 +138,11 @@ def _windows(op: Affine, x: Reals) -> Reals:
     return x.reshape(1, -1, op.kernel.shape[0])
 
 
-def _feed_back(kernel: Reals, near: Codes, bits: int, factors: Reals) -> Codes:
-    """Codes of a kernel; they stay within the range of the nearest ones, so that the word is no longer."""
-    low, high = float(near.min()), float(near.max())
+def _feed_back(kernel: Reals, words: Words, factors: Reals) -> Codes:
+    """Codes of a kernel, which stay within their words."""
     groups, size = factors.shape[:2]
+    bits, low, high = (np.broadcast_to(array, kernel.shape[-1:]) for array in (words.bits, words.low, words.high))
+    low, high = low.reshape(groups, -1), high.reshape(groups, -1)
     left = np.ldexp(kernel, bits).reshape(size, groups, -1)
     codes = np.empty_like(left)
     for row in range(size):

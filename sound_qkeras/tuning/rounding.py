@@ -12,9 +12,10 @@ discrepancy minimisation by greedy flips is our own, simpler than its relaxation
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+import numpy.typing as npt
 
 from sound_qkeras.fixed_point import from_codes
 from sound_qkeras.interval import Interval, Reals
@@ -240,7 +241,7 @@ class _Layer:
     ) -> None:
         self.name, self.rounded = uses[0], rounded
         self.step = rounded.step
-        self.residual: Reals = from_codes(rounded.kernel, rounded.kernel_bits) - kernel
+        self.residual: Reals = rounded.value - kernel
         self.bias_residual: Reals = from_codes(rounded.bias, rounded.bias_bits) - bias
         self.flips = np.zeros(kernel.shape, np.int64)
         self.uses = [(linearisation.inputs[use], linearisation.gradients[use]) for use in uses]
@@ -259,9 +260,15 @@ class _Layer:
     def best(self, residual: Reals) -> list[tuple[float, int]]:
         """The flips that lower the sum of squares most, as (gain, flat index), all gains negative."""
         slope = sum(x.T @ (residual[:, None, :] @ g)[:, 0] for x, g in self.uses)
-        gain = (2.0 * self.direction() * slope + self.step**2 * self.curvature).ravel()
+        gain = np.where(self._fits(), 2.0 * self.direction() * slope + self.step**2 * self.curvature, 0.0).ravel()
         found = np.argsort(gain, kind="stable")[:FLIPS_PER_SWEEP]
         return [(float(gain[at]), int(at)) for at in found if gain[at] < 0.0]
+
+    def _fits(self) -> npt.NDArray[np.bool_]:
+        """Whether each weight's other neighbour is in its word."""
+        words = self.rounded.words
+        other = self.rounded.kernel + self.flips + np.where(self.residual <= 0.0, 1, -1)
+        return (words.low <= other) & (other <= words.high)
 
     def change(self, at: int) -> Reals:
         """Change of the error if the weight is flipped, `(samples, outputs)`."""
@@ -276,4 +283,4 @@ class _Layer:
         self.flips[i, j] += sign
 
     def result(self) -> Parameters:
-        return self.rounded.flipped(self.flips)
+        return replace(self.rounded, kernel=self.rounded.kernel + self.flips)

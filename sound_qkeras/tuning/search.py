@@ -19,13 +19,14 @@ from sound_qkeras.network.pair import Pair
 from sound_qkeras.network.rewrite.rescale import Indices
 from sound_qkeras.support.deadline import Deadline
 from sound_qkeras.support.decimals import at_most
-from sound_qkeras.tuning.build import nearest, provisional
+from sound_qkeras.tuning.build import provisional
 from sound_qkeras.tuning.effort import Effort
 from sound_qkeras.tuning.evaluator import TARGET, Alone, E, Evaluator
 from sound_qkeras.tuning.gap import Solved
 from sound_qkeras.tuning.groups import FINE, Bits, Group, much_finer
 from sound_qkeras.tuning.milp import Choices, Limit, solve
 from sound_qkeras.tuning.space import Space
+from sound_qkeras.tuning.words import Words
 
 # Least relative error a group is said to contribute.
 NEGLIGIBLE = 1e-9
@@ -340,12 +341,11 @@ class Search(Generic[E]):
         if group.kind != "weight":
             return base, np.array([2.0 ** (base - value) for value in bits])
         kernel = self.network.by_name[group.node].op.arrays()["kernel"]
-        error = {value: float(np.linalg.norm(nearest(kernel, value) - np.ldexp(kernel, value))) for value in bits}
+        error = {value: Words.of(kernel, value).error(kernel) for value in bits}
         typical = 0.25 * np.sqrt(kernel.size / 12.0)
-        regular = [value for value in bits if value <= base and error[value] >= typical]
+        regular = [value for value in bits if value <= base and error[value] >= typical * 2.0**-value]
         at = max(regular, default=bits[0])
-        scale = max(error[at], 1e-300) * 2.0**-at
-        return at, np.array([error[value] * 2.0**-value / scale for value in bits])
+        return at, np.array([error[value] / max(error[at], 1e-300) for value in bits])
 
     def _infeasible(self) -> InfeasibleError:
         eps, longest = self.eps, self.space.word_lengths[1]

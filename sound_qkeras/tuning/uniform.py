@@ -12,13 +12,14 @@ from sound_qkeras.errors import InputError
 from sound_qkeras.fixed_point import MAX_WORD_LENGTH, Format
 from sound_qkeras.interval import Interval
 from sound_qkeras.network.graph import Network
-from sound_qkeras.network.ops import AffineCodes
+from sound_qkeras.network.ops import Affine, AffineCodes
 from sound_qkeras.network.pair import Pair
 from sound_qkeras.splitting.refine import refine
 from sound_qkeras.tuning.build import Parameters, nearest, provisional
 from sound_qkeras.tuning.costs import Cost, cost_of
 from sound_qkeras.tuning.groups import groups_of
 from sound_qkeras.tuning.survey import Survey
+from sound_qkeras.tuning.words import Words
 from sound_qkeras.verify.certificate import Certificate
 from sound_qkeras.verify.evidence import Evidence, Local, Statistical, around, error_limits
 from sound_qkeras.verify.proof import bound_leaves, check_overflow, ranges_of, ranges_over, with_margin
@@ -91,10 +92,7 @@ class Trial:
     def attempt(self, bits: int) -> tuple[float, Uniform | None]:
         """The bound over the tolerance and, where that is at most 1, the format, unless it is too long."""
         try:
-            codes = {
-                node.name: Parameters(nearest(op.kernel, bits), bits, nearest(op.bias, bits), bits)
-                for node, op in self.network.owners()
-            }
+            codes = {node.name: _rounded(op, bits) for node, op in self.network.owners()}
         except InputError:
             return 1.0, None
         pair = provisional(self.network, dict.fromkeys(groups_of(self.network), bits), codes)
@@ -133,6 +131,11 @@ class Trial:
         relative = np.sort((found / eps).max(axis=1))[::-1]
         worst = float(relative[allowed]) if allowed < len(relative) else 0.0  # nothing is claimed of any sample
         return worst, _uniform(whole, worst) if worst <= 1.0 else None
+
+
+def _rounded(op: Affine, bits: int) -> Parameters:
+    words = Words.holding(op.kernel, bits)
+    return Parameters(words.nearest(op.kernel), words, nearest(op.bias, bits), bits)
 
 
 def _near_ranges(pair: Pair, box: Interval, evidence: Evidence) -> dict[str, tuple[float, float]]:

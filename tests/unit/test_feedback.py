@@ -7,7 +7,6 @@ import pytest
 
 from sound_qkeras.network import Network, Node
 from sound_qkeras.network.ops import Conv, Dense, Input
-from sound_qkeras.tuning.build import nearest
 from sound_qkeras.tuning.feedback import FeedbackRounding
 from sound_qkeras.tuning.groups import groups_of
 
@@ -39,25 +38,27 @@ def correlated(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
     return common + 0.3 * rng.normal(size=(64, *shape)) + 1.0
 
 
+@pytest.mark.parametrize("channels", [False, True])
 @pytest.mark.parametrize("kind", ["dense", "grouped", "depthwise"])
-def test_results_change_less_than_with_nearest_codes(kind):
+def test_results_change_less_than_with_nearest_codes(kind, channels):
     rng = np.random.default_rng(0)
     network = layer(kind, rng)
     x, fresh = correlated(network.input_shape, rng), correlated(network.input_shape, rng)
     op = network.output.op
     rounding = FeedbackRounding(network, x, {"y": x.mean(axis=0)})
     bits = {group: BITS if group.kind == "weight" else 16 for group in groups_of(network)}
-    found = rounding(bits, {})["y"]
-    near = nearest(op.kernel, BITS)
+    offsets = {"y": np.arange(op.bias.size) % 3 - 1} if channels else {}
+    found = rounding(bits, offsets)["y"]
+    near = found.words.nearest(op.kernel)
 
     def spread(kernel: np.ndarray) -> float:
-        change = op.apply(np.ldexp(kernel.astype(float), -BITS) - op.kernel, fresh)
+        change = op.apply(found.words.value(kernel) - op.kernel, fresh)
         return float(np.var(change, axis=0).mean())
 
     assert found.kernel.dtype == np.int64
-    assert near.min() <= found.kernel.min() <= found.kernel.max() <= near.max()
+    assert np.all((found.words.low <= found.kernel) & (found.kernel <= found.words.high))
     assert spread(found.kernel) < 0.6 * spread(near)
-    again = rounding(bits, {})["y"]
+    again = rounding(bits, offsets)["y"]
     assert again is found
 
 

@@ -103,7 +103,7 @@ def test_a_descent_ends_where_samples_that_did_not_choose_refuse(monkeypatch):
     monkeypatch.setattr(Search, "attempt", counted)
     monkeypatch.setattr(trimming, "MOST_REFUSALS", 1)
     samples = np.random.default_rng(0).normal(size=(120, 4)).clip(-6.0, 6.0)
-    sq.quantize(hidden(0), 0.05, (-6.0, 6.0), tier="statistical", samples=samples, effort="fast")
+    sq.quantize(hidden(0), 0.1, (-6.0, 6.0), tier="statistical", samples=samples, effort="fast")
     assert refused[-1]
     assert not any(refused[:-1])
 

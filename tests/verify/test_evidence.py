@@ -282,7 +282,6 @@ def test_overflow_is_never_statistical(statistical):
         ({"tier": "statistical", "radius": 0.1}, "radius is 0.1"),
         ({"tier": "statistical", "confidence": 1.0}, "confidence is 1.0"),
         ({"tier": "statistical", "coverage": 0.0}, "coverage is 0.0"),
-        ({"tier": "statistical", "per_channel": True}, "per_channel"),
         ({"tier": "local", "radius": -1.0}, "radius is -1.0"),
         ({"task": "clustering"}, "task 'clustering' is unknown"),
         ({"tier": "local", "radius": 0.1, "labels": [0] * 60}, "labels are given, but the task is 'regression'"),

@@ -1,0 +1,75 @@
+"""Words that weights are stored in: never longer than those that hold them all, and never with a larger error."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sound_qkeras.errors import InputError
+from sound_qkeras.fixed_point import Format
+from sound_qkeras.tuning.build import Parameters
+from sound_qkeras.tuning.words import Words
+
+WEIGHTS = st.lists(st.lists(st.floats(-8, 8, width=32), min_size=3, max_size=3), min_size=1, max_size=5)
+BITS = st.one_of(st.integers(-4, 20), st.lists(st.integers(-4, 20), min_size=3, max_size=3).map(np.array))
+
+
+def square(words: Words, kernel: np.ndarray) -> list[Fraction]:
+    """The exact sum of squares of errors, of every channel or of all."""
+    value = words.value(words.nearest(kernel))
+    exact = np.vectorize(Fraction, otypes=[object])
+    return (
+        ((exact(value) - exact(kernel)) ** 2).sum(axis=0 if words.bits.ndim else None, keepdims=True).ravel().tolist()
+    )
+
+
+@given(WEIGHTS, BITS)
+def test_words_are_as_long_and_lose_no_more(weights, bits):
+    kernel = np.array(weights)
+    whole, found = Words.holding(kernel, bits), Words.of(kernel, bits)
+    assert np.array_equal(whole.low, found.low)
+    assert np.array_equal(whole.high, found.high)
+    tiny = Fraction(1, 2**40)  # what float64 sums may be off by
+    for lost, before in zip(square(found, kernel), square(whole, kernel), strict=True):
+        assert lost <= before * (1 + tiny)
+    codes = Parameters(found.nearest(kernel), found, np.zeros(3, np.int64), 0).to_codes()
+    longest = [Format.for_range(column.min(), column.max(), int(b)).word_length for column, b in columns(kernel, bits)]
+    own = [output.word_length for output in codes.channel_formats or (codes.kernel_format,)]
+    assert all(length <= most for length, most in zip(own, longest, strict=True))
+
+
+def columns(kernel: np.ndarray, bits: object) -> list[tuple[np.ndarray, int]]:
+    return [(kernel, bits)] if np.ndim(bits) == 0 else list(zip(kernel.T, bits, strict=True))
+
+
+@given(WEIGHTS, BITS)
+def test_every_weight_has_the_nearest_code_of_its_word(weights, bits):
+    kernel = np.array(weights)
+    found = Words.of(kernel, bits)
+    steps, low, high = (np.broadcast_to(array, (3,)).tolist() for array in (found.bits, found.low, found.high))
+    for column, values in enumerate(kernel.T.tolist()):
+        expected = [round(Fraction(value) * Fraction(2) ** steps[column]) for value in values]
+        near = [min(max(code, low[column]), high[column]) for code in expected]
+        assert found.nearest(kernel)[:, column].tolist() == near
+
+
+def test_one_large_weight_among_many_is_cut_off():
+    kernel = np.append(np.linspace(-1.0, 1.0, 201), 1.1).reshape(-1, 1)
+    words = Words.of(kernel, 2)  # 2.0 is the next power of two: a word of four bits has steps of 1/4
+    assert int(words.bits) == 3
+    assert words.nearest(kernel)[-1] == 7
+    assert words.error(kernel) < 0.6 * Words.holding(kernel, 2).error(kernel)
+
+
+def test_long_words_are_as_they_were():
+    kernel = np.random.default_rng(0).normal(size=(50, 4))
+    assert int(Words.of(kernel, 12).bits) == 12
+
+
+def test_a_word_that_is_too_long_is_refused():
+    with pytest.raises(InputError, match="60 fractional bits need more than 53 bits"):
+        Words.of(np.ones((2, 2)), 60)
