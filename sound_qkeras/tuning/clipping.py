@@ -20,20 +20,36 @@ def clipped(pair: Pair, ranges: Mapping[str, tuple[float, float]]) -> Pair:
 
 def narrow_in_box(pair: Pair, box: Interval) -> Pair:
     """With formats no wider than what is proved over the box, and accumulators for it; what need not saturate does not."""
-    recorded = {name: with_margin(*ends) for name, ends in ranges_of(pair, box).items()}
+    recorded = _ranges(pair, box)
     formats: dict[str, Format] = {}
     for name, output in pair.formats.items():
         if name in pair.saturating and not output.contains(*recorded[name]):
             formats[name] = output
         else:
             formats[name] = Format.for_range(*recorded[name], output.fractional_bits)
+    saturating = frozenset(name for name in pair.saturating if not formats[name].contains(*recorded[name]))
+    found = replace(pair, formats=formats, saturating=saturating, accumulators={})
+    # A result that does not saturate is bounded before its rounding, so that what reads it may be wider than it was.
+    for _ in pair.network.nodes:
+        recorded = _ranges(found, box)
+        wider = {
+            name: Format.for_range(*recorded[name], output.fractional_bits)
+            for name, output in found.formats.items()
+            if name not in saturating and not output.contains(*recorded[name])
+        }
+        if not wider:
+            break
+        found = replace(found, formats={**found.formats, **wider})
     accumulators = {
-        node.name: Format.for_range(*recorded[node.name], pair.exact_bits[node.name])
+        node.name: Format.for_range(*recorded[node.name], found.exact_bits[node.name])
         for node in pair.network.nodes
         if node.op.accumulates
     }
-    saturating = frozenset(name for name in pair.saturating if not formats[name].contains(*recorded[name]))
-    return replace(pair, formats=formats, saturating=saturating, accumulators=accumulators)
+    return replace(found, accumulators=accumulators)
+
+
+def _ranges(pair: Pair, box: Interval) -> dict[str, tuple[float, float]]:
+    return {name: with_margin(*ends) for name, ends in ranges_of(pair, box).items()}
 
 
 def widened(pair: Pair, boxes: Interval) -> Pair:

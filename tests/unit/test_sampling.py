@@ -23,6 +23,7 @@ from sound_qkeras.tuning.sample_errors import SampleErrors, tolerance_factor
 from sound_qkeras.tuning.sampling import SamplingEvaluator
 from sound_qkeras.tuning.scaling import choose_exponents
 from sound_qkeras.tuning.search import Search
+from tests.networks import random_network
 
 
 def identity(size: int) -> Network:
@@ -228,3 +229,14 @@ def test_channels_of_unlike_ranges_are_brought_together(depthwise):
         return float(np.log2(largest.max() / largest.min()))
 
     assert spread(rescale(network, exponents)) < spread(network)
+
+
+@pytest.mark.solver
+@pytest.mark.parametrize("options", [{"tier": "local", "radius": 0.1}, {"tier": "statistical"}])
+@pytest.mark.parametrize("seed", [7, 27, 39])
+def test_sums_behind_short_words_that_need_not_saturate_are_wide_enough(options, seed):
+    """Those were bounded as if they saturated, and an accumulator was too narrow for what is proved of them."""
+    network = random_network(np.random.default_rng(seed), (3, 12, 2))
+    samples = np.random.default_rng(seed).uniform(-1.0, 1.0, (24, 3))
+    found = sq.quantize(network, 1.0, (-1.0, 1.0), word_lengths=(2, 8), effort="fast", samples=samples, **options)
+    assert found.certificate.tier == options["tier"]
