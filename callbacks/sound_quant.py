@@ -130,7 +130,7 @@ class SoundQuant(Callback):
         if not (isinstance(eps, str) and eps == "auto"):
             make_tolerance(eps, np.size(eps))
         self._options: dict[str, Any] = {**options, "cost": cost}
-        QuantizeOptions.named(self._options)
+        QuantizeOptions.named(self._options).check_goal(eps)
         check_box((0.0, 1.0) if box is None else box, margin)
         or_none(whole())("every", every)
         check_progress("progress", progress)

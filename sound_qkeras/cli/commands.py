@@ -113,7 +113,7 @@ def quantize(
     model: Annotated[
         Path, typer.Argument(metavar="MODEL", help="A model of Keras 3 or tf_keras: .h5, .keras or a SavedModel.")
     ],
-    eps: Eps,
+    eps: Eps = None,
     weights: Weights = None,
     box: Box = None,
     data: Data = None,
@@ -122,13 +122,16 @@ def quantize(
     **given: Any,
 ) -> None:
     """Quantise a trained model within a tolerance that is proved for every input in a box."""
+    if not eps and given["max_drop"] is None:
+        raise typer.BadParameter("give --eps, or --max-drop with --samples and --labels", ctx=context)
+    eps = eps or []
     with clear_errors():
         model, curve = curve_of(model, eps, context.args)
     kept = f"tolerances that were done are in '{out}'" if curve else f"'{out}' is as it was"
     asked = Asked(model, weights, curve or eps, box, data, out, overwrite, bool(curve), given)
     with clear_errors(f"; {kept}"), ways_out(asked):
-        tolerances = [parse_eps([text]) for text in curve] or [parse_eps(eps)]
-        region, source = parse_box(box, data)
+        tolerances = [parse_eps([text]) for text in curve] or [parse_eps(eps) if eps else None]
+        region, source = parse_box(box, data, given["samples"])
         for tolerance in tolerances:
             check_numbers(tolerance, region, given["margin"])
         if not model.exists():
@@ -144,7 +147,7 @@ def quantize(
         from sound_qkeras.results.origin import of_files, source_files
 
         options, files = values(given), source_files("model", saved)
-        QuantizeOptions(**options)
+        QuantizeOptions(**options).check_goal(curve or tolerances[0])
         with terminal_bars() as progress:
             progress("read", 0.0)
             with quiet_tensorflow():

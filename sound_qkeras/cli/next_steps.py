@@ -55,7 +55,8 @@ class Asked:
         words += [] if self.weights is None else ["--weights", str(self.weights)]
         texts = self.eps if eps is None else eps
         words += ["--eps", *texts] if self.curve else [word for text in texts for word in ("--eps", text)]
-        words += ["--data", str(self.data)] if self.box is None else ["--box", *self.box]
+        if self.box is not None or self.data is not None:
+            words += ["--data", str(self.data)] if self.box is None else ["--box", *self.box]
         for one in fields(QuantizeOptions):
             value = changes.get(one.name, self.given.get(one.name, one.default))
             if value != one.default:

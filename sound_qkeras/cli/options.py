@@ -16,7 +16,7 @@ from sound_qkeras.jobs.options import Options
 Saved = Annotated[Path, typer.Argument(metavar="DIR", help="A directory that a result was saved to.")]
 Out = Annotated[Path, typer.Option(metavar="DIR", help="Directory to write; an earlier result there is replaced.")]
 Eps = Annotated[
-    list[str],
+    list[str] | None,
     typer.Option(
         metavar="EPS...",
         help="Tolerance in units of the output; for all outputs or one per output, repeated or with commas; auto for classifiers. "
@@ -126,7 +126,7 @@ def curve_of(model: Path, texts: Sequence[str], more: Sequence[str]) -> tuple[Pa
     return model, curve
 
 
-def check_numbers(tolerance: float | list[float] | str, region: Any, margin: float) -> None:
+def check_numbers(tolerance: float | list[float] | str | None, region: Any, margin: float) -> None:
     """Refuse what is wrong for any model before TensorFlow is loaded to read this one.
 
     Raises:
@@ -134,7 +134,7 @@ def check_numbers(tolerance: float | list[float] | str, region: Any, margin: flo
     """
     from sound_qkeras.network.boxes import check_box, make_tolerance
 
-    if not isinstance(tolerance, str):
+    if tolerance is not None and not isinstance(tolerance, str):
         make_tolerance(tolerance, len(tolerance) if isinstance(tolerance, list) else 1)
     check_box(region, margin)
 
@@ -147,21 +147,23 @@ def parse_effort(text: str) -> str | float:
         return text
 
 
-def parse_box(box: tuple[str, str] | None, data: Path | None) -> tuple[Any, str]:
-    """The box and where it came from.
+def parse_box(box: tuple[str, str] | None, data: Path | None, samples: str | None = None) -> tuple[Any, str]:
+    """The box and where it came from: where it is not given, samples span it.
 
     Raises:
         InputError: both options or none was given, or they do not hold numbers.
         FileFormatError: a file is missing or not a .npy file.
     """
+    if box is None and data is None and samples is not None:
+        return load_samples(samples), f"smallest and largest values of the samples in {Path(samples).name}"
     if (box is None) == (data is None):
         given = "not given" if box is None else "given twice"
         raise InputError(f"the box of inputs is {given}; accepted: either --box LO HI or --data FILE.npy")
     if data is not None:
         from sound_qkeras.support.given_files import load_array
 
-        samples = load_array(data)
-        return samples, f"smallest and largest values of {len(samples)} samples in {data.name}"
+        spanning = load_array(data)
+        return spanning, f"smallest and largest values of {len(spanning)} samples in {data.name}"
     lower, upper = (_end(text) for text in box or ())
     return (lower, upper), "given"
 

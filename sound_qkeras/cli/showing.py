@@ -13,6 +13,7 @@ from sound_qkeras.errors import SoundQKerasError
 from sound_qkeras.support.deadline import INTERRUPT, SEARCH, TIME, WORK
 
 if TYPE_CHECKING:
+    from sound_qkeras.results.accuracy import Accuracy
     from sound_qkeras.results.result import Result
 
 # Columns of a table that is not written to a terminal.
@@ -35,6 +36,8 @@ def show(result: Result, directory: Path) -> None:
     from sound_qkeras.verify.evidence import Statistical
 
     show_verdict(result)
+    if result.accuracy is not None:
+        _show_tried(result.accuracy)
     _show_formats(result, directory)
     if result.ended_by != SEARCH:
         note(ENDED[result.ended_by])
@@ -99,6 +102,15 @@ def _show_outputs(result: Result) -> None:
         for name, bound, eps in zip(names, certificate.output_bounds, certificate.eps, strict=True)
     ]
     print_table(("output", "error at most", "eps"), rows, left=1)
+
+
+def _show_tried(accuracy: Accuracy) -> None:
+    """What was tried for an accuracy, the tightest tolerance first."""
+    rows = [
+        (f"{step.eps:.3g}", f"{step.weight_bits:,}", f"{step.total_bits:,}", f"{100.0 * step.lost:.2f}")
+        for step in sorted(accuracy.tried, key=lambda step: step.eps)
+    ]
+    print_table(("eps", "weight bits", "total bits", "points lost"), rows, left=1)
 
 
 def _show_formats(result: Result, directory: Path) -> None:

@@ -199,6 +199,18 @@ class ProofOptions(Options):
 class QuantizeOptions(ProofOptions):
     """The options of `sound_qkeras.quantize`, which explains them."""
 
+    tier: str | None = option(  # pyright: ignore[reportIncompatibleVariableOverride]
+        None,
+        "Strength of the guarantee: sound, local or statistical; if not given sound, with --max-drop statistical.",
+        "TIER",
+        or_none(one_of(*COVERAGE)),
+    )
+    max_drop: float | None = option(
+        None,
+        "In place of --eps: the accuracy that may be lost, 0.01 for one point.",
+        "SHARE",
+        or_none(fraction(below_one=True)),
+    )
     cost: str | GroupCost = option(
         "weight_bits", "What to minimise: weight_bits, total_bits or bit_operations.", "COST", _check_cost
     )
@@ -213,13 +225,23 @@ class QuantizeOptions(ProofOptions):
     round_output: bool = option(False, "Round the output too, to the fewest bits.")
     per_channel: bool = option(False, "Formats of its own for each output channel of a layer; not for QKeras.")
     labels: Any = option(None, "The samples' classes, for accuracies: FILE.npy, or FILE.npz:NAME.", "FILE")
+    train: Any = option(None, "")
+    epochs: int = option(10, "", None, whole())
     coverage: float | None = option(None, "Share of the samples formats are chosen for.", "SHARE", or_none(fraction()))
     saturate: bool = option(True, "In other tiers than sound: results may saturate far from the samples.")
     task: str = option("regression", "regression or classifier.", "TASK", one_of("regression", "classifier"))
     keep: float = option(0.99, "For --eps auto: share of the samples whose class is to stay.", "SHARE", fraction())
 
     def __post_init__(self) -> None:
-        """Refuse besides what does not go with the task."""
+        """Refuse besides what does not go with the task, which with `max_drop` is a classifier's."""
+        if self.tier is None:
+            object.__setattr__(self, "tier", "sound" if self.max_drop is None else "statistical")
+        if self.max_drop is not None:
+            object.__setattr__(self, "task", "classifier")
+            if self.samples is None or self.labels is None:
+                raise InputError("max_drop needs samples and their labels; accepted: samples=x, labels=y")
+        if self.train is not None and self.max_drop is None:
+            raise InputError("train is given without max_drop; accepted: finetune(result, train) after quantize")
         super().__post_init__()
         classifier = self.task == "classifier"
         if self.samples is None and classifier:
@@ -240,6 +262,23 @@ class QuantizeOptions(ProofOptions):
                 f"coverage is {self.coverage} in tier 'sound'; accepted there: None, for every input counts"
             )
 
+    def check_goal(self, eps: Any) -> None:
+        """Either a tolerance or an accuracy is asked for.
+
+        Raises:
+            InputError: both, or none.
+        """
+        if (eps is None) == (self.max_drop is None):
+            given = "neither eps nor max_drop is given" if eps is None else "eps and max_drop are both given"
+            raise InputError(f"{given}; accepted: one of them")
+
+    @property
+    def looks(self) -> int:
+        """How many networks held-out samples may choose from."""
+        from sound_qkeras.jobs.max_drop import LOOKS
+
+        return 1 if self.max_drop is None else LOOKS
+
     @property
     def goal(self) -> Objective:
         """What to minimise."""
@@ -250,7 +289,7 @@ class QuantizeOptions(ProofOptions):
     @property
     def share(self) -> float:
         """Share of the samples that is to meet the tolerance."""
-        return COVERAGE[self.tier] if self.coverage is None else self.coverage
+        return COVERAGE[self.tier or "sound"] if self.coverage is None else self.coverage
 
 
 @dataclass(frozen=True)

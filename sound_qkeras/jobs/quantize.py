@@ -19,6 +19,7 @@ from sound_qkeras.network import Network, Pair, size_of
 from sound_qkeras.network.boxes import describe_box, make_tolerance, network_box
 from sound_qkeras.network.classes import labels_of, tolerance_for
 from sound_qkeras.network.labels import Labels
+from sound_qkeras.network.rewrite.rescale import Indices
 from sound_qkeras.network.rewrite.rewrite import Rewrite
 from sound_qkeras.results.classification import Classification, classify
 from sound_qkeras.results.origin import Origin, SourceFile, source_files
@@ -52,9 +53,10 @@ SIMPLIFY_SHARE, LATER_SHARE = 1.0 / 8, 1.0 / 16
 
 def quantize(
     model: Any,
-    eps: Any,
-    box: Any,
+    eps: Any = None,
+    box: Any = None,
     *,
+    max_drop: float | None = None,
     margin: float = 0.0,
     cost: str | GroupCost = "weight_bits",
     word_lengths: tuple[int, int] = (2, 48),
@@ -64,9 +66,11 @@ def quantize(
     rescale_units: bool = True,
     round_output: bool = False,
     per_channel: bool = False,
-    tier: str = "sound",
+    tier: str | None = None,
     samples: Any = None,
     labels: Any = None,
+    train: Any = None,
+    epochs: int = 10,
     radius: float | None = None,
     confidence: float = 0.99,
     coverage: float | None = None,
@@ -97,8 +101,12 @@ def quantize(
         model: a model of Keras 3 or tf_keras, a path to one (.h5, .keras; of tf_keras also a SavedModel), a pair of paths
             ("model.json", "weights.h5") of what `to_json()` gives and `save_weights()` writes, or a `Network`.
         eps: tolerance in units of the output: a number, or one per output; for a classifier also "auto": the largest that
-            keeps the class of the share `keep` of the samples.
-        box: the inputs: `(lower, upper)` as numbers or arrays, or samples that span it.
+            keeps the class of the share `keep` of the samples. None with `max_drop`.
+        box: the inputs: `(lower, upper)` as numbers or arrays, or samples that span it. None takes what the `samples` span.
+        max_drop: in place of `eps`, for a classifier: the accuracy that may be lost, 0.01 for one point. Of the networks that a
+            walk over tolerances finds, the cheapest is taken that loses no more on the held-out samples, which chose no
+            format. That is counted, not proved: `result.accuracy` has the counts, an exact limit for all inputs like the
+            samples, and what was tried. It needs `samples` and `labels`.
         margin: widens a box made from samples (or given) by this share of its width, on every side.
         cost: "weight_bits", "total_bits", "bit_operations", or a callable `(group, word_length) -> float`.
         word_lengths: fewest and most bits of a weight or result; with `per_channel`, single channels may have fewer.
@@ -115,8 +123,11 @@ def quantize(
         tier: "sound": proved for every input in the box. "local": proved for every input within `radius` of the `samples`.
             "statistical": the share of inputs drawn like the `samples` that violate `eps` is below a limit, with the given
             `confidence`; half of the samples, at most 384, calibrate the choice of formats, the limit comes from the others alone.
+            None takes "sound", and with `max_drop` "statistical".
         samples: inputs in the box, shape `(n, *input_shape)`, for those tiers and for classifiers.
         labels: the samples' classes, whole numbers from 0 or one-hot rows, for the accuracies of a classifier.
+        train: with `max_drop`: data as `finetune` takes them, to train every network on that is tried, with its formats fixed.
+        epochs: of that training.
         radius: of the tier "local", in units of the input.
         confidence: of the tier "statistical".
         coverage: share that formats are chosen to satisfy: in tier "local" of the samples, all of them if None; in "statistical" of
@@ -144,8 +155,14 @@ def quantize(
         DependencyError: the solver, or Keras, is missing.
     """
     options = QuantizeOptions.of(locals())
+    options.check_goal(eps)
     with shown(progress) as report:
-        return Job.of(model, box, samples, options, box_source, report).answer(eps)[0]
+        job = Job.of(model, box, samples, options, box_source, report)
+        if options.max_drop is None:
+            return job.answer(eps)[0]
+        from sound_qkeras.jobs.max_drop import fewest_bits
+
+        return fewest_bits(job)
 
 
 @dataclass
@@ -175,6 +192,10 @@ class Job:
         """Read model, box and samples."""
         started = time.monotonic()
         report("read", 0.0)
+        if box is None:
+            if samples is None:
+                raise InputError("the box of inputs is missing; accepted: box=(lower, upper), or samples that span it")
+            box, box_source = samples, "smallest and largest values of the samples"
         trained = read(model, box, options.margin)
         region = network_box(trained, box, options.margin)
         given = None if samples is None else check_samples(trained.input_arrays(samples), region)
@@ -194,7 +215,7 @@ class Job:
         trained, region, options, report = self.trained, self.region, self.options, self.report
         started, self.started = self.started or time.monotonic(), None
         with cores_for(trained, options.n_jobs):
-            calibration, held_out = _divide(self.given, options, options.seed)
+            calibration, held_out = self._divided()
             tolerance = _tolerance(eps, trained, calibration, options)
             if options.exact:
                 check_possible(
@@ -245,6 +266,28 @@ class Job:
                 ),
                 outcome,
             )
+
+    @property
+    def division(self) -> tuple[Indices, Indices]:
+        """Which samples calibrate, and which are held out: no choice of formats may depend on these.
+
+        Raises:
+            InputError: there are too few.
+        """
+        count = 0 if self.given is None else len(self.given)
+        if count < FEWEST_SAMPLES:
+            raise InputError(f"tier '{self.options.tier}' has {count} samples; accepted: at least {FEWEST_SAMPLES}")
+        order = np.random.default_rng(self.options.seed).permutation(count)
+        calibrating = min(MOST_CALIBRATION, count // 2)
+        return order[:calibrating], order[calibrating:]
+
+    def _divided(self) -> tuple[Reals | None, Reals | None]:
+        """Calibration samples and held-out ones; where nothing is counted on samples, all of them and none."""
+        options = self.options
+        if self.given is None or (options.tier != "statistical" and options.max_drop is None):
+            return self.given, None
+        calibration, held_out = self.division
+        return self.given[calibration], self.given[held_out]
 
     def _rewrite(self, tolerance: Reals, calibration: Reals | None, deadline: Deadline) -> Rewrite:
         """Where that saves bits, the same for all tolerances."""
@@ -308,17 +351,6 @@ def _tolerance(eps: Any, trained: Network, samples: Reals | None, options: Quant
     return make_tolerance(eps, size_of(trained.output_shape))
 
 
-def _divide(samples: Reals | None, options: QuantizeOptions, seed: int) -> tuple[Reals | None, Reals | None]:
-    """Calibration samples, and held-out ones that nothing may depend on."""
-    if samples is None or options.tier != "statistical":
-        return samples, None
-    if len(samples) < FEWEST_SAMPLES:
-        raise InputError(f"tier 'statistical' has {len(samples)} samples; accepted: at least {FEWEST_SAMPLES}")
-    order = np.random.default_rng(seed).permutation(len(samples))
-    count = min(MOST_CALIBRATION, len(samples) // 2)
-    return samples[order[:count]], samples[order[count:]]
-
-
 def _evaluator(
     network: Network,
     region: Interval,
@@ -350,9 +382,11 @@ def _evidence(
 ) -> Evidence | None:
     if calibration is None or options.tier == "sound":
         return None
-    if held_out is not None:
+    if options.tier == "statistical" and held_out is not None:
         reference = reference_for(pair.reference, calibration, tolerance)
-        return Statistical.count(pair, held_out, tolerance, options.confidence, len(calibration), reference)
+        return Statistical.count(
+            pair, held_out, tolerance, options.confidence, len(calibration), reference, options.looks
+        )
     return Local.prove(pair, region, calibration, options.radius or 0.0)
 
 

@@ -125,7 +125,8 @@ def _evidence(pair: Pair, old: Demand, eps: Reals) -> Evidence | None:
     if isinstance(found, Local):
         return Local.prove(pair, old.box, found.samples, found.radius)
     if isinstance(found, Statistical):
-        return Statistical.count(pair, found.samples, eps, found.confidence, found.calibration_samples, found.reference)
+        failures = Statistical.count(pair, found.samples, eps, found.confidence, 0, found.reference).failures
+        return replace(found, failures=failures)
     return None
 
 

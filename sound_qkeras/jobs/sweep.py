@@ -61,6 +61,7 @@ def answers(
 ) -> Iterator[tuple[int, Result]]:
     """As `sweep`: each result with its place in the list as soon as it is there, the tightest tolerance first."""
     named = QuantizeOptions.named(options)
+    named.check_goal(wanted)
     if not wanted or any(isinstance(one, str) for one in wanted):
         raise InputError(f"eps is {wanted}; accepted: a list of one tolerance or more, such as [1e-1, 1e-2, 1e-3]")
     job = Job.of(model, box, named.samples, named, box_source, report)

@@ -33,7 +33,7 @@ from sound_qkeras.report.network import (
 )
 from sound_qkeras.report.observed import observe, ranges_table, saturation_table, spread_table
 from sound_qkeras.report.picture import picture_of
-from sound_qkeras.report.samples import classification_table, evidence_table
+from sound_qkeras.report.samples import accuracy_table, classification_table, evidence_table
 from sound_qkeras.report.sweep import mean_bits, sweep_of
 from sound_qkeras.report.tables import Table, count, percent, shape, slug, table
 from sound_qkeras.results.archive import CERTIFICATE_FILE, SAMPLES_FILE
@@ -103,6 +103,7 @@ def _content(result: Result) -> dict[str, Any]:
         "asked": asked(result.certificate),
         "picture": picture_of(result, uniform, worst, naming),
         "classes": classification_table(result),
+        "tried": accuracy_table(result),
         "evidence": evidence_table(result),
         "not_covered": not_covered(result),
         "inexact": list(inexact_layers(result)),

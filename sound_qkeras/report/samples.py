@@ -65,6 +65,24 @@ def classification_table(result: Result) -> Table | None:
     return table(caption, "What:name, Share:number, Samples:number, Drawn to all samples:bar", rows)
 
 
+def accuracy_table(result: Result) -> Table | None:
+    """What was tried for an accuracy; None where a tolerance was asked for."""
+    if result.accuracy is None:
+        return None
+    rows = [
+        (
+            f"{step.eps:.4g}{' (taken)' if step.eps == float(result.certificate.eps.max()) else ''}",
+            count(step.weight_bits),
+            count(step.total_bits),
+            f"{100.0 * step.lost:.2f}",
+            filled(step.weight_bits, max(one.weight_bits for one in result.accuracy.tried)),
+        )
+        for step in sorted(result.accuracy.tried, key=lambda step: step.eps)
+    ]
+    columns = "eps:name, Weight bits:number, Total bits:number, Points lost:number, Weight bits drawn:bar"
+    return table("Networks that were tried", columns, rows)
+
+
 def _shares(result: Result) -> Iterator[tuple[str, float]]:
     found = result.classification
     if found is None:

@@ -22,6 +22,7 @@ from sound_qkeras.floating.pair import pair_float_reports
 from sound_qkeras.interval import Reals
 from sound_qkeras.network.files import NETWORK_FILE, PARAMETER_FILE, load_network, save_network
 from sound_qkeras.network.pair import Pair
+from sound_qkeras.results.accuracy import Accuracy
 from sound_qkeras.results.classification import Classification
 from sound_qkeras.results.finetuned import Finetuning
 from sound_qkeras.results.model import GivenModel
@@ -250,6 +251,7 @@ def _report(result: Result, reason: str | None) -> dict[str, Any]:
         "ended_by": result.ended_by,
         "classification": to_plain(result.classification),
         "finetuning": to_plain(result.finetuning),
+        **({} if result.accuracy is None else {"accuracy": to_plain(result.accuracy)}),
         **({} if result.model is None else {"model": to_plain(result.model)}),
         **({} if result.origin is None else {"origin": to_plain(result.origin)}),
         "qkeras_model": MODEL_FILE if reason is None else None,
@@ -277,6 +279,7 @@ def _result(report: Mapping[str, Any], pair: Pair, certificate: Certificate) -> 
         ended_by=str(report["ended_by"]),
         classification=from_plain(Classification | None, report["classification"]),
         finetuning=from_plain(Finetuning | None, report["finetuning"]),
+        accuracy=from_plain(Accuracy | None, report.get("accuracy")),
         model=from_plain(GivenModel | None, report.get("model")),
         origin=from_plain(Origin | None, report.get("origin")),
     )

@@ -19,6 +19,7 @@ from sound_qkeras.fixed_point import Format
 from sound_qkeras.floating.fixed import FloatReport
 from sound_qkeras.network.pair import Pair
 from sound_qkeras.network.simulate import simulate
+from sound_qkeras.results.accuracy import Accuracy
 from sound_qkeras.results.classification import Classification
 from sound_qkeras.results.finetuned import Finetuning
 from sound_qkeras.results.model import GivenModel
@@ -81,6 +82,7 @@ class Result:
         ended_by: what ended the choice of formats: the "search" itself or its budget of "work", which can be repeated exactly; a
             budget of "time", given in seconds; or an "interrupt" by Ctrl-C. What is proved is proved in each case.
         classification: for a classifier, accuracies and how many classes are proved to stay.
+        accuracy: where formats were chosen for an accuracy, what was counted on the held-out samples, and what was tried.
         finetuning: where the integers were trained on, what that did to the task.
         model: of a model that somebody else quantised, what there is to know besides.
         origin: when it was made, and of which files. Two runs of the same call differ in it and in `seconds`.
@@ -98,6 +100,7 @@ class Result:
     optimality: Optimality | None = None
     ended_by: str = SEARCH
     classification: Classification | None = None
+    accuracy: Accuracy | None = None
     finetuning: Finetuning | None = None
     model: GivenModel | None = None
     origin: Origin | None = None
@@ -308,6 +311,7 @@ class Result:
             if self.optimality is None
             else f"{bits}, MILP within {percent_at_most(self.optimality.gap, 3)} of its model's optimum",
             self._classes(),
+            "" if self.accuracy is None else self.accuracy.summary,
             "" if self.finetuning is None else self.finetuning.summary,
             "search interrupted" if self.ended_by == INTERRUPT else "",
             f"took {self.seconds:.1f} s",

@@ -38,6 +38,15 @@ def upper_limit(failures: int, trials: int, confidence: float) -> float:
     return part / whole
 
 
+def shared(confidence: float, claims: int) -> float:
+    """The confidence of each of several claims, so that all hold at once with at least the given one (Bonferroni).
+
+    >>> shared(0.99, 1), round(shared(0.99, 10), 6)
+    (0.99, 0.999)
+    """
+    return math.nextafter(1.0 - (1.0 - confidence) / claims, 1.0) if claims > 1 else confidence
+
+
 def _estimate(failures: int, trials: int, allowed: float) -> float:
     """The limit in float64, by bisection: where to begin."""
     low, high = 0.0, 1.0

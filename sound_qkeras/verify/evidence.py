@@ -20,7 +20,7 @@ from sound_qkeras.interval import Interval, Reals, down, up
 from sound_qkeras.network import Network, Pair
 from sound_qkeras.support.decimals import at_most
 from sound_qkeras.verify.batching import over_batches
-from sound_qkeras.verify.binomial import upper_limit
+from sound_qkeras.verify.binomial import shared, upper_limit
 from sound_qkeras.verify.proof import MARGIN, bound_boxes
 from sound_qkeras.verify.propagation import propagate
 
@@ -140,11 +140,12 @@ class Statistical(Evidence):
     """With a stated confidence, the error of an input drawn like the samples exceeds the tolerance at most so often.
 
     Args:
-        samples: independent inputs that no choice depended on.
+        samples: independent inputs that no choice depended on, but for that of one network of at most `looks`.
         failures: how many of them exceed the tolerance, or may do so.
         confidence: of the claim.
         calibration_samples: how many calibration samples the choice of formats depended on.
         reference: what the trained network's results are: "real", enclosed in exact arithmetic, or "float64", as computed.
+        looks: how many networks the samples could choose from; the limit holds for all of them at once.
     """
 
     tier: ClassVar[str] = "statistical"
@@ -152,6 +153,7 @@ class Statistical(Evidence):
     confidence: float
     calibration_samples: int
     reference: str
+    looks: int = 1
 
     @classmethod
     def count(
@@ -162,21 +164,23 @@ class Statistical(Evidence):
         confidence: float,
         calibration_samples: int,
         reference: str = REAL,
+        looks: int = 1,
     ) -> Statistical:
-        """Evaluate the held-out samples once, against a reference that does not depend on them."""
+        """Evaluate the held-out samples, against a reference that does not depend on them."""
         failures = int(np.sum(np.any(error_limits(pair, samples, reference) > eps, axis=1)))
-        return cls(samples, failures, confidence, calibration_samples, reference)
+        return cls(samples, failures, confidence, calibration_samples, reference, looks)
 
     @property
     def probability(self) -> float:
         """The exact binomial limit of the share of inputs whose error exceeds the tolerance."""
-        return upper_limit(self.failures, len(self.samples), self.confidence)
+        return upper_limit(self.failures, len(self.samples), shared(self.confidence, self.looks))
 
     @property
     def claim(self) -> str:
         """What is claimed."""
         return (
-            f"with confidence {float(self.confidence)!r}, an input drawn like the {len(self.samples)} held-out samples violates "
+            f"with confidence {float(self.confidence)!r}, an input drawn like the {len(self.samples)} held-out samples"
+            f"{f', which chose one of at most {self.looks} networks,' if self.looks > 1 else ''} violates "
             f"|f_q(x)_k - f(x)_k| <= eps[k] with probability at most {at_most(self.probability, 6)}"
             f"{', with f as float64 evaluates it' if self.reference == FLOAT64 else ''}; {NO_OVERFLOW}"
         )
@@ -191,7 +195,7 @@ class Statistical(Evidence):
             raise VerificationError(f"reference '{self.reference}' is unknown; accepted: {REAL}, {FLOAT64}")
         check_input_bits(self.samples, pair.input_bits)
         counts = 0 <= self.failures <= len(self.samples) and self.calibration_samples >= 0
-        if not (counts and 0.0 < self.confidence < 1.0):
+        if not (counts and 0.0 < self.confidence < 1.0 and self.looks >= 1):
             raise VerificationError("the counts or the confidence make no sense")
         found = int(np.sum(np.any(error_limits(pair, self.samples, self.reference) > eps, axis=1)))
         if found > self.failures:
@@ -206,7 +210,8 @@ class Statistical(Evidence):
             "confidence": self.confidence,
             "calibration_samples": self.calibration_samples,
         }
-        return {**self._head(), **counted, "reference": self.reference, "probability": self.probability}
+        looks = {} if self.looks == 1 else {"looks": self.looks}
+        return {**self._head(), **counted, **looks, "reference": self.reference, "probability": self.probability}
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
         """The samples."""
@@ -351,4 +356,4 @@ def from_json(
             )
         return Local(samples, float(data["radius"]), bounds)
     counts = int(data["failures"]), float(data["confidence"]), int(data["calibration_samples"])
-    return Statistical(samples, *counts, str(data["reference"]))
+    return Statistical(samples, *counts, str(data["reference"]), int(data.get("looks", 1)))

@@ -10,7 +10,7 @@ from sound_qkeras.cli.next_steps import Asked
 
 
 def asked(**changes):
-    given = {"effort": "fast", "tier": "sound", "word_lengths": (2, 48), "rescale_units": False}
+    given = {"effort": "fast", "tier": None, "word_lengths": (2, 48), "rescale_units": False}
     usual = {"model": Path("a model.keras"), "weights": None, "eps": ["1e-2"], "box": ("-1", "1"), "data": None}
     return Asked(**{**usual, "out": Path("out"), "overwrite": False, "curve": False, "given": given, **changes})
 

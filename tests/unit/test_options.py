@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parents[2]
 BESIDE = {"model", "qmodel", "reference", "result", "data", "eps", "box", "box_source", "progress", "validation"}
 # Job -> its declaration, and the options that the command line does not have.
 JOBS = {
-    "quantize": (sq.quantize, QuantizeOptions, set()),
+    "quantize": (sq.quantize, QuantizeOptions, {"train", "epochs"}),
     "certify": (sq.certify, CertifyOptions, set()),
     "finetune": (sq.finetune, FinetuneOptions, {"metrics"}),
     "compare": (compare, Plan, {"batch_size", "learning_rate"}),
