@@ -100,17 +100,19 @@ class Format:
         """Codes of `x`, rounded half to even and saturated at the ends of the format, as QKeras does."""
         return np.clip(to_grid(x, self.fractional_bits), self.min_code, self.max_code).astype(np.int64)
 
-    def to_quantized_bits(self) -> str:
-        """The QKeras quantizer with the same step and at least this range.
-
-        QKeras refuses negative `integer`, so `(b, -k)` becomes `(b + k, 0)`: the same grid on a wider range, which gives
-        the same values wherever the narrow format does not overflow.
-        """
+    @property
+    def widened(self) -> Format:
+        """The same step without negative integer bits: `(b, -k)` becomes `(b + k, 0)`, with the same values on a wider range."""
         wider = max(0, -self.integer_bits)
-        return (
-            f"quantized_bits({self.word_length + wider},{self.integer_bits + wider},"
-            f"keep_negative={int(self.signed)},alpha=1.0)"
-        )
+        return Format(self.word_length + wider, self.integer_bits + wider, self.signed) if wider else self
+
+    def to_quantized_bits(self) -> str:
+        """The QKeras quantizer of the `widened` format, because QKeras refuses negative `integer`.
+
+        It gives the same values wherever the narrow format does not overflow.
+        """
+        wide = self.widened
+        return f"quantized_bits({wide.word_length},{wide.integer_bits},keep_negative={int(wide.signed)},alpha=1.0)"
 
     def to_ap_fixed(self, overflow: str = "AP_WRAP") -> str:
         """The Vitis HLS type: convergent rounding, and `AP_WRAP` because overflow is proved impossible."""

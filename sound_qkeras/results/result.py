@@ -163,16 +163,19 @@ class Result:
         """The bit-exact integer network on samples `(n, *input_shape)`; values, not codes."""
         return simulate(self.pair, x)
 
-    def to_qkeras(self, *, dtype: str = "float32", head: bool = False) -> Any:
+    def to_qkeras(self, *, dtype: str = "float32", head: bool = False, scaled: bool = True) -> Any:
         """The QKeras model, weights set: "float32", which any session can load and train, or the exact "float64".
 
         `self.float32` and `self.float64` say whether it equals `simulate` bit for bit, and otherwise by how much it may
         differ. A float64 model is loaded and called inside `sound_qkeras.float64()`. `head=True` puts back a final
         softmax or sigmoid that was set aside.
+
+        AutoQKeras counts as many bits of it as `self.cost`, thanks to scales that are powers of two. hls4ml's own converter
+        reads none: `scaled=False` has wider formats instead.
         """
         from sound_qkeras.keras_io import to_qkeras
 
-        return to_qkeras(self.pair, dtype=dtype, head=head)  # type: ignore[arg-type]
+        return to_qkeras(self.pair, dtype=dtype, head=head, scaled=scaled)  # type: ignore[arg-type]
 
     def float_model(self) -> Any:
         """The float tf_keras model that was given formats: the trained one on the box, its units reduced and rescaled."""

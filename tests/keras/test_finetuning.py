@@ -255,7 +255,7 @@ def test_what_is_trained_is_what_it_is_rounded_to(kind):
         quantized = random_result().pair
         own = {name: by_channel(codes, rng) for name, codes in quantized.parameters.items()}
         quantized = dataclasses.replace(quantized, parameters=own)
-    model = to_qkeras(quantized)
+    model = to_qkeras(quantized, scaled=False)
     made = {}
     for name, latents in latents_of(quantized, model).items():
         for latent in latents:
@@ -309,7 +309,7 @@ def test_tables_slopes_and_averages_stay():
         elif not np.array_equal(old.kernel, new.kernel):
             moved.append(node.op.kind)
     assert {"conv", "dense"} <= set(moved)
-    frozen = found.to_qkeras()
+    frozen = found.to_qkeras(scaled=False)
     latents_of(found.pair, frozen)
     assert not any(isinstance(layer, LAYERS.PReLU) and layer.trainable for layer in frozen.layers)
 

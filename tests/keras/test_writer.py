@@ -130,8 +130,7 @@ def test_random_networks_equal_the_simulator_in_float64(seed):
         model = to_qkeras(network, dtype="float64")
         np.testing.assert_array_equal(call(model, x), simulate(network, x))
         np.testing.assert_array_equal(model.predict(x, verbose=0), simulate(network, x))
-        if min(output.integer_bits for output in network.formats.values()) >= 0:
-            np.testing.assert_array_equal(call(model, beyond), simulate(network, beyond))
+        np.testing.assert_array_equal(call(model, beyond), simulate(network, beyond))
 
 
 def rounded_output(seed: int, last: str) -> tuple[Pair, Box]:
@@ -192,7 +191,8 @@ def test_float32_equals_the_simulator_where_sums_fit_24_bits(seed):
 
 
 @BOTH
-def test_a_relu_narrower_than_qkeras_can_say_saturates_all_the_same(dtype):
+@pytest.mark.parametrize("scaled", [True, False])
+def test_a_relu_narrower_than_qkeras_can_say_saturates_all_the_same(dtype, scaled):
     kernel, integers = (
         np.ones((1, 1)),
         AffineCodes(np.ones((1, 1), np.int64), Format(2, 1, True), np.zeros(1, np.int64), Format(1, 0, False)),
@@ -207,7 +207,7 @@ def test_a_relu_narrower_than_qkeras_can_say_saturates_all_the_same(dtype):
     network = Pair(Network(nodes), {"a": integers, "b": integers}, formats, {})
     x = np.linspace(-5, 5, 2001)[:, None].astype(dtype)
     with float_type(dtype):
-        result = call(to_qkeras(network, dtype=dtype), x)
+        result = call(to_qkeras(network, dtype=dtype, scaled=scaled), x)
     np.testing.assert_array_equal(result, simulate(network, x))
     assert result.max() == formats["r"].maximum
 
@@ -226,7 +226,7 @@ def test_layers_names_and_strings():
         ("dense_2", "QDense"),
     ]
     assert model.get_layer("x_rounded").activation == "quantized_bits(8,1,keep_negative=1,alpha=1.0)"
-    assert all(quantizer.alpha == 1.0 for quantizer in model.get_layer("dense_0").quantizers)
+    assert [quantizer.alpha for quantizer in model.get_layer("dense_0").quantizers] == [1.0, 0.5]
 
 
 @pytest.mark.parametrize("head", ["softmax", "sigmoid", None])
@@ -395,7 +395,7 @@ def test_hls4ml_converts_it_bit_for_bit(tmp_path, scale):
     twin = quantized(network, ranges, 7, 9)
     x = samples(rng, ranges, 200).astype(np.float32)
     np.savez(tmp_path / "data.npz", x=x, y=simulate(twin, x))
-    save_model(to_qkeras(twin), tmp_path / "model.h5")
+    save_model(to_qkeras(twin, scaled=False), tmp_path / "model.h5")
     command = [sys.executable, "-c", CONVERT, tmp_path / "model.h5", tmp_path / "data.npz", tmp_path / "hls"]
     done = subprocess.run(command, cwd=tmp_path, env=os.environ | KERAS_2, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

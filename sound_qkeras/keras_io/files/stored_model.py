@@ -15,9 +15,11 @@ from typing import Any
 import numpy as np
 
 from sound_qkeras.errors import FileFormatError, VerificationError
-from sound_qkeras.keras_io.write.quantizers import activation_quantizer
+from sound_qkeras.fixed_point import Format
+from sound_qkeras.keras_io.write.quantizers import rounding_of
+from sound_qkeras.keras_io.write.words import Word, words_of
 from sound_qkeras.network import Network, Node, Pair
-from sound_qkeras.network.ops import AveragePool, Clip, Lookup
+from sound_qkeras.network.ops import Add, AveragePool, Clip, Lookup
 from sound_qkeras.network.ops.rectifiers import SlopeComparison
 from sound_qkeras.support.reading import ARCHIVE_ERRORS, open_regular
 from sound_qkeras.types import Array
@@ -146,17 +148,23 @@ def _snake_case(name: str) -> str:
 def _is_layer_of(pair: Pair, node: Node, layer: StoredLayer) -> bool:
     """Whether a layer has the integers and quantizers of an affine node; constants of averages may be repeated."""
     codes = pair.codes(node.name)
-    kernel, bias = (value.astype(np.float32).reshape(-1) for value in (codes.kernel_value, codes.bias_value))
-    held = [array.reshape(-1) for array in layer.weights]
-    quantizers = [codes.kernel_format.to_quantized_bits(), codes.bias_format.to_quantized_bits()]
-    if not held or [_quantizer(layer), _text(layer.config.get("bias_quantizer"))] != quantizers:
+    given = [_quantizer(layer), layer.config.get("bias_quantizer")]
+    for scaled in (True, False):
+        words = words_of(codes, "float32", scaled=scaled)
+        if layer.weights and all(map(_is_word, given, words)):
+            break
+    else:
         return False
+    try:
+        held = [_returned(*one) for one in zip(given, words, layer.weights, strict=False)]
+    except (TypeError, ValueError):  # scales that are no numbers, or too many
+        return False
+    values = [value.astype(np.float32).reshape(-1) for value in (codes.kernel_value, codes.bias_value)]
     if len(held) == 1:
-        held.append(np.zeros_like(bias))
+        held.append(np.zeros_like(values[1]))
     if isinstance(node.op, AveragePool):
-        pairs = zip(held, (kernel, bias), strict=True)
-        return all(np.array_equal(np.unique(one), np.unique(other)) for one, other in pairs)
-    return np.array_equal(held[0], kernel) and np.array_equal(held[1], bias)
+        held, values = ([np.unique(array) for array in arrays] for arrays in (held, values))
+    return all(np.array_equal(one, other) for one, other in zip(held, values, strict=True))
 
 
 def _is_sum(layer: StoredLayer) -> bool:
@@ -164,34 +172,42 @@ def _is_sum(layer: StoredLayer) -> bool:
     return len(layer.weights) == 1 and bool(np.all(layer.weights[0] == 1.0))
 
 
-def _quantizer(layer: StoredLayer) -> str | None:
-    return next((_text(layer.config[name]) for name in KERNELS if name in layer.config), None)
+def _quantizer(layer: StoredLayer) -> Any:
+    return next((layer.config[name] for name in KERNELS if name in layer.config), None)
 
 
-def _text(quantizer: Any) -> str:
-    """A quantizer as the network's formats write it; other settings make another text."""
-    if not isinstance(quantizer, Mapping):
-        return str(quantizer)
+def _is_word(quantizer: Any, word: Word) -> bool:
+    """Whether a saved quantizer is the plain `quantized_bits` of a word; its scales show in what it returns."""
+    if not isinstance(quantizer, Mapping) or quantizer.get("class_name") != "quantized_bits":
+        return False
     settings: dict[str, Any] = dict(quantizer.get("config", {}))
-    plain = quantizer.get("class_name") == "quantized_bits" and not settings.get("symmetric")
-    plain = plain and not settings.get("use_stochastic_rounding") and settings.get("qnoise_factor", 1.0) == 1.0
-    kept, alpha = settings.get("keep_negative"), settings.get("alpha")
-    name = "quantized_bits" if plain else "another"
-    return f"{name}({settings.get('bits')},{settings.get('integer')},keep_negative={int(bool(kept))},alpha={alpha})"
+    plain = not settings.get("symmetric") and not settings.get("use_stochastic_rounding")
+    plain = plain and settings.get("qnoise_factor", 1.0) == 1.0 and isinstance(settings.get("alpha"), float | list)
+    numbers = settings.get("bits"), settings.get("integer"), bool(settings.get("keep_negative"))
+    return plain and numbers == (word.bits, word.integer, word.signed)
+
+
+def _returned(quantizer: Any, word: Word, stored: Array) -> Array:
+    """What QKeras makes of a stored array in float32, flat; NaN where that is not what is stored times its scale."""
+    x, one = stored.astype(np.float32), np.float32(1.0)
+    end, unit = one * 2.0 ** (word.bits - word.signed), one * 2.0**word.integer
+    codes = np.clip(np.rint(x * end / unit), -end * word.signed, end - one)
+    made = np.array(quantizer["config"]["alpha"], np.float32) * (unit * codes / end)
+    return np.where(unit * codes / end == x, x + (made - x), np.nan).reshape(-1)
 
 
 def _check_roundings(path: Path, quantized: Pair, layers: list[StoredLayer]) -> None:
     """The quantizers of activations, and the integers of tables."""
     network = quantized.network
     formats = {name: output for name, output in quantized.formats.items() if not network.by_name[name].op.rounds}
-    wanted: Counter[str] = Counter()
-    for name, output in formats.items():
-        wanted[activation_quantizer(output, "float32")] += _times(network, name)
     found = Counter(str(layer.config.get("activation")) for layer in layers if layer.kind == "QActivation")
-    if found != wanted:
-        raise VerificationError(
-            f"'{path}' rounds to {sorted((found - wanted) | (wanted - found))[:2]}, and the certificate does not, or the other way"
-        )
+    found += Counter(_scaling(layer) for layer in layers if layer.kind == "Rescaling")
+    sums = [op for op in (node.op for node in network.nodes) if isinstance(op, Add)]
+    signs = {f"times {sign * factor}" for op in sums for factor in (1.0, 2.0**op.exponent) for sign in (1.0, -1.0)}
+    wanted = [_roundings(network, formats, scaled=scaled) for scaled in (True, False)]
+    if not any(found >= one and set(found - one) <= signs for one in wanted):
+        others = sorted((found - wanted[0]) | (wanted[0] - found))
+        raise VerificationError(f"'{path}' rounds to {others[:2]}, and the certificate does not, or the other way")
     units = Counter(_bytes(pair.slope) for pair in quantized.pairs.values() if isinstance(pair, SlopeComparison))
     tops = {op.maximum for op in (node.op for node in network.nodes) if isinstance(op, Clip)}
     tops |= {output.maximum for output in formats.values()}
@@ -208,6 +224,23 @@ def _check_roundings(path: Path, quantized: Pair, layers: list[StoredLayer]) -> 
     held = Counter(_of_layer(layer) for layer in layers if layer.kind in LOOKUPS and layer.weights)
     if held != tables:
         raise VerificationError(f"'{path}' does not hold the certificate's tables")
+
+
+def _roundings(network: Network, formats: Mapping[str, Format], *, scaled: bool) -> Counter[str]:
+    """Quantizers of activations and the multiplications around them, each as often as it is written."""
+    found: Counter[str] = Counter()
+    for name, output in formats.items():
+        text, shift = rounding_of(output, "float32", scaled=scaled)
+        around = [f"times {2.0**exponent}" for exponent in (shift, -shift)] if shift else []
+        for part in (text, *around):
+            found[part] += _times(network, name)
+    return found
+
+
+def _scaling(layer: StoredLayer) -> str:
+    """A multiplication, and what else it does."""
+    offset = layer.config.get("offset")
+    return f"times {layer.config.get('scale')}" + (f" plus {offset}" if offset != 0.0 else "")
 
 
 def _bytes(slope: Any) -> bytes:

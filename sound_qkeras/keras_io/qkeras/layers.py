@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from sound_qkeras.interval import Interval, Reals
-from sound_qkeras.keras_io.qkeras.quantizers import effective, quantized_activation
+from sound_qkeras.keras_io.qkeras.quantizers import effective, powers_of_two, quantized_activation
 from sound_qkeras.keras_io.read.activations import Parts
 from sound_qkeras.keras_io.read.convolutions import (
     check_channels_last,
@@ -36,10 +36,12 @@ def parameter(layer: Any, name: str, *, latent: bool, quantizer: str | None = No
     Args:
         layer: the layer.
         name: of the variable.
-        latent: as it is stored.
+        latent: as it is stored, times scales of the quantizer that are powers of two.
         quantizer: the quantizer's name where it is not the variable's.
     """
-    found = None if latent else getattr(layer, f"{quantizer or name}_quantizer_internal")
+    found = getattr(layer, f"{quantizer or name}_quantizer_internal")
+    if latent:
+        return stored(layer, name, getattr(layer, name)) * powers_of_two(found)
     return effective(layer, name, getattr(layer, name), found)
 
 

@@ -58,6 +58,15 @@ def effective(layer: Any, name: str, variable: Any, quantizer: Any) -> Reals:
     return stored(layer, name, quantizer(variable))
 
 
+def powers_of_two(quantizer: Any) -> Reals:
+    """The constant scales of `quantized_bits` that are powers of two, as `to_qkeras` writes them; else one."""
+    alpha = getattr(quantizer, "alpha", None) if type(quantizer).__name__ == "quantized_bits" else None
+    if alpha is None or isinstance(alpha, str):
+        return np.ones(())
+    scales = np.asarray(alpha, np.float64)
+    return scales if np.all(np.frexp(scales)[0] == 0.5) else np.ones(())
+
+
 def refuse_random(layer: Any, quantizer: Any) -> None:
     """Refuse quantizers that draw random numbers.
 

@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
-
 from sound_qkeras.errors import ModelError, UnsupportedLayerError
 from sound_qkeras.keras_io.files.files import Vocabulary, is_saved, load_keras_model
 from sound_qkeras.keras_io.qkeras.layers import QKERAS
@@ -189,8 +187,7 @@ class QVocabulary(Vocabulary):
             )
         if not is_dict:
             return value
-        settings = {key: _plain_setting(item) for key, item in (value.get("config") or {}).items()}
-        return getattr(import_qkeras().quantizers, called)(**settings)
+        return getattr(import_qkeras().quantizers, called)(**(value.get("config") or {}))
 
     def objects(self) -> dict[str, Any]:
         """QKeras' layers."""
@@ -202,11 +199,6 @@ def _unsupported(name: str, kind: str) -> UnsupportedLayerError:
     """The error for a layer of QKeras that cannot be certified."""
     accepted = f"{', '.join(sorted(QKERAS))}, and Keras' own layers"
     return UnsupportedLayerError(name, f"a layer of kind {kind}", accepted, "replace it, or cut the model before it")
-
-
-def _plain_setting(value: Any) -> Any:
-    """Numbers as they are; arrays that Keras wrote as lists."""
-    return np.array(value, np.float32) if isinstance(value, list) else value
 
 
 def read_float_steps(model: Any) -> Steps:

@@ -61,7 +61,7 @@ def train(
         InputError: nothing measured is called `monitor`.
     """
     with float_type("float32"):
-        emitted = to_qkeras(quantized)
+        emitted = to_qkeras(quantized, scaled=False)
         latents = latents_of(quantized, emitted)
         every = [one for pair in latents.values() for one in pair]
         model = _Clipped(emitted.input, emitted.output)

@@ -102,7 +102,7 @@ class Latent:
 
 
 def latents_of(pair: Pair, model: Any) -> dict[str, tuple[Latent, ...]]:
-    """The latent weights of a model from `to_qkeras`, kernel first, by node; everything else is made untrainable.
+    """The latent weights of a model from `to_qkeras(scaled=False)`, kernel first, by node; everything else is made untrainable.
 
     Dense and convolutional layers have some. Averages, normalisations of their own, slopes and tables stay as they are.
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from sound_qkeras.fixed_point import Format
 from sound_qkeras.keras_io.session.environment import import_keras, import_qkeras
+from sound_qkeras.keras_io.write.words import Word, words_of
 from sound_qkeras.network import Network, Node, Pair
 from sound_qkeras.network.ops import Affine, AffineCodes, AveragePool, Conv, Dense, Scale
 from sound_qkeras.network.ops.base import Reals, Shape
@@ -27,27 +28,39 @@ ONE = Format(1, 1, False)
 
 @dataclass(frozen=True)
 class Parameters:
-    """Values of a kernel and a bias, and the quantizers they are written with; None for a float layer.
+    """What a layer stores as its kernel and its bias, and the words QKeras rounds them to.
 
-    Averages stay averages when a model is trained: their constants are not trainable.
+    Args:
+        kernel: divided by its scales.
+        bias: divided by its scale; None where the layer has none.
+        scales: powers of two, in the kernel's shape.
+        words: of kernel and bias; None for a float layer.
+        trainable: averages stay averages when a model is trained.
     """
 
     kernel: Reals
-    bias: Reals
-    kernel_quantizer: str | None = None
-    bias_quantizer: str | None = None
+    bias: Reals | None
+    scales: Reals
+    words: tuple[Word, Word] | None
     trainable: bool = True
 
     @classmethod
-    def quantized(cls, codes: AffineCodes) -> Parameters:
-        """What integers stand for."""
-        kernel, bias = codes.kernel_format.to_quantized_bits(), codes.bias_format.to_quantized_bits()
-        return cls(codes.kernel_value, codes.bias_value, kernel, bias)
+    def quantized(cls, codes: AffineCodes, dtype: str, *, scaled: bool) -> Parameters:
+        """What integers stand for; without scales, a bias of zeros is left out."""
+        words = kernel, bias = words_of(codes, dtype, scaled=scaled)
+        kept = codes.bias_value / bias.scales if scaled or np.any(codes.bias) else None
+        scales = np.broadcast_to(kernel.scales, codes.kernel.shape)
+        return cls(codes.kernel_value / scales, kept, scales, words)
 
     @classmethod
     def plain(cls, op: Affine) -> Parameters:
         """Float parameters."""
-        return cls(op.kernel, op.bias)
+        return cls(op.kernel, op.bias, np.ones_like(op.kernel), None)
+
+    def mapped(self, to_kernel: Callable[[Reals], Reals], to_bias: Callable[[Reals], Reals]) -> Parameters:
+        """The same numbers in other places."""
+        bias = None if self.bias is None else to_bias(self.bias)
+        return replace(self, kernel=to_kernel(self.kernel), scales=to_kernel(self.scales), bias=bias)
 
 
 @dataclass(frozen=True)
@@ -121,11 +134,11 @@ def kernel_quantizer_name(op: Affine) -> str:
     return "depthwise_quantizer" if depthwise else "kernel_quantizer"
 
 
-def quantized_layers(pair: Pair, name: str, dtype: str) -> Chain:
-    """The QKeras layers of an affine node, named after it."""
+def quantized_layers(pair: Pair, name: str, dtype: str, *, scaled: bool) -> Chain:
+    """The QKeras layers of an affine node, named after it; see `words_of`."""
     node = pair.network.by_name[name]
     shape = pair.network.shapes[node.inputs[0]]
-    parameters = Parameters.quantized(pair.codes(name))
+    parameters = Parameters.quantized(pair.codes(name), dtype, scaled=scaled)
     return affine_layers(node.op, shape, parameters, Names.of(pair.network, name, dtype))
 
 
@@ -147,21 +160,21 @@ def affine_layers(op: Any, shape: Shape, parameters: Parameters, names: Names) -
 
 
 def _dense(parameters: Parameters, names: Names) -> Chain:
-    return _with_weights("Dense", parameters, names, "kernel", {"units": parameters.bias.size}, parameters.kernel)
+    shape = parameters.kernel.shape
+    return _with_weights("Dense", parameters, names, "kernel", {"units": shape[-1]}, shape)
 
 
 def _conv(op: Conv, parameters: Parameters, names: Names) -> Chain:
     padding, before = _padding(op, names)
     settings: dict[str, Any] = {"strides": op.strides, "padding": padding, "dilation_rate": op.dilation}
     settings["kernel_size"] = op.window.kernel
-    kernel, channels = parameters.kernel, op.input_shape[-1]
+    shape, channels = parameters.kernel.shape, op.input_shape[-1]
     if _has_depthwise_layer(op):
-        settings["depth_multiplier"] = kernel.shape[-1] // channels
-        kernel = kernel.reshape(*kernel.shape[:2], channels, -1)
-        return before.then(_with_weights("DepthwiseConv2D", parameters, names, "depthwise", settings, kernel))
-    settings |= {"filters": kernel.shape[-1], "groups": op.groups}
-    kind = f"Conv{len(op.strides)}D"
-    return before.then(_with_weights(kind, parameters, names, "kernel", settings, kernel))
+        settings["depth_multiplier"] = multiplier = shape[-1] // channels
+        shape = (*shape[:2], channels, multiplier)
+        return before.then(_with_weights("DepthwiseConv2D", parameters, names, "depthwise", settings, shape))
+    settings |= {"filters": shape[-1], "groups": op.groups}
+    return before.then(_with_weights(f"Conv{len(op.strides)}D", parameters, names, "kernel", settings, shape))
 
 
 def _has_depthwise_layer(op: Conv) -> bool:
@@ -197,24 +210,33 @@ def _scale(shape: Shape, parameters: Parameters, names: Names) -> Chain:
 
 def _single_positions(shape: Shape, parameters: Parameters, names: Names) -> Chain:
     channels, ones = parameters.kernel.size, (1, 1)
-    kernel, bias = parameters.kernel.reshape(1, 1, 1, -1), parameters.bias.reshape(-1)
-    op = Conv(kernel, bias, input_shape=shape, strides=ones, dilation=ones, padding=((0, 0), (0, 0)), groups=channels)
-    return _conv(op, replace(parameters, kernel=kernel, bias=bias), names)
+    parameters = parameters.mapped(lambda kernel: kernel.reshape(1, 1, 1, -1), np.ravel)
+    op = Conv(
+        parameters.kernel,
+        np.zeros(channels),
+        input_shape=shape,
+        strides=ones,
+        dilation=ones,
+        padding=((0, 0), (0, 0)),
+        groups=channels,
+    )
+    return _conv(op, parameters, names)
 
 
 def _pool(op: AveragePool, parameters: Parameters, names: Names) -> Chain:
     parameters = replace(parameters, trainable=False)
-    if parameters.kernel.size == 1:
-        sums = _sums(op, float(parameters.kernel[0]))
-        return _conv(sums, replace(parameters, kernel=sums.kernel), names)
     sums, output = _sums(op, 1.0), (*op.window.output_sizes, op.input_shape[-1])
-    quantizers = (None, None) if parameters.kernel_quantizer is None else (ONE.to_quantized_bits(),) * 2
+    if parameters.kernel.size == 1:
+        same = parameters.mapped(lambda kernel: np.broadcast_to(kernel, sums.kernel.shape), lambda bias: bias)
+        return _conv(sums, same, names)
+    words = None if parameters.words is None else (Word.widened(ONE), Word.widened(ONE))
     inner = replace(names, main=names.helper("sums"))
-    factors = np.broadcast_to(parameters.kernel[op.which][..., None], output)
-    each = replace(parameters, kernel=factors, bias=np.broadcast_to(parameters.bias, output))
-    return _conv(sums, Parameters(sums.kernel, sums.bias, *quantizers, trainable=False), inner).then(
-        _scale(output, each, names)
+    each = parameters.mapped(
+        lambda kernel: np.broadcast_to(kernel[op.which][..., None], output),
+        lambda bias: np.broadcast_to(bias, output),
     )
+    ones = Parameters(sums.kernel, None, sums.kernel, words, trainable=False)
+    return _conv(sums, ones, inner).then(_scale(output, each, names))
 
 
 def pool_as_conv(op: AveragePool) -> Conv | None:
@@ -245,18 +267,21 @@ def _reshape(shape: Shape, names: Names, what: str) -> Chain:
 
 
 def _with_weights(
-    kind: str, parameters: Parameters, names: Names, kernel_name: str, settings: dict[str, Any], kernel: Reals
+    kind: str, parameters: Parameters, names: Names, kernel_name: str, settings: dict[str, Any], shape: Shape
 ) -> Chain:
-    """One layer with a kernel, and a bias unless it is quantised to zero."""
-    biased = parameters.bias_quantizer is None or bool(np.any(parameters.bias))
-    settings |= {"use_bias": biased, "name": names.main, "dtype": names.dtype, "trainable": parameters.trainable}
+    """One layer with a kernel of this shape, and a bias where there is one."""
+    bias = parameters.bias
+    settings |= {"use_bias": bias is not None, "name": names.main, "dtype": names.dtype}
+    settings["trainable"] = parameters.trainable
     layers = import_keras().layers
-    if parameters.kernel_quantizer is not None:
-        layers, kind = import_qkeras(), f"Q{kind}"
+    if parameters.words is not None:
+        layers, kind, (kernel_word, bias_word) = import_qkeras(), f"Q{kind}", parameters.words
+        channels = shape[-2:] if kernel_name == "depthwise" else shape[-1:]
+        scales = parameters.scales.reshape(-1, *channels)[0]
         settings |= {
             f"{kernel_name}_initializer": "zeros",  # overwritten at once; QKeras wraps others in a random search
-            f"{kernel_name}_quantizer": parameters.kernel_quantizer,
-            "bias_quantizer": parameters.bias_quantizer,
+            f"{kernel_name}_quantizer": kernel_word.quantizer(scales),
+            "bias_quantizer": bias_word.quantizer(bias_word.scales),
         }
-    weights = (kernel, parameters.bias) if biased else (kernel,)
-    return Chain(((getattr(layers, kind)(**settings), weights),))
+    kernel = parameters.kernel.reshape(shape)
+    return Chain(((getattr(layers, kind)(**settings), (kernel,) if bias is None else (kernel, bias)),))

@@ -23,13 +23,26 @@ QuantizerConfig = dict[str, str | dict[str, str]]
 def activation_quantizer(output: Format, dtype: str) -> str:
     """The quantizer of an activation.
 
-    An unsigned one is `quantized_relu` where that is exact, because hls4ml takes every `quantized_bits` for signed.
+    An unsigned one is `quantized_relu` where that is exact, because hls4ml takes every `quantized_bits` for signed. A format
+    with negative integer bits is a wider one.
     """
-    wider = max(0, -output.integer_bits)
-    bits = output.word_length + wider
-    if output.signed or dtype != "float32" or bits > RELU_BITS:
+    wide = output.widened
+    if output.signed or dtype != "float32" or wide.word_length > RELU_BITS:
         return output.to_quantized_bits()
-    return f"quantized_relu({bits},{output.integer_bits + wider})"
+    return f"quantized_relu({wide.word_length},{wide.integer_bits})"
+
+
+def rounding_of(output: Format, dtype: str, *, scaled: bool) -> tuple[str, int]:
+    """The quantizer of an activation, and by which power of two what it reads is multiplied and what it returns divided.
+
+    Args:
+        output: the format.
+        dtype: "float32" or "float64".
+        scaled: whether a format with negative integer bits becomes one of its own length on multiplied values, or a wider one.
+    """
+    shift = max(0, -output.integer_bits) if scaled else 0
+    held = Format(output.word_length, output.integer_bits + shift, output.signed)
+    return activation_quantizer(held, dtype), shift
 
 
 def quantizer_config(pair: Pair) -> QuantizerConfig:
