@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 
 from sound_qkeras.errors import FileFormatError, VerificationError
-from sound_qkeras.fixed_point import Format
 from sound_qkeras.keras_io.write.quantizers import rounding_of
 from sound_qkeras.keras_io.write.words import Word, words_of
 from sound_qkeras.network import Network, Node, Pair
@@ -199,18 +198,17 @@ def _returned(quantizer: Any, word: Word, stored: Array) -> Array:
 def _check_roundings(path: Path, quantized: Pair, layers: list[StoredLayer]) -> None:
     """The quantizers of activations, and the integers of tables."""
     network = quantized.network
-    formats = {name: output for name, output in quantized.formats.items() if not network.by_name[name].op.rounds}
     found = Counter(str(layer.config.get("activation")) for layer in layers if layer.kind == "QActivation")
     found += Counter(_scaling(layer) for layer in layers if layer.kind == "Rescaling")
     sums = [op for op in (node.op for node in network.nodes) if isinstance(op, Add)]
     signs = {f"times {sign * factor}" for op in sums for factor in (1.0, 2.0**op.exponent) for sign in (1.0, -1.0)}
-    wanted = [_roundings(network, formats, scaled=scaled) for scaled in (True, False)]
+    wanted = [_roundings(quantized, scaled=scaled) for scaled in (True, False)]
     if not any(found >= one and set(found - one) <= signs for one in wanted):
         others = sorted((found - wanted[0]) | (wanted[0] - found))
         raise VerificationError(f"'{path}' rounds to {others[:2]}, and the certificate does not, or the other way")
     units = Counter(_bytes(pair.slope) for pair in quantized.pairs.values() if isinstance(pair, SlopeComparison))
     tops = {op.maximum for op in (node.op for node in network.nodes) if isinstance(op, Clip)}
-    tops |= {output.maximum for output in formats.values()}
+    tops |= {output.maximum for output in quantized.formats.values()}
     for layer in layers:
         if layer.kind == "ReLU" and layer.config.get("max_value") not in (None, *tops):
             raise VerificationError(
@@ -226,10 +224,12 @@ def _check_roundings(path: Path, quantized: Pair, layers: list[StoredLayer]) -> 
         raise VerificationError(f"'{path}' does not hold the certificate's tables")
 
 
-def _roundings(network: Network, formats: Mapping[str, Format], *, scaled: bool) -> Counter[str]:
+def _roundings(quantized: Pair, *, scaled: bool) -> Counter[str]:
     """Quantizers of activations and the multiplications around them, each as often as it is written."""
-    found: Counter[str] = Counter()
-    for name, output in formats.items():
+    found, network = Counter[str](), quantized.network
+    for name, output in quantized.formats.items():
+        if network.by_name[name].op.rounds and not scaled:
+            continue
         text, shift = rounding_of(output, "float32", scaled=scaled)
         around = [f"times {2.0**exponent}" for exponent in (shift, -shift)] if shift else []
         for part in (text, *around):

@@ -19,9 +19,6 @@ from sound_qkeras.keras_io.write.representable import MAX_INTEGER_BITS
 from sound_qkeras.network.ops import AffineCodes
 from sound_qkeras.types import Reals
 
-# QKeras returns `x + (alpha * Q(x) - x)`, which is exact for every stored x while no step is below 2**-p.
-FINEST = {"float32": 24, "float64": 53}
-
 
 @dataclass(frozen=True)
 class Word:
@@ -46,20 +43,13 @@ class Word:
         return cls(wide.word_length, wide.integer_bits, wide.signed)
 
     @classmethod
-    def scaled(cls, formats: Sequence[Format], dtype: str) -> Word | None:
-        """The steps of formats and at least their ranges, in the longest of their words; None where QKeras is not exact.
-
-        Args:
-            formats: of the whole array, or one for each channel.
-            dtype: "float32" or "float64".
-        """
+    def scaled(cls, formats: Sequence[Format]) -> Word:
+        """The steps and at least the ranges of formats, of a whole array or one for each channel, in their longest word."""
         signed = any(output.signed for output in formats)
         bits = max(output.word_length + (signed and not output.signed) for output in formats)
         integers = [bits - signed - output.fractional_bits for output in formats]
         integer = max(0, *integers)
         exponents = [each - integer for each in integers]
-        if integer > MAX_INTEGER_BITS or bits - signed - min(exponents) > FINEST[dtype]:
-            return None
         alike = len(set(exponents)) == 1
         return cls(bits, integer, signed, tuple(exponents[:1] if alike else exponents))
 
@@ -74,6 +64,12 @@ class Word:
         alpha = float(scales.flat[0]) if np.all(scales == scales.flat[0]) else scales.tolist()
         return import_qkeras().quantized_bits(self.bits, self.integer, keep_negative=int(self.signed), alpha=alpha)
 
+    def returns(self, values: Reals, dtype: str) -> bool:
+        """Whether QKeras, which adds and subtracts what is stored, returns exactly these values of the formats in `dtype`."""
+        wanted = values.astype(dtype)
+        stored = wanted / self.scales.astype(dtype)
+        return self.integer <= MAX_INTEGER_BITS and np.array_equal(stored + (wanted - stored), wanted)
+
 
 def words_of(codes: AffineCodes, dtype: str, *, scaled: bool) -> tuple[Word, Word]:
     """The words of a kernel and a bias, with scales where QKeras is exact with them.
@@ -83,7 +79,12 @@ def words_of(codes: AffineCodes, dtype: str, *, scaled: bool) -> tuple[Word, Wor
         dtype: "float32" or "float64".
         scaled: False for wider words without scales, the kernel's one for all channels.
     """
-    kernel, bias = Word.widened(codes.kernel_format), Word.widened(codes.bias_format)
-    if not scaled:
-        return kernel, bias
-    return Word.scaled(codes.own_formats, dtype) or kernel, Word.scaled((codes.bias_format,), dtype) or bias
+    return (
+        _word(codes.kernel_value, codes.kernel_format, codes.own_formats, dtype, scaled=scaled),
+        _word(codes.bias_value, codes.bias_format, (codes.bias_format,), dtype, scaled=scaled),
+    )
+
+
+def _word(values: Reals, whole: Format, own: Sequence[Format], dtype: str, *, scaled: bool) -> Word:
+    found = Word.scaled(own)
+    return found if scaled and found.returns(values, dtype) else Word.widened(whole)

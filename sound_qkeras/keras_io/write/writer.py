@@ -33,8 +33,8 @@ def to_qkeras(pair: Pair, *, dtype: Dtype = "float32", head: bool = False, scale
     bits. With `scaled=False` a format with negative `integer_bits` that saturates is an exception (a ReLU's is none).
 
     AutoQKeras counts as many bits of weights, biases and activations as `sound_qkeras.Result.cost` has, except: channels of
-    different word lengths in one kernel count the longest; averages count a weight for every position of their window; formats
-    with negative `integer_bits` count more where their step is below 2**-24 (2**-53 in float64).
+    different word lengths in one kernel count the longest; averages count a weight for every position of their window; weights
+    with negative `integer_bits` count more where QKeras' own sums would round them, which takes steps below 2**-24.
 
     Every layer is a plain Keras or QKeras one, so any session can load the float32 model with
     `qkeras.utils.load_qmodel` and train it. Training clips what is stored to `+-max(1, 2**integer)`; a weight is that times the
@@ -98,8 +98,8 @@ class _Writer:
         """A tensor after the rounding of a node's format, if it has one."""
         pair = self.pair
         output, node = pair.formats.get(name), pair.network.by_name[name]
-        if output is None or node.op.rounds:
-            return exact
+        if output is None or (node.op.rounds and not self.scaled):
+            return exact  # what rounds by itself is rounded once more where that is to be counted
         several = pair.network.inputs and name == pair.network.nodes[0].name
         several = several or (pair.network.outputs and name == pair.network.output.name)
         stem = exact.node.layer.name if several else name
