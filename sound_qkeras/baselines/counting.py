@@ -34,7 +34,7 @@ class Row:
         activation_bits: of the values between layers, the input's included.
         metric: of the task, on data nobody tuned on: accuracy, or a negative loss; higher is better.
         autoqkeras_bits: total bits of the candidate's QKeras model as AutoQKeras' own code counts them. That may be more than
-            `total_bits`: QKeras has no formats with negative integer bits, and says a wider one.
+            `total_bits`: of channels with words of different lengths QKeras' kernels have the longest.
         agreement: share of samples with the class of the float network.
         bit_operations: sum over multiplications of weight bits times input bits.
         energy: picojoules of one inference by QTools.

@@ -5,10 +5,14 @@ import pytest
 
 import sound_qkeras as sq
 from sound_qkeras.errors import ModelError
-from sound_qkeras.keras_io.qkeras.reader import read_steps
+from sound_qkeras.keras_io import save_model, to_qkeras
+from sound_qkeras.keras_io.qkeras.matching import match
+from sound_qkeras.keras_io.qkeras.reader import open_model, read_steps
+from sound_qkeras.network.simulate import simulate
 
 from .models import LAYERS, qk, sequential
 from .quantised import BITS, IN, check, points, twin_of
+from .test_counting import of_channels, small
 
 pytestmark = pytest.mark.keras
 
@@ -68,6 +72,25 @@ def test_what_is_emitted_is_certified_as_it_was_proved(make, lower):
         assert found.model.saturating == ()
         noted = [note for note in found.certificate.notes if "unsigned quantizer" in note]
         assert bool(noted) == (lower == 0.0 or make is pooled)
+
+
+@pytest.mark.parametrize("make", [small, of_channels])
+def test_scales_are_read_exactly(make, tmp_path):
+    pair = make()
+    emitted = to_qkeras(pair)
+    save_model(emitted, tmp_path / "emitted.keras")
+    x = np.random.default_rng(0).uniform(-0.5, 0.5, (50, *pair.network.input_shape))
+    for model in (emitted, open_model(tmp_path / "emitted.keras")):
+        steps, latent = read_steps(model), read_steps(model, latent=True)
+        found = match(steps, latent).pair
+        np.testing.assert_array_equal(found.evaluate(x), simulate(pair, x))
+        assert sorted(output.step for output in found.formats.values()) == sorted(
+            output.step for output in pair.formats.values()
+        )
+        for network in (found.network, found.subject):
+            for (_, op), (name, _) in zip(network.affine(), pair.network.affine(), strict=True):
+                np.testing.assert_array_equal(op.kernel, pair.parameters[name.name].kernel_value)
+                np.testing.assert_array_equal(op.bias, pair.parameters[name.name].bias_value)
 
 
 def test_an_unsigned_quantizer_saturates_at_zero_where_values_are_negative():

@@ -9,10 +9,13 @@ import pytest
 
 import sound_qkeras as sq
 from sound_qkeras.errors import FileFormatError, SoundQKerasError, VerificationError
+from sound_qkeras.keras_io import save_model, to_qkeras
 from sound_qkeras.keras_io.files.stored_model import check_stored_model
 from sound_qkeras.results.archive import MODEL_FILE, verify
 from sound_qkeras.support.files import RESULT
 from sound_qkeras.support.manifest import write_manifest
+
+from .test_counting import of_channels, small
 
 pytestmark = pytest.mark.keras
 
@@ -107,6 +110,45 @@ def test_a_model_with_other_numbers_is_refused(saved, fault):
     finally:
         path.write_bytes(whole)
         write_manifest(folder, RESULT)
+
+
+def rescaled(layers, factor, offset=0.0):
+    """Change what the first multiplication does."""
+    first = next(layer for name, layer in layers.items() if name.endswith("_up"))
+    first["scale"] *= factor
+    first["offset"] = offset
+
+
+SCALES = {
+    "a scale of a kernel": lambda layers: quantizer(layers, "dense_0", alpha=0.75),
+    "scales of channels": lambda layers: quantizer(layers, "dense_0", alpha=[1.0, 2.0, 0.5, 4.0, 0.25, 1.0]),
+    "a scale too many": lambda layers: quantizer(layers, "dense_0", alpha=[0.5] * 7),
+    "a scale that is no number": lambda layers: quantizer(layers, "dense_0", alpha=["a"]),
+    "a multiplication": lambda layers: rescaled(layers, 2.0),
+    "an addition": lambda layers: rescaled(layers, 1.0, 0.5),
+}
+
+
+@pytest.fixture(scope="module")
+def scaled_path(tmp_path_factory):
+    path = tmp_path_factory.mktemp("scaled") / "model.keras"
+    save_model(to_qkeras(small()), path)
+    return path
+
+
+@pytest.mark.parametrize("fault", SCALES)
+def test_other_scales_are_refused(scaled_path, fault, tmp_path):
+    altered = tmp_path / "altered.keras"
+    altered.write_bytes(rewritten(scaled_path, SCALES[fault]))
+    with pytest.raises(VerificationError):
+        check_stored_model(altered, small())
+
+
+@pytest.mark.parametrize("scaled", [True, False])
+@pytest.mark.parametrize("make", [small, of_channels])
+def test_scales_and_the_wider_formats_of_older_results_pass(make, scaled, tmp_path):
+    save_model(to_qkeras(make(), scaled=scaled), tmp_path / "model.keras")
+    check_stored_model(tmp_path / "model.keras", make())
 
 
 @pytest.mark.parametrize("kind", ["missing", "empty", "cut short", "text", "a zip of something else", "damaged"])

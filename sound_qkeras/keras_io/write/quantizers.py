@@ -52,7 +52,8 @@ def quantizer_config(pair: Pair) -> QuantizerConfig:
     `activation_quantizer`; an activation layer to one string. The input layer's entry says how inputs are rounded:
     `model_quantize`, which can only replace layers, ignores it. The guarantee is about the model `to_qkeras` builds;
     the model `model_quantize` makes does not round its input, nor its output before a final softmax or sigmoid, and keeps
-    normalisation layers. Kernels are per tensor there: formats of single channels are not in it, and change no value.
+    normalisation layers. Kernels are per tensor there: formats of single channels are not in it, and change no value. Formats with
+    negative integer bits are wider ones, because scales would ask for other weights than the trained ones.
 
     Raises:
         InputError: a result is rounded to several formats, or to few values.
