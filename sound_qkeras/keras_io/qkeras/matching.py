@@ -10,6 +10,7 @@ import numpy as np
 from sound_qkeras.errors import ModelError
 from sound_qkeras.interval import Reals
 from sound_qkeras.keras_io.qkeras.reader import Steps
+from sound_qkeras.keras_io.qkeras.unscaling import unscaled
 from sound_qkeras.keras_io.read.folding import fold
 from sound_qkeras.keras_io.read.outputs import output_ports, step_shapes
 from sound_qkeras.keras_io.read.pieces import Diagonal, Gain, Head, Linear, Piece, Rounded, Shape, Step, sharing
@@ -60,11 +61,11 @@ def match(model: Steps, reference: Steps | Network | None) -> Matched:
     Raises:
         ModelError: a layer of one has no counterpart in the other; says which.
     """
-    model = replace(model, steps=_unscaled(model.steps))
+    model = replace(model, steps=unscaled(model.steps))
     if reference is None:
         return _match(model, model, folded=False)
     if isinstance(reference, Steps):
-        steps = _unscaled(reference.steps)
+        steps = unscaled(reference.steps)
         reference = replace(reference, steps=[_cut_off(step, steps) for step in steps])
     try:
         return _match(model, reference, folded=True)
@@ -130,50 +131,6 @@ def _cut_off(step: Step, steps: Sequence[Step]) -> Step:
     if not isinstance(step.op, Relu) or not ends:
         return step
     return replace(step, op=Clip(max(ends)))
-
-
-def _unscaled(steps: Sequence[Step]) -> list[Step]:
-    """Steps without the multiplications by powers of two around a rounding, which has the step of both then.
-
-    So says `to_qkeras` a format with negative integer bits.
-    """
-    made = {step.name: step for step in steps}
-    for up in steps:
-        inner = _alone(steps, up) if _exponent(up) else []
-        if inner and isinstance(inner[0].op, Relu):
-            inner = _alone(steps, inner[0])
-        for rounding in inner:
-            op, behind = rounding.op, _alone(steps, rounding)
-            if isinstance(op, Rounded) and isinstance(op.rounding, FixedPoint) and behind:
-                down, exponent = behind[0], _exponent(up)
-                if _exponent(down) == -exponent:
-                    grid = replace(op.rounding, fractional=op.rounding.fractional + exponent)
-                    one = replace(
-                        made.pop(rounding.name), name=down.name, op=Rounded(grid, f"{op.text} * 2**{-exponent}")
-                    )
-                    made[down.name] = one
-                    before = made.pop(up.name).inputs
-                    made = {
-                        name: replace(step, inputs=before) if step.inputs == (up.name,) else step
-                        for name, step in made.items()
-                    }
-    return list(made.values())
-
-
-def _alone(steps: Sequence[Step], step: Step) -> list[Step]:
-    """What reads a step's results, if that is one."""
-    readers = [one for one in steps if step.name in one.inputs]
-    return readers if len(readers) == 1 else []
-
-
-def _exponent(step: Step) -> int:
-    """The exponent of a multiplication by a power of two; 0 of everything else."""
-    if not isinstance(step.op, Diagonal) or np.any(step.op.offset.magnitude):
-        return 0
-    scale = step.op.scale
-    mantissa, exponent = np.frexp(scale.lower.flat[0])
-    alike = mantissa == 0.5 and np.all(scale.lower == scale.lower.flat[0]) and np.all(scale.upper == scale.lower)
-    return int(exponent) - 1 if alike else 0
 
 
 def _saturating(steps: Sequence[Step]) -> list[Step]:
