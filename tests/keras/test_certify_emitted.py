@@ -8,9 +8,10 @@ from sound_qkeras.errors import ModelError
 from sound_qkeras.keras_io import save_model, to_qkeras
 from sound_qkeras.keras_io.qkeras.matching import match
 from sound_qkeras.keras_io.qkeras.reader import open_model, read_steps
+from sound_qkeras.keras_io.qkeras.unscaling import unscaled
 from sound_qkeras.network.simulate import simulate
 
-from .models import LAYERS, qk, sequential
+from .models import LAYERS, keras, qk, sequential
 from .quantised import BITS, IN, check, points, twin_of
 from .test_counting import of_channels, small
 
@@ -91,6 +92,16 @@ def test_scales_are_read_exactly(make, tmp_path):
             for (_, op), (name, _) in zip(network.affine(), pair.network.affine(), strict=True):
                 np.testing.assert_array_equal(op.kernel, pair.parameters[name.name].kernel_value)
                 np.testing.assert_array_equal(op.bias, pair.parameters[name.name].bias_value)
+
+
+def test_multiplications_whose_results_are_outputs_too_stay():
+    x = LAYERS.Input((3,))
+    up = LAYERS.Rescaling(4.0, name="up")(x)
+    rounded = qk.QActivation("quantized_bits(8,0,alpha=1.0)", name="rounded")(up)
+    down = LAYERS.Rescaling(0.25, name="down")(rounded)
+    for outputs, kept in ((down, False), ([down, rounded], True), ([down, up], True)):
+        steps = unscaled(read_steps(keras.Model(x, outputs))).steps
+        assert ("up" in [step.name for step in steps]) == kept
 
 
 def test_an_unsigned_quantizer_saturates_at_zero_where_values_are_negative():

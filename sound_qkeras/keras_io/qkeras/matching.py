@@ -61,12 +61,12 @@ def match(model: Steps, reference: Steps | Network | None) -> Matched:
     Raises:
         ModelError: a layer of one has no counterpart in the other; says which.
     """
-    model = replace(model, steps=unscaled(model.steps))
+    model = unscaled(model)
     if reference is None:
         return _match(model, model, folded=False)
     if isinstance(reference, Steps):
-        steps = unscaled(reference.steps)
-        reference = replace(reference, steps=[_cut_off(step, steps) for step in steps])
+        reference = unscaled(reference)
+        reference = replace(reference, steps=[_cut_off(step, reference.steps) for step in reference.steps])
     try:
         return _match(model, reference, folded=True)
     except ModelError as error:
