@@ -9,6 +9,7 @@ import sound_qkeras as sq
 from sound_qkeras.fixed_point import Format
 from sound_qkeras.keras_io import float64, load_model, read_model, save_model, to_qkeras
 from sound_qkeras.keras_io.autoqkeras.sizes import model_bits
+from sound_qkeras.keras_io.session.environment import float_type
 from sound_qkeras.network import Network, Node, Pair
 from sound_qkeras.network.ops import AffineCodes, Conv, Dense, Input
 from sound_qkeras.network.simulate import simulate
@@ -166,3 +167,17 @@ def test_random_networks_count_as_they_cost(seed):
     pair, ranges = random_quantized(rng, low=-0.1, high=0.2)
     assert counted(pair) == expected(pair)
     alike(pair, samples(rng, ranges, 100, scale=20.0))
+
+
+def test_a_word_that_float32_cannot_scale_is_a_wider_one():
+    pair = zeros()
+    held = Format(24, -3, True)
+    kernel = np.array([[held.min_code, held.max_code, 1], [12345677, -7654321, 0], [3, 5, 7]])
+    kernel = np.clip(kernel, held.min_code, held.max_code)
+    codes = dataclasses.replace(pair.parameters["zeros"], kernel=kernel, kernel_format=held)
+    pair = dataclasses.replace(pair, parameters={**pair.parameters, "zeros": codes})
+    for dtype, bits in (("float32", 27), ("float64", 24)):
+        with float_type(dtype):
+            layer = to_qkeras(pair, dtype=dtype).get_layer("zeros")
+            assert layer.get_quantizers()[0].bits == bits
+            np.testing.assert_array_equal(np.asarray(layer.get_quantizers()[0](layer.kernel)), codes.kernel_value)
