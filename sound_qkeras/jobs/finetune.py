@@ -33,9 +33,10 @@ def finetune(
     data: Any,
     epochs: int = 10,
     *,
+    teacher: bool = False,
     validation: Any = None,
     loss: Any = None,
-    optimizer: Any = "adam",
+    optimizer: Any = None,
     metrics: Any = None,
     monitor: str = "loss",
     batch_size: int = 32,
@@ -53,16 +54,24 @@ def finetune(
     not changed. Of all epochs and the start, the integers with the lowest measured loss, or the best `monitor`, are kept.
 
     Training moves the network away from the float one wherever that helps the task, so the old tolerance may no longer
-    hold: see `eps`. Averages, tables, slopes and normalisations that were not folded into other layers are not trained.
+    hold: see `eps`. With `teacher=True` it moves towards the float network, and no targets are needed; words are as long as
+    before, but those of a layer's weights may share another binary point, where that rounds them with less error.
+
+    Averages, tables, slopes and normalisations that were not folded into other layers are not trained.
 
     Args:
         result: what to train on from.
-        data: `(x, y)` or `(x, y, weights)` arrays, or a finite, batched `tf.data.Dataset` of them.
+        data: `(x, y)` or `(x, y, weights)` arrays, or a finite, batched `tf.data.Dataset` of them; with a teacher also inputs
+            alone: an array, a list or a mapping of arrays where there are several inputs, or a dataset of inputs.
         epochs: how often to go through the data.
+        teacher: take the outputs of the float network, `result.pair.reference`, in place of the targets, of which then only
+            metrics are.
         validation: data to measure on, and to choose the epoch by; None takes `data`.
         loss: of Keras, on logits where a final softmax or sigmoid was set aside; None takes cross-entropy for a classifier
-            (integer targets, or a network with such an end), else the mean square.
-        optimizer: of Keras.
+            (integer targets, or a network with such an end), else the mean square. With a teacher it is of its outputs: the
+            divergence of the probabilities where a softmax or sigmoid was set aside, else the mean square.
+        optimizer: of Keras. None takes Adam: with a teacher at a rate that counts steps of each weight's format and falls from
+            epoch to epoch.
         metrics: of Keras; None takes accuracy or the mean absolute error, where `loss` is None too.
         monitor: "loss", or the name of a metric by which the epoch is chosen; as in Keras, accuracies and areas under curves are
             to be large, all others small.
@@ -90,7 +99,7 @@ def finetune(
     from sound_qkeras.keras_io.train.data import Task
     from sound_qkeras.keras_io.train.finetuning import measure, measure_float, train
 
-    task = Task.of(trained, data, validation, loss, metrics, batch_size, seed)
+    task = Task.of(trained, data, validation, loss, metrics, batch_size, seed, teacher)
     _check_held_out(result, task)
     with cores_for(trained, options.n_jobs), shown(progress) as report:
         chosen = train(old, task, optimizer, epochs, monitor, prover.accepts, partial(report, "train"))

@@ -81,6 +81,11 @@ def or_none(check: Check) -> Check:
     return lambda name, value: None if value is None else check(name, value)
 
 
+def _check_switch(name: str, value: Any) -> None:
+    if not isinstance(value, bool):
+        raise InputError(f"{name} is {value!r}; accepted: True or False")
+
+
 def _check_effort(name: str, value: Any) -> None:
     effort_of(value)
 
@@ -305,8 +310,11 @@ class FinetuneOptions(Options):
     """The options of `sound_qkeras.finetune`, which explains them."""
 
     epochs: int = option(10, "How often to go through the data.", "N", whole())
+    teacher: bool = option(
+        False, "Train towards the float network's outputs: no targets are needed.", check=_check_switch
+    )
     loss: Any = option(None, "A loss of Keras by name; chosen by the task if not given.", "NAME")
-    optimizer: Any = option("adam", "An optimizer of Keras by name.", "NAME")
+    optimizer: Any = option(None, "An optimizer of Keras by name; Adam if not given.", "NAME")
     metrics: Any = option(None, "")
     monitor: str = option("loss", "What the epoch is chosen by: loss, accuracy or mae.", "NAME")
     batch_size: int = option(32, "Samples in a batch.", "N", whole())

@@ -12,6 +12,8 @@ from sound_qkeras.errors import InputError
 from sound_qkeras.keras_io.session.environment import float_type, import_keras, import_tensorflow
 from sound_qkeras.keras_io.train.data import Task, by_name
 from sound_qkeras.keras_io.train.latent import Latent, latents_of, with_values
+from sound_qkeras.keras_io.train.placing import placed
+from sound_qkeras.keras_io.train.student import RATE, Student, falling, teaching
 from sound_qkeras.keras_io.write.float_model import to_keras
 from sound_qkeras.keras_io.write.writer import to_qkeras
 from sound_qkeras.network import Pair
@@ -19,6 +21,8 @@ from sound_qkeras.network import Pair
 keras, tf = import_keras(), import_tensorflow()
 
 Measures = dict[str, float]
+# What the loss towards a teacher is called.
+DISTANCE = "distance to the float network"
 
 
 @dataclass(frozen=True)
@@ -26,7 +30,7 @@ class Trained:
     """Trained integers.
 
     Args:
-        quantized: the network with them; formats of results are those it had.
+        pair: the network with them; formats of results are those it had.
         kept_epoch: the one that measured best; 0 where none was better than the start.
     """
 
@@ -45,13 +49,15 @@ def train(
 ) -> Trained:
     """Train the QKeras model of a fixed-point network, and round what comes out to the same formats.
 
-    Guarantee: every integer fits the format it had, and where training changed nothing the integers are the same. The epoch
-    that is best on the measured data counts, among those that are accepted and the start.
+    Guarantee: every integer fits the format it had, and where training changed nothing the integers are the same. With a teacher
+    words are as long as they were, but a kernel's may have moved; see `placed`. The epoch that is best on the measured data
+    counts, among those that are accepted and the start.
 
     Args:
         quantized: the network.
-        task: data, loss and metrics.
-        optimizer: of Keras, or its name.
+        task: data, loss, metrics and teacher.
+        optimizer: of Keras, or its name; None takes Adam, towards a teacher in steps of each weight's format, fewer
+            from epoch to epoch.
         epochs: how often to go through the data.
         monitor: the loss or metric that decides which is best.
         accepts: asked about the network of every epoch that is better than all accepted before.
@@ -60,19 +66,21 @@ def train(
     Raises:
         InputError: nothing measured is called `monitor`.
     """
+    in_steps = task.taught and optimizer is None
+    chosen = keras.optimizers.Adam(RATE) if in_steps else _known("adam" if optimizer is None else optimizer)
     with float_type("float32"):
-        emitted = to_qkeras(quantized, scaled=False)
-        latents = latents_of(quantized, emitted)
-        every = [one for pair in latents.values() for one in pair]
-        model = _Clipped(emitted.input, emitted.output)
-        model.latents = every
-        known = by_name("optimizer", optimizer, lambda given: _fresh(given, keras.optimizers.get))
-        model.compile(known, loss=task.loss, metrics=_fresh_all(task.metrics))
-        first = _first(model, task)
+        first = _first(_student(to_qkeras(quantized), quantized, task), task)
         if monitor not in first:
             raise InputError(f"monitor is {monitor!r}; accepted: what is measured, {', '.join(first)}")
-        best = _Best(quantized, latents, (monitor, _to_be_small(monitor, first)), accepts, lambda n: report(n / epochs))
-        model.fit(task.training, epochs=epochs, validation_data=task.measured, verbose=0, callbacks=[best])
+        start = placed(quantized) if task.taught else quantized
+        emitted = to_qkeras(start)
+        latents = latents_of(start, emitted)
+        student = _student(emitted, quantized, task, chosen)
+        student.latents, student.in_steps = [one for pair in latents.values() for one in pair], in_steps
+        measured = monitor, _to_be_small(monitor, first)
+        best = _Best(quantized, start, latents, measured, accepts, lambda n: report(n / epochs))
+        callbacks = [best, falling(epochs)] if in_steps else [best]
+        student.fit(task.training, epochs=epochs, validation_data=task.measured, verbose=0, callbacks=callbacks)
     return Trained(best.pair, best.epoch)
 
 
@@ -94,19 +102,32 @@ def _first(model: Any, task: Task) -> Measures:
 def measure_float(pair: Pair, task: Task) -> Measures:
     """Loss and metrics of the network as it was trained."""
     with float_type("float32"):
-        return _measure(to_keras(pair.reference), task)
+        return _measure(to_keras(pair.reference), pair, task)
 
 
 def measure(pair: Pair, task: Task) -> Measures:
     """Loss and metrics of the fixed-point network as QKeras evaluates it in float32."""
     with float_type("float32"):
-        return _measure(to_qkeras(pair), task)
+        return _measure(to_qkeras(pair), pair, task)
 
 
-def _measure(model: Any, task: Task) -> Measures:
-    model.compile(loss=task.loss, metrics=_fresh_all(task.metrics))
-    found = model.evaluate(task.measured, verbose=0, return_dict=True)
-    return {name: float(value) for name, value in found.items()}
+def _measure(model: Any, pair: Pair, task: Task) -> Measures:
+    """By name; the loss towards a teacher is called what it is."""
+    found = _student(model, pair, task).evaluate(task.measured, verbose=0, return_dict=True)
+    return {DISTANCE if task.taught and name == "loss" else name: float(value) for name, value in found.items()}
+
+
+def _student(model: Any, pair: Pair, task: Task, optimizer: Any = "adam") -> Any:
+    """What computes as a model of the network does, ready to be trained or measured."""
+    student = Student(model.input, model.output)
+    if task.taught:
+        student.teacher = teaching(to_keras(pair.reference))
+    student.compile(optimizer, loss=task.loss, metrics=_fresh_all(task.metrics))
+    return student
+
+
+def _known(optimizer: Any) -> Any:
+    return by_name("optimizer", optimizer, lambda given: _fresh(given, keras.optimizers.get))
 
 
 def _fresh_all(metrics: Sequence[Any]) -> list[Any]:
@@ -124,25 +145,13 @@ def _to_be_small(monitor: str, logs: Mapping[str, float], prefix: str = "") -> f
     return -value if "acc" in monitor or monitor.endswith("auc") else value
 
 
-class _Clipped(keras.Model):
-    """A model whose weights are brought back into their formats after every step."""
-
-    latents: list[Latent]
-
-    def train_step(self, data: Any) -> Any:
-        """Keras' step, then the clipping, in one graph."""
-        outputs = super().train_step(data)
-        for latent in self.latents:
-            latent.clip()
-        return outputs
-
-
 class _Best(keras.callbacks.Callback):
-    """Keeps the integers of the best epoch that is accepted; the start is epoch 0."""
+    """Keeps the integers of the best epoch that is accepted; the network as it was is epoch 0."""
 
     def __init__(
         self,
         pair: Pair,
+        start: Pair,
         latents: Mapping[str, tuple[Latent, ...]],
         first: tuple[str, float],
         accepts: Callable[[Pair], bool],
@@ -150,6 +159,7 @@ class _Best(keras.callbacks.Callback):
     ) -> None:
         super().__init__()
         self.pair, self.epoch = pair, 0
+        self._start = start
         self._monitor, self._lowest = first
         self._latents, self._accepts, self._report = latents, accepts, report
 
@@ -163,9 +173,9 @@ class _Best(keras.callbacks.Callback):
         self._report(epoch + 1)
 
     def _rounded(self) -> Pair:
-        old = self.pair.parameters
+        old = self._start.parameters
         made = {
             name: with_values(old[name], pair, [np.array(latent.variable.numpy()) for latent in pair])
             for name, pair in self._latents.items()
         }
-        return replace(self.pair, parameters={**old, **made})
+        return replace(self._start, parameters={**old, **made})

@@ -89,11 +89,18 @@ class Latent:
         self.variable, self.grid = variable, grid
         self.first = grid.start(trained).reshape(shape)
         self.lower, self.upper = (end.astype(np.float32).reshape(shape) for end in grid.ends)
+        self.unit = grid.step.astype(np.float32).reshape(shape)
         variable.assign(self.first)
 
     def clip(self) -> None:
         """Back into the format's range."""
         self.variable.assign(import_tensorflow().clip_by_value(self.variable, self.lower, self.upper))
+
+    def follow(self, before: Any, in_steps: bool) -> None:
+        """Back into the format's range after an optimizer's step, which may be meant in steps of the format."""
+        if in_steps:
+            self.variable.assign(before + (self.variable - before) * self.unit)
+        self.clip()
 
     def codes(self, value: npt.NDArray[np.float32]) -> Codes:
         """Integers of the variable's value; where training left it alone, those it started with."""

@@ -1,0 +1,193 @@
+"""Training towards the float network: no labels are needed, words stay as long as they are, and what is claimed holds."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+import sound_qkeras as sq
+from sound_qkeras.cli import OK, main
+from sound_qkeras.errors import InputError
+from sound_qkeras.keras_io.train.finetuning import DISTANCE
+from sound_qkeras.keras_io.train.placing import placed
+from tests.networks import by_channel
+from tests.results import random_result
+
+from .models import LAYERS, keras
+
+tf = pytest.importorskip("tensorflow")
+pytestmark = [pytest.mark.keras, pytest.mark.slow]
+FAST = {"effort": "fast"}
+EPOCHS = 8
+SOFTMAX = np.random.default_rng(1).uniform(-1, 1, (400, 4)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def classes():
+    """A classifier with few bits, its inputs, and labels; the samples of its tier are not among them."""
+    keras.utils.set_random_seed(0)
+    x = SOFTMAX
+    y = (x[:, 0] * x[:, 1] > 0).astype(int) + (x[:, 2] > 0.5)
+    layers = [LAYERS.Dense(16, activation="relu"), LAYERS.Dense(8, activation="relu"), LAYERS.Dense(3, "softmax")]
+    model = keras.Sequential([LAYERS.Input((4,)), *layers])
+    model.compile(keras.optimizers.Adam(1e-2), "sparse_categorical_crossentropy")
+    model.fit(x, y, epochs=25, verbose=0)
+    result = sq.quantize(model, 4.0, (-1, 1), tier="statistical", samples=x[:100], coverage=0.5, **FAST)
+    return result, x[100:], y[100:]
+
+
+@pytest.fixture(scope="module")
+def taught(classes):
+    result, x, _ = classes
+    return sq.finetune(result, x, EPOCHS, teacher=True, **FAST)
+
+
+def divergence(result, x):
+    """Mean of Kullback and Leibler's, between the softmax of float and of fixed-point logits, in numpy."""
+
+    def log_softmax(logits):
+        shifted = logits - logits.max(axis=1, keepdims=True)
+        return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+
+    wanted, found = log_softmax(result.pair.reference.evaluate(x)), log_softmax(result.simulate(x))
+    return np.mean(np.sum(np.exp(wanted) * (wanted - found), axis=1))
+
+
+def word_lengths(result):
+    return {
+        name: (codes.kernel_format.word_length, codes.bias_format) for name, codes in result.pair.parameters.items()
+    }
+
+
+def test_without_labels_it_comes_nearer_to_the_float_network(classes, taught):
+    before, x, _ = classes
+    record = taught.finetuning
+    assert set(record.after) == {DISTANCE}
+    assert record.trained[DISTANCE] == pytest.approx(0.0, abs=1e-6)
+    assert record.after[DISTANCE] < 0.5 * record.before[DISTANCE]
+    assert record.before[DISTANCE] == pytest.approx(divergence(before, x), rel=1e-3)
+    assert record.after[DISTANCE] == pytest.approx(divergence(taught, x), rel=1e-3)
+    assert record.kept_epoch > 0
+    assert f"{DISTANCE} {record.before[DISTANCE]:.4g} ->" in taught.summary()
+
+
+def test_words_are_as_long_and_the_new_claim_holds(classes, taught):
+    before = classes[0]
+    assert word_lengths(taught) == word_lengths(before)
+    assert taught.cost.weight_bits == before.cost.weight_bits
+    sq.check(taught.pair, taught.certificate)
+    assert taught.certificate.eps.tolist() == before.certificate.eps.tolist()
+    with sq.float64():
+        emitted = taught.to_qkeras(dtype="float64")(3.0 * SOFTMAX.astype(np.float64)).numpy()
+    assert np.array_equal(emitted, taught.simulate(3.0 * SOFTMAX))
+
+
+def test_labels_are_measured_and_change_nothing(classes, taught):
+    result, x, y = classes
+    found = sq.finetune(result, (x, y), EPOCHS, teacher=True, **FAST)
+    assert found.pair.code_hash == taught.pair.code_hash
+    assert set(found.finetuning.after) == {DISTANCE, "accuracy"}
+    accuracy = np.mean(found.simulate(x).argmax(axis=1) == y)
+    assert found.finetuning.after["accuracy"] == pytest.approx(accuracy)
+    mixed = sq.finetune(result, x, 2, teacher=True, validation=(x, y), monitor="accuracy", **FAST)
+    assert set(mixed.finetuning.after) == {DISTANCE, "accuracy"}
+    assert mixed.finetuning.measured_on == "validation data"
+
+
+def test_a_dataset_of_inputs_is_as_good_as_one_of_pairs(classes):
+    result, x, y = classes
+    alone, pairs = (tf.data.Dataset.from_tensor_slices(data).batch(32) for data in (x, (x, y)))
+    found = [sq.finetune(result, data, 2, teacher=True, **FAST) for data in (alone, pairs)]
+    assert found[0].pair.code_hash == found[1].pair.code_hash
+    assert found[0].finetuning.changed > 0
+
+
+@pytest.mark.parametrize("tier", ["sound", "local"])
+def test_a_regression_comes_nearer_in_other_tiers(tier):
+    result = few_bits(tier)
+    x = np.random.default_rng(0).uniform(-1, 1, (256, 3))
+    found = sq.finetune(result, x, 10, teacher=True, **FAST)
+    sq.check(found.pair, found.certificate)
+    assert found.certificate.tier == tier
+    distances = [np.mean((r.simulate(x) - r.pair.reference.evaluate(x)) ** 2) for r in (result, found)]
+    assert distances[1] < 0.9 * distances[0]
+    assert found.finetuning.after[DISTANCE] == pytest.approx(distances[1], rel=1e-3)
+
+
+def few_bits(tier):
+    network = random_result(sizes=(3, 12, 2)).pair.reference
+    near = {"samples": np.zeros((4, 3)), "radius": 0.1} if tier == "local" else {}
+    return sq.quantize(network, 1.0, (-1, 1), tier=tier, word_lengths=(2, 8), **near, **FAST)
+
+
+def test_several_inputs_and_outputs_are_one_list():
+    keras.utils.set_random_seed(0)
+    a, b = LAYERS.Input((2,), name="a"), LAYERS.Input((3,), name="b")
+    hidden = LAYERS.Dense(6, activation="relu")(LAYERS.Concatenate()([a, b]))
+    ends = [LAYERS.Dense(1, "sigmoid", name="one")(hidden), LAYERS.Dense(2, name="two")(hidden)]
+    result = sq.quantize(keras.Model([a, b], ends), 0.5, (-1, 1), **FAST)
+    rng = np.random.default_rng(0)
+    x = [rng.uniform(-1, 1, (96, size)) for size in (2, 3)]
+    found = sq.finetune(result, x, 10, teacher=True, **FAST)
+    assert found.finetuning.after[DISTANCE] < found.finetuning.before[DISTANCE]
+    sq.check(found.pair, found.certificate)
+    named = sq.finetune(result, {"a": x[0], "b": x[1]}, 10, teacher=True, **FAST)
+    assert named.pair.code_hash == found.pair.code_hash
+
+
+def test_short_words_are_placed_by_their_error():
+    """One large weight among small ones: a word of three bits that holds it rounds all others to zero."""
+    result = random_result(sizes=(3, 40, 2))
+    pair = result.pair
+    name, op = next((node.name, op) for node, op in pair.network.owners())
+    short = dataclasses.replace(pair.parameters[name].kernel_format, word_length=3, integer_bits=4)
+    codes = dataclasses.replace(
+        pair.parameters[name], kernel=np.zeros_like(pair.parameters[name].kernel), kernel_format=short
+    )
+    found = placed(dataclasses.replace(pair, parameters={**pair.parameters, name: codes}, accumulators={})).parameters[
+        name
+    ]
+    assert found.kernel_format.word_length == 3
+    errors = []
+    for integer_bits in range(-2, 5):
+        step = 2.0 ** (integer_bits - 2)
+        errors.append(np.sum((np.clip(np.rint(op.kernel / step), -4, 3) * step - op.kernel) ** 2))
+    assert np.sum((found.kernel_value - op.kernel) ** 2) == pytest.approx(min(errors))
+    own = {name: by_channel(codes, np.random.default_rng(0)) for name, codes in pair.parameters.items()}
+    assert placed(dataclasses.replace(pair, parameters=own)).parameters == own
+
+
+def test_what_does_not_suit_a_teacher_is_refused():
+    x, y = np.zeros((4, 3)), np.zeros((4, 2))
+    for data, options, words in (
+        (x, {}, "the data are ndarray; accepted: \\(x, y\\)"),
+        ("x.npy", {"teacher": True}, "accepted: inputs alone"),
+        (np.zeros((4, 5)), {"teacher": True}, "samples have shape"),
+        (x, {"teacher": True, "metrics": ["mae"]}, "metrics are given, but no targets"),
+        (x, {"teacher": True, "monitor": "accuracy"}, "monitor is 'accuracy'; accepted: what is measured, loss"),
+        (tf.data.Dataset.from_tensors(np.zeros(3)), {"teacher": True}, "batch it"),
+        ((x, y), {"teacher": "model.keras"}, "teacher is 'model.keras'; accepted: True or False"),
+    ):
+        with pytest.raises(InputError, match=words):
+            sq.finetune(random_result(), data, 1, **options)
+
+
+def test_held_out_samples_are_no_lesson(classes):
+    result = classes[0]
+    with pytest.raises(InputError, match="50 of the 50 held-out samples"):
+        sq.finetune(result, SOFTMAX, 1, teacher=True)
+
+
+def test_the_command_does_what_the_function_does(classes, taught, tmp_path, capsys):
+    result, x, _ = classes
+    result.save(tmp_path / "out")
+    np.save(tmp_path / "x.npy", x)
+    to = tmp_path / "finetuned"
+    line = ["finetune", str(tmp_path / "out"), "--data", str(tmp_path / "x.npy"), "--teacher", "--epochs", str(EPOCHS)]
+    assert main([*line, "--effort", "fast", "--out", str(to)]) == OK
+    found = sq.load(to)
+    assert found.pair.code_hash == taught.pair.code_hash
+    printed = capsys.readouterr().out.splitlines()
+    assert all(one in printed for one in found.lines)
