@@ -34,6 +34,7 @@ def finetune(
     epochs: int = 10,
     *,
     teacher: bool = False,
+    blocks: bool = False,
     validation: Any = None,
     loss: Any = None,
     optimizer: Any = None,
@@ -66,6 +67,8 @@ def finetune(
         epochs: how often to go through the data.
         teacher: take the outputs of the float network, `result.pair.reference`, in place of the targets, of which then only
             metrics are.
+        blocks: with a teacher, train first the weights of one layer after the other, each for `epochs`, towards what the float
+            network has at the next rounding; for deep networks and few inputs.
         validation: data to measure on, and to choose the epoch by; None takes `data`.
         loss: of Keras, on logits where a final softmax or sigmoid was set aside; None takes cross-entropy for a classifier
             (integer targets, or a network with such an end), else the mean square. With a teacher it is of its outputs: the
@@ -102,7 +105,7 @@ def finetune(
     task = Task.of(trained, data, validation, loss, metrics, batch_size, seed, teacher)
     _check_held_out(result, task)
     with cores_for(trained, options.n_jobs), shown(progress) as report:
-        chosen = train(old, task, optimizer, epochs, monitor, prover.accepts, partial(report, "train"))
+        chosen = train(old, task, optimizer, epochs, monitor, prover.accepts, partial(report, "train"), blocks)
         report("prove", 0.0)
         proved = prover.prove(chosen.pair)
         report("look for the worst error", 0.0)

@@ -313,8 +313,17 @@ class FinetuneOptions(Options):
     teacher: bool = option(
         False, "Train towards the float network's outputs: no targets are needed.", check=_check_switch
     )
+    blocks: bool = option(
+        False, "With a teacher: train layer by layer first, for deep networks and few inputs.", check=_check_switch
+    )
     loss: Any = option(None, "A loss of Keras by name; chosen by the task if not given.", "NAME")
     optimizer: Any = option(None, "An optimizer of Keras by name; Adam if not given.", "NAME")
     metrics: Any = option(None, "")
     monitor: str = option("loss", "What the epoch is chosen by: loss, accuracy or mae.", "NAME")
     batch_size: int = option(32, "Samples in a batch.", "N", whole())
+
+    def __post_init__(self) -> None:
+        """Refuse besides blocks without a teacher."""
+        super().__post_init__()
+        if self.blocks and not self.teacher:
+            raise InputError("blocks need a teacher; accepted: teacher=True, or blocks=False")

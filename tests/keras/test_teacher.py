@@ -10,8 +10,11 @@ import pytest
 import sound_qkeras as sq
 from sound_qkeras.cli import OK, main
 from sound_qkeras.errors import InputError
+from sound_qkeras.keras_io.train.blocks import students
 from sound_qkeras.keras_io.train.finetuning import DISTANCE
+from sound_qkeras.keras_io.train.latent import latents_of
 from sound_qkeras.keras_io.train.placing import placed
+from sound_qkeras.keras_io.write.writer import to_qkeras
 from tests.networks import by_channel
 from tests.results import random_result
 
@@ -137,6 +140,33 @@ def test_several_inputs_and_outputs_are_one_list():
     assert named.pair.code_hash == found.pair.code_hash
 
 
+def test_every_block_is_taught_what_the_float_network_has_at_its_end():
+    keras.utils.set_random_seed(0)
+    image = LAYERS.Input((6, 6, 2))
+    first = LAYERS.Conv2D(4, 3, padding="same", activation="relu", name="first")(image)
+    inner = LAYERS.Conv2D(4, 3, strides=2, padding="same", name="inner")(first)
+    beside = LAYERS.Conv2D(4, 1, strides=2, name="beside")(first)
+    joined = LAYERS.ReLU()(LAYERS.Add()([inner, beside]))
+    model = keras.Model(image, LAYERS.Dense(2, name="last")(LAYERS.Flatten()(joined)))
+    result = sq.quantize(model, 8.0, (-1, 1), **FAST)
+    pair, x = result.pair, np.random.default_rng(0).uniform(-1, 1, (256, 6, 6, 2)).astype(np.float32)
+    emitted = to_qkeras(pair)
+    latents = latents_of(pair, emitted)
+    trained, real, codes = [], pair.network.evaluate_all(x), pair.simulate_all(x)
+    for name, student in zip(latents, students(pair, emitted, latents), strict=True):
+        trained.append([layer.name for layer in emitted.layers if layer.trainable and layer.trainable_weights])
+        found, wanted = student(x).numpy(), student.teacher(x).numpy()
+        (end,) = (
+            node for node in real if real[node].shape == wanted.shape and np.allclose(real[node], wanted, atol=1e-5)
+        )
+        assert np.array_equal(found, np.ldexp(codes[end].astype(float), -pair.fractional_bits[end]))
+        assert end in pair.formats or name == "last"
+    assert trained == [[name] for name in latents]
+    better = sq.finetune(result, x, 4, teacher=True, blocks=True, **FAST)
+    assert better.finetuning.after[DISTANCE] < better.finetuning.before[DISTANCE]
+    sq.check(better.pair, better.certificate)
+
+
 def test_short_words_are_placed_by_their_error():
     """One large weight among small ones: a word of three bits that holds it rounds all others to zero."""
     result = random_result(sizes=(3, 40, 2))
@@ -168,6 +198,7 @@ def test_what_does_not_suit_a_teacher_is_refused():
         (x, {"teacher": True, "metrics": ["mae"]}, "metrics are given, but no targets"),
         (x, {"teacher": True, "monitor": "accuracy"}, "monitor is 'accuracy'; accepted: what is measured, loss"),
         (tf.data.Dataset.from_tensors(np.zeros(3)), {"teacher": True}, "batch it"),
+        ((x, y), {"blocks": True}, "blocks need a teacher"),
         ((x, y), {"teacher": "model.keras"}, "teacher is 'model.keras'; accepted: True or False"),
     ):
         with pytest.raises(InputError, match=words):

@@ -10,6 +10,7 @@ import numpy as np
 
 from sound_qkeras.errors import InputError
 from sound_qkeras.keras_io.session.environment import float_type, import_keras, import_tensorflow
+from sound_qkeras.keras_io.train.blocks import students
 from sound_qkeras.keras_io.train.data import Task, by_name
 from sound_qkeras.keras_io.train.latent import Latent, latents_of, with_values
 from sound_qkeras.keras_io.train.placing import placed
@@ -46,6 +47,7 @@ def train(
     monitor: str,
     accepts: Callable[[Pair], bool],
     report: Callable[[float], None],
+    blocks: bool = False,
 ) -> Trained:
     """Train the QKeras model of a fixed-point network, and round what comes out to the same formats.
 
@@ -62,12 +64,14 @@ def train(
         monitor: the loss or metric that decides which is best.
         accepts: asked about the network of every epoch that is better than all accepted before.
         report: called with the fraction that is done.
+        blocks: with a teacher, train every block for so many epochs first, towards the float network's values behind it.
 
     Raises:
         InputError: nothing measured is called `monitor`.
     """
     in_steps = task.taught and optimizer is None
     chosen = keras.optimizers.Adam(RATE) if in_steps else _known("adam" if optimizer is None else optimizer)
+    schedule = [falling(epochs)] if in_steps else []
     with float_type("float32"):
         first = _first(_student(to_qkeras(quantized), quantized, task), task)
         if monitor not in first:
@@ -78,8 +82,16 @@ def train(
         student = _student(emitted, quantized, task, chosen)
         student.latents, student.in_steps = [one for pair in latents.values() for one in pair], in_steps
         measured = monitor, _to_be_small(monitor, first)
-        best = _Best(quantized, start, latents, measured, accepts, lambda n: report(n / epochs))
-        callbacks = [best, falling(epochs)] if in_steps else [best]
+        stages = len(latents) + 1 if blocks else 1
+        if blocks:
+            inputs = task.training.map(lambda x, *_: (x,))
+            for number, block in enumerate(students(start, emitted, latents)):
+                report(number / stages)
+                block.in_steps = in_steps
+                block.compile(_fresh(chosen, keras.optimizers.get), loss="mse")
+                block.fit(inputs, epochs=epochs, verbose=0, callbacks=schedule)
+        best = _Best(quantized, start, latents, measured, accepts, lambda n: report((stages - 1 + n / epochs) / stages))
+        callbacks = [best, *schedule]
         student.fit(task.training, epochs=epochs, validation_data=task.measured, verbose=0, callbacks=callbacks)
     return Trained(best.pair, best.epoch)
 
