@@ -55,10 +55,8 @@ def finetune(
     not changed. Of all epochs and the start, the integers with the lowest measured loss, or the best `monitor`, are kept.
 
     Training moves the network away from the float one wherever that helps the task, so the old tolerance may no longer
-    hold: see `eps`. With `teacher=True` it moves towards the float network, and no targets are needed; words are as long as
-    before, but those of a layer's weights may share another binary point, where that rounds them with less error.
-
-    Averages, tables, slopes and normalisations that were not folded into other layers are not trained.
+    hold: see `eps`. With `teacher=True` it moves towards the float network, and no targets are needed. Averages, tables, slopes
+    and normalisations that were not folded into other layers are not trained.
 
     Args:
         result: what to train on from.
@@ -67,8 +65,8 @@ def finetune(
         epochs: how often to go through the data.
         teacher: take the outputs of the float network, `result.pair.reference`, in place of the targets, of which then only
             metrics are.
-        blocks: with a teacher, train first the weights of one layer after the other, each for `epochs`, towards what the float
-            network has at the next rounding; for deep networks and few inputs.
+        blocks: with a teacher, train the weights of one layer after the other, each for `epochs`, towards what the float network
+            has at the next rounding; for deep networks and few inputs.
         validation: data to measure on, and to choose the epoch by; None takes `data`.
         loss: of Keras, on logits where a final softmax or sigmoid was set aside; None takes cross-entropy for a classifier
             (integer targets, or a network with such an end), else the mean square. With a teacher it is of its outputs: the

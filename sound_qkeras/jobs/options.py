@@ -314,7 +314,7 @@ class FinetuneOptions(Options):
         False, "Train towards the float network's outputs: no targets are needed.", check=_check_switch
     )
     blocks: bool = option(
-        False, "With a teacher: train layer by layer first, for deep networks and few inputs.", check=_check_switch
+        False, "With a teacher: train layer by layer, for deep networks and few inputs.", check=_check_switch
     )
     loss: Any = option(None, "A loss of Keras by name; chosen by the task if not given.", "NAME")
     optimizer: Any = option(None, "An optimizer of Keras by name; Adam if not given.", "NAME")

@@ -18,9 +18,9 @@ import numpy as np
 import tf_keras
 
 import sound_qkeras as sq
+from sound_qkeras.fixed_point import Format
 from sound_qkeras.jobs.finetune import Prover, renewed
 from sound_qkeras.jobs.recertify import Demand
-from sound_qkeras.keras_io.train.placing import placed
 from sound_qkeras.tuning.effort import effort_of
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "examples"))
@@ -56,14 +56,19 @@ def read(name, nets, seed):
 
 
 def shortened(result, bits):
-    """The result with at most so many bits for each weight, rounded to the nearest, and certified anew."""
-    short = {}
-    for name, codes in result.pair.parameters.items():
-        own = codes.kernel_format
-        output = replace(own, word_length=min(bits, own.word_length))
-        kernel = np.clip(codes.kernel >> (own.word_length - output.word_length), output.min_code, output.max_code)
-        short[name] = replace(codes, kernel=kernel, kernel_format=output)
-    pair = placed(replace(result.pair, parameters=short, accumulators={}))
+    """The result with at most so many bits for each weight, of the step that loses least, certified anew."""
+    made = dict(result.pair.parameters)
+    for node, op in result.pair.network.owners():
+        own = made[node.name].kernel_format
+        if own.word_length > bits and op.kind != "average_pool":
+            found = []
+            for finer in range(-bits, bits + 4):
+                output = Format(bits, own.integer_bits - finer, own.signed)
+                codes = np.clip(np.rint(op.kernel / output.step), output.min_code, output.max_code).astype(np.int64)
+                found.append((np.sum((codes * output.step - op.kernel) ** 2), finer, codes, output))
+            _, _, codes, output = min(found, key=lambda one: one[:2])
+            made[node.name] = replace(made[node.name], kernel=codes, kernel_format=output)
+    pair = replace(result.pair, parameters=made, accumulators={})
     return renewed(result, *Prover(Demand.of(result.certificate), None, effort_of("fast")).prove(pair))
 
 

@@ -13,7 +13,6 @@ from sound_qkeras.keras_io.session.environment import float_type, import_keras, 
 from sound_qkeras.keras_io.train.blocks import students
 from sound_qkeras.keras_io.train.data import Task, by_name
 from sound_qkeras.keras_io.train.latent import Latent, latents_of, with_values
-from sound_qkeras.keras_io.train.placing import placed
 from sound_qkeras.keras_io.train.student import RATE, Student, falling, teaching
 from sound_qkeras.keras_io.write.float_model import to_keras
 from sound_qkeras.keras_io.write.writer import to_qkeras
@@ -51,9 +50,8 @@ def train(
 ) -> Trained:
     """Train the QKeras model of a fixed-point network, and round what comes out to the same formats.
 
-    Guarantee: every integer fits the format it had, and where training changed nothing the integers are the same. With a teacher
-    words are as long as they were, but a kernel's may have moved; see `placed`. The epoch that is best on the measured data
-    counts, among those that are accepted and the start.
+    Guarantee: every integer fits the format it had, and where training changed nothing the integers are the same. The epoch
+    that is best on the measured data counts, among those that are accepted and the start.
 
     Args:
         quantized: the network.
@@ -64,7 +62,8 @@ def train(
         monitor: the loss or metric that decides which is best.
         accepts: asked about the network of every epoch that is better than all accepted before.
         report: called with the fraction that is done.
-        blocks: with a teacher, train every block for so many epochs first, towards the float network's values behind it.
+        blocks: with a teacher, train one block after the other, each for so many epochs, towards the float network's values
+            behind it; what counts is then the end.
 
     Raises:
         InputError: nothing measured is called `monitor`.
@@ -73,26 +72,31 @@ def train(
     chosen = keras.optimizers.Adam(RATE) if in_steps else _known("adam" if optimizer is None else optimizer)
     schedule = [falling(epochs)] if in_steps else []
     with float_type("float32"):
-        first = _first(_student(to_qkeras(quantized), quantized, task), task)
-        if monitor not in first:
-            raise InputError(f"monitor is {monitor!r}; accepted: what is measured, {', '.join(first)}")
-        start = placed(quantized) if task.taught else quantized
-        emitted = to_qkeras(start)
-        latents = latents_of(start, emitted)
+        emitted = to_qkeras(quantized)
+        latents = latents_of(quantized, emitted)
         student = _student(emitted, quantized, task, chosen)
         student.latents, student.in_steps = [one for pair in latents.values() for one in pair], in_steps
+        first = _first(student, task)
+        if monitor not in first:
+            raise InputError(f"monitor is {monitor!r}; accepted: what is measured, {', '.join(first)}")
         measured = monitor, _to_be_small(monitor, first)
-        stages = len(latents) + 1 if blocks else 1
-        if blocks:
+        best = _Best(quantized, latents, measured, accepts, lambda n: report(n / epochs))
+        if not blocks:
+            student.fit(
+                task.training,
+                epochs=epochs,
+                validation_data=task.measured,
+                verbose=0,
+                callbacks=[best, *schedule],
+            )
+        else:
             inputs = task.training.map(lambda x, *_: (x,))
-            for number, block in enumerate(students(start, emitted, latents)):
-                report(number / stages)
+            for number, block in enumerate(students(quantized, emitted, latents)):
+                report(number / len(latents))
                 block.in_steps = in_steps
                 block.compile(_fresh(chosen, keras.optimizers.get), loss="mse")
                 block.fit(inputs, epochs=epochs, verbose=0, callbacks=schedule)
-        best = _Best(quantized, start, latents, measured, accepts, lambda n: report((stages - 1 + n / epochs) / stages))
-        callbacks = [best, *schedule]
-        student.fit(task.training, epochs=epochs, validation_data=task.measured, verbose=0, callbacks=callbacks)
+            best.on_epoch_end(epochs - 1, {f"val_{name}": value for name, value in _first(student, task).items()})
     return Trained(best.pair, best.epoch)
 
 
@@ -163,7 +167,6 @@ class _Best(keras.callbacks.Callback):
     def __init__(
         self,
         pair: Pair,
-        start: Pair,
         latents: Mapping[str, tuple[Latent, ...]],
         first: tuple[str, float],
         accepts: Callable[[Pair], bool],
@@ -171,7 +174,6 @@ class _Best(keras.callbacks.Callback):
     ) -> None:
         super().__init__()
         self.pair, self.epoch = pair, 0
-        self._start = start
         self._monitor, self._lowest = first
         self._latents, self._accepts, self._report = latents, accepts, report
 
@@ -185,9 +187,10 @@ class _Best(keras.callbacks.Callback):
         self._report(epoch + 1)
 
     def _rounded(self) -> Pair:
-        old = self._start.parameters
+        old = self.pair.parameters
         made = {
             name: with_values(old[name], pair, [np.array(latent.variable.numpy()) for latent in pair])
             for name, pair in self._latents.items()
         }
-        return replace(self._start, parameters={**old, **made})
+        # Accumulators are as wide as the old integers need.
+        return replace(self.pair, parameters={**old, **made}, accumulators={})
