@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -22,7 +23,8 @@ from sound_qkeras.floating.fixed import EXPONENT, MANTISSA, Evaluation, FloatRep
 from sound_qkeras.interval import Interval, Reals, down, up
 from sound_qkeras.network import Node, Pair
 from sound_qkeras.network.grids import FixedPoint
-from sound_qkeras.network.ops import AveragePool, Scale, Table
+from sound_qkeras.network.ops import AveragePool, Clip, Pad, Relu, Scale, Table
+from sound_qkeras.network.rewrite.rewrite import Rewrite
 from sound_qkeras.network.staircases import Staircase
 from sound_qkeras.verify.propagation import Propagation, propagate
 
@@ -41,15 +43,54 @@ def pair_float_reports(
     """Prove how far Keras' evaluation in float32 and in float64 may be from the subject on the box (shape `input_shape`).
 
     Args:
-        pair: with the layers as Keras computes them: nothing folded.
+        pair: with the layers as Keras computes them, nothing folded, but for what `as_computed` puts back.
         box: the inputs.
         bound: of the subject's distance from its reference.
         offsets: for normalisations, by node name, bounds on the terms that their offset is the sum of.
         narrow: nodes whose quantizer computes in float32 whatever the type.
     """
+    pair = as_computed(pair)
     facts = propagate(pair.network, box[None], pair, substitute=False)
     single, double = (_Given(pair, facts, dtype, offsets or {}, narrow).report(bound) for dtype in MANTISSA)
     return single, double
+
+
+def as_computed(pair: Pair) -> Pair:
+    """The pair without upper ends of rectifiers that the roundings behind them have too: the same function of the inputs.
+
+    Matching gives a rectifier the upper end of its reference. Keras computes the rectifier alone, whose values are larger, and
+    what is cut off behind it is cut off by the quantizer.
+    """
+    behind = {node.name: _roundings_behind(pair, node) for node in pair.network.nodes if isinstance(node.op, Clip)}
+    open_ended = {name for name, roundings in behind.items() if roundings}
+    if not open_ended:
+        return pair
+    nodes = tuple(replace(one, op=Relu()) if one.name in open_ended else one for one in pair.network.nodes)
+    cutting = frozenset(name for roundings in behind.values() for name in roundings if name in pair.formats)
+    return replace(
+        pair,
+        reference=replace(pair.network, nodes=nodes),
+        rewrite=Rewrite(),
+        saturating=pair.saturating | cutting,
+    )
+
+
+def _roundings_behind(pair: Pair, clipped: Node) -> tuple[str, ...]:
+    """The nodes that round all there is to see of a clipped node to no more than its upper end; none where something is seen."""
+    found: list[str] = []
+    to_see = [clipped]
+    for node in to_see:
+        if node.name in pair.roundings:
+            if not isinstance(clipped.op, Clip) or pair.roundings[node.name].maximum > clipped.op.maximum:
+                return ()
+            found.append(node.name)
+            continue
+        readers = [one for one in pair.network.nodes if node.name in one.inputs]
+        passed_on = all(one.op.moves and len(one.inputs) == 1 and not isinstance(one.op, Pad) for one in readers)
+        if not readers or not passed_on:
+            return ()
+        to_see += readers
+    return tuple(found)
 
 
 class _Given(Evaluation):

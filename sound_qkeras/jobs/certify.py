@@ -14,7 +14,7 @@ import numpy as np
 
 from sound_qkeras.errors import VerificationError
 from sound_qkeras.fixed_point import Format
-from sound_qkeras.floating.pair import pair_float_reports
+from sound_qkeras.floating.pair import as_computed, pair_float_reports
 from sound_qkeras.interval import Interval, Reals
 from sound_qkeras.jobs.check import check
 from sound_qkeras.jobs.cores import cores_for
@@ -130,7 +130,8 @@ def certify(
             pair, certificate, share = prove_it(pair, question, describe_box(box_source, margin))
             certificate = replace(certificate, exact=exact, labels=labels)
             check(pair, certificate, exact=exact, progress=report)
-            as_proved = not alone.offsets and alone.pair.subject.weight_hash == matched.pair.subject.weight_hash
+            layers = [as_computed(one).subject.weight_hash for one in (alone.pair, matched.pair)]
+            as_proved = not alone.offsets and layers[0] == layers[1]
             single = pair if as_proved else _with_inputs_on_grid(alone.pair, region, input_bits)
             narrow = frozenset(
                 name for name, (_, text) in alone.quantizers.items() if text.startswith("quantized_relu")

@@ -72,7 +72,8 @@ class GivenModel:
         asked: the tolerance per output that was asked for, if any.
         met: share of the claim that meets it: 1 or 0 in tier "sound", of the samples in others; None without one.
         narrow: nodes whose quantizer computes in float32 whatever the type.
-        as_proved: whether Keras computes the very layers that the certificate is about; not where normalisations were folded.
+        as_proved: whether Keras computes the very layers that the certificate is about, so that `verify` can prove again what
+            is said of its arithmetic.
     """
 
     reference: str
@@ -101,10 +102,6 @@ class GivenModel:
             for row in self.quantizers
             if row.may_saturate
         ]
-        if not self.as_proved:
-            found.append(
-                "quantizers, sums and Keras' arithmetic are those of unfolded layers; verify does not prove them again"
-            )
         if not self.saturating:
             found.append(f"none of {len(self.quantizers)} quantizers of activations saturates")
         return found

@@ -367,6 +367,7 @@ class Result:
             return []
         found, report = self.model, self.evaluation
         exact = "exact" if report.exact else f"not exact, proved within {at_most(report.error, 6)} of exact arithmetic"
+        again = "" if found.as_proved else ", which verify does not prove again"
         box = f"box: {box_text(self.certificate)}"
         obstacles = [f"no integers to export: {self.pair.obstacles[0]}"] if self.pair.obstacles else []
         return [
@@ -374,7 +375,7 @@ class Result:
             if found.reference
             else "compared with nothing: ranges alone are claimed",
             *found.lines(),
-            f"{found.dtype} evaluation: {exact}",
+            f"{found.dtype} evaluation: {exact}{again}",
             *obstacles,
             box,
         ]

@@ -1,5 +1,7 @@
 """What others quantised, as a result like any other: saved, verified without TensorFlow, reported, exported bit for bit."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -49,6 +51,30 @@ def test_results_are_saved_loaded_and_proved_again(kind, tmp_path):
     assert to_plain(again.model) == to_plain(found.model)
     found.report(tmp_path / "report.html")
     assert "itself with latent weights" in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+FINE = "quantized_bits(16,0,1,alpha=1.0)"
+
+
+@pytest.mark.parametrize("relu", ["quantized_relu(20,0)", "quantized_relu_po2(4,2)"])
+def test_what_is_said_of_float32_is_proved_again_where_nothing_was_folded(relu, tmp_path):
+    """Beside itself, too, where its rectifier gets the upper end of its quantizer."""
+    _, found = certified(dense(relu, FINE, FINE, first="quantized_bits(20,0,1,alpha=1.0)"))
+    assert found.model.as_proved
+    assert found.float32.error > 0.0
+    exact = tuple(replace(layer, exact=True, error=0.0) for layer in found.float32.layers)
+    claimed = replace(found.float32, layers=exact, error=0.0, bound=found.certificate.bound)
+    replace(found, float32=claimed).save(tmp_path / "out")
+    with pytest.raises(VerificationError, match="evaluation in float32"):
+        verify(tmp_path / "out")
+
+
+def test_what_is_said_of_float32_is_not_shown_as_proved_again_where_layers_were_folded(tmp_path):
+    model = sequential(qk.QActivation(IN), qk.QDense(3, kernel_quantizer=BITS), LAYERS.BatchNormalization(), shape=(5,))
+    found = sq.certify(model, "latent", box=(-2, 2), effort="fast")
+    found.save(tmp_path / "out")
+    again, _ = verify(tmp_path / "out")
+    assert any(line.startswith("float32 evaluation") and "does not prove again" in line for line in again.lines)
 
 
 @pytest.mark.parametrize("kind", ["rounded", "symmetric", "ternary", *FEW])
