@@ -39,7 +39,7 @@ from sound_qkeras.report.tables import Table, count, percent, shape, slug, table
 from sound_qkeras.results.archive import CERTIFICATE_FILE, SAMPLES_FILE
 from sound_qkeras.results.result import Result
 from sound_qkeras.results.verdict import every_input
-from sound_qkeras.support.decimals import at_most
+from sound_qkeras.support.decimals import percent_at_most
 from sound_qkeras.tuning.uniform import Uniform
 from sound_qkeras.verify.checker import check
 
@@ -159,7 +159,7 @@ def _about_formats(result: Result, uniform: Uniform | None) -> dict[str, Any]:
         "uniform_known": affordable(result),
         "uniform": uniform,
         "sizes": list(_sizes(result, uniform)),
-        "gap": None if result.optimality is None else f"{at_most(100.0 * result.optimality.gap, 3)}%",
+        "gap": None if result.optimality is None else percent_at_most(result.optimality.gap, 3),
         "kinds": kinds_table(result),
         "formats": formats_table(result, uniform),
         "comparison": comparison_table(result, uniform),

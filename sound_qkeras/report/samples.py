@@ -9,7 +9,7 @@ import numpy as np
 from sound_qkeras.report.claim import DIGITS
 from sound_qkeras.report.tables import FRAME, Bar, Cell, Mark, Segment, Table, count, filled, percent, share, table
 from sound_qkeras.results.result import Result
-from sound_qkeras.support.decimals import at_most
+from sound_qkeras.support.decimals import percent_at_most
 from sound_qkeras.verify.evidence import Local, Statistical
 
 LEVELS = (("Half of the samples", 0.5), ("90% of the samples", 0.9), ("All samples", 1.0))
@@ -33,7 +33,7 @@ def _bounds(result: Result, evidence: Local) -> Table:
     for name, level in LEVELS:
         worst = float(np.quantile(relative, level, method="higher"))
         bar = Bar((Segment(0.0, share(worst, 1.0), "outer"), FRAME))
-        rows.append((name, count(round(level * relative.size)), f"{at_most(100.0 * worst, DIGITS)}%", bar))
+        rows.append((name, count(round(level * relative.size)), percent_at_most(worst, DIGITS), bar))
     columns = "Samples:name, Number:number, Of eps at most:number, Drawn to the tolerance:bar"
     return table(f"Bounds around {count(relative.size)} samples", columns, rows)
 
@@ -45,7 +45,7 @@ def _counts(evidence: Statistical) -> Table:
         (Mark(min(limit, 1.0), "line"),),
     )
     texts = (count(held_out), count(evidence.failures), percent(evidence.failures, held_out))
-    row = ("beyond the tolerance", *texts, f"{at_most(100.0 * limit, DIGITS)}%", bar)
+    row = ("beyond the tolerance", *texts, percent_at_most(limit, DIGITS), bar)
     columns = (
         "Inputs:name, Held-out samples:number, Of them:number, Observed share:number, "
         "Share claimed at most:number, Drawn to all inputs:bar"

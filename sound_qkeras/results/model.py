@@ -7,6 +7,10 @@ from dataclasses import dataclass, field
 
 from sound_qkeras.fixed_point import MAX_ACCUMULATOR_LENGTH, Format
 from sound_qkeras.interval import Reals
+from sound_qkeras.support.decimals import interval, percent_at_least, tolerance
+
+# Digits of a share.
+DIGITS = 4
 
 
 @dataclass(frozen=True)
@@ -90,14 +94,19 @@ class GivenModel:
         """Layers of the quantizers that may saturate inside the box."""
         return tuple(row.layer for row in self.quantizers if row.may_saturate)
 
-    def lines(self) -> list[str]:
-        """What it says, for people."""
+    def lines(self, *, counted: bool) -> list[str]:
+        """What it says, for people; of a tolerance, whether that was `counted` or proved."""
         found: list[str] = []
         if self.met is not None and self.asked is not None:
-            ends = " to ".join(dict.fromkeys(f"{end:g}" for end in (self.asked.min(), self.asked.max())))
-            found.append(f"eps {ends}: proved on {self.met:.2%} of what is claimed")
+            ends = " to ".join(dict.fromkeys(tolerance(end) for end in (self.asked.min(), self.asked.max())))
+            share = percent_at_least(self.met, DIGITS)
+            found.append(
+                f"eps {ends}: counted on {share} of the samples"
+                if counted
+                else f"eps {ends}: proved on {share} of what is claimed"
+            )
         found += [
-            f"'{row.layer}' {row.quantizer} may saturate: values in [{row.lower:.6g}, {row.upper:.6g}], it holds "
+            f"'{row.layer}' {row.quantizer} may saturate: values in {interval(row.lower, row.upper, 6)}, it holds "
             f"[{row.minimum:.6g}, {row.maximum:.6g}]; cut off on {row.seen:.2%} of the values tried"
             for row in self.quantizers
             if row.may_saturate

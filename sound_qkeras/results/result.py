@@ -27,7 +27,7 @@ from sound_qkeras.results.origin import Origin
 from sound_qkeras.results.verdict import box_text, verdict
 from sound_qkeras.search.falsify import errors
 from sound_qkeras.support.deadline import INTERRUPT, SEARCH
-from sound_qkeras.support.decimals import at_least, at_most, percent_at_most
+from sound_qkeras.support.decimals import at_least, at_most, percent_at_least, percent_at_most
 from sound_qkeras.tuning.costs import Cost
 from sound_qkeras.tuning.optimality import Optimality
 from sound_qkeras.types import Reals
@@ -374,7 +374,7 @@ class Result:
             f"compared with {found.reference}"
             if found.reference
             else "compared with nothing: ranges alone are claimed",
-            *found.lines(),
+            *found.lines(counted=isinstance(self.certificate.evidence, Statistical)),
             f"{found.dtype} evaluation: {exact}{again}",
             *obstacles,
             box,
@@ -389,7 +389,7 @@ class Result:
         if found.float_accuracy is not None and found.fixed_accuracy is not None:
             accuracy = f"accuracy {found.float_accuracy:.2%} -> {found.fixed_accuracy:.2%}, "
         counted = isinstance(self.certificate.evidence, Statistical)
-        proved = "" if counted else f", class proved for {at_least(100.0 * found.proved, 4)}%"
+        proved = "" if counted else f", class proved for {percent_at_least(found.proved, 4)}"
         return f"{accuracy}agreement {found.agreement:.2%}{proved}"
 
 

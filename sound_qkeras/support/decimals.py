@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from decimal import ROUND_CEILING, ROUND_FLOOR, Context, Decimal
+
+# More digits than a hundred times any float64 has.
+EVERY_DIGIT = 800
 
 
 def at_most(value: float, digits: int) -> str:
@@ -12,7 +14,7 @@ def at_most(value: float, digits: int) -> str:
     >>> at_most(1 / 3, 3), at_most(-1 / 3, 3), at_most(2.5, 3), at_most(123456.0, 3)
     ('0.334', '-0.333', '2.5', '1.24e+5')
     """
-    return _short(value, Context(prec=digits, rounding=ROUND_CEILING))
+    return _short(Decimal(float(value)), Context(prec=digits, rounding=ROUND_CEILING))
 
 
 def at_least(value: float, digits: int) -> str:
@@ -21,16 +23,25 @@ def at_least(value: float, digits: int) -> str:
     >>> at_least(1 / 3, 3), at_least(-1 / 3, 3)
     ('0.333', '-0.334')
     """
-    return _short(value, Context(prec=digits, rounding=ROUND_FLOOR))
+    return _short(Decimal(float(value)), Context(prec=digits, rounding=ROUND_FLOOR))
 
 
 def percent_at_most(share: float, digits: int) -> str:
     """A share as a percentage in at most so many digits, rounded up.
 
-    >>> percent_at_most(1 / 3, 3)
-    '33.4%'
+    >>> percent_at_most(1 / 3, 3), percent_at_most(1.0, 3), percent_at_most(0.0, 3)
+    ('33.4%', '100%', '0%')
     """
-    return f"{at_most(math.nextafter(100.0 * share, math.inf), digits)}%"
+    return f"{_short(_hundredfold(share), Context(prec=digits, rounding=ROUND_CEILING))}%"
+
+
+def percent_at_least(share: float, digits: int) -> str:
+    """A share as a percentage in at most so many digits, rounded down.
+
+    >>> percent_at_least(1 / 3, 3), percent_at_least(1.0, 3), percent_at_least(0.99999, 3)
+    ('33.3%', '100%', '99.9%')
+    """
+    return f"{_short(_hundredfold(share), Context(prec=digits, rounding=ROUND_FLOOR))}%"
 
 
 def rounded_up(bound: float, limit: float, digits: int) -> str:
@@ -62,7 +73,12 @@ def interval(lower: float, upper: float, digits: int = 7) -> str:
     return f"[{at_least(lower, digits)}, {at_most(upper, digits)}]"
 
 
-def _short(value: float, context: Context) -> str:
-    number = context.create_decimal(Decimal(float(value)))
+def _hundredfold(share: float) -> Decimal:
+    """A hundred times a number, exactly."""
+    return Context(prec=EVERY_DIGIT).multiply(Decimal(float(share)), Decimal(100))
+
+
+def _short(exact: Decimal, context: Context) -> str:
+    number = context.create_decimal(exact)
     mantissa, exponent, power = f"{abs(number) if number == 0 else number:g}".partition("e")
     return (mantissa.rstrip("0").rstrip(".") if "." in mantissa else mantissa) + exponent + power

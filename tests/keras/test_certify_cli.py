@@ -33,7 +33,7 @@ def test_the_whole_way(capfd, files):
     out, _ = capfd.readouterr()
     found = json.loads((files / "found.json").read_text())
     assert f"error at most {at_most(found['certificate']['bound'], 4)} (eps 100)" in out
-    assert "proved on 100.00%" in out
+    assert "proved on 100%" in out
     assert main([str(one) for one in [*arguments, "--eps", "1e-9"]]) == INFEASIBLE
     assert "is not met" in capfd.readouterr().out
     assert "quantized_relu(4,0) may saturate" in out
