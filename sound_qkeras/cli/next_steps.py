@@ -51,12 +51,11 @@ class Asked:
 
     def command(self, eps: Sequence[str] | None = None, suffix: str = "", **changes: Any) -> list[str]:
         """The same command with other tolerances or options, ready to run; the suffix is of its directory."""
-        words = ["sound-qkeras", "quantize", str(self.model)]
-        words += [] if self.weights is None else ["--weights", str(self.weights)]
+        words = ["sound-qkeras", "quantize", no_flag(self.model)]
+        words += [] if self.weights is None else ["--weights", no_flag(self.weights)]
         texts = self.eps if eps is None else eps
         words += ["--eps", *texts] if self.curve else [word for text in texts for word in ("--eps", text)]
-        if self.box is not None or self.data is not None:
-            words += ["--data", str(self.data)] if self.box is None else ["--box", *self.box]
+        words += ["--data", no_flag(f"{self.data}")] if self.box is None else ["--box", *self.box]
         for one in fields(QuantizeOptions):
             value = changes.get(one.name, self.given.get(one.name, one.default))
             if value != one.default:
@@ -65,13 +64,18 @@ class Asked:
                     words += [f"--{flag}" if value else f"--no-{flag}"]
                 else:
                     words += [f"--{flag}", *map(str, value if isinstance(value, tuple | list) else (value,))]
-        return [*words, "--out", f"{self.out}{suffix}", *(["--overwrite"] if self.overwrite else [])]
+        return [*words, "--out", no_flag(f"{self.out}{suffix}"), *(["--overwrite"] if self.overwrite else [])]
+
+
+def no_flag(path: str | Path) -> str:
+    """A path as a word of a command that is not read as a flag."""
+    return f"./{path}" if str(path).startswith("-") else str(path)
 
 
 def show_next(result: Result, directory: Path, asked: Asked | None = None) -> None:
     """Print what is worth doing with a result: first what would make it better, then what it can become."""
     steps = [] if asked is None else list(_better(result, asked))
-    saved = str(directory)
+    saved = no_flag(directory)
     steps.append(("one page with all of it", ["sound-qkeras", "report", saved]))
     if result.pair.has_integers:
         beside = f"{saved if directory.name else directory.resolve()}-c"

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from sound_qkeras.cli import console
-from sound_qkeras.cli.next_steps import Asked
+from sound_qkeras.cli.next_steps import Asked, show_next
+from tests.results import random_result
 
 
 def asked(**changes):
@@ -41,6 +42,24 @@ def asked(**changes):
 )
 def test_a_command_says_what_was_asked_for_and_what_changes(made, expected):
     assert shlex.join(made) == f"sound-qkeras quantize 'a model.keras' {expected}"
+
+
+def test_paths_are_not_read_as_flags():
+    dashed = asked(model=Path("-m.keras"), weights=Path("-w.h5"), box=None, data=Path("-x.npy"), out=Path("-o"))
+    words = dashed.command(suffix="-c")
+    assert words[2] == "./-m.keras"
+    assert [words[words.index(flag) + 1] for flag in ("--weights", "--data", "--out")] == [
+        "./-w.h5",
+        "./-x.npy",
+        "./-o-c",
+    ]
+
+
+def test_a_saved_result_is_not_read_as_a_flag(capsys):
+    show_next(random_result(), Path("-o"))
+    commands = [shlex.split(line) for line in capsys.readouterr().out.splitlines() if line.startswith("  ")]
+    assert [words[2] for words in commands] == ["./-o", "./-o"]
+    assert commands[1][-1] == "./-o-c"
 
 
 def test_lines_of_a_command_break_between_its_words(monkeypatch):
