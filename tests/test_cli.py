@@ -668,6 +668,14 @@ def test_export_builds_a_project_of_hls4ml(capfd, saved, tmp_path, monkeypatch):
     assert asked["reuse_factor"] == 2
 
 
+def test_export_fails_where_the_project_of_hls4ml_is_not_bit_exact(capfd, saved, tmp_path, monkeypatch):
+    project = Hls4mlProject(None, tmp_path / "p", 7, 3, 0.5, "dense_0")
+    monkeypatch.setattr(sq.Result, "to_hls4ml", lambda *_, **__: project)
+    code, err = failure(capfd, "export", saved, "--to", tmp_path / "p", "--target", "hls4ml")
+    assert code == FAILED
+    assert "3 of 7 samples differ" in err
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
@@ -675,6 +683,10 @@ def test_export_builds_a_project_of_hls4ml(capfd, saved, tmp_path, monkeypatch):
         (["--style", "rolled"], "rolled"),
         (["--name", "2net"], "2net"),
         (["--reuse-factor", "0"], "--reuse-factor 0"),
+        (["--target", "hls4ml", "--input-guard", "saturate"], "--input-guard saturate"),
+        (["--target", "hls4ml", "--style", "unrolled"], "--style loops"),
+        (["--target", "hls4ml", "--no-test"], "--no-test"),
+        (["--target", "c", "--clock-ns", "2"], "--clock-ns 2"),
     ],
 )
 def test_export_refuses(capfd, saved, tmp_path, arguments, says):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 from sound_qkeras.backends.hls4ml_layers import EMITTERS
 from sound_qkeras.backends.options import Options, Style
@@ -42,6 +42,7 @@ class Target:
         styles: how layers with weights may be written, first as they are where nothing is said.
         guards: whether inputs outside their format can be clamped.
         shares: whether multipliers can be used several times per input.
+        timed: whether an FPGA and its clock are written down.
         saturates: whether results may saturate.
         any_ends: whether they may saturate at ends where no hardware type ends.
         grids: whether results may be rounded to a format for every element, or to few values.
@@ -57,6 +58,7 @@ class Target:
     styles: tuple[Style, ...] = ("unrolled", "loops")
     guards: bool = True
     shares: bool = False
+    timed: bool = False
     saturates: bool = True
     any_ends: bool = False
     grids: bool = False
@@ -78,8 +80,13 @@ class Target:
             )
         if options.input_guard is not None and not self.guards:
             raise InputError(
-                f"target '{self.name}' reads input codes, which cannot leave the format: no input_guard is needed"
+                f"target '{self.name}' has no guard of its inputs: leave out input_guard={options.input_guard!r}"
             )
+        usual = {one.name: one.default for one in fields(options)}
+        for name in ("part", "clock_ns"):
+            value = getattr(options, name)
+            if value != usual[name] and not self.timed:
+                raise InputError(f"target '{self.name}' has no use for {name}={value!r}: leave it out")
 
     def check_saturation(self, pair: Pair) -> None:
         """Refuse results that saturate where the target cannot do that.
@@ -175,6 +182,7 @@ HLS = Target(
         "README.md": "README.md.j2",
     },
     shares=True,
+    timed=True,
     grids=True,
     compiler=CXX,
 )
@@ -208,5 +216,7 @@ VERILOG = Target(
     guards=False,
     saturates=False,
 )
-HLS4ML = Target("hls4ml", "a project of hls4ml", frozenset(EMITTERS), styles=("loops",), shares=True)
+HLS4ML = Target(
+    "hls4ml", "a project of hls4ml", frozenset(EMITTERS), styles=("loops",), guards=False, shares=True, timed=True
+)
 TARGETS = {target.name: target for target in (HLS, C, VERILOG, HLS4ML)}

@@ -44,7 +44,6 @@ from sound_qkeras.cli.options import (
     with_weights,
 )
 from sound_qkeras.cli.showing import note, show, suppress_as_note
-from sound_qkeras.cli.wording import as_flags
 from sound_qkeras.errors import InputError, VerificationError
 from sound_qkeras.jobs.options import Options, ProofOptions, QuantizeOptions
 from sound_qkeras.support.deadline import INTERRUPT, handling_signals, put_in_place
@@ -246,13 +245,20 @@ def export(
     """Export a saved result as source code with a test bench, and run the test bench."""
     with clear_errors():
         from sound_qkeras.backends import compile_and_run, program_size
+        from sound_qkeras.backends.options import Options as ExportOptions
         from sound_qkeras.backends.targets import HLS4ML, C, target_named
         from sound_qkeras.results.archive import load
 
         chosen = target_named(target)
         options: dict[str, Any] = {"name": name, "reuse_factor": reuse_factor, "part": part, "clock_ns": clock_ns}
+        if not test and chosen.compiler is None:
+            raise InputError(f"target '{target}' has no test bench that could be left out: leave out --no-test")
         if chosen is HLS4ML:
-            say(as_flags(load(directory).to_hls4ml(to, **options, overwrite=overwrite).summary()))
+            chosen.check(ExportOptions(style or chosen.styles[0], target, input_guard, **options))  # type: ignore[arg-type]
+            project = load(directory).to_hls4ml(to, **options, overwrite=overwrite)
+            if not project.bit_exact:
+                raise VerificationError(f"{project.summary()}; the project is in '{to}'")
+            say(project.summary())
             say(f"written to {to}")
             return
         options |= {"target": target, "style": style, "input_guard": input_guard, "overwrite": overwrite}

@@ -167,7 +167,7 @@ def test_top_names_that_are_no_identifiers(tmp_path, name):
         ({"reuse_factor": 2, "style": "unrolled"}, "only with style='loops'"),
         ({"reuse_factor": 2, "style": "loops", "target": "c"}, "only with style='loops', target='hls'"),
         ({"style": "loops", "target": "verilog"}, "accepted with style='unrolled'"),
-        ({"input_guard": "saturate", "target": "verilog"}, "no input_guard is needed"),
+        ({"input_guard": "saturate", "target": "verilog"}, "no guard of its inputs"),
         ({"part": "a;exec"}, "part 'a;exec' is not a device name"),
         ({"clock_ns": 0.0}, r"clock_ns 0\.0 is not a clock period"),
         ({"clock_ns": float("nan")}, "clock_ns nan is not"),
