@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -172,10 +172,10 @@ def _certificate(pair: Pair, question: Question, box_source: str) -> tuple[Pair,
     box = question.box
     if question.options.tier == "sound":
         tree, evidence = tree_of(pair, question, worst_error(pair, question)), None
-        pair = _marked(pair, bound_leaves(pair, box, tree).ranges)
+        pair = _marked(pair, lambda one: bound_leaves(one, box, tree).ranges)
         bounds = bound_leaves(pair, box, tree).output_bounds * (1.0 + MARGIN)
     else:
-        pair, tree = _marked(pair, ranges_of(pair, box)), SplitTree()
+        pair, tree = _marked(pair, lambda one: ranges_of(one, box)), SplitTree()
         evidence = evidence_of(pair, question)
         bounds = evidence.bounds if isinstance(evidence, Local) else error_limits(pair, evidence.samples)
     if not np.all(np.isfinite(bounds)):
@@ -190,22 +190,39 @@ def _certificate(pair: Pair, question: Question, box_source: str) -> tuple[Pair,
 
 def _certificate_of_ranges(pair: Pair, question: Question, box_source: str) -> tuple[Pair, Certificate, None]:
     """The same where there is no reference: no distance is claimed."""
-    pair = _marked(pair, ranges_of(pair, question.box))
+    pair = _marked(pair, lambda one: ranges_of(one, question.box))
     proved = make_certificate(
         pair, question.box, np.empty(0), SplitTree(), box_source=box_source, versions=tool_versions()
     )
     return pair, replace(proved, eps_source="no reference"), None
 
 
-def _marked(pair: Pair, ranges: Mapping[str, tuple[float, float]]) -> Pair:
-    """Only formats that are too narrow for the ranges may saturate; sums of integers get formats as wide as their ranges."""
-    recorded = {name: with_margin(*ends) for name, ends in ranges.items()}
-    saturating = frozenset(name for name, output in pair.formats.items() if not output.contains(*recorded[name]))
-    pair = replace(pair, saturating=saturating)
-    if not pair.has_integers:
-        return pair
+def _marked(pair: Pair, ranges_in: Callable[[Pair], Mapping[str, tuple[float, float]]]) -> Pair:
+    """Only formats that are too narrow for the ranges may saturate; sums of integers get formats as wide as their ranges.
+
+    A format that may not saturate cuts no range off, so those behind it may be wider than in a pair where all saturate: formats
+    are marked until none is too narrow. Marks are only added, so that this ends.
+    """
+    recorded = {name: with_margin(*ends) for name, ends in ranges_in(pair).items()}
+    marks = _too_narrow(pair, recorded)
+    while True:
+        marked = replace(pair, saturating=marks)
+        recorded = {name: with_margin(*ends) for name, ends in ranges_in(marked).items()}
+        more = _too_narrow(pair, recorded) - marks
+        if not more:
+            break
+        marks |= more
+    if not marked.has_integers:
+        return marked
     sums = [node.name for node in pair.network.nodes if node.op.accumulates]
-    return replace(pair, accumulators={name: Format.for_range(*recorded[name], pair.exact_bits[name]) for name in sums})
+    return replace(
+        marked, accumulators={name: Format.for_range(*recorded[name], marked.exact_bits[name]) for name in sums}
+    )
+
+
+def _too_narrow(pair: Pair, ranges: Mapping[str, tuple[float, float]]) -> frozenset[str]:
+    """Nodes whose format does not hold their range."""
+    return frozenset(name for name, output in pair.formats.items() if not output.contains(*ranges[name]))
 
 
 def _read(qmodel: Any, reference: Any, samples: Any) -> tuple[Steps, Matched, Matched]:

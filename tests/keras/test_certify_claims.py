@@ -80,6 +80,17 @@ def test_saturation_is_proved_possible_where_it_is_seen_and_impossible_elsewhere
     assert all(row.seen == 0.0 for row in wide.model.quantizers)
 
 
+def test_a_format_that_may_not_saturate_widens_what_is_behind_it():
+    """A sum that is a tie, proved a hair beyond it: what is not clipped is a step wider, and fills the next format."""
+    layers = [qk.QDense(1, kernel_quantizer=BITS, bias_quantizer=BITS) for _ in range(2)]
+    rounded = [qk.QActivation(f"quantized_bits({bits},1,alpha=1.0)") for bits in ("6,2", "4,0")]
+    model = sequential(qk.QActivation(IN), layers[0], rounded[0], layers[1], rounded[1], shape=(1,))
+    for layer, bias in zip(layers, (0.0, 0.125), strict=True):
+        layer.set_weights([np.ones((1, 1)), np.array([bias])])
+    found = sq.certify(model, "latent", box=(-0.8125, 0.8125), effort="fast")
+    assert len(found.pair.saturating) == 1
+
+
 def test_other_tiers():
     model = sequential(*dense("quantized_relu(5,1)"))
     reference = sequential(LAYERS.Dense(6), LAYERS.ReLU(), LAYERS.Dense(3))
