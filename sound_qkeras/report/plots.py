@@ -23,6 +23,8 @@ MOST_BARS, MOST_OUTPUTS, MOST_BUDGET = 32, 16, 8
 # In inches: the figure, a bar, what a panel has besides its bars, and the verdict above them.
 WIDTH, BAR_HEIGHT, PANEL_HEIGHT, TITLE_HEIGHT = 8.0, 0.22, 0.9, 0.5
 TITLE_COLUMNS = 100
+# Names are shown as they are, dollars and all.
+NAMES: dict[str, Any] = {"fontsize": "small", "parse_math": False}
 
 
 def plot_result(result: Result, path: str | os.PathLike[str] | None = None) -> Any:
@@ -36,7 +38,7 @@ def plot_result(result: Result, path: str | os.PathLike[str] | None = None) -> A
     if budget:
         _budget(panels[2], budget, counted=isinstance(result.certificate.evidence, Statistical))
     title = textwrap.fill(result.verdict, TITLE_COLUMNS)
-    figure.suptitle(title, fontsize="medium", x=0.01, ha="left")
+    figure.suptitle(title, fontsize="medium", x=0.01, ha="left", parse_math=False)
     return finished(figure, path)
 
 
@@ -75,7 +77,7 @@ def _formats(axes: Any, rows: Sequence[FormatRow], of: int) -> None:
     for place, length in zip(places, lengths, strict=True):
         axes.text(length + 0.3, place, str(length), va="center", fontsize="small")
     axes.axvline(NAIVE, color="0.4", linestyle="--", linewidth=1.0, label="float32")
-    axes.set_yticks(places, [f"{row.node}, {row.kind}" for row in rows], fontsize="small")
+    axes.set_yticks(places, [f"{row.node}, {row.kind}" for row in rows], **NAMES)
     axes.invert_yaxis()
     title = f"Formats: {len(rows)} of {of}" if len(rows) < of else "Formats"
     axes.set(xlabel="bits", title=title, xlim=(0, max([NAIVE, *map(int, lengths)]) + 3))
@@ -91,7 +93,7 @@ def _budget(axes: Any, rows: Sequence[BudgetRow], *, counted: bool) -> None:
     """Each is alone: bounds of several are not added up, and each may exceed what is proved of all of them together."""
     places = np.arange(len(rows))
     axes.barh(places, [row.bound for row in rows], color=MIDDLE)
-    axes.set_yticks(places, [f"{row.layer}, {row.kind}" for row in rows], fontsize="small")
+    axes.set_yticks(places, [f"{row.layer}, {row.kind}" for row in rows], **NAMES)
     axes.invert_yaxis()
     what = "root mean square error, estimated," if counted else "bound"
     axes.set(xlabel=f"{what} if nothing else were rounded", title="Error budget, largest first")
@@ -127,7 +129,7 @@ def _errors(axes: Any, result: Result) -> None:
         if outputs == 1 < certificate.eps.size
         else certificate.labels.output_names(result.pair.network)[:outputs]
     )
-    axes.set_yticks(places, names, fontsize="small")
+    axes.set_yticks(places, names, **NAMES)
     axes.invert_yaxis()
     axes.set_xlim(left=0.0)
     title = "Error" if outputs in (1, certificate.eps.size) else f"Error: {outputs} of {certificate.eps.size} outputs"

@@ -1,6 +1,7 @@
 """Figures of results: what is drawn is what the result says."""
 
 import re
+from dataclasses import replace
 from html import unescape
 
 import numpy as np
@@ -26,6 +27,15 @@ def test_a_result_draws_its_formats_bounds_and_budget(tmp_path):
     }
     assert (tmp_path / "result.svg").read_text(encoding="utf-8").startswith("<?xml")
     assert figure._repr_png_()[:4] == b"\x89PNG"
+
+
+def test_names_are_drawn_as_they_are(tmp_path):
+    result = random_result(0)
+    names = ("$\\frac$", *(f"${n}" for n in range(1, result.certificate.eps.size)))
+    labels = replace(result.certificate.labels, outputs=names)
+    result = replace(result, certificate=replace(result.certificate, labels=labels))
+    drawn = result.plot(tmp_path / "result.png").axes[1].get_yticklabels()
+    assert drawn[0].get_text() == names[0]
 
 
 def test_a_curve_draws_every_tolerance(tmp_path):
