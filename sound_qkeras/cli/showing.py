@@ -119,9 +119,11 @@ def _show_formats(result: Result, directory: Path) -> None:
 
         say(f"{len(result.formats)} formats, one per tensor: in {directory / REPORT_FILE}, and drawn in the report")
         return
+    from sound_qkeras.support.decimals import at_least, at_most
+
     rows = list[tuple[str, ...]]()
     for row in result.formats:
-        ends = (f"{row.lower:.4g}", f"{row.upper:.4g}")
+        ends = (at_least(row.lower, 4), at_most(row.upper, 4))
         cut = row.kind == "activation" and row.node in result.pair.saturating
         kind, signed = f"{row.kind}, saturates" if cut else row.kind, "yes" if row.signed else "no"
         rows.append((row.node, kind, str(row.word_length), str(row.integer_bits), signed, *ends))
