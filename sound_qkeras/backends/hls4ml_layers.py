@@ -99,7 +99,7 @@ def table(build: Builder, node: Node) -> None:
     if pair.source.word_length > TABLE_BITS:
         build.refuse(
             node, f"{pair.function} of values of {pair.source.word_length} bits",
-            f"at most {TABLE_BITS} (word_lengths=(2, {TABLE_BITS}), --word-lengths 2 {TABLE_BITS})",
+            f"at most {TABLE_BITS} (word_lengths=(2, {TABLE_BITS}))",
         )  # fmt: skip
     raw = np.arange(2**pair.source.word_length)
     read = np.where(raw > pair.source.max_code, raw - 2**pair.source.word_length, raw)

@@ -17,6 +17,8 @@ def as_flags(message: str) -> str:
 
     >>> as_flags("accepted: word_lengths=(2, 24), overwrite=True, eps=[0.1, 0.2], or a box=")
     'accepted: --word-lengths 2 24, --overwrite, --eps 0.1,0.2, or a --box'
+    >>> as_flags("use box=(0, 1)")
+    'use --box 0 1'
     >>> as_flags("use per_channel=False, or rescale_units=False"), as_flags("a larger eps, or eps=None, which takes")
     ('use no --per-channel, or --no-rescale-units', 'a larger eps, or no --eps, which takes')
     >>> as_flags("effort is 'fats'; accepted: fast, normal"), as_flags("n_jobs is 0")
@@ -40,7 +42,7 @@ def _flag(found: re.Match[str]) -> str:
         return f"no --{flag}"
     if value in ("True", "False"):
         return f"--{'' if value == 'True' else 'no-'}{flag}"
-    separator = "," if name in ("eps", "box") else " "
+    separator = "," if name == "eps" else " "
     bare = value.strip("'\"") if value[:1] in "'\"" else value.strip("()[]").replace(", ", separator)
     return f"--{flag} {bare}" if bare else f"--{flag}"
 
