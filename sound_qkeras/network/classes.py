@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from sound_qkeras.errors import InputError
 from sound_qkeras.interval import Reals
-from sound_qkeras.network.graph import Network
+from sound_qkeras.network.graph import Network, size_of
 
 Classes = npt.NDArray[np.int64]
 
@@ -78,8 +78,9 @@ def tolerance_for(network: Network, samples: Reals, keep: float) -> float:
     # A little less than half, for the comparison is strict and the margins are float64.
     eps = float(margins[lost]) * (0.5 - 2.0**-20)
     if not eps > 0.0:
+        tied = "two largest outputs" if size_of(network.output_shape) > 1 else "an output between both classes"
         raise InputError(
             f"no tolerance keeps the class of {keep:.2%} of {margins.size} samples: {np.sum(margins <= 0.0)} of them "
-            "have two largest outputs; use a smaller keep, or give eps"
+            f"have {tied}; use a smaller keep, or give eps"
         )
     return eps
