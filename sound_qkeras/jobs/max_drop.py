@@ -26,9 +26,9 @@ from sound_qkeras.support.progress import Progress
 from sound_qkeras.tuning.costs import cost_of
 from sound_qkeras.tuning.tune import Outcome
 
-# Networks that are tried at most; tolerances are doubled, or halved, until one loses too much, or little enough; then what lies
-# between is halved so often.
-LOOKS, HALVINGS = 10, 2
+# Networks that are tried at most. Tolerances grow, or shrink, by a factor until one loses too much, or little enough; then the
+# factor that lies between is halved so often.
+LOOKS, FACTOR, HALVINGS = 10, 4.0, 3
 # So often a walk begins anew where words are too short.
 MOST_BEGINNINGS = 4
 
@@ -48,14 +48,14 @@ def fewest_bits(job: Job) -> Result:
     eps, within = walk.begin(tolerance_for(job.trained, walk.calibration, 1.0 - walk.allowed))
     beyond = math.inf
     while not within and walk.goes_on and walk.best is None:
-        beyond, eps = eps, 0.5 * eps
+        beyond, eps = eps, eps / FACTOR
         try:
             within = walk.look(eps)
         except InfeasibleError:
             break  # no words reach so tight a tolerance
     while within and beyond == math.inf and walk.goes_on:
-        within = walk.look(2.0 * eps)
-        beyond, eps = (beyond, 2.0 * eps) if within else (2.0 * eps, eps)
+        within = walk.look(FACTOR * eps)
+        beyond, eps = (beyond, FACTOR * eps) if within else (FACTOR * eps, eps)
     for _ in range(HALVINGS):
         if walk.best is None or not walk.goes_on or beyond == math.inf:
             break
@@ -171,12 +171,13 @@ class _Walk:
 
 
 def _trained(result: Result, job: Job) -> Result:
-    """Trained on with its formats fixed."""
+    """Trained on with its formats fixed, by labels where there are some, else with the float network as the teacher."""
     options = job.options
     return finetune(
         result,
         options.train,
         options.epochs,
+        teacher=not isinstance(options.train, tuple | list),
         effort=options.effort,
         seed=options.seed,
         n_jobs=options.n_jobs,

@@ -126,7 +126,8 @@ def quantize(
             None takes "sound", and with `max_drop` "statistical".
         samples: inputs in the box, shape `(n, *input_shape)`, for those tiers and for classifiers.
         labels: the samples' classes, whole numbers from 0 or one-hot rows, for the accuracies of a classifier.
-        train: with `max_drop`: data as `finetune` takes them, to train every network on that is tried, with its formats fixed.
+        train: with `max_drop`: `(x, y)`, or inputs `x` alone, whose teacher is the float network: every network that is tried is
+            trained on with its formats fixed. No held-out sample may be among them.
         epochs: of that training.
         radius: of the tier "local", in units of the input.
         confidence: of the tier "statistical".

@@ -72,7 +72,7 @@ def train(
     chosen = keras.optimizers.Adam(RATE) if in_steps else _known("adam" if optimizer is None else optimizer)
     schedule = [falling(epochs)] if in_steps else []
     with float_type("float32"):
-        emitted = to_qkeras(quantized)
+        emitted = to_qkeras(quantized, scaled=False)
         latents = latents_of(quantized, emitted)
         student = _student(emitted, quantized, task, chosen)
         student.latents, student.in_steps = [one for pair in latents.values() for one in pair], in_steps
