@@ -45,7 +45,8 @@ def _budget(result: Result, budget: Iterable[BudgetRow]) -> tuple[str, list[tupl
         (row.layer, row.kind, at_most(row.bound, DIGITS), percent(row.bound, eps), filled(row.bound / eps, scale))
         for row in budget
     ]
-    return "Layer:name, Rounded, Alone:number, Of eps:number, Drawn to eps:bar", rows
+    own = "eps" if np.all(result.certificate.eps == eps) else "an output's own eps"
+    return f"Layer:name, Rounded, Alone:number, Of {own}:number, Drawn to eps:bar", rows
 
 
 def errors_table(result: Result, found: Reals, naming: Naming) -> Table:

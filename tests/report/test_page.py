@@ -13,7 +13,7 @@ from sound_qkeras.exact.proof import exact_error
 from sound_qkeras.interval import Interval
 from sound_qkeras.network import Network
 from sound_qkeras.network.labels import Labels
-from sound_qkeras.report.accuracy import errors_at_worst
+from sound_qkeras.report.accuracy import budget_table, errors_at_worst
 from sound_qkeras.report.claim import claim_of
 from sound_qkeras.report.coverage import box_table, moved_ends, not_covered
 from sound_qkeras.report.formats import comparison_table, uniform_of
@@ -351,3 +351,12 @@ def test_what_is_only_counted_has_no_bound_beside_it(results, pages):
     card = pages["statistical"].partition("<nav")[0]
     assert "no bound is proved" in card
     assert len(re.findall(r"bound|proved", card.partition("<body>")[2])) == 3  # that one, and that nothing is proved
+
+
+def test_a_budget_of_several_tolerances_says_whose_share_it_is():
+    result = random_result(0)
+    eps = np.linspace(1.0, 2.0, result.certificate.eps.size)
+    several = replace(result, certificate=replace(result.certificate, eps=eps))
+    labels = [[column.label for column in budget_table(one).columns] for one in (result, several)]
+    assert "Of eps" in labels[0]
+    assert "Of an output's own eps" in labels[1]
