@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from fractions import Fraction
 from math import comb
 
@@ -12,9 +13,11 @@ import pytest
 import sound_qkeras as sq
 from sound_qkeras.errors import InfeasibleError, InputError
 from sound_qkeras.jobs import max_drop
+from sound_qkeras.jobs.quantize import Job
 from sound_qkeras.network.classes import classes_of, outputs_of
 from sound_qkeras.results.accuracy import Accuracy
 from sound_qkeras.results.archive import verify
+from sound_qkeras.support.deadline import INTERRUPT
 from sound_qkeras.verify.binomial import shared
 from sound_qkeras.verify.evidence import Statistical
 from tests.networks import random_network
@@ -58,6 +61,40 @@ def test_the_counts_are_those_of_the_held_out_samples(found):
     assert len(wanted) + evidence.calibration_samples == len(X)
 
 
+def reachable() -> int:
+    """Networks at the end of any sequence of answers, found by answering at random until nothing new comes."""
+    rng, seen = np.random.default_rng(0), set()
+    for _ in range(20_000):
+        path, answers = max_drop.tolerances(1.0), ()
+        next(path)
+        try:
+            while True:
+                seen.add(answers)
+                answers = (*answers, bool(rng.random() < rng.choice([0.1, 0.5, 0.9])))
+                path.send(answers[-1])
+        except StopIteration:
+            pass
+    return len(seen)
+
+
+def test_a_walk_ends_between_what_is_within_and_what_is_beyond():
+    """Whatever the largest tolerance within is, and with words too short below some tolerance."""
+    for limit in np.geomspace(1e-4, 1e4, 41):
+        for shortest in (0.0, 0.2, 3.0):
+            path, tried = max_drop.tolerances(1.0), [1.0]
+            next(path)
+            try:
+                while True:
+                    eps = tried[-1]
+                    tried.append(path.send(None if eps < shortest and eps != 1.0 else eps <= limit))
+            except StopIteration:
+                pass
+            assert len(tried) <= max_drop.LOOKS
+            within = [eps for eps in tried if eps <= limit]
+            if 1e-2 < limit < 1e2 and limit > 1.5 * shortest:
+                assert limit / 1.2 < max(within) <= limit
+
+
 def tail(failures: int, trials: int, share: Fraction) -> Fraction:
     return sum(comb(trials, i) * share**i * (1 - share) ** (trials - i) for i in range(failures + 1))
 
@@ -65,12 +102,12 @@ def tail(failures: int, trials: int, share: Fraction) -> Fraction:
 def test_limits_hold_for_every_network_that_samples_chose_from(found):
     """Exactly: each of so many claims may fail with so small a part of the error probability."""
     evidence = found.certificate.evidence
-    assert evidence.looks == max_drop.LOOKS
-    allowed = (1 - Fraction(0.99)) / max_drop.LOOKS
+    assert evidence.looks == max_drop.networks() == reachable()
+    allowed = (1 - Fraction(0.99)) / max_drop.networks()
     limit = Fraction(evidence.probability)
     assert tail(evidence.failures, len(evidence.samples), limit) <= allowed
     assert tail(evidence.failures, len(evidence.samples), limit - Fraction(1, 2**20)) > allowed
-    assert f"chose one of at most {max_drop.LOOKS} networks" in evidence.claim
+    assert f"chose one of at most {evidence.looks} networks" in evidence.claim
     accuracy = Accuracy(0.02, 400, 300, 297, losses=5, gains=2, confidence=0.9, looks=4, tried=())
     most = next(k for k in range(2**24) if tail(5, 400, Fraction(k, 2**12)) <= Fraction(1, 80))
     least = next(k for k in range(2**12) if 1 - tail(1, 400, Fraction(k, 2**12)) > Fraction(1, 80)) - 1
@@ -84,16 +121,20 @@ def test_it_is_saved_shown_and_checked(found, tmp_path):
     again = sq.load(tmp_path / "out")
     assert again.accuracy == found.accuracy
     assert found.accuracy.summary in again.lines
-    assert again.certificate.evidence.looks == max_drop.LOOKS
+    assert again.certificate.evidence.looks == max_drop.networks()
     verify(tmp_path / "out")
     page = found.report(tmp_path / "page.html").read_text(encoding="utf-8")
     assert "This is counted, not proved" in page
     assert "Networks that were tried" in page
     # A claim that forgets how often the samples chose is another certificate.
     path = tmp_path / "out" / "certificate.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "looks": 1}))
+    content = json.loads(path.read_text())
+    assert content["evidence"].pop("looks") == max_drop.networks()
+    path.write_text(json.dumps(content))
     with pytest.raises(sq.SoundQKerasError):
         verify(tmp_path / "out")
+    forgotten = replace(found.certificate.evidence, looks=1)
+    assert forgotten.probability < found.certificate.evidence.probability
 
 
 def test_the_tier_is_the_one_asked_for():
@@ -110,13 +151,6 @@ def test_the_same_arguments_give_the_same_result(found):
     again = sq.quantize(NETWORK, max_drop=0.02, **GIVEN)
     assert again.certificate.code_hash == found.certificate.code_hash
     assert again.accuracy == found.accuracy
-
-
-def test_a_box_that_is_not_given_is_what_the_samples_span():
-    result = sq.quantize(NETWORK, max_drop=0.05, **{**GIVEN, "box": None})
-    assert np.all(result.certificate.box.lower <= X.min(axis=0))
-    np.testing.assert_allclose(result.certificate.box.upper, X.max(axis=0), rtol=1e-6)
-    assert "samples" in result.certificate.box_source
 
 
 @pytest.mark.parametrize(
@@ -136,6 +170,12 @@ def test_a_box_that_is_not_given_is_what_the_samples_span():
         ({"max_drop": 0.01, "eps": 0.1}, "eps and max_drop are both given; accepted: one of them"),
         ({"samples": None, "labels": None}, "neither eps nor max_drop is given; accepted: one of them"),
         ({"eps": 0.1, "train": (X, Y)}, "train is given without max_drop"),
+        (
+            {"max_drop": 0.02, "tier": "sound", "train": (X, Y)},
+            "516 of the 516 held-out samples are among the data that train",
+        ),
+        ({"max_drop": 0.02, "train": X[:, :, :2]}, "train: samples have shape (900, 1, 2)"),
+        ({"max_drop": 0.02, "box": None}, "the box of inputs is missing"),
         ({"max_drop": 0.01, "tier": "certain"}, "tier 'certain' is unknown"),
     ],
 )
@@ -148,6 +188,27 @@ def test_what_cannot_be_meant_is_refused(options, message):
 def test_a_curve_of_tolerances_takes_no_accuracy():
     with pytest.raises(InputError, match="eps and max_drop are both given"):
         sq.sweep(NETWORK, [0.1, 0.2], (-1.0, 1.0), max_drop=0.01, samples=X, labels=Y)
+
+
+def test_a_cost_of_ones_own_decides_which_is_cheapest():
+    """The share of the input's bits, which other costs hardly count."""
+    own = lambda group, length: float(length) if group.node == "x" else 1e-3 * length  # noqa: E731
+    result = sq.quantize(NETWORK, max_drop=0.02, **GIVEN, cost=own)
+    assert result.accuracy.lost <= 0.02
+
+
+def test_an_interrupt_keeps_what_was_found(monkeypatch):
+    answer, asked = Job.answer, []
+
+    def interrupted(job, eps, before=None):
+        asked.append(eps)
+        result, outcome = answer(job, eps, before)
+        return result, replace(outcome, ended_by=INTERRUPT) if len(asked) == 3 else outcome
+
+    monkeypatch.setattr(Job, "answer", interrupted)
+    result = sq.quantize(NETWORK, max_drop=0.02, **GIVEN)
+    assert len(result.accuracy.tried) == len(asked) == 3
+    assert result.ended_by == INTERRUPT
 
 
 def test_where_every_network_loses_too_much_it_says_how_much(monkeypatch):

@@ -130,7 +130,7 @@ def quantize(
     asked = Asked(model, weights, curve or eps, box, data, out, overwrite, bool(curve), given)
     with clear_errors(f"; {kept}"), ways_out(asked):
         tolerances = [parse_eps([text]) for text in curve] or [parse_eps(eps) if eps else None]
-        region, source = parse_box(box, data, given["samples"])
+        region, source = parse_box(box, data)
         for tolerance in tolerances:
             check_numbers(tolerance, region, given["margin"])
         if not model.exists():

@@ -124,7 +124,7 @@ def _better(result: Result, asked: Asked) -> list[tuple[str, list[str]]]:
     if ratio > LOOSE and asked.given.get("effort") != "max":
         steps.append((f"{why}: a tighter proof takes more work", asked.command(effort="max")))
     named = {"samples": samples or SAMPLES}
-    counting = {**named, "tier": "statistical", "per_channel": False, "exact": False}
+    counting = {**named, "tier": "statistical", "exact": False}
     # What came out of "auto": each tier would choose another.
     eps = [repr(float(result.certificate.eps[0]))] if list(asked.eps) == ["auto"] else None
     box = result.certificate.box

@@ -147,15 +147,13 @@ def parse_effort(text: str) -> str | float:
         return text
 
 
-def parse_box(box: tuple[str, str] | None, data: Path | None, samples: str | None = None) -> tuple[Any, str]:
-    """The box and where it came from: where it is not given, samples span it.
+def parse_box(box: tuple[str, str] | None, data: Path | None) -> tuple[Any, str]:
+    """The box and where it came from.
 
     Raises:
         InputError: both options or none was given, or they do not hold numbers.
         FileFormatError: a file is missing or not a .npy file.
     """
-    if box is None and data is None and samples is not None:
-        return load_samples(samples), f"smallest and largest values of the samples in {Path(samples).name}"
     if (box is None) == (data is None):
         given = "not given" if box is None else "given twice"
         raise InputError(f"the box of inputs is {given}; accepted: either --box LO HI or --data FILE.npy")

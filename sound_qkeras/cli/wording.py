@@ -54,7 +54,9 @@ def _defaults() -> dict[str, object]:
     from sound_qkeras.jobs.options import CertifyOptions, FinetuneOptions, QuantizeOptions
 
     declared = (QuantizeOptions, CertifyOptions, FinetuneOptions, ExportOptions)
-    return {one.name: one.default for kind in declared for one in fields(kind)} | OTHERS
+    return {
+        one.name: one.default for kind in declared for one in fields(kind) if one.metadata.get("help", True)
+    } | OTHERS
 
 
 @cache

@@ -172,8 +172,8 @@ def _check_held_out(result: Result, task: Any) -> None:
     evidence = result.certificate.evidence
     if not isinstance(evidence, Statistical):
         return
-    held_out = set(_rows(evidence.samples))
-    shared = len({row for x in task.inputs(result.pair.reference) for row in _rows(x)} & held_out)
+    held_out = set(rows_of(evidence.samples))
+    shared = len({row for x in task.inputs(result.pair.reference) for row in rows_of(x)} & held_out)
     if shared:
         raise InputError(
             f"{shared} of the {len(evidence.samples)} held-out samples of the certificate are among the data; train on others, "
@@ -181,7 +181,7 @@ def _check_held_out(result: Result, task: Any) -> None:
         )
 
 
-def _rows(samples: Reals) -> list[bytes]:
+def rows_of(samples: Reals) -> list[bytes]:
     """Each sample in float32, as training sees it."""
     return [row.tobytes() for row in samples.astype(np.float32) + np.float32(0.0)]
 

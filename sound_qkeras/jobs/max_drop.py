@@ -1,21 +1,24 @@
 """The fewest bits that lose at most so much accuracy: a walk over tolerances, each answer a start for the next.
 
-What decides is counted on samples that chose no format. They choose one of at most `LOOKS` networks, and every limit that is
-stated holds for all of these at once.
+What decides is counted on samples that calibrated no format. Where the walk goes depends on them, so they choose from every
+network that some answers of theirs would lead to, and each limit that is stated holds for all of these at once.
 """
 
 from __future__ import annotations
 
 import math
 import time
+from collections.abc import Generator
 from dataclasses import dataclass, field, replace
+from functools import cache
 
 import numpy as np
 
-from sound_qkeras.errors import InfeasibleError, InputError
+from sound_qkeras.errors import InfeasibleError, InputError, VerificationError
 from sound_qkeras.interval import Reals
-from sound_qkeras.jobs.finetune import finetune
-from sound_qkeras.jobs.quantize import MOST_CALIBRATION, Job
+from sound_qkeras.jobs.check import check
+from sound_qkeras.jobs.finetune import finetune, rows_of
+from sound_qkeras.jobs.quantize import MOST_CALIBRATION, Job, cost_found
 from sound_qkeras.network.classes import Classes, classes_of, labels_of, outputs_of, tolerance_for
 from sound_qkeras.network.graph import size_of
 from sound_qkeras.network.simulate import simulate
@@ -23,13 +26,12 @@ from sound_qkeras.results.accuracy import Accuracy, Step
 from sound_qkeras.results.result import Result
 from sound_qkeras.support.deadline import INTERRUPT
 from sound_qkeras.support.progress import Progress
-from sound_qkeras.tuning.costs import cost_of
 from sound_qkeras.tuning.tune import Outcome
 
-# Networks that are tried at most. Tolerances grow, or shrink, by a factor until one loses too much, or little enough; then the
-# factor that lies between is halved so often.
+# Networks that are tried at most. Tolerances grow, or shrink, by a factor until one loses too much, or little enough; then what
+# lies between two of them is halved this many times.
 LOOKS, FACTOR, HALVINGS = 10, 4.0, 3
-# So often a walk begins anew where words are too short.
+# How often the first tolerance may be too tight for the allowed words.
 MOST_BEGINNINGS = 4
 
 
@@ -40,28 +42,68 @@ def fewest_bits(job: Job) -> Result:
         job: the network, its samples and their labels; `max_drop` is among its options.
 
     Raises:
-        InputError: there are too few samples.
+        InputError: there are too few samples, or training data are no arrays or hold held-out samples.
         InfeasibleError: every network that was tried loses more.
+        KeyboardInterrupt: it was interrupted before there was an answer.
     """
     started = job.started or time.monotonic()
     walk = _Walk.of(job)
     eps, within = walk.begin(tolerance_for(job.trained, walk.calibration, 1.0 - walk.allowed))
-    beyond = math.inf
-    while not within and walk.goes_on and walk.best is None:
-        beyond, eps = eps, eps / FACTOR
+    path = tolerances(eps)
+    next(path)
+    while not walk.ended:
+        try:
+            eps = path.send(within)
+        except StopIteration:
+            break
         try:
             within = walk.look(eps)
-        except InfeasibleError:
-            break  # no words reach so tight a tolerance
-    while within and beyond == math.inf and walk.goes_on:
-        within = walk.look(FACTOR * eps)
-        beyond, eps = (beyond, FACTOR * eps) if within else (FACTOR * eps, eps)
-    for _ in range(HALVINGS):
-        if walk.best is None or not walk.goes_on or beyond == math.inf:
-            break
-        middle = math.sqrt(eps * beyond)
-        eps, beyond = (middle, beyond) if walk.look(middle) else (eps, middle)
+        except (InfeasibleError, VerificationError):
+            within = None
     return replace(walk.answer(), seconds=time.monotonic() - started)
+
+
+def tolerances(first: float) -> Generator[float, bool | None, None]:
+    """The tolerances that are tried, the first one first; each is answered by whether what came out loses no more than allowed.
+
+    The answer is None where nothing came out: no words were long enough, or what training made of them was not proved.
+    """
+    within, tried, least, beyond = (yield first), 1, None, None
+    eps = first
+    least, beyond = (eps, None) if within else (None, eps)
+    while tried < LOOKS and (least is None or beyond is None):
+        eps = eps / FACTOR if least is None else eps * FACTOR
+        within, tried = (yield eps), tried + 1
+        if within is None:
+            # Below it nothing comes out either: what lies between is left. Above, the last one stays the best.
+            least, beyond = (eps, beyond) if least is None else (least, eps)
+        elif within:
+            least = eps
+        else:
+            beyond = eps
+    for _ in range(HALVINGS):
+        if least is None or beyond is None or tried >= LOOKS:
+            return
+        middle = math.sqrt(least * beyond)
+        within, tried = (yield middle), tried + 1
+        least, beyond = (middle, beyond) if within or (within is None and middle < first) else (least, middle)
+
+
+@cache
+def networks() -> int:
+    """How many networks held-out samples can choose from: those at the end of every sequence of answers."""
+
+    def below(answers: tuple[bool, ...]) -> int:
+        path = tolerances(1.0)
+        next(path)
+        try:
+            for answer in answers:
+                path.send(answer)
+        except StopIteration:
+            return 0
+        return 1 + below((*answers, True)) + below((*answers, False))
+
+    return below(())
 
 
 @dataclass
@@ -69,8 +111,8 @@ class _Walk:
     """What was tried so far.
 
     Attributes:
-        best: the cheapest result that loses no more than allowed, with its counts.
-        before: what met the largest tolerance of those.
+        best: the cheapest result that loses no more than allowed, with its counts, its cost first.
+        before: the outcome at the largest tolerance so far that lost no more than allowed.
     """
 
     job: Job
@@ -81,7 +123,7 @@ class _Walk:
     trained: Classes
     report: Progress
     tried: list[Step] = field(default_factory=list[Step])
-    best: tuple[Result, Accuracy] | None = None
+    best: tuple[tuple[float, float], Result, Accuracy] | None = None
     before: Outcome | None = None
     ended: bool = False
 
@@ -90,9 +132,8 @@ class _Walk:
         """Divide the samples as the job does."""
         options, outputs = job.options, size_of(job.trained.output_shape)
         allowed = options.max_drop or 0.0
-        if job.given is None:
-            raise InputError("max_drop needs samples and their labels; accepted: samples=x, labels=y")
-        labels = labels_of(options.labels, len(job.given), outputs)
+        given = job.samples
+        labels = labels_of(options.labels, len(given), outputs)
         calibration, held_out = job.division
         if len(held_out) * allowed < 1.0:
             needed = math.ceil(1.0 / allowed)
@@ -100,13 +141,10 @@ class _Walk:
                 f"max_drop {allowed:g} is less than one of {len(held_out)} held-out samples; accepted: at least "
                 f"{needed + min(MOST_CALIBRATION, needed):,} samples, of which {needed:,} are held out, or a larger max_drop"
             )
-        trained = classes_of(outputs_of(job.trained, job.given[held_out]))
-        return cls(job, allowed, job.given[calibration], job.given[held_out], labels[held_out], trained, job.report)
-
-    @property
-    def goes_on(self) -> bool:
-        """Whether more may be tried."""
-        return len(self.tried) < LOOKS and not self.ended
+        if options.train is not None:
+            _check_training(job, given[held_out])
+        trained = classes_of(outputs_of(job.trained, given[held_out]))
+        return cls(job, allowed, given[calibration], given[held_out], labels[held_out], trained, job.report)
 
     def begin(self, eps: float) -> tuple[float, bool]:
         """Try a tolerance, or the tightest above it that words are long enough for."""
@@ -133,13 +171,10 @@ class _Walk:
         if found.lost > self.allowed:
             return False
         self.before = outcome
-        if self.best is None or self._cost(result) <= self._cost(self.best[0]):
-            self.best = result, found
+        paid = cost_found(replace(outcome, pair=result.pair), self.job.options.cost), found.lost
+        if self.best is None or paid < self.best[0]:
+            self.best = paid, result, found
         return True
-
-    def _cost(self, result: Result) -> float:
-        cost = self.job.options.cost
-        return float(result.cost.weight_bits if callable(cost) else getattr(cost_of(result.pair), cost))
 
     def _count(self, result: Result) -> Accuracy:
         outputs = simulate(result.pair, self.held_out).reshape(len(self.held_out), -1)
@@ -152,12 +187,14 @@ class _Walk:
             losses=int(np.sum(before & ~after)),
             gains=int(np.sum(after & ~before)),
             confidence=self.job.options.confidence,
-            looks=LOOKS,
+            looks=networks(),
             tried=(),
         )
 
     def answer(self) -> Result:
         """The best, with all that was tried."""
+        if self.best is None and self.ended:
+            raise KeyboardInterrupt("no network that loses so little was found so far")
         if self.best is None:
             least = min(self.tried, key=lambda step: step.lost)
             raise InfeasibleError(
@@ -166,20 +203,45 @@ class _Walk:
                 "longer word_lengths, or train=(x, y)",
                 best_bound=math.inf,  # no tolerance is what was missed
             )
-        result, accuracy = self.best
-        return replace(result, accuracy=replace(accuracy, tried=tuple(self.tried)))
+        _, result, accuracy = self.best
+        ended_by = INTERRUPT if self.ended else result.ended_by
+        return replace(result, accuracy=replace(accuracy, tried=tuple(self.tried)), ended_by=ended_by)
+
+
+def _check_training(job: Job, held_out: Reals) -> None:
+    """A limit that is counted on what was trained on is none.
+
+    Raises:
+        InputError: training data are no arrays, or held-out samples are among them.
+    """
+    given = job.options.train
+    x = given[0] if isinstance(given, tuple) and given else given
+    try:
+        rows = job.trained.input_arrays(x)
+    except (InputError, TypeError, ValueError) as error:
+        raise InputError(f"train: {error}; accepted: arrays (x, y), or inputs x alone") from error
+    shared = len(set(rows_of(rows)) & set(rows_of(held_out)))
+    if shared:
+        raise InputError(
+            f"{shared} of the {len(held_out)} held-out samples are among the data that train; give other samples: a limit counted "
+            "on what was trained on is none"
+        )
 
 
 def _trained(result: Result, job: Job) -> Result:
     """Trained on with its formats fixed, by labels where there are some, else with the float network as the teacher."""
     options = job.options
-    return finetune(
+    found = finetune(
         result,
         options.train,
         options.epochs,
-        teacher=not isinstance(options.train, tuple | list),
+        teacher=not isinstance(options.train, tuple),
         effort=options.effort,
         seed=options.seed,
         n_jobs=options.n_jobs,
         progress=job.report,
     )
+    if not options.exact:
+        return found
+    check(found.pair, found.certificate, exact=True, progress=job.report)
+    return replace(found, certificate=replace(found.certificate, exact=True))

@@ -228,7 +228,7 @@ class QuantizeOptions(ProofOptions):
     keep_architecture: bool = option(False, "Keep units that are proved dead, and layers that could be merged.")
     rescale_units: bool = option(True, "Let hidden units be multiplied by powers of two, which saves bits.")
     round_output: bool = option(False, "Round the output too, to the fewest bits.")
-    per_channel: bool = option(False, "Formats of its own for each output channel of a layer; not for QKeras.")
+    per_channel: bool = option(False, "Formats of its own for each output channel of a layer.")
     labels: Any = option(None, "The samples' classes, for accuracies: FILE.npy, or FILE.npz:NAME.", "FILE")
     train: Any = option(None, "")
     epochs: int = option(10, "", None, whole())
@@ -280,9 +280,9 @@ class QuantizeOptions(ProofOptions):
     @property
     def looks(self) -> int:
         """How many networks held-out samples may choose from."""
-        from sound_qkeras.jobs.max_drop import LOOKS
+        from sound_qkeras.jobs.max_drop import networks
 
-        return 1 if self.max_drop is None else LOOKS
+        return 1 if self.max_drop is None else networks()
 
     @property
     def goal(self) -> Objective:

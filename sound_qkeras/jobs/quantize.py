@@ -102,11 +102,11 @@ def quantize(
             ("model.json", "weights.h5") of what `to_json()` gives and `save_weights()` writes, or a `Network`.
         eps: tolerance in units of the output: a number, or one per output; for a classifier also "auto": the largest that
             keeps the class of the share `keep` of the samples. None with `max_drop`.
-        box: the inputs: `(lower, upper)` as numbers or arrays, or samples that span it. None takes what the `samples` span.
+        box: the inputs: `(lower, upper)` as numbers or arrays, or samples that span it.
         max_drop: in place of `eps`, for a classifier: the accuracy that may be lost, 0.01 for one point. Of the networks that a
             walk over tolerances finds, the cheapest is taken that loses no more on the held-out samples, which chose no
-            format. That is counted, not proved: `result.accuracy` has the counts, an exact limit for all inputs like the
-            samples, and what was tried. It needs `samples` and `labels`.
+            format. That is counted, not proved. `result.accuracy` has the counts, what was tried, and an exact limit for all
+            inputs like the samples. It needs `samples` and `labels`. An `effort` in seconds is for each of at most ten networks.
         margin: widens a box made from samples (or given) by this share of its width, on every side.
         cost: "weight_bits", "total_bits", "bit_operations", or a callable `(group, word_length) -> float`.
         word_lengths: fewest and most bits of a weight or result; with `per_channel`, single channels may have fewer.
@@ -118,8 +118,8 @@ def quantize(
             every weight as it was trained.
         round_output: round the output too, to the fewest bits that leave the weights as they are or nearly so; without it the
             last layer returns its exact sum.
-        per_channel: give the weights of every output channel a format of their own, for C++, C and Verilog. QKeras, which has
-            one format for a kernel, gets the same values in the one that holds them all.
+        per_channel: give the weights of every output channel a format of their own, in C++, C and Verilog. QKeras, whose kernels
+            have one word length, gets the same values with a scale for each channel.
         tier: "sound": proved for every input in the box. "local": proved for every input within `radius` of the `samples`.
             "statistical": the share of inputs drawn like the `samples` that violate `eps` is below a limit, with the given
             `confidence`; half of the samples, at most 384, calibrate the choice of formats, the limit comes from the others alone.
@@ -194,9 +194,9 @@ class Job:
         started = time.monotonic()
         report("read", 0.0)
         if box is None:
-            if samples is None:
-                raise InputError("the box of inputs is missing; accepted: box=(lower, upper), or samples that span it")
-            box, box_source = samples, "smallest and largest values of the samples"
+            raise InputError(
+                "the box of inputs is missing; accepted: box=(lower, upper), or an array of samples that span it"
+            )
         trained = read(model, box, options.margin)
         region = network_box(trained, box, options.margin)
         given = None if samples is None else check_samples(trained.input_arrays(samples), region)
@@ -221,7 +221,9 @@ class Job:
             if options.exact:
                 check_possible(
                     trained,
-                    REAL if held_out is None or calibration is None else reference_for(trained, calibration, tolerance),
+                    REAL
+                    if calibration is None or options.tier != "statistical"
+                    else reference_for(trained, calibration, tolerance),
                 )
             deadline = options.budget.deadline()
             if deadline.timed:
@@ -230,7 +232,7 @@ class Job:
                 outcome = before
             else:
                 outcome = self._tune(tolerance, calibration, deadline, before)
-            if before is not None and _cost(outcome, options.cost) > _cost(before, options.cost):
+            if before is not None and cost_found(outcome, options.cost) > cost_found(before, options.cost):
                 outcome = replace(before, ended_by=outcome.ended_by)
             report("prove", 0.0)
             pair = outcome.pair
@@ -269,15 +271,21 @@ class Job:
             )
 
     @property
+    def samples(self) -> Reals:
+        """All samples that were given."""
+        return np.zeros((0, *self.trained.input_shape)) if self.given is None else self.given
+
+    @property
     def division(self) -> tuple[Indices, Indices]:
         """Which samples calibrate, and which are held out: no choice of formats may depend on these.
 
         Raises:
             InputError: there are too few.
         """
-        count = 0 if self.given is None else len(self.given)
+        count = len(self.samples)
         if count < FEWEST_SAMPLES:
-            raise InputError(f"tier '{self.options.tier}' has {count} samples; accepted: at least {FEWEST_SAMPLES}")
+            what = f"tier '{self.options.tier}'" if self.options.max_drop is None else "max_drop"
+            raise InputError(f"{what} has {count} samples; accepted: at least {FEWEST_SAMPLES}")
         order = np.random.default_rng(self.options.seed).permutation(count)
         calibrating = min(MOST_CALIBRATION, count // 2)
         return order[:calibrating], order[calibrating:]
@@ -417,6 +425,6 @@ def read(model: Any, box: Any = None, margin: float = 0.0) -> Network:
     return read_model(model, box, margin)
 
 
-def _cost(outcome: Outcome, cost: str | GroupCost) -> float:
+def cost_found(outcome: Outcome, cost: str | GroupCost) -> float:
     """What was to be small, counted on the integers and formats that came out: the search plans with ranges without margin."""
     return outcome.attempt.cost if callable(cost) else getattr(cost_of(outcome.pair), cost)

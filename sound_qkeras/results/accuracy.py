@@ -13,7 +13,7 @@ class Step:
     """One network that was tried.
 
     Args:
-        eps: the largest tolerance of an output that its formats were chosen for.
+        eps: the largest tolerance of an output in its certificate.
         weight_bits, total_bits: what it costs.
         lost: the share of held-out samples by which its accuracy is lower; negative where it is higher.
     """
@@ -26,7 +26,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Accuracy:
-    """The trained and the fixed-point network on the same held-out samples, which decided which of several networks is taken.
+    """The trained and the fixed-point network on the same held-out samples, which chose the network that is taken.
 
     Args:
         max_drop: the share that was allowed to be lost.
@@ -34,7 +34,7 @@ class Accuracy:
         trained, fixed: how many each network classifies as labelled.
         losses, gains: how many only the trained, and only the fixed-point network does.
         confidence: of `limit`.
-        looks: how many networks the samples could choose from; the limit holds for all of them at once.
+        looks: how many networks the samples could choose from, tried or not; the limit holds for all of them at once.
         tried: every network that was tried, in order; the one that was taken costs least of those that lose no more than allowed.
     """
 
@@ -71,6 +71,6 @@ class Accuracy:
         change = f"{abs(self.lost) * 100.0:.2f} points {'lost' if self.lost >= 0.0 else 'won'}"
         return (
             f"accuracy {before:.2%} -> {after:.2%} on {self.samples:,} held-out samples: {change}, "
-            f"{100.0 * self.max_drop:g} allowed; on inputs like them at most {at_most(100.0 * self.limit, 3)} lost, "
-            f"at confidence {self.confidence!r}"
+            f"{100.0 * self.max_drop:g} allowed; on all inputs like them at most {at_most(100.0 * self.limit, 3)} points lost, "
+            f"at confidence {float(self.confidence)!r}"
         )

@@ -9,7 +9,6 @@ from typing import cast
 
 import numpy as np
 
-from sound_qkeras.errors import InputError
 from sound_qkeras.fixed_point import MAX_WORD_LENGTH, Codes, Format, to_grid
 from sound_qkeras.interval import Reals
 from sound_qkeras.network.graph import Network
@@ -17,7 +16,7 @@ from sound_qkeras.network.ops import Affine, AffineCodes
 from sound_qkeras.network.pair import Pair
 from sound_qkeras.network.rewrite.rescale import Indices
 from sound_qkeras.tuning.groups import Bits
-from sound_qkeras.tuning.words import Words
+from sound_qkeras.tuning.words import Words, check_words
 from sound_qkeras.verify.proof import with_margin
 
 
@@ -50,6 +49,7 @@ class Parameters:
     def to_codes(self) -> AffineCodes:
         """In the narrowest formats that hold them; the kernel's has the finest step of all channels."""
         finest = int(self.words.bits.max())
+        check_words(np.ldexp(np.abs(self.kernel).astype(np.float64), finest - self.words.bits), self.value, finest)
         kernel = self.kernel << (finest - self.words.bits)
         return AffineCodes(
             kernel,
@@ -72,10 +72,7 @@ def nearest(values: Reals, bits: int) -> Codes:
         InputError: a code would need more than 53 bits.
     """
     codes = to_grid(values, bits)
-    if np.any(np.abs(codes) >= 2.0 ** (MAX_WORD_LENGTH - 1)):
-        raise InputError(
-            f"{bits} fractional bits need more than {MAX_WORD_LENGTH} bits for weights up to {np.abs(values).max():.3g}"
-        )
+    check_words(codes, values, bits)
     return codes.astype(np.int64)
 
 

@@ -1,4 +1,4 @@
-"""How weights are stored in words of some length: the step that loses least, be it that the largest weights are cut off.
+"""How weights are stored in words of some length: the step that loses least, even where it cuts the largest weights off.
 
 A word that holds the largest weight spends its first bit on few of many. With a step half as large and the largest weights at the
 ends of the word, the mean square of all errors is often smaller.
@@ -67,13 +67,10 @@ class Words:
         codes = np.rint(np.ldexp(kernel, given))
         axes = tuple(range(kernel.ndim - given.ndim))
         low, high = codes.min(axis=axes), codes.max(axis=axes)
-        if np.any(np.maximum(np.abs(low), high) >= 2.0 ** (MAX_WORD_LENGTH - 1)):
-            raise InputError(
-                f"{int(given.max())} fractional bits need more than {MAX_WORD_LENGTH} bits for weights up to "
-                f"{np.abs(kernel).max():.3g}"
-            )
+        check_words(codes, kernel, int(given.max()))
         signed = low < 0
-        length = np.frexp(np.maximum(high, np.where(signed, -low - 1.0, 1.0)))[1].astype(np.int64)
+        # A word has a bit beside its sign.
+        length = np.frexp(np.maximum(high, np.where(signed, np.maximum(-low - 1.0, 1.0), 1.0)))[1].astype(np.int64)
         ends = np.int64(1) << length
         return cls(given, np.where(signed, -ends, 0), ends - 1)
 
@@ -95,3 +92,15 @@ class Words:
     def error(self, kernel: Reals) -> float:
         """The root of the sum of squares of what a kernel loses."""
         return float(np.linalg.norm(self.value(self.nearest(kernel)) - kernel))
+
+
+def check_words(codes: Reals, values: Reals, bits: int) -> None:
+    """Refuse codes of numbers at so many fractional bits that are too long for a word.
+
+    Raises:
+        InputError: one needs more than 53 bits.
+    """
+    if np.any(np.abs(codes) >= 2.0 ** (MAX_WORD_LENGTH - 1)):
+        raise InputError(
+            f"{bits} fractional bits need more than {MAX_WORD_LENGTH} bits for weights up to {np.abs(values).max():.3g}"
+        )

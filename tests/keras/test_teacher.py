@@ -143,7 +143,7 @@ def test_every_block_is_taught_what_the_float_network_has_at_its_end():
     model = keras.Model(image, LAYERS.Dense(2, name="last")(LAYERS.Flatten()(joined)))
     result = sq.quantize(model, 8.0, (-1, 1), **FAST)
     pair, x = result.pair, np.random.default_rng(0).uniform(-1, 1, (256, 6, 6, 2)).astype(np.float32)
-    emitted = to_qkeras(pair)
+    emitted = to_qkeras(pair, scaled=False)
     latents = latents_of(pair, emitted)
     trained, real, codes = [], pair.network.evaluate_all(x), pair.simulate_all(x)
     for name, student in zip(latents, students(pair, emitted, latents), strict=True):
@@ -193,3 +193,19 @@ def test_the_command_does_what_the_function_does(classes, taught, tmp_path, caps
     assert found.pair.code_hash == taught.pair.code_hash
     printed = capsys.readouterr().out.splitlines()
     assert all(one in printed for one in found.lines)
+
+
+@pytest.mark.parametrize("tier", ["statistical", "sound"])
+@pytest.mark.parametrize("labelled", [True, False])
+def test_every_network_that_is_tried_for_an_accuracy_is_trained_on(classes, tier, labelled):
+    result, x, y = classes
+    given = {"samples": x[:200], "labels": y[:200], "tier": tier, "exact": tier == "sound"}
+    train = (x[200:], y[200:]) if labelled else x[200:]
+    found = sq.quantize(result.pair.reference, box=(-1, 1), max_drop=0.05, train=train, epochs=2, **given, **FAST)
+    assert found.accuracy.lost <= 0.05
+    assert found.finetuned
+    assert found.certificate.exact == given["exact"]
+    assert ("distance" in found.finetuning.summary) != labelled
+    held_out = found.accuracy.samples
+    with pytest.raises(InputError, match=f"of the {held_out} held-out samples are among the data that train"):
+        sq.quantize(result.pair.reference, box=(-1, 1), max_drop=0.05, train=x, **given, **FAST)

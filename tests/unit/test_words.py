@@ -65,6 +65,21 @@ def test_one_large_weight_among_many_is_cut_off():
     assert words.error(kernel) < 0.6 * Words.holding(kernel, 2).error(kernel)
 
 
+def test_a_word_with_a_sign_has_a_bit_beside_it():
+    """The shortest format with a sign has two bits, and every code of them is used."""
+    kernel = np.array([[-0.6], [0.4]])
+    words = Words.of(kernel, 0)
+    assert (int(words.low), int(words.high)) == (-2, 1)
+    assert np.abs(words.value(words.nearest(kernel)) - kernel).max() <= 0.5 * 2.0 ** -int(words.bits)
+
+
+def test_channels_too_far_apart_for_one_step_are_refused():
+    words = Words(np.array([0, 26]), np.array([-(2**41), -2]), np.array([2**41 - 1, 1]))
+    codes = Parameters(np.array([[2**40, 1]]), words, np.zeros(2, np.int64), 0)
+    with pytest.raises(InputError, match="26 fractional bits need more than 53 bits"):
+        codes.to_codes()
+
+
 def test_long_words_are_as_they_were():
     kernel = np.random.default_rng(0).normal(size=(50, 4))
     assert int(Words.of(kernel, 12).bits) == 12

@@ -16,7 +16,7 @@ import numpy as np
 
 from sound_qkeras.errors import FileFormatError, VerificationError
 from sound_qkeras.keras_io.write.quantizers import rounding_of
-from sound_qkeras.keras_io.write.words import Word, words_of
+from sound_qkeras.keras_io.write.scales import Word, words_of
 from sound_qkeras.network import Network, Node, Pair
 from sound_qkeras.network.ops import Add, AveragePool, Clip, Lookup
 from sound_qkeras.network.ops.rectifiers import SlopeComparison

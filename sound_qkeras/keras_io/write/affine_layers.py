@@ -16,7 +16,7 @@ import numpy as np
 
 from sound_qkeras.fixed_point import Format
 from sound_qkeras.keras_io.session.environment import import_keras, import_qkeras
-from sound_qkeras.keras_io.write.words import Word, words_of
+from sound_qkeras.keras_io.write.scales import Word, words_of
 from sound_qkeras.network import Network, Node, Pair
 from sound_qkeras.network.ops import Affine, AffineCodes, AveragePool, Conv, Dense, Scale
 from sound_qkeras.network.ops.base import Reals, Shape
