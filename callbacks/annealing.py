@@ -10,7 +10,7 @@ from typing import Any
 from sound_qkeras.interval import Interval
 from sound_qkeras.jobs.cores import cores_for
 from sound_qkeras.jobs.finetune import renewed
-from sound_qkeras.jobs.quantize import read
+from sound_qkeras.jobs.job import read
 from sound_qkeras.jobs.recertify import Demand, recertify
 from sound_qkeras.keras_io.train.on_grids import HeldModel, rounded
 from sound_qkeras.network import Network

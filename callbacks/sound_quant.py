@@ -10,11 +10,12 @@ import numpy as np
 
 from sound_qkeras.errors import InfeasibleError, InputError, ModelError, VerificationError
 from sound_qkeras.interval import Interval
+from sound_qkeras.jobs.job import read
 from sound_qkeras.jobs.options import QuantizeOptions, one_of, or_none, whole
-from sound_qkeras.jobs.quantize import describe_box, quantize, read
+from sound_qkeras.jobs.quantize import quantize
 from sound_qkeras.keras_io.session.editions import KERAS_2, edition
 from sound_qkeras.network import Network
-from sound_qkeras.network.boxes import check_box, make_tolerance, network_box
+from sound_qkeras.network.boxes import check_box, describe_box, make_tolerance, network_box
 from sound_qkeras.results.result import Result
 from sound_qkeras.support.deadline import INTERRUPT
 from sound_qkeras.support.files import check_writable

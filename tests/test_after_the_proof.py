@@ -12,7 +12,7 @@ from sound_qkeras import keras_io
 from sound_qkeras.cli import OK, main
 from sound_qkeras.errors import InputError, VerificationError
 from sound_qkeras.jobs import examine as examination
-from sound_qkeras.jobs import quantize as pipeline
+from sound_qkeras.jobs import job
 from tests import networks
 from tests.results import content, make_result, random_result
 
@@ -50,7 +50,7 @@ def test_a_result_is_saved_without_the_model_that_cannot_be_emitted(tmp_path, mo
 def test_the_command_line_says_it_in_one_line(tmp_path, monkeypatch, capfd):
     monkeypatch.setattr(keras_io, "to_qkeras", broken(BUGS[0]))
     network = networks.random_network(np.random.default_rng(0), (3, 5, 2))
-    monkeypatch.setattr(pipeline, "read", lambda *_: network)
+    monkeypatch.setattr(job, "read", lambda *_: network)
     (tmp_path / "model.h5").write_bytes(b"stands for a model")
     arguments = [str(tmp_path / "model.h5"), "--eps", "0.1", "--box", "-1", "1", "--effort", "fast"]
     assert main(["quantize", *arguments, "--out", str(tmp_path / "out")]) == OK
@@ -84,7 +84,7 @@ def test_an_error_beyond_the_bound_is_never_passed_over(monkeypatch):
 
 
 def test_labels_are_looked_at_before_the_run(monkeypatch):
-    monkeypatch.setattr(pipeline, "tune", lambda *_, **__: pytest.fail("the work came first"))
+    monkeypatch.setattr(job, "tune", lambda *_, **__: pytest.fail("the work came first"))
     network = networks.random_network(np.random.default_rng(0), (3, 5, 2))
     with pytest.raises(InputError, match="labels have shape"):
         sq.quantize(network, 0.1, (-1, 1), samples=np.zeros((20, 3)), labels=np.zeros(19), task="classifier")

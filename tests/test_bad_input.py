@@ -15,7 +15,7 @@ from sound_qkeras.errors import (
     SolverError,
     VerificationError,
 )
-from sound_qkeras.jobs import quantize as pipeline
+from sound_qkeras.jobs import job
 from sound_qkeras.network import Network, Node
 from sound_qkeras.network.ops import Dense, Input
 from sound_qkeras.support.decimals import at_most
@@ -172,7 +172,7 @@ def test_a_solver_that_answers_nonsense_proves_nothing(network, monkeypatch, cho
 
 @pytest.mark.solver
 def test_a_search_that_returns_other_integers_than_it_proved_is_refused(network, monkeypatch):
-    real = pipeline.tune
+    real = job.tune
 
     def coarse(search, **options):
         outcome = real(search, **options)
@@ -180,6 +180,6 @@ def test_a_search_that_returns_other_integers_than_it_proved_is_refused(network,
         ranges = bound_leaves(attempt.pair, search.evaluator.box, outcome.tree).ranges
         return replace(outcome, pair=narrow(attempt.pair, ranges))
 
-    monkeypatch.setattr(pipeline, "tune", coarse)
+    monkeypatch.setattr(job, "tune", coarse)
     with pytest.raises(VerificationError, match=r"exceeds the tolerance|overflow|reach"):
         quantize(network)

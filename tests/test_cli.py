@@ -18,6 +18,7 @@ from sound_qkeras.backends import Hls4mlProject
 from sound_qkeras.cli import BAD_INPUT, FAILED, INFEASIBLE, INTERRUPTED, OK, commands, main
 from sound_qkeras.cli import doctor as doctoring
 from sound_qkeras.errors import SolverError
+from sound_qkeras.jobs import job
 from sound_qkeras.jobs import quantize as pipeline
 from sound_qkeras.results import archive
 from sound_qkeras.results.verdict import verdict
@@ -41,7 +42,7 @@ def saved(tmp_path, monkeypatch):
 def stub(monkeypatch):
     """What is read instead of a Keras file, so that the command line can be tested without TensorFlow."""
     network = networks.random_network(np.random.default_rng(0), (3, 5, 2))
-    monkeypatch.setattr(pipeline, "read", lambda *_: network)
+    monkeypatch.setattr(job, "read", lambda *_: network)
     monkeypatch.setitem(sys.modules, "tf_keras", None)
     return network
 
@@ -217,7 +218,7 @@ def test_a_full_disk(saved, tmp_path, capfd, monkeypatch):
     ],
 )
 def test_bad_input(capfd, here, monkeypatch, changes, says):
-    monkeypatch.setattr(pipeline, "read", lambda *_: pytest.fail("the model was read first"))
+    monkeypatch.setattr(job, "read", lambda *_: pytest.fail("the model was read first"))
     code, err = failure(capfd, *quantize_arguments(**changes))
     assert code == BAD_INPUT
     assert says in err
@@ -225,7 +226,7 @@ def test_bad_input(capfd, here, monkeypatch, changes, says):
 
 
 def test_an_output_directory_that_is_not_ours_is_refused_before_the_work(capfd, here, monkeypatch):
-    monkeypatch.setattr(pipeline, "read", lambda *_: pytest.fail("the model was read first"))
+    monkeypatch.setattr(job, "read", lambda *_: pytest.fail("the model was read first"))
     (here / "out").mkdir()
     (here / "out" / "thesis.tex").write_text("mine", encoding="utf-8")
     code, err = failure(capfd, *quantize_arguments())
@@ -234,7 +235,7 @@ def test_an_output_directory_that_is_not_ours_is_refused_before_the_work(capfd, 
 
 
 def test_a_read_only_directory_is_found_before_the_work(capfd, here, monkeypatch, locked):
-    monkeypatch.setattr(pipeline, "read", lambda *_: pytest.fail("the model was read first"))
+    monkeypatch.setattr(job, "read", lambda *_: pytest.fail("the model was read first"))
     code, err = failure(capfd, *quantize_arguments(out=str(locked / "out")))
     assert code == BAD_INPUT
     assert "cannot be written" in err
@@ -522,8 +523,8 @@ def test_an_interrupted_process_leaves_nothing(here):
     code = (
         "import signal, sys, time\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # background jobs inherit that it is ignored
-        "from sound_qkeras import cli\nfrom sound_qkeras.jobs import quantize as pipeline\n"
-        "pipeline.read = lambda model, *_: model\n"
+        "from sound_qkeras import cli\nfrom sound_qkeras.jobs import job, quantize as pipeline\n"
+        "job.read = lambda model, *_: model\n"
         "pipeline.quantize = lambda *_, **__: (print('ready', flush=True), time.sleep(60))\n"
         f"sys.exit(cli.main({quantize_arguments()!r}))"
     )

@@ -12,8 +12,8 @@ import pytest
 
 import sound_qkeras as sq
 from sound_qkeras.errors import InfeasibleError, InputError
-from sound_qkeras.jobs import max_drop
-from sound_qkeras.jobs.quantize import Job
+from sound_qkeras.jobs import walk
+from sound_qkeras.jobs.job import Job
 from sound_qkeras.network.classes import classes_of, outputs_of
 from sound_qkeras.results.accuracy import Accuracy
 from sound_qkeras.results.archive import verify
@@ -39,7 +39,7 @@ def found():
 def test_the_cheapest_that_loses_no_more_is_taken(found):
     accuracy = found.accuracy
     assert accuracy.lost <= 0.02
-    assert 2 <= len(accuracy.tried) <= max_drop.LOOKS
+    assert 2 <= len(accuracy.tried) <= walk.LOOKS
     kept = [step for step in accuracy.tried if step.lost <= 0.02]
     assert min(step.weight_bits for step in kept) == found.cost.weight_bits
     assert any(step.lost > 0.02 for step in accuracy.tried)
@@ -65,7 +65,7 @@ def reachable() -> int:
     """Networks at the end of any sequence of answers, found by answering at random until nothing new comes."""
     rng, seen = np.random.default_rng(0), set()
     for _ in range(20_000):
-        path, answers = max_drop.tolerances(1.0), ()
+        path, answers = walk.tolerances(1.0), ()
         next(path)
         try:
             while True:
@@ -81,7 +81,7 @@ def test_a_walk_ends_between_what_is_within_and_what_is_beyond():
     """Whatever the largest tolerance within is, and with words too short below some tolerance."""
     for limit in np.geomspace(1e-4, 1e4, 41):
         for shortest in (0.0, 0.2, 3.0):
-            path, tried = max_drop.tolerances(1.0), [1.0]
+            path, tried = walk.tolerances(1.0), [1.0]
             next(path)
             try:
                 while True:
@@ -89,7 +89,7 @@ def test_a_walk_ends_between_what_is_within_and_what_is_beyond():
                     tried.append(path.send(None if eps < shortest and eps != 1.0 else eps <= limit))
             except StopIteration:
                 pass
-            assert len(tried) <= max_drop.LOOKS
+            assert len(tried) <= walk.LOOKS
             within = [eps for eps in tried if eps <= limit]
             if 1e-2 < limit < 1e2 and limit > 1.5 * shortest:
                 assert limit / 1.2 < max(within) <= limit
@@ -102,8 +102,8 @@ def tail(failures: int, trials: int, share: Fraction) -> Fraction:
 def test_limits_hold_for_every_network_that_samples_chose_from(found):
     """Exactly: each of so many claims may fail with so small a part of the error probability."""
     evidence = found.certificate.evidence
-    assert evidence.looks == max_drop.networks() == reachable()
-    allowed = (1 - Fraction(0.99)) / max_drop.networks()
+    assert evidence.looks == walk.networks() == reachable()
+    allowed = (1 - Fraction(0.99)) / walk.networks()
     limit = Fraction(evidence.probability)
     assert tail(evidence.failures, len(evidence.samples), limit) <= allowed
     assert tail(evidence.failures, len(evidence.samples), limit - Fraction(1, 2**20)) > allowed
@@ -121,7 +121,7 @@ def test_it_is_saved_shown_and_checked(found, tmp_path):
     again = sq.load(tmp_path / "out")
     assert again.accuracy == found.accuracy
     assert found.accuracy.summary in again.lines
-    assert again.certificate.evidence.looks == max_drop.networks()
+    assert again.certificate.evidence.looks == walk.networks()
     verify(tmp_path / "out")
     page = found.report(tmp_path / "page.html").read_text(encoding="utf-8")
     assert "This is counted, not proved" in page
@@ -129,7 +129,7 @@ def test_it_is_saved_shown_and_checked(found, tmp_path):
     # A claim that forgets how often the samples chose is another certificate.
     path = tmp_path / "out" / "certificate.json"
     content = json.loads(path.read_text())
-    assert content["evidence"].pop("looks") == max_drop.networks()
+    assert content["evidence"].pop("looks") == walk.networks()
     path.write_text(json.dumps(content))
     with pytest.raises(sq.SoundQKerasError):
         verify(tmp_path / "out")
@@ -211,7 +211,6 @@ def test_an_interrupt_keeps_what_was_found(monkeypatch):
     assert result.ended_by == INTERRUPT
 
 
-def test_where_every_network_loses_too_much_it_says_how_much(monkeypatch):
-    monkeypatch.setattr(max_drop, "LOOKS", 2)
+def test_where_every_network_loses_too_much_it_says_how_much():
     with pytest.raises(InfeasibleError, match=r"no network lost at most 0\.2 points of accuracy on 516"):
         sq.quantize(NETWORK, max_drop=0.002, **{**GIVEN, "word_lengths": (2, 3)}, coverage=0.5)

@@ -53,7 +53,7 @@ def test_a_looser_tolerance_costs_no_more(options):
 
 def test_an_answer_to_a_tighter_tolerance_is_kept_where_nothing_cheaper_is_found(monkeypatch):
     """Whatever the search for the looser one ends with."""
-    from sound_qkeras.jobs import quantize as module
+    from sound_qkeras.jobs import job as module
 
     tune = module.tune
 
@@ -75,7 +75,7 @@ def test_an_answer_to_a_tighter_tolerance_is_kept_where_nothing_cheaper_is_found
 
 
 def test_after_an_interrupt_looser_tolerances_get_what_was_found(monkeypatch):
-    from sound_qkeras.jobs import quantize as module
+    from sound_qkeras.jobs import job as module
 
     tune, calls = module.tune, []
 

@@ -141,6 +141,7 @@ def quantize(
             check_place(place, overwrite=overwrite)
         if curve:
             check_page(out)
+        from sound_qkeras.jobs import job
         from sound_qkeras.jobs import quantize as pipeline
         from sound_qkeras.results.curve import Curve
         from sound_qkeras.results.origin import of_files, source_files
@@ -150,7 +151,7 @@ def quantize(
         with terminal_bars() as progress:
             progress("read", 0.0)
             with quiet_tensorflow():
-                network = pipeline.read(saved, region, given["margin"])
+                network = job.read(saved, region, given["margin"])
             options |= {"box_source": source, "progress": progress}
             if curve:
                 found = save_curve(network, tolerances, region, places, files, overwrite=overwrite, **options)

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Generator
 from dataclasses import dataclass, field, replace
-from functools import cache
 
 import numpy as np
 
@@ -18,7 +16,8 @@ from sound_qkeras.errors import InfeasibleError, InputError, VerificationError
 from sound_qkeras.interval import Reals
 from sound_qkeras.jobs.check import check
 from sound_qkeras.jobs.finetune import finetune, rows_of
-from sound_qkeras.jobs.quantize import MOST_CALIBRATION, Job, cost_found
+from sound_qkeras.jobs.job import MOST_CALIBRATION, Job, cost_found
+from sound_qkeras.jobs.walk import LOOKS, networks, tolerances
 from sound_qkeras.network.classes import Classes, classes_of, labels_of, outputs_of, tolerance_for
 from sound_qkeras.network.graph import size_of
 from sound_qkeras.network.simulate import simulate
@@ -28,9 +27,6 @@ from sound_qkeras.support.deadline import INTERRUPT
 from sound_qkeras.support.progress import Progress
 from sound_qkeras.tuning.tune import Outcome
 
-# Networks that are tried at most. Tolerances grow, or shrink, by a factor until one loses too much, or little enough; then what
-# lies between two of them is halved this many times.
-LOOKS, FACTOR, HALVINGS = 10, 4.0, 3
 # How often the first tolerance may be too tight for the allowed words.
 MOST_BEGINNINGS = 4
 
@@ -61,49 +57,6 @@ def fewest_bits(job: Job) -> Result:
         except (InfeasibleError, VerificationError):
             within = None
     return replace(walk.answer(), seconds=time.monotonic() - started)
-
-
-def tolerances(first: float) -> Generator[float, bool | None, None]:
-    """The tolerances that are tried, the first one first; each is answered by whether what came out loses no more than allowed.
-
-    The answer is None where nothing came out: no words were long enough, or what training made of them was not proved.
-    """
-    within, tried, least, beyond = (yield first), 1, None, None
-    eps = first
-    least, beyond = (eps, None) if within else (None, eps)
-    while tried < LOOKS and (least is None or beyond is None):
-        eps = eps / FACTOR if least is None else eps * FACTOR
-        within, tried = (yield eps), tried + 1
-        if within is None:
-            # Below it nothing comes out either: what lies between is left. Above, the last one stays the best.
-            least, beyond = (eps, beyond) if least is None else (least, eps)
-        elif within:
-            least = eps
-        else:
-            beyond = eps
-    for _ in range(HALVINGS):
-        if least is None or beyond is None or tried >= LOOKS:
-            return
-        middle = math.sqrt(least * beyond)
-        within, tried = (yield middle), tried + 1
-        least, beyond = (middle, beyond) if within or (within is None and middle < first) else (least, middle)
-
-
-@cache
-def networks() -> int:
-    """How many networks held-out samples can choose from: those at the end of every sequence of answers."""
-
-    def below(answers: tuple[bool, ...]) -> int:
-        path = tolerances(1.0)
-        next(path)
-        try:
-            for answer in answers:
-                path.send(answer)
-        except StopIteration:
-            return 0
-        return 1 + below((*answers, True)) + below((*answers, False))
-
-    return below(())
 
 
 @dataclass

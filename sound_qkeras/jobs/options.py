@@ -280,7 +280,7 @@ class QuantizeOptions(ProofOptions):
     @property
     def looks(self) -> int:
         """How many networks held-out samples may choose from."""
-        from sound_qkeras.jobs.max_drop import networks
+        from sound_qkeras.jobs.walk import networks
 
         return 1 if self.max_drop is None else networks()
 

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from sound_qkeras.errors import InfeasibleError, InputError
+from sound_qkeras.jobs.job import Job
 from sound_qkeras.jobs.options import QuantizeOptions
-from sound_qkeras.jobs.quantize import Job
 from sound_qkeras.network.boxes import make_tolerance
 from sound_qkeras.network.graph import size_of
 from sound_qkeras.results.curve import Curve

@@ -35,7 +35,7 @@ def subject(nets, name):
     if name != RESNET:
         network, lower, upper = load(nets / "controllers" / f"{name}.npz")
         return network, (lower, upper), {"cost": "weight_bits"}
-    from sound_qkeras.jobs.quantize import read
+    from sound_qkeras.jobs.job import read
 
     images = np.load(nets / "keras" / "cifar10_100_eval.npz")["x_uint8"].astype(np.float64)
     options = {"cost": "total_bits", "tier": "statistical", "samples": images}

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import sound_qkeras as sq
 from sound_qkeras.exact.check import prove_again
-from sound_qkeras.jobs.quantize import read
+from sound_qkeras.jobs.job import read
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "examples"))
 from aster_study import load

@@ -25,7 +25,7 @@ import sound_qkeras as sq
 from sound_qkeras.backends import compile_and_run
 from sound_qkeras.baselines.fixed import fitting_bits, round_affine
 from sound_qkeras.fixed_point import Format
-from sound_qkeras.jobs.quantize import read
+from sound_qkeras.jobs.job import read
 from sound_qkeras.network import Network, Pair
 from sound_qkeras.network.classes import margins_of, outputs_of
 from sound_qkeras.tuning.costs import cost_of

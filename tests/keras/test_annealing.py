@@ -10,7 +10,7 @@ import pytest
 import sound_qkeras as sq
 from sound_qkeras.callbacks import SoundQuant
 from sound_qkeras.errors import InputError
-from sound_qkeras.jobs.quantize import read
+from sound_qkeras.jobs.job import read
 from tests.pressing import Pressing, ctrl_c_as_usual
 
 from .models import LAYERS, WithStep, keras

@@ -17,7 +17,7 @@ import tf_keras
 
 import sound_qkeras as sq
 from sound_qkeras.errors import DependencyError, InfeasibleError, InputError, UnsupportedLayerError
-from sound_qkeras.jobs.quantize import read
+from sound_qkeras.jobs.job import read
 from sound_qkeras.keras_io import load_model
 from sound_qkeras.verify.evidence import outside_of
 from tests.pressing import Pressing, ctrl_c_as_usual

@@ -10,7 +10,7 @@ import pytest
 import sound_qkeras as sq
 from sound_qkeras.callbacks import SoundQuant
 from sound_qkeras.errors import InputError, UnsupportedLayerError
-from sound_qkeras.jobs.quantize import read
+from sound_qkeras.jobs.job import read
 from sound_qkeras.keras_io.autoqkeras.bit_estimate import bit_estimate, check_estimable
 
 from .models import LAYERS, keras

@@ -15,7 +15,7 @@ from sound_qkeras import cli
 from sound_qkeras.errors import FileFormatError, InfeasibleError, InputError, VerificationError
 from sound_qkeras.exact.proof import exact_error
 from sound_qkeras.interval import Interval
-from sound_qkeras.jobs import quantize as pipeline
+from sound_qkeras.jobs import job
 from sound_qkeras.network import Network, Node
 from sound_qkeras.network.ops import Dense, Input, Relu
 from sound_qkeras.results.classification import Classification
@@ -312,7 +312,7 @@ def test_options_that_make_no_sense(options, says):
     ],
 )
 def test_labels_that_are_no_classes_are_refused_before_the_work(labels, says, monkeypatch):
-    monkeypatch.setattr(pipeline, "tune", lambda *_, **__: pytest.fail("formats were searched"))
+    monkeypatch.setattr(job, "tune", lambda *_, **__: pytest.fail("formats were searched"))
     with pytest.raises(InputError, match=says):
         run(task="classifier", labels=labels)
 
