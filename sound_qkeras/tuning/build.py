@@ -77,8 +77,20 @@ def nearest(values: Reals, bits: int) -> Codes:
 
 
 def words_for(kernel: Reals, bits: int, offsets: Indices | None) -> Words:
-    """Words of a kernel at so many fractional bits, and so many more in every output channel."""
-    return Words.of(kernel, bits if offsets is None else bits + offsets)
+    """Words of a kernel at so many fractional bits, and of every output channel with so many more than the kernel's words have.
+
+    A channel without more or fewer has the kernel's word, so that its codes are those that it would have without formats of
+    channels; their own format may be shorter.
+    """
+    whole = Words.of(kernel, bits)
+    if offsets is None:
+        return whole
+    own, same = Words.of(kernel, whole.bits + offsets), offsets == 0
+    return Words(
+        np.where(same, whole.bits, own.bits),
+        np.where(same, whole.low, own.low),
+        np.where(same, whole.high, own.high),
+    )
 
 
 def round_parameters(

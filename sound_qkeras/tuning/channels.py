@@ -44,7 +44,7 @@ TINIEST = 1e-300
 def spread_bits(search: Search[Any], base: Attempt[Any]) -> Attempt[Any]:
     """The network of a proved attempt with formats of their own for the channels, and as few weight bits as were proved.
 
-    What comes out is proved on the leaves of its splitting, as `base` is, and has no more weight bits.
+    What comes out is accepted as `base` is, and has no more weight bits.
     """
     now = search.deadline.now
     latest = max(search.deadline.latest, now + SHARE_OF_TIME * search.effort.seconds)
@@ -179,7 +179,7 @@ class _Spread:
     def _most(self, name: str) -> Indices:
         """Largest offset of each channel within the longest word; a channel of zeros stays where its layer is."""
         kernel = self.search.network.by_name[name].op.arrays()["kernel"]
-        bits = self.base.bits[self.groups[name]]
+        bits = self.base.pair.parameters[name].kernel_format.fractional_bits
         most: list[int] = []
         for column in kernel.reshape(-1, kernel.shape[-1]).T:
             found = candidate_bits(float(column.min()), float(column.max()), *self.search.space.word_lengths)
