@@ -14,6 +14,7 @@ from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, Self
 
 from sound_qkeras.errors import InputError
+from sound_qkeras.jobs.walk import networks
 from sound_qkeras.tuning.effort import Effort, effort_of
 
 if TYPE_CHECKING:
@@ -280,8 +281,6 @@ class QuantizeOptions(ProofOptions):
     @property
     def looks(self) -> int:
         """How many networks held-out samples may choose from."""
-        from sound_qkeras.jobs.walk import networks
-
         return 1 if self.max_drop is None else networks()
 
     @property

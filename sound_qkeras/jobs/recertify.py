@@ -125,8 +125,7 @@ def _evidence(pair: Pair, old: Demand, eps: Reals) -> Evidence | None:
     if isinstance(found, Local):
         return Local.prove(pair, old.box, found.samples, found.radius)
     if isinstance(found, Statistical):
-        failures = Statistical.count(pair, found.samples, eps, found.confidence, 0, found.reference).failures
-        return replace(found, failures=failures)
+        return replace(found, failures=found.failures_of(pair, eps))
     return None
 
 

@@ -16,8 +16,7 @@ def tolerances(first: float) -> Generator[float, bool | None, None]:
 
     The answer is None where nothing came out: no words were long enough, or what training made of them was not proved.
     """
-    within, tried, least, beyond = (yield first), 1, None, None
-    eps = first
+    eps, within, tried = first, (yield first), 1
     least, beyond = (eps, None) if within else (None, eps)
     while tried < LOOKS and (least is None or beyond is None):
         eps = eps / FACTOR if least is None else eps * FACTOR

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -167,8 +167,12 @@ class Statistical(Evidence):
         looks: int = 1,
     ) -> Statistical:
         """Evaluate the held-out samples, against a reference that does not depend on them."""
-        failures = int(np.sum(np.any(error_limits(pair, samples, reference) > eps, axis=1)))
-        return cls(samples, failures, confidence, calibration_samples, reference, looks)
+        found = cls(samples, 0, confidence, calibration_samples, reference, looks)
+        return replace(found, failures=found.failures_of(pair, eps))
+
+    def failures_of(self, pair: Pair, eps: Reals) -> int:
+        """How many of the samples exceed a tolerance in a network, or may do so."""
+        return int(np.sum(np.any(error_limits(pair, self.samples, self.reference) > eps, axis=1)))
 
     @property
     def probability(self) -> float:
@@ -197,7 +201,7 @@ class Statistical(Evidence):
         counts = 0 <= self.failures <= len(self.samples) and self.calibration_samples >= 0
         if not (counts and 0.0 < self.confidence < 1.0 and self.looks >= 1):
             raise VerificationError("the counts or the confidence make no sense")
-        found = int(np.sum(np.any(error_limits(pair, self.samples, self.reference) > eps, axis=1)))
+        found = self.failures_of(pair, eps)
         if found > self.failures:
             raise VerificationError(
                 f"{found} of {len(self.samples)} samples exceed the tolerance, the certificate claims {self.failures}"
