@@ -7,6 +7,7 @@ from html import unescape
 import numpy as np
 import pytest
 
+import sound_qkeras as sq
 from sound_qkeras.errors import InputError
 from sound_qkeras.results.curve import Curve
 
@@ -27,6 +28,17 @@ def test_a_result_draws_its_formats_bounds_and_budget(tmp_path):
     }
     assert (tmp_path / "result.svg").read_text(encoding="utf-8").startswith("<?xml")
     assert figure._repr_png_()[:4] == b"\x89PNG"
+
+
+def test_what_was_counted_is_drawn_as_no_bound():
+    samples = np.random.default_rng(0).uniform(-1.0, 1.0, (60, 3))
+    result = sq.quantize(
+        random_result(0).pair.reference, 0.5, (-1.0, 1.0), tier="statistical", samples=samples, effort="fast"
+    )
+    errors = result.plot().axes[1]
+    assert {float(bar.get_width()) for bar in errors.patches} == {0.5}
+    shown = [text.get_text() for text in errors.get_legend().get_texts()]
+    assert sorted(shown) == ["at the worst held-out sample", "tolerance eps"]
 
 
 def test_names_are_drawn_as_they_are(tmp_path):
