@@ -191,13 +191,12 @@ def _prefer_sums(digits: list[tuple[int, int]]) -> None:
 
 
 def constant(value: int) -> Wire:
-    """A number as a wire.
+    """A number as a wire; its literal has room for the absolute value, which is negated in the width of what reads it.
 
-    >>> constant(-5).name, constant(3).name
-    ("-4'sd5", "3'sd3")
+    >>> constant(-5).name, constant(3).name, constant(-4).name
+    ("-4'sd5", "3'sd3", "-4'sd4")
     """
-    bits = Wire("", value, value).bits
-    return Wire(f"{'-' if value < 0 else ''}{bits}'sd{abs(value)}", value, value)
+    return Wire(f"{'-' if value < 0 else ''}{abs(value).bit_length() + 1}'sd{abs(value)}", value, value)
 
 
 def wire_of(name: str, output: Format) -> Wire:

@@ -9,9 +9,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import hypothesis.strategies as st
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 
+from sound_qkeras import quantize
 from sound_qkeras.backends import estimate, export, hardware, measure
 from sound_qkeras.backends.adders import AdderGraph, Term, Wire, constant, signed_digits, wire_of
 from sound_qkeras.backends.options import Options
@@ -22,6 +24,8 @@ from sound_qkeras.backends.toolchain import find_compiler
 from sound_qkeras.backends.vectors import check_box, make_vectors
 from sound_qkeras.errors import DependencyError, InputError, VerificationError
 from sound_qkeras.fixed_point import Format
+from sound_qkeras.network import Network, Node
+from sound_qkeras.network.ops import Dense, Input
 
 from .drawing import Claimed, networks
 from .networks import steering
@@ -161,6 +165,18 @@ def test_too_large_a_network_is_refused_at_once(monkeypatch):
         measure(quantized, box=box)
 
 
+@pytest.mark.hls
+@pytest.mark.slow
+@needs_yosys
+def test_negative_powers_of_two_keep_their_sign_in_wider_sums(tmp_path):
+    """Alone in a sum, in products with every sign, and behind a shift."""
+    kernel, bias = np.array([[0.0, 1.0, -4.0, 0.0], [0.0, 0.0, -8.0, 0.0]]), np.array([-16.0, -16.0, -1.0, 53.0])
+    network = Network((Node("x", Input((2,))), Node("y", Dense(kernel, bias), ("x",), "y")))
+    result = quantize(network, 0.25, (-3.0, 3.0), effort="fast")
+    claimed = (result.pair, (result.certificate.box.lower, result.certificate.box.upper))
+    assert simulate_together([claimed], tmp_path)[0].endswith(" 0 mismatches")
+
+
 def test_constants_are_sized_literals():
-    expected = {0: "1'sd0", 1: "2'sd1", -1: "-1'sd1", 127: "8'sd127", -128: "-8'sd128", 128: "9'sd128"}
+    expected = {0: "1'sd0", 1: "2'sd1", -1: "-2'sd1", 127: "8'sd127", -128: "-9'sd128", 128: "9'sd128"}
     assert {value: constant(value).name for value in expected} == expected
