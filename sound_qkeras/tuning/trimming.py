@@ -25,7 +25,7 @@ def trim(search: Search[E], best: Attempt[E]) -> Attempt[E]:
             search.tell("trim", 1.0 - left * (1.0 - 0.5 * number / len(worth)))
             step = 1
             while step:
-                found = _trimmed(search, best, group, step)
+                found = _trimmed(search, best, group, step, last)
                 if search.refusals >= last:
                     return best if found is None else found
                 if found is not None:
@@ -36,11 +36,11 @@ def trim(search: Search[E], best: Attempt[E]) -> Attempt[E]:
     return best
 
 
-def _trimmed(search: Search[E], best: Attempt[E], group: Group, step: int) -> Attempt[E] | None:
+def _trimmed(search: Search[E], best: Attempt[E], group: Group, step: int, last: int) -> Attempt[E] | None:
     """An accepted attempt with `step` bits less in `group`, or None.
 
     A weight bit that does not come off alone is tried with a bit more on everything that is not a weight, and then on
-    the smaller layers' weights too, as long as the whole gets cheaper.
+    the smaller layers' weights too, as long as the whole gets cheaper, and samples have not refused so often.
     """
     space = search.space
     fewer = {**best.bits, group: best.bits[group] - step}
@@ -49,7 +49,7 @@ def _trimmed(search: Search[E], best: Attempt[E], group: Group, step: int) -> At
         finer = space.finer(fewer, lambda other: other.kind != "weight")
         options += [finer, space.finer(finer, lambda other: other.kind == "weight" and other.count < group.count)]
     for bits in options:
-        if search.deadline.passed:
+        if search.deadline.passed or search.refusals >= last:
             return None
         if space.holds(bits) and space.cost(bits) < best.cost:
             search.attempt(bits, start=best)
