@@ -20,7 +20,7 @@ posedge real reg time tri wand wire wor
 # What our templates call their own, and the stems of the types that the standard headers end in `_t`.
 _TAKEN = """
 bench c code column expected exact folder i input inputs j k o output outputs product r replay row rows status sum value x y
-add_product as_signed_32 as_signed_64 round_even_32 round_even_64 shift_left_64 from_code code_of fraction
+add_product add_shifted as_signed_32 as_signed_64 round_even_32 round_even_64 shift_left_64 from_code code_of fraction
 blkcnt blksize clock clockid dev div double fpos float gid id imaxdiv ino int8 int16 int32 int64 intmax intptr key ldiv
 lldiv max_align mbstate mode nlink off pid ptrdiff size ssize suseconds time uid uint8 uint16 uint32 uint64 uintmax
 uintptr useconds wint

@@ -29,6 +29,7 @@ from sound_qkeras.support.deadline import INTERRUPT, Deadline, ended_by_interrup
 from sound_qkeras.support.progress import Progress
 from sound_qkeras.tuning.costs import GroupCost, cost_of
 from sound_qkeras.tuning.evaluator import Evaluator
+from sound_qkeras.tuning.families import families_of
 from sound_qkeras.tuning.proving import ProvingEvaluator
 from sound_qkeras.tuning.reductions import reductions_of
 from sound_qkeras.tuning.rounding import sample_box
@@ -218,6 +219,7 @@ class Job:
             tolerance,
             range_of=evaluator.range_of,
             round_output=options.round_output,
+            families=families_of(options.families),
         )
         later = LATER_SHARE * deadline.seconds + seconds_to_confirm(self.trained)
         search = Search(

@@ -114,6 +114,12 @@ def _check_word_lengths(name: str, value: Any) -> None:
         raise InputError(f"{name} is {value}; accepted: 2 <= fewest <= most <= {LONGEST_WORD} bits")
 
 
+def _check_families(name: str, value: Any) -> None:
+    from sound_qkeras.tuning.families import families_of
+
+    families_of(value)
+
+
 def _check_names(name: str, value: Any) -> None:
     from sound_qkeras.network.labels import names_of
 
@@ -229,6 +235,9 @@ class QuantizeOptions(ProofOptions):
     keep_architecture: bool = option(False, "Keep units that are proved dead, and layers that could be merged.")
     rescale_units: bool = option(True, "Let hidden units be multiplied by powers of two, which saves bits.")
     round_output: bool = option(False, "Round the output too, to the fewest bits.")
+    families: Any = option(
+        "fixed", "Numbers that weights may be: fixed, po2, ternary, binary, with commas.", "NAMES", _check_families
+    )
     per_channel: bool = option(False, "Formats of its own for each output channel of a layer.")
     labels: Any = option(None, "The samples' classes, for accuracies: FILE.npy, or FILE.npz:NAME.", "FILE")
     train: Any = option(None, "")

@@ -26,6 +26,7 @@ def quantize(
     keep_architecture: bool = False,
     rescale_units: bool = True,
     round_output: bool = False,
+    families: Any = "fixed",
     per_channel: bool = False,
     tier: str | None = None,
     samples: Any = None,
@@ -79,6 +80,9 @@ def quantize(
             every weight as it was trained.
         round_output: round the output too, to the fewest bits that leave the weights as they are or nearly so; without it the
             last layer returns its exact sum.
+        families: numbers that a layer's weights may be, a tuple or a text with commas: "fixed" point of any length; "po2", powers
+            of two and their negatives, of 2 to 5 bits; "ternary", -s, 0 and s, of 2 bits; "binary", -s and s, of 1 bit, with s a
+            power of two. Of one length, each layer gets those that lose least.
         per_channel: give the weights of every output channel a format of their own, in C++, C and Verilog. QKeras, whose kernels
             have one word length, gets the same values with a scale for each channel.
         tier: "sound": proved for every input in the box. "local": proved for every input within `radius` of the `samples`.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import cast
 
@@ -11,10 +11,11 @@ import numpy as np
 
 from sound_qkeras.fixed_point import MAX_WORD_LENGTH, Codes, Format, to_grid
 from sound_qkeras.interval import Reals
-from sound_qkeras.network.graph import Network
+from sound_qkeras.network.graph import Network, Node
 from sound_qkeras.network.ops import Affine, AffineCodes
 from sound_qkeras.network.pair import Pair
 from sound_qkeras.network.rewrite.rescale import Indices
+from sound_qkeras.tuning.families import words_of
 from sound_qkeras.tuning.groups import Bits
 from sound_qkeras.tuning.words import Words, check_words
 from sound_qkeras.verify.proof import with_margin
@@ -37,11 +38,6 @@ class Parameters:
     bias_bits: int
 
     @property
-    def step(self) -> Reals:
-        """One unit in the last place of each output channel's weights."""
-        return np.broadcast_to(np.ldexp(1.0, -self.words.bits), self.kernel.shape[-1:])
-
-    @property
     def value(self) -> Reals:
         """The kernel that the codes stand for."""
         return self.words.value(self.kernel)
@@ -53,11 +49,18 @@ class Parameters:
         kernel = self.kernel << (finest - self.words.bits)
         return AffineCodes(
             kernel,
-            Format.for_codes(int(kernel.min()), int(kernel.max()), finest),
+            self._kernel_format(kernel, finest),
             self.bias,
             Format.for_codes(int(self.bias.min()), int(self.bias.max()), self.bias_bits),
-            self._channel_formats() if self.words.bits.ndim else None,
+            self._channel_formats() if self.words.bits.ndim and self.words.levels is None else None,
+            self.words.grid,
         )
+
+    def _kernel_format(self, kernel: Codes, finest: int) -> Format:
+        """The narrowest that holds a kernel; of few values all of them, so that another kernel of the same values fits, too."""
+        if self.words.levels is not None:
+            kernel = self.words.levels << (finest - int(self.words.bits.min()))
+        return Format.for_codes(int(kernel.min()), int(kernel.max()), finest)
 
     def _channel_formats(self) -> tuple[Format, ...]:
         columns = self.kernel.reshape(-1, self.kernel.shape[-1])
@@ -76,23 +79,6 @@ def nearest(values: Reals, bits: int) -> Codes:
     return codes.astype(np.int64)
 
 
-def words_for(kernel: Reals, bits: int, offsets: Indices | None) -> Words:
-    """Words of a kernel at so many fractional bits, and of every output channel with so many more than the kernel's words have.
-
-    A channel without more or fewer has the kernel's word, so that its codes are those that it would have without formats of
-    channels; their own format may be shorter.
-    """
-    whole = Words.of(kernel, bits)
-    if offsets is None:
-        return whole
-    own, same = Words.of(kernel, whole.bits + offsets), offsets == 0
-    return Words(
-        np.where(same, whole.bits, own.bits),
-        np.where(same, whole.low, own.low),
-        np.where(same, whole.high, own.high),
-    )
-
-
 def round_parameters(
     network: Network, bits: Bits, centers: Mapping[str, Reals], offsets: Mapping[str, Indices] | None = None
 ) -> dict[str, Parameters]:
@@ -104,13 +90,29 @@ def round_parameters(
         centers: for each affine node the point `m` of its input at which weight errors are corrected by the bias.
         offsets: for some affine nodes, how many fractional bits more each output channel has than its group.
     """
-    chosen = {(group.node, group.kind): value for group, value in bits.items()}
     found: dict[str, Parameters] = {}
-    for node, op in network.owners():
-        words = words_for(op.kernel, chosen[node.name, "weight"], (offsets or {}).get(node.name))
+    for node, op, chosen in choices(network, bits):
+        words = words_of(op.kernel, chosen.bits, (offsets or {}).get(node.name), chosen.families)
         kernel = words.nearest(op.kernel)
-        found[node.name] = bias_corrected(network, node.name, kernel, words, chosen[node.name, "bias"], centers)
+        found[node.name] = bias_corrected(network, node.name, kernel, words, chosen.bias_bits, centers)
     return found
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What was chosen for one affine node: fractional bits of weights and biases, and what the weights may be."""
+
+    bits: int
+    bias_bits: int
+    families: tuple[str, ...]
+
+
+def choices(network: Network, bits: Bits) -> Iterator[tuple[Node, Affine, Choice]]:
+    """What was chosen for each affine node that has parameters."""
+    groups = {(group.node, group.kind): group for group in bits}
+    for node, op in network.owners():
+        weight, bias = (groups[node.name, kind] for kind in ("weight", "bias"))
+        yield node, op, Choice(bits[weight], bits[bias], weight.families)
 
 
 def bias_corrected(

@@ -25,9 +25,9 @@ from sound_qkeras.network.pair import Pair
 from sound_qkeras.network.rewrite.rescale import Indices
 from sound_qkeras.support.deadline import Deadline
 from sound_qkeras.tuning.costs import cost_of
-from sound_qkeras.tuning.groups import candidate_bits
 from sound_qkeras.tuning.search import Attempt, Search
 from sound_qkeras.tuning.trimming import MOST_REFUSALS
+from sound_qkeras.tuning.words import span
 from sound_qkeras.verify.propagation import Propagation, batches, output_sensitivities, proof_work, propagate
 
 # Channels differ from their layer by at most so many bits downward and upward.
@@ -114,6 +114,8 @@ class _Spread:
             for group in search.space.groups
             if group.kind == "weight" and isinstance(nodes[group.node].op, Dense | Conv)
         }
+        # Few values have scales of channels, and no words of other lengths.
+        self.few = {name for name in self.groups if base.pair.parameters[name].kernel_grid is not None}
         self.most = {name: self._most(name) for name in self.groups}
         self._prove({name: np.zeros_like(most) for name, most in self.most.items()})
 
@@ -138,7 +140,8 @@ class _Spread:
             heapq.heappush(pending, (-each * channels.size, next(number), name, channels))
 
         for name, offsets in self.best.offsets.items():
-            consider(name, np.argsort(offsets, kind="stable"))
+            if name not in self.few:
+                consider(name, np.argsort(offsets, kind="stable"))
         while pending and self._goes_on():
             _, _, name, channels = heapq.heappop(pending)
             channels = channels[self.best.offsets[name][channels] > -FEWER]
@@ -160,7 +163,7 @@ class _Spread:
 
     def _prove(self, offsets: Mapping[str, Indices]) -> bool:
         """Whether channels with these offsets are proved; the cheapest such choice is kept."""
-        within = {name: np.clip(own, -FEWER, self.most[name]) for name, own in offsets.items()}
+        within = {name: np.clip(own, self._fewest(name), self.most[name]) for name, own in offsets.items()}
         self.search.offsets = within
         self.search.tell("channels")
         found = self.search.try_out(self.base.bits, self.best)
@@ -176,15 +179,17 @@ class _Spread:
         """Of the best attempt."""
         return cost_of(self.best.pair).weight_bits
 
+    def _fewest(self, name: str) -> int:
+        return 0 if name in self.few else -FEWER
+
     def _most(self, name: str) -> Indices:
         """Largest offset of each channel within the longest word; a channel of zeros stays where its layer is."""
         kernel = self.search.network.by_name[name].op.arrays()["kernel"]
         bits = self.base.pair.parameters[name].kernel_format.fractional_bits
-        most: list[int] = []
-        for column in kernel.reshape(-1, kernel.shape[-1]).T:
-            found = candidate_bits(float(column.min()), float(column.max()), *self.search.space.word_lengths)
-            most.append(max(0, min(found[-1] - bits, MORE)) if np.any(column) else 0)
-        return np.array(most)
+        columns = kernel.reshape(-1, kernel.shape[-1])
+        whole, signed = span(columns.min(axis=0), columns.max(axis=0))
+        most = np.clip(self.search.space.word_lengths[1] - signed - whole - bits, 0, MORE)
+        return np.where(np.any(columns, axis=0) & (name not in self.few), most, 0)
 
     def _places(self) -> dict[str, Reals]:
         """Offsets that would make the contributions of a layer's channels equal."""

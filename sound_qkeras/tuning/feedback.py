@@ -22,7 +22,8 @@ from sound_qkeras.network.ops import Affine, Conv, Dense
 from sound_qkeras.network.rewrite.rescale import Indices
 from sound_qkeras.support.deadline import Deadline
 from sound_qkeras.support.scratch import SCRATCH_NUMBERS
-from sound_qkeras.tuning.build import Parameters, bias_corrected, words_for
+from sound_qkeras.tuning.build import Choice, Parameters, bias_corrected, choices
+from sound_qkeras.tuning.families import words_of
 from sound_qkeras.tuning.groups import Bits
 from sound_qkeras.tuning.words import Words
 
@@ -57,30 +58,27 @@ class FeedbackRounding:
         """
         self.network, self.centers = network, centers
         self.factors = _factors(network, samples, deadline or Deadline())
-        self._kept: dict[tuple[str, int, int, bytes], Parameters] = {}
+        self._kept: dict[tuple[str, Choice, bytes], Parameters] = {}
         self._numbers = 0
 
     def __call__(self, bits: Bits, offsets: Mapping[str, Indices]) -> dict[str, Parameters]:
         """Integers of every affine node."""
-        chosen = {(group.node, group.kind): value for group, value in bits.items()}
         return {
-            node.name: self._rounded(
-                node.name, op, chosen[node.name, "weight"], offsets.get(node.name), chosen[node.name, "bias"]
-            )
-            for node, op in self.network.owners()
+            node.name: self._rounded(node.name, op, chosen, offsets.get(node.name))
+            for node, op, chosen in choices(self.network, bits)
         }
 
-    def _rounded(self, name: str, op: Affine, bits: int, offsets: Indices | None, bias_bits: int) -> Parameters:
-        key = (name, bits, bias_bits, b"" if offsets is None else offsets.tobytes())
+    def _rounded(self, name: str, op: Affine, chosen: Choice, offsets: Indices | None) -> Parameters:
+        key = (name, chosen, b"" if offsets is None else offsets.tobytes())
         if key not in self._kept:
             if self._numbers > MOST_KEPT:
                 self._kept.clear()
                 self._numbers = 0
-            words = words_for(op.kernel, bits, offsets)
+            words = words_of(op.kernel, chosen.bits, offsets, chosen.families)
             kernel = words.nearest(op.kernel)
             if name in self.factors:
                 kernel = _feed_back(op.kernel, words, self.factors[name])
-            self._kept[key] = bias_corrected(self.network, name, kernel, words, bias_bits, self.centers)
+            self._kept[key] = bias_corrected(self.network, name, kernel, words, chosen.bias_bits, self.centers)
             self._numbers += kernel.size
         return self._kept[key]
 
@@ -141,12 +139,10 @@ def _windows(op: Affine, x: Reals) -> Reals:
 def _feed_back(kernel: Reals, words: Words, factors: Reals) -> Codes:
     """Codes of a kernel, which stay within their words."""
     groups, size = factors.shape[:2]
-    bits, low, high = (np.broadcast_to(array, kernel.shape[-1:]) for array in (words.bits, words.low, words.high))
-    low, high = low.reshape(groups, -1), high.reshape(groups, -1)
-    left = np.ldexp(kernel, bits).reshape(size, groups, -1)
+    left = np.ldexp(kernel, words.bits).reshape(size, groups, -1)
     codes = np.empty_like(left)
     for row in range(size):
-        codes[row] = np.clip(np.rint(left[row]), low, high)
+        codes[row] = words.held(left[row].reshape(-1)).reshape(codes[row].shape)
         error = (left[row] - codes[row]) / factors[:, row, row, None]
         left[row + 1 :] -= np.swapaxes(factors[:, row, row + 1 :], 0, 1)[:, :, None] * error
     return codes.reshape(kernel.shape).astype(np.int64)

@@ -12,7 +12,9 @@ from sound_qkeras.errors import InfeasibleError
 from sound_qkeras.fixed_point import MAX_WORD_LENGTH, Format
 from sound_qkeras.interval import Interval
 from sound_qkeras.network.graph import Network, size_of
-from sound_qkeras.network.ops import Op
+from sound_qkeras.network.ops import Conv, Dense, Op
+from sound_qkeras.tuning.families import FIXED, lengths
+from sound_qkeras.tuning.words import span
 
 # Share of the tolerance that the output's rounding may have while the rest is chosen.
 SHARE = 1.0 / 16.0
@@ -36,6 +38,7 @@ class Group:
         layer: the Keras layer, for messages and tables.
         count: how many values there are.
         products: multiplications a weight takes part in, or that read an activation, per inference.
+        families: kinds of numbers that weights may be; see `families`.
     """
 
     node: str
@@ -43,6 +46,7 @@ class Group:
     layer: str
     count: int
     products: int
+    families: tuple[str, ...] = FIXED
 
 
 def output_group(network: Network) -> Group:
@@ -51,8 +55,11 @@ def output_group(network: Network) -> Group:
     return Group(node.name, "activation", node.layer, size_of(network.output_shape), 0)
 
 
-def groups_of(network: Network, *, round_output: bool = False) -> tuple[Group, ...]:
-    """All groups of a network, in graph order, the results' one among them if they are to be rounded."""
+def groups_of(network: Network, *, round_output: bool = False, families: tuple[str, ...] = FIXED) -> tuple[Group, ...]:
+    """All groups of a network, in graph order, the results' one among them if they are to be rounded.
+
+    Weights of Dense and convolutional layers may be of these families, others are of fixed point.
+    """
     groups: list[Group] = []
     products = products_of(network)
     for name in network.rounding_points:
@@ -64,7 +71,8 @@ def groups_of(network: Network, *, round_output: bool = False) -> tuple[Group, .
         groups.append(output_group(network))
     for node, op in network.owners():
         together = sum(products[name] for name in network.uses(node.name))
-        groups.append(Group(node.name, "weight", node.layer, op.kernel.size, together))
+        own = families if isinstance(op, Dense | Conv) else FIXED
+        groups.append(Group(node.name, "weight", node.layer, op.kernel.size, together, own))
         groups.append(Group(node.name, "bias", node.layer, op.bias.size, 0))
     return tuple(groups)
 
@@ -156,8 +164,12 @@ def candidates(
     """
     low, high = extent(network, group, ranges)
     shortest, longest = word_lengths
-    if group.kind != "activation":
-        longest = longest if group.kind == "weight" else min(LONGEST_BIAS, longest + LONGER_BIAS)
+    if group.kind == "weight":
+        allowed = sorted(lengths(group.families, shortest, longest))
+        whole, signed = (int(part) for part in span(np.array(low), np.array(high)))
+        return [length - signed - whole for length in allowed] if low or high else [0]
+    if group.kind == "bias":
+        longest = min(LONGEST_BIAS, longest + LONGER_BIAS)
         return candidate_bits(low, high, min(shortest, longest), longest)
     found = candidate_bits(low, high, 1, min(longest, _longest_word(network, group.node)))
     return [bits for bits in found if _tabulable(network, group.node, bits, ranges)] or found[:1]

@@ -15,7 +15,6 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 
 from sound_qkeras.fixed_point import from_codes
 from sound_qkeras.interval import Interval, Reals
@@ -240,10 +239,12 @@ class _Layer:
         self, rounded: Parameters, kernel: Reals, bias: Reals, linearisation: Linearisation, uses: Sequence[str]
     ) -> None:
         self.name, self.rounded = uses[0], rounded
-        self.step = rounded.step
         self.residual: Reals = rounded.value - kernel
         self.bias_residual: Reals = from_codes(rounded.bias, rounded.bias_bits) - bias
-        self.flips = np.zeros(kernel.shape, np.int64)
+        self.codes = rounded.kernel.copy()
+        # The code on the other side of every weight, and the way there: none beyond the ends of a word.
+        self.others = rounded.words.beside(rounded.kernel, self.residual <= 0.0)
+        self.moves = rounded.words.value(self.others) - rounded.value
         self.uses = [(linearisation.inputs[use], linearisation.gradients[use]) for use in uses]
         # Of several uses, at most: between them, errors may add up.
         self.curvature = len(uses) * sum((x**2).T @ (g**2).sum(axis=1) for x, g in self.uses)
@@ -253,34 +254,23 @@ class _Layer:
         changes = ((x @ self.residual + self.bias_residual, g) for x, g in self.uses)
         return sum((np.einsum("skj,sj->sk", g, change) for change, g in changes), np.zeros(1))
 
-    def direction(self) -> Reals:
-        """The step to each weight's other neighbour."""
-        return np.where(self.residual <= 0.0, self.step, -self.step)
-
     def best(self, residual: Reals) -> list[tuple[float, int]]:
         """The flips that lower the sum of squares most, as (gain, flat index), all gains negative."""
         slope = sum(x.T @ (residual[:, None, :] @ g)[:, 0] for x, g in self.uses)
-        gain = np.where(self._fits(), 2.0 * self.direction() * slope + self.step**2 * self.curvature, 0.0).ravel()
+        gain = (2.0 * self.moves * slope + self.moves**2 * self.curvature).ravel()
         found = np.argsort(gain, kind="stable")[:FLIPS_PER_SWEEP]
         return [(float(gain[at]), int(at)) for at in found if gain[at] < 0.0]
-
-    def _fits(self) -> npt.NDArray[np.bool_]:
-        """Whether each weight's other neighbour is in its word."""
-        words = self.rounded.words
-        other = self.rounded.kernel + self.flips + np.where(self.residual <= 0.0, 1, -1)
-        return (words.low <= other) & (other <= words.high)
 
     def change(self, at: int) -> Reals:
         """Change of the error if the weight is flipped, `(samples, outputs)`."""
         i, j = divmod(at, self.residual.shape[1])
-        step = self.step[j] if self.residual[i, j] <= 0.0 else -self.step[j]
-        return step * sum((x[:, i, None] * g[:, :, j] for x, g in self.uses), np.zeros(1))
+        return self.moves[i, j] * sum((x[:, i, None] * g[:, :, j] for x, g in self.uses), np.zeros(1))
 
     def flip(self, at: int) -> None:
-        i, j = divmod(at, self.residual.shape[1])
-        sign = 1 if self.residual[i, j] <= 0.0 else -1
-        self.residual[i, j] += sign * self.step[j]
-        self.flips[i, j] += sign
+        here = divmod(at, self.residual.shape[1])
+        self.residual[here] += self.moves[here]
+        self.moves[here] *= -1.0
+        self.codes[here], self.others[here] = self.others[here], self.codes[here]
 
     def result(self) -> Parameters:
-        return replace(self.rounded, kernel=self.rounded.kernel + self.flips)
+        return replace(self.rounded, kernel=self.codes)

@@ -22,11 +22,11 @@ from sound_qkeras.support.decimals import at_most
 from sound_qkeras.tuning.build import provisional
 from sound_qkeras.tuning.effort import Effort
 from sound_qkeras.tuning.evaluator import TARGET, Alone, E, Evaluator
+from sound_qkeras.tuning.families import words_of
 from sound_qkeras.tuning.gap import Solved
 from sound_qkeras.tuning.groups import FINE, Bits, Group, much_finer
 from sound_qkeras.tuning.milp import Choices, Limit, solve
 from sound_qkeras.tuning.space import Space
-from sound_qkeras.tuning.words import Words
 
 # Least relative error a group is said to contribute.
 NEGLIGIBLE = 1e-9
@@ -341,7 +341,7 @@ class Search(Generic[E]):
         if group.kind != "weight":
             return base, np.array([2.0 ** (base - value) for value in bits])
         kernel = self.network.by_name[group.node].op.arrays()["kernel"]
-        error = {value: Words.of(kernel, value).error(kernel) for value in bits}
+        error = {value: words_of(kernel, value, None, group.families).error(kernel) for value in bits}
         typical = 0.25 * np.sqrt(kernel.size / 12.0)
         regular = [value for value in bits if value <= base and error[value] >= typical * 2.0**-value]
         at = max(regular, default=bits[0])
@@ -360,12 +360,15 @@ class Search(Generic[E]):
         ways = "shrink the box, or use effort='max'"
         if np.isfinite(bound):
             ways = f"{higher}, {ways}"
-        if needed <= LONGEST_WORD:
+        families = {family for group in self.space.groups if group.kind == "weight" for family in group.families}
+        if "fixed" not in families:
+            ways = f"add fixed to families, {ways}"
+        elif needed <= LONGEST_WORD:
             ways = f"allow about {needed} bits with word_lengths=(2, {needed}), {ways}"
         return InfeasibleError(
             f"no word length up to {longest} bits was found to reach eps = {asked}: {self.evaluator.measured} is {reached}; {ways}",
             best_bound=bound,
-            word_length=needed if needed <= LONGEST_WORD else None,
+            word_length=needed if needed <= LONGEST_WORD and "fixed" in families else None,
         )
 
 

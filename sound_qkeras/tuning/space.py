@@ -10,6 +10,7 @@ from sound_qkeras.fixed_point import Format
 from sound_qkeras.interval import Interval, Reals
 from sound_qkeras.network.graph import Network
 from sound_qkeras.tuning.costs import Objective
+from sound_qkeras.tuning.families import FIXED
 from sound_qkeras.tuning.groups import (
     Bits,
     Group,
@@ -22,6 +23,7 @@ from sound_qkeras.tuning.groups import (
     sources_of,
 )
 from sound_qkeras.tuning.milp import Joint
+from sound_qkeras.tuning.words import lengths_of
 
 # Bits that a group is finer than others by where formats are uniform.
 FINER = {"weight": 0, "activation": 3, "bias": 6}
@@ -53,6 +55,7 @@ class Space:
         *,
         range_of: Callable[[str, int], tuple[float, float]] | None = None,
         round_output: bool = False,
+        families: tuple[str, ...] = FIXED,
     ) -> None:
         """Prepare groups and candidates.
 
@@ -64,6 +67,7 @@ class Space:
             eps: tolerance per output.
             range_of: what a node's format is to hold at so many fractional bits, if that is less than its range.
             round_output: whether results are rounded.
+            families: kinds of numbers that weights may be.
 
         Raises:
             InfeasibleError: the output cannot be rounded within its tolerance in words of the allowed length.
@@ -71,7 +75,7 @@ class Space:
         self.network, self.ranges, self.goal, self.word_lengths = network, ranges, goal, word_lengths
         self.range_of = range_of
         self.output = output_group(network) if round_output else None
-        self.groups = groups_of(network, round_output=round_output)
+        self.groups = groups_of(network, round_output=round_output, families=families)
         self.candidates = {group: self._candidates(group, float(eps.min())) for group in self.groups}
         self._products = products_of(network)
 
@@ -103,6 +107,8 @@ class Space:
     def word_length(self, group: Group, bits: int) -> int:
         """Bits of a group's values at so many fractional ones."""
         ends = extent(self.network, group, self.ranges)
+        if group.kind == "weight":
+            return int(lengths_of(np.array(ends[0]), np.array(ends[1]), np.array(bits))[0])
         if group.kind == "activation" and self.range_of is not None:
             ends = self.range_of(group.node, bits)
         return Format.for_range(*ends, bits).word_length

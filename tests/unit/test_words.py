@@ -28,17 +28,31 @@ def square(words: Words, kernel: np.ndarray) -> list[Fraction]:
 
 
 @given(WEIGHTS, BITS)
-def test_words_are_as_long_and_lose_no_more(weights, bits):
+def test_words_reach_the_next_power_of_two_and_lose_no_more_than_with_its_step(weights, bits):
     kernel = np.array(weights)
-    whole, found = Words.holding(kernel, bits), Words.of(kernel, bits)
-    assert np.array_equal(whole.low, found.low)
-    assert np.array_equal(whole.high, found.high)
+    found = Words.of(kernel, bits)
+    ends = zip(np.ravel(found.low).tolist(), np.ravel(found.high).tolist(), strict=True)
+    for (column, after), (low, high) in zip(columns(kernel, bits), ends, strict=True):
+        least, most = Fraction(float(column.min())), Fraction(float(column.max()))
+
+        def within(code: int, least=least, most=most, step=Fraction(2) ** -int(after)) -> bool:
+            return most < code * step and -least <= code * step
+
+        signed = low < 0
+        assert low == (-high - 1 if signed else 0)
+        assert within(high + 1) or not (least or most)
+        assert high == 1 or not within((high + 1) // 2) or not (least or most)
+        assert signed == (least < 0 and not (high == 1 and within(1)))
+    plain = Words(np.asarray(bits), found.low, found.high)
     tiny = Fraction(1, 2**40)  # what float64 sums may be off by
-    for lost, before in zip(square(found, kernel), square(whole, kernel), strict=True):
+    for lost, before in zip(square(found, kernel), square(plain, kernel), strict=True):
         assert lost <= before * (1 + tiny)
     codes = Parameters(found.nearest(kernel), found, np.zeros(3, np.int64), 0).to_codes()
-    longest = [Format.for_range(column.min(), column.max(), int(b)).word_length for column, b in columns(kernel, bits)]
     own = [output.word_length for output in codes.channel_formats or (codes.kernel_format,)]
+    longest = [
+        Format.for_codes(int(low), int(high), 0).word_length
+        for low, high in zip(np.ravel(found.low), np.ravel(found.high), strict=True)
+    ]
     assert all(length <= most for length, most in zip(own, longest, strict=True))
 
 
@@ -68,7 +82,7 @@ def test_one_large_weight_among_many_is_cut_off():
 def test_a_word_with_a_sign_has_a_bit_beside_it():
     """The shortest format with a sign has two bits, and every code of them is used."""
     kernel = np.array([[-0.6], [0.4]])
-    words = Words.of(kernel, 0)
+    words = Words.of(kernel, 1)
     assert (int(words.low), int(words.high)) == (-2, 1)
     assert np.abs(words.value(words.nearest(kernel)) - kernel).max() <= 0.5 * 2.0 ** -int(words.bits)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -22,6 +22,7 @@ from sound_qkeras.fixed_point import Codes, Format
 from sound_qkeras.network import Node, Pair, size_of
 from sound_qkeras.network.ops import Affine, AffineCodes, Conv, Scale
 from sound_qkeras.network.ops.window import Window
+from sound_qkeras.network.staircases import Staircase
 
 # Entries of a matrix that straight code is still made of.
 MOST_ENTRIES = 1 << 20
@@ -184,6 +185,24 @@ def stored_format(codes: AffineCodes) -> Format:
     return Format.for_codes(low, high, codes.kernel_format.fractional_bits)
 
 
+def with_exponents(codes: AffineCodes, options: Options) -> AffineCodes:
+    """The same where loops multiply; where weights are powers of two, loops shift: exponents, and complements of negative ones'.
+
+    Straight code has constants, of which a compiler or `AdderGraph` makes shifts.
+    """
+    grid, sizes = codes.kernel_grid, np.abs(codes.kernel)
+    powers = (
+        isinstance(grid, Staircase) and grid.levels > 2 and bool(np.all(sizes) and np.all(sizes & (sizes - 1) == 0))
+    )
+    if options.style != "loops" or not powers:
+        return codes
+    exponents = np.frexp(sizes.astype(np.float64))[1].astype(np.int64) - 1
+    held = Format.for_codes(~int(exponents.max()), int(exponents.max()), codes.kernel_format.fractional_bits)
+    return replace(
+        codes, kernel=np.where(codes.kernel < 0, ~exponents, exponents), kernel_format=held, kernel_grid=None
+    )
+
+
 def sum_shifts(layer: Layer, codes: AffineCodes) -> Codes:
     """How far the sum of each output's products is shifted left before the bias is added."""
     products = _alignment(layer).products
@@ -224,9 +243,15 @@ class AffineWriter(OpWriter):
 
     def constants(self, layer: Layer, options: Options) -> tuple[Constant, ...]:
         """Kernel and bias, their axes in the order in which the code reads them."""
-        codes = matrix_of(layer) if options.style == "unrolled" else codes_of(layer)
+        multiplied = matrix_of(layer) if options.style == "unrolled" else codes_of(layer)
+        codes = with_exponents(multiplied, options)
         kernel, order = self.stored(layer, codes, options)
         name, what = layer.identifier, layer.node.name
+        order += (
+            " (exponents of two of so many steps, of negative weights their complements)"
+            if codes is not multiplied
+            else ""
+        )
         order += " (each output with a step of its own: the finest one is named)" if codes.channel_formats else ""
         found = [Constant(f"{name}_w", kernel, stored_format(codes), f"kernel of {what} {order}")]
         if codes.channel_formats is not None and options.style == "loops":
@@ -250,10 +275,12 @@ class AffineWriter(OpWriter):
     def context(self, layer: Layer, options: Options) -> Mapping[str, Any]:
         """Alignment and widths; the inputs each output uses (unrolled), or the bounds of the loops (loops)."""
         codes = codes_of(layer)
+        held = with_exponents(codes, options)
         shared: dict[str, Any] = {
             "align": _alignment(layer),
             "own_formats": codes.channel_formats,
-            "kernel_format": stored_format(codes),
+            "kernel_format": stored_format(held),
+            "powers": held is not codes,
             "bias_format": codes.bias_format,
             "sum_bits": self.sum_bits(layer),
             "nonzero": int(np.count_nonzero(codes.kernel)),

@@ -16,7 +16,7 @@ import numpy as np
 
 from sound_qkeras.errors import FileFormatError, VerificationError
 from sound_qkeras.keras_io.write.quantizers import rounding_of
-from sound_qkeras.keras_io.write.scales import Word, words_of
+from sound_qkeras.keras_io.write.scales import Quantizer, words_of
 from sound_qkeras.network import Network, Node, Pair
 from sound_qkeras.network.ops import Add, AveragePool, Clip, Lookup
 from sound_qkeras.network.ops.rectifiers import SlopeComparison
@@ -150,12 +150,15 @@ def _is_layer_of(pair: Pair, node: Node, layer: StoredLayer) -> bool:
     given = [_quantizer(layer), layer.config.get("bias_quantizer")]
     for scaled in (True, False):
         words = words_of(codes, "float32", scaled=scaled)
-        if layer.weights and all(map(_is_word, given, words)):
+        if layer.weights and all(map(_is, given, words)):
             break
     else:
         return False
     try:
-        held = [_returned(*one) for one in zip(given, words, layer.weights, strict=False)]
+        held = [
+            word.returned(quantizer["config"], array)
+            for quantizer, word, array in zip(given, words, layer.weights, strict=False)
+        ]
     except (TypeError, ValueError):  # scales that are no numbers, or too many
         return False
     values = [value.astype(np.float32).reshape(-1) for value in (codes.kernel_value, codes.bias_value)]
@@ -175,24 +178,11 @@ def _quantizer(layer: StoredLayer) -> Any:
     return next((layer.config[name] for name in KERNELS if name in layer.config), None)
 
 
-def _is_word(quantizer: Any, word: Word) -> bool:
-    """Whether a saved quantizer is the plain `quantized_bits` of a word; its scales show in what it returns."""
-    if not isinstance(quantizer, Mapping) or quantizer.get("class_name") != "quantized_bits":
+def _is(quantizer: Any, word: Quantizer) -> bool:
+    """Whether a saved quantizer is this one."""
+    if not isinstance(quantizer, Mapping) or quantizer.get("class_name") != word.kind:
         return False
-    settings: dict[str, Any] = dict(quantizer.get("config", {}))
-    plain = not settings.get("symmetric") and not settings.get("use_stochastic_rounding")
-    plain = plain and settings.get("qnoise_factor", 1.0) == 1.0 and isinstance(settings.get("alpha"), float | list)
-    numbers = settings.get("bits"), settings.get("integer"), bool(settings.get("keep_negative"))
-    return plain and numbers == (word.bits, word.integer, word.signed)
-
-
-def _returned(quantizer: Any, word: Word, stored: Array) -> Array:
-    """What QKeras makes of a stored array in float32, flat; NaN where that is not what is stored times its scale."""
-    x, one = stored.astype(np.float32), np.float32(1.0)
-    end, unit = one * 2.0 ** (word.bits - word.signed), one * 2.0**word.integer
-    codes = np.clip(np.rint(x * end / unit), -end * word.signed, end - one)
-    made = np.array(quantizer["config"]["alpha"], np.float32) * (unit * codes / end)
-    return np.where(unit * codes / end == x, x + (made - x), np.nan).reshape(-1)
+    return word.is_saved_as(dict(quantizer.get("config", {})))
 
 
 def _check_roundings(path: Path, quantized: Pair, layers: list[StoredLayer]) -> None:

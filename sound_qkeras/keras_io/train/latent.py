@@ -6,7 +6,7 @@ the format it is to be stored in. Here every weight is clipped to its own format
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,9 @@ from sound_qkeras.fixed_point import Codes, Format
 from sound_qkeras.keras_io.session.environment import import_keras, import_tensorflow
 from sound_qkeras.keras_io.write.keras_names import keras_names
 from sound_qkeras.network import Pair
+from sound_qkeras.network.grids import fractional_bits_of
 from sound_qkeras.network.ops import AffineCodes, Conv, Dense
+from sound_qkeras.network.staircases import Staircase
 from sound_qkeras.types import Reals
 
 # A latent weight starts where the float one is, but so far inside its code's cell, in steps from the middle.
@@ -26,13 +28,14 @@ INSIDE = 0.45
 
 @dataclass(frozen=True, eq=False)
 class Grid:
-    """What each entry of one array of weights may become: `code << shift` with a code of its own format.
+    """What each entry of one array of weights may become: `code << shift` with a code of its own format, or one of few codes.
 
     Args:
         codes: where it starts, in steps of the finest format.
         shift: fractional bits an entry's own format has fewer, elementwise.
         lowest, highest: ends of the own formats, in their codes, elementwise.
         fractional_bits: of the finest format.
+        levels: the codes there are, ascending, where they are not all from the lowest to the highest.
     """
 
     codes: Codes
@@ -40,6 +43,20 @@ class Grid:
     lowest: Codes
     highest: Codes
     fractional_bits: int
+    levels: Codes | None = None
+
+    @classmethod
+    def of_kernel(cls, codes: AffineCodes) -> Grid:
+        """That of a kernel: of its format, of its channels' formats, or of few values."""
+        few = codes.kernel_grid
+        if not isinstance(few, Staircase):
+            return cls.of(codes.kernel, codes.kernel_format, codes.channel_formats)
+        finest = codes.kernel_format.fractional_bits
+        own = fractional_bits_of(few.values) or 0
+        shift = np.broadcast_to(finest - own + few.exponent, codes.kernel.shape)
+        levels = np.ldexp(few.values, own).astype(np.int64)
+        low, high = (np.broadcast_to(level, codes.kernel.shape) for level in (levels[0], levels[-1]))
+        return cls(codes.kernel, shift, low, high, finest, levels)
 
     @classmethod
     def of(cls, codes: Codes, output: Format, own: tuple[Format, ...] | None = None) -> Grid:
@@ -64,18 +81,34 @@ class Grid:
         return np.ldexp(1.0, self.shift - self.fractional_bits)
 
     @property
+    def distance(self) -> Reals:
+        """Of neighbouring values, on average."""
+        return self.step if self.levels is None else self.step * np.mean(np.diff(self.levels))
+
+    @property
     def ends(self) -> tuple[Reals, Reals]:
         """The least and largest value of every entry."""
         return self.lowest * self.step, self.highest * self.step
 
     def round(self, latent: Reals) -> Codes:
         """The integers of latent weights, half to even, in steps of the finest format."""
-        own = np.clip(np.rint(latent / self.step), self.lowest, self.highest)
-        return own.astype(np.int64) << self.shift
+        own = latent / self.step
+        if self.levels is None:
+            return np.clip(np.rint(own), self.lowest, self.highest).astype(np.int64) << self.shift
+        return self.levels[np.searchsorted(self.middles, own, side="right")] << self.shift
+
+    @property
+    def middles(self) -> Reals:
+        """Between few codes; of two that are as near the larger one is taken."""
+        levels = np.zeros(1) if self.levels is None else self.levels.astype(np.float64)
+        return 0.5 * (levels[:-1] + levels[1:])
 
     def start(self, trained: Reals) -> npt.NDArray[np.float32]:
         """Latent float32 weights near the trained ones that stand for the codes, where those have at most 24 bits."""
         value = np.ldexp(self.codes.astype(np.float64), -self.fractional_bits)
+        if self.levels is not None:
+            stands = self.round(trained) == self.codes
+            return np.clip(np.where(stands, trained, value), *self.ends).astype(np.float32)
         near = np.clip(trained, value - INSIDE * self.step, value + INSIDE * self.step)
         return np.clip(near, *self.ends).astype(np.float32)
 
@@ -89,7 +122,7 @@ class Latent:
         self.variable, self.grid = variable, grid
         self.first = grid.start(trained).reshape(shape)
         self.lower, self.upper = (end.astype(np.float32).reshape(shape) for end in grid.ends)
-        self.unit = grid.step.astype(np.float32).reshape(shape)
+        self.unit = grid.distance.astype(np.float32).reshape(shape)
         variable.assign(self.first)
 
     def clip(self) -> None:
@@ -132,13 +165,13 @@ def latents_of(pair: Pair, model: Any) -> dict[str, tuple[Latent, ...]]:
             continue
         layer, codes = model.get_layer(names[node.name]), pair.parameters[node.name]
         layer.trainable = True
-        kernel = Grid.of(codes.kernel, codes.kernel_format, codes.channel_formats)
+        kernel = Grid.of_kernel(codes)
         grids = (kernel, op.kernel), (Grid.of(codes.bias, codes.bias_format), op.bias)
         found[node.name] = tuple(
             Latent(variable, *given) for variable, given in zip(layer.weights, grids, strict=False)
         )
-        if codes.channel_formats is not None:
-            _quantise_by_channel(layer, kernel)
+        if codes.channel_formats is not None or codes.kernel_grid is not None:
+            _quantise_on(layer, kernel)
     return found
 
 
@@ -146,10 +179,10 @@ def with_values(codes: AffineCodes, latents: tuple[Latent, ...], values: list[np
     """The integers of latent weights, in the same formats."""
     made = [latent.codes(value) for latent, value in zip(latents, values, strict=True)]
     bias = made[1] if len(made) > 1 else codes.bias
-    return AffineCodes(made[0], codes.kernel_format, bias, codes.bias_format, codes.channel_formats)
+    return replace(codes, kernel=made[0], bias=bias)
 
 
-def _quantise_by_channel(layer: Any, grid: Grid) -> None:
+def _quantise_on(layer: Any, grid: Grid) -> None:
     """Exchange the kernel's quantizer, which has one format for all channels; QKeras asks this attribute for it."""
     tf, backend = import_tensorflow(), import_keras().backend
     shape = tuple(layer.weights[0].shape)
@@ -157,8 +190,16 @@ def _quantise_by_channel(layer: Any, grid: Grid) -> None:
         backend.constant(array.reshape(shape), dtype="float32") for array in (grid.step, grid.lowest, grid.highest)
     )
 
+    def rounded(own: Any) -> Any:
+        if grid.levels is None:
+            return tf.clip_by_value(tf.round(own), lowest, highest)
+        found = tf.fill(shape, np.float32(grid.levels[0]))
+        for middle, more in zip(grid.middles, np.diff(grid.levels), strict=True):
+            found += tf.cast(own >= np.float32(middle), "float32") * np.float32(more)
+        return found
+
     def quantise(x: Any) -> Any:
-        return x + tf.stop_gradient(step * tf.clip_by_value(tf.round(x / step), lowest, highest) - x)
+        return x + tf.stop_gradient(step * rounded(x / step) - x)
 
     name = "depthwise" if hasattr(layer, "depthwise_quantizer_internal") else "kernel"
     setattr(layer, f"{name}_quantizer_internal", quantise)

@@ -29,8 +29,7 @@ SAME = 1e-6
 
 def grids_of(codes: AffineCodes) -> Grids:
     """Where a node's kernel and bias may be."""
-    kernel = Grid.of(codes.kernel, codes.kernel_format, codes.channel_formats)
-    return kernel, Grid.of(codes.bias, codes.bias_format)
+    return Grid.of_kernel(codes), Grid.of(codes.bias, codes.bias_format)
 
 
 def rounded(formats: Pair, trained: Network) -> Pair:

@@ -16,7 +16,7 @@ import numpy as np
 
 from sound_qkeras.fixed_point import Format
 from sound_qkeras.keras_io.session.environment import import_keras, import_qkeras
-from sound_qkeras.keras_io.write.scales import Word, words_of
+from sound_qkeras.keras_io.write.scales import Quantizer, Word, words_of
 from sound_qkeras.network import Network, Node, Pair
 from sound_qkeras.network.ops import Affine, AffineCodes, AveragePool, Conv, Dense, Scale
 from sound_qkeras.network.ops.base import Reals, Shape
@@ -41,7 +41,7 @@ class Parameters:
     kernel: Reals
     bias: Reals | None
     scales: Reals
-    words: tuple[Word, Word] | None
+    words: tuple[Quantizer, Quantizer] | None
     trainable: bool = True
 
     @classmethod
