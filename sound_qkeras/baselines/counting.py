@@ -46,6 +46,7 @@ class Row:
         tier: of the bound: "sound", "local" or "statistical".
         search_seconds: until the configuration was known, all trials included.
         training_seconds: of what was trained after that.
+        table_bits: of integers that are looked up in place of functions; QKeras' models have none.
         notes: what a reader has to know, one sentence each.
     """
 
@@ -64,12 +65,13 @@ class Row:
     probability: float | None = None
     search_seconds: float = 0.0
     training_seconds: float = 0.0
+    table_bits: int = 0
     notes: tuple[str, ...] = ()
 
     @property
     def total_bits(self) -> int:
-        """Weights, biases and values together."""
-        return self.weight_bits + self.bias_bits + self.activation_bits
+        """Weights, biases, values and tables together."""
+        return self.weight_bits + self.bias_bits + self.activation_bits + self.table_bits
 
     @property
     def proved(self) -> bool:
@@ -80,7 +82,8 @@ class Row:
     def of(cls, candidate: Candidate, **measured: Any) -> Row:
         """The row of a candidate, with what was measured about it, under the names of the fields."""
         cost = candidate.cost
-        counted: dict[str, Any] = {"bit_operations": cost.bit_operations, "notes": candidate.notes}
+        counted: dict[str, Any] = {name: getattr(cost, name) for name in ("bit_operations", "table_bits")}
+        counted["notes"] = candidate.notes
         return cls(candidate.name, cost.weight_bits, cost.bias_bits, cost.activation_bits, **{**counted, **measured})
 
     def to_json(self) -> dict[str, Any]:

@@ -118,20 +118,22 @@ def _bits(row: FormatRow, longest: int, uniform: Uniform | None) -> Bar:
 def comparison_table(result: Result, uniform: Uniform | None) -> Table:
     """Bits in total: chosen, one format for everything, 32 bits for everything."""
     rows = list(_comparison(result, uniform))
-    columns = "Choice:name, Weight bits:number, Bias bits:number, Value bits:number, Total:number, Of 32 bits:number, Drawn:bar"
+    columns = "Choice:name, Weight bits:number, Bias bits:number, Value bits:number, Table bits:number, Total:number, Of 32 bits:number, Drawn:bar"
     return table("Stored bits", columns, rows)
 
 
-def totals(result: Result, uniform: Uniform | None = None) -> dict[str, tuple[int, int, int]]:
-    """Bits of weights, biases and values, by choice."""
+def totals(result: Result, uniform: Uniform | None = None) -> dict[str, tuple[int, int, int, int]]:
+    """Bits of weights, biases, values and tables, by choice."""
     trained = result.pair.reference
     weights = sum(op.kernel.size for _, op in trained.owners())
     values = sum(size_of(trained.shapes[name]) for name in trained.rounding_points)
-    rows = {"chosen": (result.cost.weight_bits, result.cost.bias_bits, result.cost.activation_bits)}
+    costs = {"chosen": result.cost}
     if uniform is not None:
-        found = uniform.cost
-        rows[f"uniform: {ap_fixed(uniform.format)}"] = found.weight_bits, found.bias_bits, found.activation_bits
-    rows[f"{NAIVE} bits"] = NAIVE * weights, NAIVE * (trained.parameter_count - weights), NAIVE * values
+        costs[f"uniform: {ap_fixed(uniform.format)}"] = uniform.cost
+    rows = {
+        name: (cost.weight_bits, cost.bias_bits, cost.activation_bits, cost.table_bits) for name, cost in costs.items()
+    }
+    rows[f"{NAIVE} bits"] = NAIVE * weights, NAIVE * (trained.parameter_count - weights), NAIVE * values, 0
     return rows
 
 

@@ -28,20 +28,22 @@ class Cost:
         bias_bits: the same over biases.
         activation_bits: sum over every rounded value, the input included, of its word length.
         bit_operations: sum over multiplications of the bits of both factors, weights and inputs or two inputs.
+        table_bits: of the integers that are looked up in place of functions.
     """
 
     weight_bits: int
     bias_bits: int
     activation_bits: int
     bit_operations: int
+    table_bits: int = 0
 
     @property
     def total_bits(self) -> int:
-        """Weights, biases and activations together."""
-        return self.weight_bits + self.bias_bits + self.activation_bits
+        """Weights, biases, activations and tables together."""
+        return self.weight_bits + self.bias_bits + self.activation_bits + self.table_bits
 
     def to_json(self) -> dict[str, int]:
-        """All five numbers."""
+        """All six numbers."""
         return {**asdict(self), "total_bits": self.total_bits}
 
 
@@ -63,7 +65,7 @@ def cost_of(quantized: Pair) -> Cost:
             first, last = (_bits_read(quantized, node.name, number) for number in (0, len(node.inputs) - 1))
             operations += round(products * first * last)
     activation = sum(_bits_stored(quantized, name) for name in quantized.roundings)
-    return Cost(weight, bias, activation, operations)
+    return Cost(weight, bias, activation, operations, sum(table.bits for table in quantized.tables.values()))
 
 
 def _bits_read(quantized: Pair, node: str, number: int = 0) -> float:

@@ -10,11 +10,12 @@ import pytest
 import sound_qkeras as sq
 from sound_qkeras.cli import OK, main
 from sound_qkeras.errors import InfeasibleError, InputError
+from sound_qkeras.fixed_point import Format
 from sound_qkeras.keras_io.train.data import Task
 from sound_qkeras.keras_io.train.finetuning import train
-from sound_qkeras.keras_io.train.latent import Latent, latents_of, with_values
+from sound_qkeras.keras_io.train.latent import Grid, Latent, latents_of, with_values
 from sound_qkeras.keras_io.write.writer import to_qkeras
-from sound_qkeras.network.ops import AveragePool
+from sound_qkeras.network.ops import AffineCodes, AveragePool
 from tests.networks import by_channel
 from tests.results import content, make_result, random_result
 
@@ -227,6 +228,17 @@ def test_each_channel_keeps_its_format():
     )
     for name, codes in found.pair.parameters.items():
         assert codes.channel_formats == parameters[name].channel_formats
+
+
+def test_a_channel_of_zeros_may_get_values_that_no_other_channel_has():
+    """Its coarse step is beyond what the format of all channels holds."""
+    own = (Format(3, 0, True), Format(1, 3, False))
+    codes = AffineCodes(np.array([[-3, 0]]), Format(3, 0, True), np.zeros(2, np.int64), Format(1, 1, False), own)
+    kernel = Latent(tf.Variable(np.zeros((1, 2), np.float32)), Grid.of_kernel(codes), np.array([[-0.75, 0.0]]))
+    found = with_values(codes, (kernel,), [np.array([[-0.5, 5.0]], np.float32)])
+    assert found.kernel.tolist() == [[-2, 16]]
+    assert found.kernel_format.contains(found.kernel_value, found.kernel_value)
+    assert found.channel_formats == own
 
 
 def test_weights_end_within_formats_that_qkeras_cannot_say(monkeypatch):

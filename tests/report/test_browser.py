@@ -133,7 +133,7 @@ def test_tables_are_copied_as_text(browser, files):
     )
     lines = visit.page.evaluate(COPIED).strip().splitlines()
     rows = [line.split("\t") for line in lines if "\t" in line]
-    assert rows[0][:5] == ["Choice", "Weight bits", "Bias bits", "Value bits", "Total"]
+    assert rows[0][:6] == ["Choice", "Weight bits", "Bias bits", "Value bits", "Table bits", "Total"]
     assert [row[0].split(":")[0] for row in rows[1:]] == ["chosen", "uniform", "32 bits"]
     assert all(len(row) >= 6 for row in rows)
 

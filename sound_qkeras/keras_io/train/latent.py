@@ -176,10 +176,13 @@ def latents_of(pair: Pair, model: Any) -> dict[str, tuple[Latent, ...]]:
 
 
 def with_values(codes: AffineCodes, latents: tuple[Latent, ...], values: list[npt.NDArray[np.float32]]) -> AffineCodes:
-    """The integers of latent weights, in the same formats."""
+    """The integers of latent weights, in the same formats; that which has all channels' values is as wide as it must be."""
     made = [latent.codes(value) for latent, value in zip(latents, values, strict=True)]
-    bias = made[1] if len(made) > 1 else codes.bias
-    return replace(codes, kernel=made[0], bias=bias)
+    kernel, bias, whole = made[0], made[1] if len(made) > 1 else codes.bias, codes.kernel_format
+    if codes.channel_formats is not None:
+        ends = min(whole.min_code, int(kernel.min())), max(whole.max_code, int(kernel.max()))
+        whole = Format.for_codes(*ends, whole.fractional_bits)
+    return replace(codes, kernel=kernel, kernel_format=whole, bias=bias)
 
 
 def _quantise_on(layer: Any, grid: Grid) -> None:

@@ -38,6 +38,11 @@ class Lookup(ABC):
         """Bits of an integer, stored in as few as all of them need."""
         return Format.for_codes(int(self.codes.min()), int(self.codes.max()), 0).word_length
 
+    @property
+    def bits(self) -> int:
+        """Bits of all its integers; none where there can be no such table."""
+        return 0 if self.problem else self.codes.size * self.width
+
 
 def joint_format(sources: Sequence[Format]) -> Format:
     """The narrowest format that holds the codes of all, at the finest step among them."""
