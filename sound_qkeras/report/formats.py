@@ -118,8 +118,8 @@ def _bits(row: FormatRow, longest: int, uniform: Uniform | None) -> Bar:
 def comparison_table(result: Result, uniform: Uniform | None) -> Table:
     """Bits in total: chosen, one format for everything, 32 bits for everything."""
     rows = list(_comparison(result, uniform))
-    columns = "Choice:name, Weight bits:number, Bias bits:number, Value bits:number, Table bits:number, Total:number, Of 32 bits:number, Drawn:bar"
-    return table("Stored bits", columns, rows)
+    bits = ", ".join(f"{name} bits:number" for name in ("Weight", "Bias", "Value", "Table"))
+    return table("Stored bits", f"Choice:name, {bits}, Total:number, Of 32 bits:number, Drawn:bar", rows)
 
 
 def totals(result: Result, uniform: Uniform | None = None) -> dict[str, tuple[int, int, int, int]]:

@@ -8,6 +8,8 @@ from sound_qkeras.baselines import Row
 from sound_qkeras.support.decimals import at_most, tolerance
 
 OURS, THEIRS = "ours", "AutoQKeras"
+# In names of rows of ours that may have other weights than fixed point, and of searches that may not.
+ALL_FAMILIES, FIXED_ONLY = "all families", "fair space"
 
 
 def bits_of(row: Row) -> int:
@@ -41,13 +43,21 @@ def quickest(rows: Sequence[Row], other: Row) -> Row | None:
 
 
 def both_ways(rows: Sequence[Row]) -> tuple[str, ...]:
-    """Sentences for every search of AutoQKeras; none where either side has no rows."""
+    """Sentences for every search of AutoQKeras; none where either side has no rows.
+
+    A search that may choose fixed point alone is compared with rows of ours that may not choose more.
+    """
     ours = [row for row in rows if row.name.startswith(OURS)]
     searches: dict[str, list[Row]] = {}
     for row in rows:
         if row.name.startswith(THEIRS):
             searches.setdefault(row.name.rsplit(", ", 1)[0], []).append(row)
-    return tuple(line for name, theirs in searches.items() if ours for line in _compared(name, ours, theirs))
+    return tuple(line for name, theirs in searches.items() for line in _compared(name, _alike(name, ours), theirs))
+
+
+def _alike(search: str, ours: Sequence[Row]) -> list[Row]:
+    """Rows of ours that choose among the same numbers as a search, or fewer."""
+    return [row for row in ours if FIXED_ONLY not in search or ALL_FAMILIES not in row.name]
 
 
 def _compared(name: str, ours: Sequence[Row], theirs: Sequence[Row]) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,12 @@ from sound_qkeras.jobs.quantize import quantize
 from sound_qkeras.keras_io.autoqkeras.training import Data, fine_tuning
 from sound_qkeras.network.graph import size_of
 from sound_qkeras.results.result import Result
+from sound_qkeras.study.both_ways import ALL_FAMILIES
 from sound_qkeras.study.ledger import Task
 from sound_qkeras.study.plan import Plan
 from sound_qkeras.study.subject import Subject
 from sound_qkeras.study.verdict import model_verdict, row_of, to_qkeras_or_none
+from sound_qkeras.tuning.families import FAMILIES
 from sound_qkeras.verify.evidence import Statistical
 
 # Training samples that formats are chosen and tried on in the statistical tier. Half of them are held out, by fine-tuning too.
@@ -29,32 +32,35 @@ SAMPLES = 512
 
 @dataclass(frozen=True)
 class Choice:
-    """What formats are chosen for: a tier, a cost, and a tolerance."""
+    """What formats are chosen for: a tier, a cost, families of numbers, and a tolerance."""
 
     tier: str
     cost: str
+    families: str
     eps: float
 
     def name(self, plan: Plan) -> str:
         """Of the row; what is usual is not said."""
         tier = "" if self.tier == plan.tier else f"{self.tier}, "
         cost = "" if self.cost == "total_bits" else f"{self.cost}, "
-        return f"ours, {tier}{cost}eps {self.eps:g}"
+        families = "" if self.families == "fixed" else f"{ALL_FAMILIES}, "
+        return f"ours, {tier}{cost}{families}eps {self.eps:g}"
 
 
 def our_tasks(subject: Subject, plan: Plan, directory: Path) -> Iterator[Task]:
-    """The sweep over tiers, costs and tolerances."""
+    """The sweep over tiers, costs, families and tolerances; families besides fixed point where AutoQKeras may have them."""
+    all_families = (",".join(FAMILIES),) if "shipped" in plan.spaces else ()
     for tier in plan.our_tiers or (plan.tier,):
-        for cost in plan.costs:
+        for cost, families in product(plan.costs, ("fixed", *all_families)):
             for eps in plan.eps:
-                choice = Choice(tier, cost, eps)
+                choice = Choice(tier, cost, families, eps)
                 yield Task(choice.name(plan), "ours", partial(_ours, subject, plan, choice), plan.epochs)
 
 
 def _ours(subject: Subject, plan: Plan, choice: Choice) -> Iterator[Row]:
     """The row of the formats that `quantize` finds, and of what `finetune` makes of them."""
     box = (subject.box.lower, subject.box.upper)
-    options: dict[str, Any] = {"cost": choice.cost, "tier": choice.tier}
+    options: dict[str, Any] = {"cost": choice.cost, "tier": choice.tier, "families": choice.families}
     if choice.tier == "statistical":
         options["samples"] = np.asarray(subject.train[0])[:SAMPLES]
     result = quantize(subject.network, choice.eps, box, **options, effort=plan.effort, seed=plan.seed)

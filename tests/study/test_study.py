@@ -263,6 +263,10 @@ def test_both_ways_round_is_read_from_the_rows():
     assert "none of ours" in beaten[2]
     assert "'AutoQKeras, random, fair space, 2. of 9 trials'" in beaten[3]
     assert both_ways(ours) == both_ways(theirs) == ()
+    smaller = row("ours, all families, eps 1", 20, 0.9, 10.0)
+    assert both_ways([smaller, *ours, *theirs])[:2] == both[:2]  # fixed point beside fixed point
+    shipped = [replace(one, name=one.name.replace("fair", "shipped")) for one in theirs]
+    assert "0.20 of its bits" in both_ways([smaller, *ours, *shipped])[1]
     assert both[1] in page([*ours, *theirs], {}, 0.95, {})
 
 
