@@ -43,8 +43,8 @@ from sound_qkeras.verify.certificate import Certificate, make_certificate
 from sound_qkeras.verify.evidence import REAL, Evidence, Local, Statistical, check_samples, reference_for
 from sound_qkeras.verify.split_tree import SplitTree
 
-# Half of the samples are calibration samples in the statistical tier, at most so many: three parts of 128.
-MOST_CALIBRATION = 384
+# Half of the samples are calibration samples in the statistical tier, at most so many.
+MOST_CALIBRATION = 640
 # Inputs at which hidden units are given their scales.
 SCALING_SAMPLES = 256
 FEWEST_SAMPLES = 12

@@ -87,7 +87,7 @@ def quantize(
             have one word length, gets the same values with a scale for each channel.
         tier: "sound": proved for every input in the box. "local": proved for every input within `radius` of the `samples`.
             "statistical": the share of inputs drawn like the `samples` that violate `eps` is below a limit, with the given
-            `confidence`; half of the samples, at most 384, calibrate the choice of formats, the limit comes from the others alone.
+            `confidence`; half of the samples, at most 640, calibrate the choice of formats, the limit comes from the others alone.
             None takes "sound", and with `max_drop` "statistical".
         samples: inputs in the box, shape `(n, *input_shape)`, for those tiers and for classifiers.
         labels: the samples' classes, whole numbers from 0 or one-hot rows, for the accuracies of a classifier.

@@ -1,17 +1,19 @@
 """Rounding with error feedback: what one weight's rounding changes in a layer's results, the weights after it make up for.
 
-Weights of one output are rounded one after another; with C the covariance of what they multiply, the error of each is
-spread over those not yet rounded so that `r C r` for the residual r grows least. Means are left out of C: biases make
-up for them.
+Weights of one output are rounded one after another, those of inputs that vary most first; with C the covariance of what they
+multiply, the error of each is spread over those not yet rounded so that `r C r` for the residual r grows least. Means are left
+out of C: biases make up for them.
 
 Reference: Frantar et al., GPTQ: accurate post-training quantization for generative pre-trained transformers (ICLR 2023), after
-Hassibi and Stork, Second order derivatives for network pruning: optimal brain surgeon (NeurIPS 1992).
+Hassibi and Stork, Second order derivatives for network pruning: optimal brain surgeon (NeurIPS 1992). The order is that of
+Frantar et al.'s program (`act-order`).
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -83,8 +85,29 @@ class FeedbackRounding:
         return self._kept[key]
 
 
-def _factors(network: Network, samples: Reals, deadline: Deadline) -> dict[str, Reals]:
-    """For each layer the upper Cholesky factor of the inverse covariance of a window, per group of channels, over all its uses."""
+@dataclass(frozen=True)
+class Factors:
+    """How errors of a layer's weights are spread, per group of channels.
+
+    Args:
+        order: the inputs of a window, those that vary most first, shape `(groups, fan_in)`.
+        upper: the upper Cholesky factor of the inverse of their covariance in this order, `(groups, fan_in, fan_in)`.
+    """
+
+    order: Indices
+    upper: Reals
+
+    @classmethod
+    def of(cls, covariance: Reals) -> Factors:
+        """Those of positive definite matrices."""
+        order = np.argsort(-np.diagonal(covariance, axis1=1, axis2=2), axis=1, kind="stable")
+        sorted_by_variance = np.stack([own[np.ix_(at, at)] for own, at in zip(covariance, order, strict=True)])
+        lower: Reals = np.linalg.cholesky(np.linalg.inv(sorted_by_variance)).astype(np.float64, copy=False)
+        return cls(order, np.swapaxes(lower, 1, 2))
+
+
+def _factors(network: Network, samples: Reals, deadline: Deadline) -> dict[str, Factors]:
+    """For each layer those of what it multiplies, over all its uses."""
     sums: dict[str, tuple[Reals, Reals, int]] = {}
     suited = _suited(network)
     for tile in network.tiles(samples):
@@ -98,7 +121,7 @@ def _factors(network: Network, samples: Reals, deadline: Deadline) -> dict[str, 
             owner = network.owner(node.name)
             old = sums.get(owner, (0.0, 0.0, 0))
             sums[owner] = (old[0] + square, old[1] + total, old[2] + rows.shape[1])
-    found: dict[str, Reals] = {}
+    found: dict[str, Factors] = {}
     for name, (square, total, count) in sums.items():
         mean = total / count
         covariance: Reals = square / count - mean[:, :, None] * mean[:, None, :]
@@ -106,8 +129,7 @@ def _factors(network: Network, samples: Reals, deadline: Deadline) -> dict[str, 
         diagonal: Reals = np.trace(covariance, axis1=1, axis2=2) / covariance.shape[-1]
         noise: Reals = NOISE * np.trace(square, axis1=1, axis2=2) / count
         damped: Reals = covariance + (np.maximum(DAMPING * diagonal, noise) + 1e-30)[:, None, None] * np.eye(size)
-        lower: Reals = np.linalg.cholesky(np.linalg.inv(damped)).astype(np.float64, copy=False)
-        found[name] = np.swapaxes(lower, 1, 2)
+        found[name] = Factors.of(damped)
     return found
 
 
@@ -136,13 +158,16 @@ def _windows(op: Affine, x: Reals) -> Reals:
     return x.reshape(1, -1, op.kernel.shape[0])
 
 
-def _feed_back(kernel: Reals, words: Words, factors: Reals) -> Codes:
+def _feed_back(kernel: Reals, words: Words, factors: Factors) -> Codes:
     """Codes of a kernel, which stay within their words."""
-    groups, size = factors.shape[:2]
-    left = np.ldexp(kernel, words.bits).reshape(size, groups, -1)
+    groups, size = factors.order.shape
+    order = factors.order.T[:, :, None]
+    left = np.take_along_axis(np.ldexp(kernel, words.bits).reshape(size, groups, -1), order, axis=0)
     codes = np.empty_like(left)
     for row in range(size):
         codes[row] = words.held(left[row].reshape(-1)).reshape(codes[row].shape)
-        error = (left[row] - codes[row]) / factors[:, row, row, None]
-        left[row + 1 :] -= np.swapaxes(factors[:, row, row + 1 :], 0, 1)[:, :, None] * error
-    return codes.reshape(kernel.shape).astype(np.int64)
+        error = (left[row] - codes[row]) / factors.upper[:, row, row, None]
+        left[row + 1 :] -= np.swapaxes(factors.upper[:, row, row + 1 :], 0, 1)[:, :, None] * error
+    found = np.empty_like(codes)
+    np.put_along_axis(found, order, codes, axis=0)
+    return found.reshape(kernel.shape).astype(np.int64)

@@ -33,6 +33,8 @@ from sound_qkeras.tuning.survey import Survey
 from sound_qkeras.verify.propagation import propagate
 from sound_qkeras.verify.split_tree import SplitTree
 
+# Samples that choose, and samples that stop.
+MOST_CHOOSING = 128
 # Outputs whose gradients are taken one by one; of more, so many random sums of all of them.
 MOST_OUTPUTS = 16
 # Samples at which gradients are taken.
@@ -74,9 +76,10 @@ class SamplingEvaluator(Evaluator[SampleErrors]):
             network: the network.
             box: all inputs, shape `input_shape`.
             eps: tolerance per output, shape `(outputs,)`.
-            calibration: calibration samples, shape `(n, *input_shape)`, in three equal parts: one shapes roundings and biases; one
+            calibration: calibration samples, shape `(n, *input_shape)`, in three parts: one shapes roundings and biases; one
                 chooses, for on its own samples a rounding looks better than it is; one stops the descent, for the best of
-                many choices looks better on the samples that chose it than it is.
+                many choices looks better on the samples that chose it than it is. The last two have at most 128, and as many as
+                the first where there are few.
             coverage: share of them that is to meet the tolerance.
             saturate: let formats be as narrow as the samples allow, where the box asks for more.
             held_out: how many other samples there are.
@@ -84,7 +87,9 @@ class SamplingEvaluator(Evaluator[SampleErrors]):
         """
         self.network, self.box, self.eps = network, box, eps
         self.calibration = calibration
-        self.shaping, self.choosing, self.stopping = calibration[::3], calibration[1::3], calibration[2::3]
+        count = min(MOST_CHOOSING, len(calibration) // 3)
+        self.choosing, self.stopping = calibration[:count], calibration[count : 2 * count]
+        self.shaping = calibration[2 * count :]
         self.coverage, self.saturate, self.held_out, self.seconds = coverage, saturate, held_out, 0.0
         outputs = eps.size
         self.directions: Reals = np.eye(outputs) / eps

@@ -73,9 +73,9 @@ def test_the_parts_of_the_samples_are_disjoint():
 
 
 def test_samples_that_did_not_choose_may_refuse():
-    """Rounding to whole numbers harms the third part of the samples alone."""
+    """Rounding to whole numbers harms the samples that stop alone."""
     samples = np.ones((60, 4))
-    samples[2::3] = 1.4
+    samples[20:40] = 1.4
     evaluator = evaluator_of(samples)
     bits = dict.fromkeys(("x", "relu"), 0)
     network = evaluator.network
