@@ -227,7 +227,7 @@ class QuantizeOptions(ProofOptions):
         "weight_bits", "What to minimise: weight_bits, total_bits or bit_operations.", "COST", _check_cost
     )
     word_lengths: tuple[int, int] = option(
-        (2, 48), "Bits a weight or result may have.", "FEWEST MOST", _check_word_lengths
+        (2, 48), "Bits a weight of fixed point or a result may have.", "FEWEST MOST", _check_word_lengths
     )
     solver: str = option(
         "highs", "A MILP solver that Pyomo finds: highs, cbc, scip, gurobi, ...", "NAME", _check_solver

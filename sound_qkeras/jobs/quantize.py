@@ -71,7 +71,7 @@ def quantize(
             inputs like the samples. It needs `samples` and `labels`. An `effort` in seconds is for each of at most ten networks.
         margin: widens a box made from samples (or given) by this share of its width, on every side.
         cost: "weight_bits", "total_bits", "bit_operations", or a callable `(group, word_length) -> float`.
-        word_lengths: fewest and most bits of a weight or result; with `per_channel`, single channels may have fewer.
+        word_lengths: fewest and most bits of weights of fixed point and of results; single channels may have fewer.
         effort: "fast", "normal", "max", or a time budget in seconds.
         solver: a MILP solver that Pyomo finds by name: "highs", "cbc", "scip", "gurobi".
         keep_architecture: keep every layer and unit; otherwise hidden units that are proved dead on the box are dropped,

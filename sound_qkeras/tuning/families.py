@@ -101,7 +101,8 @@ def _signs(kernel: Reals, levels: Codes, offsets: Indices | None) -> Words:
     """Signs with the scale that loses least, for all or for each output channel."""
     columns = kernel.reshape(-1, 1 if offsets is None else kernel.shape[-1])
     largest = np.abs(columns).max(axis=0)
-    largest = np.where(largest > 0.0, largest, max(float(largest.max()), 1.0) * 2.0**-SCALES)
+    # Channels of next to nothing get no scale far from the others': a sum would have as many bits more.
+    largest = np.maximum(largest, (float(largest.max()) or 1.0) * 2.0**-SCALES)
     bits = -np.frexp(largest)[1].astype(np.int64)
     tried = [Words.few(bits + more, levels) for more in range(SCALES)]
     errors = [np.sum((words.value(words.nearest(columns)) - columns) ** 2, axis=0) for words in tried]

@@ -360,15 +360,15 @@ class Search(Generic[E]):
         ways = "shrink the box, or use effort='max'"
         if np.isfinite(bound):
             ways = f"{higher}, {ways}"
-        families = {family for group in self.space.groups if group.kind == "weight" for family in group.families}
-        if "fixed" not in families:
+        fixed = "fixed" in self.space.families
+        if not fixed:
             ways = f"add fixed to families, {ways}"
         elif needed <= LONGEST_WORD:
             ways = f"allow about {needed} bits with word_lengths=(2, {needed}), {ways}"
         return InfeasibleError(
             f"no word length up to {longest} bits was found to reach eps = {asked}: {self.evaluator.measured} is {reached}; {ways}",
             best_bound=bound,
-            word_length=needed if needed <= LONGEST_WORD and "fixed" in families else None,
+            word_length=needed if needed <= LONGEST_WORD and fixed else None,
         )
 
 

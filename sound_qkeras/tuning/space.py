@@ -43,6 +43,7 @@ class Space:
         candidates: fractional bits of each group, fewest first.
         output: the group of the results, where they are rounded.
         word_lengths: fewest and most bits of a word.
+        families: kinds of numbers that weights may be.
     """
 
     def __init__(
@@ -73,7 +74,7 @@ class Space:
             InfeasibleError: the output cannot be rounded within its tolerance in words of the allowed length.
         """
         self.network, self.ranges, self.goal, self.word_lengths = network, ranges, goal, word_lengths
-        self.range_of = range_of
+        self.range_of, self.families = range_of, families
         self.output = output_group(network) if round_output else None
         self.groups = groups_of(network, round_output=round_output, families=families)
         self.candidates = {group: self._candidates(group, float(eps.min())) for group in self.groups}

@@ -7,6 +7,7 @@ import sound_qkeras as sq
 from sound_qkeras.errors import VerificationError
 from sound_qkeras.keras_io import save_model
 from sound_qkeras.keras_io.files.stored_model import check_stored_model
+from sound_qkeras.keras_io.write.scales import Word
 from tests.networks import box, random_network, samples
 
 from .test_counting import alike, counted, expected
@@ -56,6 +57,15 @@ def test_other_signs_and_other_scales_are_noticed(result, tmp_path):
         save_model(model, tmp_path / f"{number}.keras")
         with pytest.raises(VerificationError):
             check_stored_model(tmp_path / f"{number}.keras", result.pair)
+
+
+@pytest.mark.parametrize("setting", ["keep_negative", "symmetric", "bits", "integer"])
+@pytest.mark.parametrize("value", [2, 0.5, "1", None])
+def test_switches_are_numbers_to_qkeras(setting, value):
+    word = Word(1, 0, True)
+    settings = {"bits": 1, "integer": 0, "keep_negative": True, "symmetric": 0, "alpha": 0.5}
+    assert word.is_saved_as(settings)
+    assert not word.is_saved_as({**settings, setting: value})
 
 
 def test_training_keeps_the_family(result):

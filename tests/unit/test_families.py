@@ -12,12 +12,14 @@ from hypothesis import strategies as st
 from sound_qkeras import InfeasibleError, quantize
 from sound_qkeras.errors import InputError
 from sound_qkeras.interval import Interval
+from sound_qkeras.network.ops import Conv, Dense
 from sound_qkeras.tuning.build import Parameters, round_parameters
 from sound_qkeras.tuning.families import FAMILIES, LENGTHS, families_of, words_of
 from sound_qkeras.tuning.feedback import FeedbackRounding
 from sound_qkeras.tuning.groups import candidates, groups_of
-from sound_qkeras.tuning.rounding import cancel_errors, linearise, sample_box
+from sound_qkeras.tuning.rounding import cancel_errors, each_output, linearise, sample_box
 from sound_qkeras.tuning.words import Words
+from tests.geometries import network_of
 from tests.networks import box, random_network
 
 FEW = ("po2", "ternary", "binary")
@@ -72,6 +74,14 @@ def test_the_scale_of_signs_loses_least():
     assert int(words.bits) == best
 
 
+def test_channels_of_next_to_nothing_have_scales_near_the_others():
+    kernel = np.array([[1.0, 1e-20, 0.0], [-0.7, -1e-20, 0.0]])
+    words = words_of(kernel, bits_for(kernel, 1), np.zeros(3, np.int64), ("binary",))
+    assert words.bits.max() - words.bits.min() < 20
+    codes = Parameters(words.nearest(kernel), words, np.zeros(3, np.int64), 0).to_codes()
+    assert codes.kernel_format.word_length < 24
+
+
 def test_groups_have_words_of_the_lengths_of_their_families():
     network = random_network(np.random.default_rng(0), (4, 6, 2))
     for families, allowed in (
@@ -99,7 +109,7 @@ def test_roundings_that_look_at_data_stay_in_the_family(family):
     centers = {node.name: np.zeros(op.kernel.shape[0]) for node, op in network.affine()}
     rounded = round_parameters(network, bits, centers)
     cancelled = cancel_errors(
-        network, rounded, linearise(network, sample_box(Interval(low, high), 128), np.full(2, 1e-3))
+        network, rounded, linearise(network, sample_box(Interval(low, high), 128), each_output(np.full(2, 1e-3)))
     )
     samples = sample_box(Interval(low, high), 64).reshape(-1, *network.input_shape)
     fed_back = FeedbackRounding(network, samples, centers)(bits, {})
@@ -125,9 +135,12 @@ def test_what_is_quantised_keeps_its_bound(family, channels):
 
 
 def test_what_cannot_be_reached_names_the_families():
-    network = random_network(np.random.default_rng(3), (4, 8, 2))
-    with pytest.raises(InfeasibleError, match="add fixed to families, raise eps"):
-        quantize(network, 1e-3, box(network), families=("ternary", "binary"), effort="fast")
+    """Averages and normalisations are of fixed point whatever is asked for."""
+    network = network_of(np.random.default_rng(2), 2)
+    assert any(not isinstance(op, Dense | Conv) for _, op in network.owners())
+    with pytest.raises(InfeasibleError, match="add fixed to families, raise eps") as refused:
+        quantize(network, 1e-4, box(network), families=("ternary", "binary"), effort="fast")
+    assert refused.value.word_length is None
 
 
 @pytest.mark.parametrize("given", ["", (), "fixed,log", ("fixed", "posit"), 3, None])

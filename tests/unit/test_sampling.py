@@ -175,6 +175,36 @@ def test_rescaled_channels_compute_the_same(depthwise):
     assert back.weight_hash == network.weight_hash
 
 
+def test_groups_of_several_channels_are_not_scaled():
+    """With one output each they have as many groups as outputs, as a depthwise convolution has."""
+    grouped = Conv(
+        np.ones((1, 1, 2, 2)),
+        np.zeros(2),
+        input_shape=(4, 4, 4),
+        strides=(1, 1),
+        dilation=(1, 1),
+        padding=((0, 0),) * 2,
+        groups=2,
+    )
+    last = Conv(
+        np.ones((1, 1, 2, 1)),
+        np.zeros(1),
+        input_shape=(4, 4, 2),
+        strides=(1, 1),
+        dilation=(1, 1),
+        padding=((0, 0),) * 2,
+    )
+    nodes = (
+        Node("x", Input((4, 4, 4))),
+        Node("a", grouped, ("x",)),
+        Node("r", Relu(), ("a",)),
+        Node("b", last, ("r",)),
+    )
+    network = Network(nodes)
+    found = sq.quantize(network, 0.1, (-1.0, 1.0), effort="fast")
+    assert found.certificate.bound <= 0.1
+
+
 @pytest.mark.parametrize("depthwise", [False, True])
 def test_scales_of_another_network_are_found_where_its_weights_are_others(depthwise):
     network = convolutions(depthwise)

@@ -119,9 +119,9 @@ class Word(Quantizer):
         """It is plain, and has these bits."""
         plain = not settings.get("use_stochastic_rounding") and settings.get("qnoise_factor", 1.0) == 1.0
         plain = plain and isinstance(settings.get("alpha"), float | list)
-        switches = bool(settings.get("keep_negative")), bool(settings.get("symmetric"))
-        numbers = settings.get("bits"), settings.get("integer"), *switches
-        return plain and numbers == (self.bits, self.integer, self.signed, self.symmetric)
+        # QKeras computes with switches as numbers: 2 is no True.
+        numbers = [settings.get(name, 0) for name in ("bits", "integer", "keep_negative", "symmetric")]
+        return plain and numbers == [self.bits, self.integer, self.signed, self.symmetric]
 
     def returned(self, settings: Mapping[str, Any], stored: Array) -> Array:
         """Codes times the scale."""

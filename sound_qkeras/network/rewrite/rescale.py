@@ -112,7 +112,8 @@ def input_axis(op: Affine) -> int | None:
     if isinstance(op, Conv) and op.groups == 1:
         return op.kernel.ndim - 2
     # A depthwise convolution with one output for each input.
-    return op.kernel.ndim - 1 if isinstance(op, Conv) and op.groups == op.kernel.shape[-1] else None
+    each = isinstance(op, Conv) and op.kernel.shape[-2] == 1 and op.groups == op.kernel.shape[-1]
+    return op.kernel.ndim - 1 if each else None
 
 
 def _ends(network: Network, node: Node) -> list[Node]:
