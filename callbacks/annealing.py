@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -18,24 +19,27 @@ from sound_qkeras.results.result import Result
 from sound_qkeras.tuning.effort import effort_of
 
 from .graph_steps import Step, StepExtension
+from .lesson import Lesson
 
 
 class FormatKeeper(StepExtension):
     """Keeps the weights of one model in the formats of a result, for the rest of one fit."""
 
-    def __init__(self, model: Any, network: Network, effort: str | float) -> None:
+    def __init__(self, model: Any, network: Network, effort: str | float, *, teacher: bool) -> None:
         """Find the weights; nothing is touched yet.
 
         Args:
             model: the model.
             network: what it is now.
             effort: for the proofs, as for `quantize`.
+            teacher: train towards this network in place of the model's own loss.
 
         Raises:
-            ModelError: its weights cannot be kept in formats.
+            ModelError: its weights cannot be kept in formats, or it has several inputs or outputs and a teacher.
         """
         super().__init__(model)
         self._held = HeldModel(model, network)
+        self._lesson = Lesson(model, network) if teacher else None
         self._effort = effort_of(effort)
         self._result: Result | None = None
 
@@ -59,7 +63,8 @@ class FormatKeeper(StepExtension):
     def around(self, step: Step, data: Any) -> Any:
         """A training step whose losses and gradients are those of rounded weights, and that moves the latent ones."""
         before = self._held.before()
-        outputs = step(data)
+        with nullcontext() if self._lesson is None else self._lesson.given():
+            outputs = step(data)
         self._held.after(before)
         return outputs
 

@@ -15,10 +15,15 @@ def observer_of(model: Any) -> InputObserver:
 
     Nothing is imported that the model has not imported.
     """
-    if edition(model) == KERAS_3 and importlib.import_module("keras.config").backend() != "tensorflow":
+    if not trained_by_tensorflow(model):
         from .door_observer import DoorObserver
 
         return DoorObserver(model)
     from .graph_observer import GraphObserver
 
     return GraphObserver(model)
+
+
+def trained_by_tensorflow(model: Any) -> bool:
+    """Whether a graph of TensorFlow trains a model."""
+    return edition(model) != KERAS_3 or importlib.import_module("keras.config").backend() == "tensorflow"

@@ -29,17 +29,9 @@ class StepExtension(Extension):
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        """Exchange the model's `train_step` for the longer one; past Keras' own bookkeeping of attributes."""
-        attributes = vars(self.model)
-        had, before = "train_step" in attributes, self.model.train_step
-        attributes["train_step"] = partial(self.around, before)
-        try:
+        """Exchange the model's `train_step` for the longer one."""
+        with exchanged(self.model, "train_step", partial(self.around, self.model.train_step)):
             yield
-        finally:
-            if had:
-                attributes["train_step"] = before
-            else:
-                del attributes["train_step"]
 
     def observed(self, before: Any) -> Any:
         """A training function made for the longer step: Keras 3 looks for the step now, Keras 2 when it runs."""
@@ -47,3 +39,18 @@ class StepExtension(Extension):
         with self.watching():
             self.model.make_train_function()
         return self.model.train_function
+
+
+@contextmanager
+def exchanged(model: Any, name: str, method: Callable[..., Any]) -> Iterator[None]:
+    """While it lasts, a model has another method; past Keras' own bookkeeping of attributes."""
+    attributes = vars(model)
+    had, before = name in attributes, attributes.get(name)
+    attributes[name] = method
+    try:
+        yield
+    finally:
+        if had:
+            attributes[name] = before
+        else:
+            del attributes[name]

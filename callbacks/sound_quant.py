@@ -23,7 +23,7 @@ from sound_qkeras.support.progress import Progress, check_progress
 from sound_qkeras.tuning.costs import GroupCost
 
 from .callback import Callback
-from .choosing import observer_of
+from .choosing import observer_of, trained_by_tensorflow
 from .given_samples import check_samples, samples_inside
 from .observer import InputObserver
 
@@ -53,8 +53,9 @@ class SoundQuant(Callback):
     does, `result` is None, `error` holds the reason, and it is logged once, as a warning of the logger `sound_qkeras`.
     A model that cannot be quantised is reported before its first epoch. One instance can serve several fits in turn.
 
-    The model may be one of tf_keras or of Keras 3, on TensorFlow, JAX or torch; `to_qkeras()` is a tf_keras model always. The two
-    ways to train below are for tf_keras models; with others that is logged, and they train without.
+    The model may be one of tf_keras or of Keras 3, on TensorFlow, JAX or torch; `to_qkeras()` is a tf_keras model always. Of the
+    two ways to train below, "anneal" is for models of either Keras that TensorFlow trains, `fewer_bits` for tf_keras models;
+    with others that is logged, and they train without.
 
     With `mode="anneal"` the fit trains the fixed-point network too. From the share `anneal_after` of the epochs on, formats are
     chosen, and the model's weights stay on their grids: every step sees rounded weights, and moves latent ones beside them
@@ -64,6 +65,12 @@ class SoundQuant(Callback):
     exceeds `eps`, formats are chosen anew for the latent weights. Where it does at the end, or where formats could not be
     chosen, the model is quantised as without this mode. Units are neither dropped nor rescaled in it, and results are
     rounded in the proof but not in training: it is for few bits, where rounding costs accuracy.
+
+    With `teacher=True` the steps from then on follow the gradient of the distance to the float network, the model as it was
+    when formats were first put into force, in place of the model's own loss: the divergence of the probabilities behind a
+    softmax or sigmoid, else the mean square. Targets no longer matter to training; losses and metrics in the logs are still the
+    model's own. Models of several inputs or outputs train without formats in force then, and those whose `train_step` does not
+    call `compute_loss` without a teacher; the log says so.
 
     With `fewer_bits=0.1` every training step after a tenth of the epochs also pushes towards fewer bits, a tenth as hard as the
     loss pushes: towards smaller weights where they are sensitive, and towards units that never or always clip on the box, which
@@ -97,6 +104,7 @@ class SoundQuant(Callback):
         margin: float = 0.0,
         mode: str = "end",
         anneal_after: float = 0.5,
+        teacher: bool = False,
         fewer_bits: float = 0.0,
         progress: Progress | bool | None = None,
         **options: Any,
@@ -113,6 +121,7 @@ class SoundQuant(Callback):
             margin: widens the box by this share of its width, on every side.
             mode: "end" quantises what was trained; "anneal" chooses formats on the way and trains on with them in force.
             anneal_after: the share of the epochs before that.
+            teacher: train on towards the network of that moment, as `sound_qkeras.finetune` does, in place of the model's loss.
             fewer_bits: how hard training pushes towards fewer bits, as a share of the loss's gradient.
             progress: of every run, as for `sound_qkeras.quantize`: True for bars, False, or a callable. None draws bars of the
                 run at the end of a fit where Keras draws its own (`verbose=1`), and nothing otherwise.
@@ -138,8 +147,11 @@ class SoundQuant(Callback):
         one_of("end", "anneal")("mode", mode)
         if not 0.0 <= anneal_after <= 1.0:
             raise InputError(f"anneal_after is {anneal_after!r}; accepted: a share of the epochs between 0 and 1")
+        if not isinstance(teacher, bool) or (teacher and mode != "anneal"):
+            raise InputError(f"teacher is {teacher!r} with mode {mode!r}; accepted: False, or True with mode='anneal'")
         self.eps, self.box, self.margin, self.every = eps, box, margin, every
-        self.mode, self.anneal_after, self.fewer_bits = mode, anneal_after, _checked_strength(fewer_bits)
+        self.mode, self.anneal_after, self.teacher = mode, anneal_after, teacher
+        self.fewer_bits = _checked_strength(fewer_bits)
         self.out = None if out is None else check_writable(out)
         self._progress = progress
         self.result: Result | None = None
@@ -193,10 +205,11 @@ class SoundQuant(Callback):
             return
         self._annealed = True
         try:
-            _check_keras_2(self.model, "mode='anneal'")
+            _check_tensorflow(self.model, "mode='anneal'")
             from .annealing import FormatKeeper
 
-            keeper = FormatKeeper(self.model, read(self.model), self._options.get("effort", "normal"))
+            effort = self._options.get("effort", "normal")
+            keeper = FormatKeeper(self.model, read(self.model), effort, teacher=self.teacher)
             self._choose(keeper)
             keeper.attach()
             self._keeper = keeper
@@ -359,6 +372,15 @@ def _checked_strength(strength: Any) -> float:
 
 
 def _check_keras_2(model: Any, what: str) -> None:
-    """Some ways to train reach into the graph of Keras 2."""
+    """The estimate of bits is of variables of Keras 2."""
     if edition(model) != KERAS_2:
         raise ModelError(f"{what} received a model of {edition(model)}; accepted: a tf_keras model")
+
+
+def _check_tensorflow(model: Any, what: str) -> None:
+    """Weights are rounded in the graph that trains them: JAX hands them to its step as arguments, torch has no graph."""
+    if not trained_by_tensorflow(model):
+        raise ModelError(
+            f"{what} received a model of Keras 3 on another backend than TensorFlow; accepted: Keras 3 on TensorFlow, or "
+            "tf_keras; sound_qkeras.finetune trains the result of any"
+        )

@@ -60,7 +60,7 @@ class _ObservedFunction:
     def __init__(self, observer: Extension, before: Any, inner: Any) -> None:
         """Keep what was there `before`, to be put back, and the function that trains."""
         self.observer, self.before, self.inner = observer, before, inner
-        self.history = getattr(observer.model, "history", None)
+        self.history = _history(observer.model)
         self.released = False
 
     def renew(self) -> None:
@@ -72,7 +72,9 @@ class _ObservedFunction:
 
     def __call__(self, *args: Any) -> Any:
         observer = self.observer
-        if self.history is not getattr(observer.model, "history", None):
+        history = _history(observer.model)
+        self.history = self.history or history
+        if history not in (None, self.history):
             # The fit this was made for ended where nobody could tell us; this is another one.
             observer.detach()
             return observer.model.train_function(*args)
@@ -86,3 +88,9 @@ class _ObservedFunction:
         except BaseException:
             observer.detach()
             raise
+
+
+def _history(model: Any) -> Any:
+    """What Keras keeps about the model's fit; None while it is about an evaluation or a prediction, which a callback may start."""
+    history = getattr(model, "history", None)
+    return history if hasattr(history, "epoch") else None

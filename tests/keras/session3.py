@@ -1,7 +1,9 @@
 """A user's session with Keras 3, run in a process of its own on the backend in KERAS_BACKEND. Prints what was found as json."""
 
 import importlib
+import io
 import json
+import logging
 import os
 import sys
 
@@ -54,6 +56,27 @@ def fits(**options):
         "box": bool(np.array_equal(box.lower, X.min(axis=0)) and np.array_equal(box.upper, X.max(axis=0))),
         "weights": trained.weight_hash == read_model(model).weight_hash,
         "released": type(model.train_function).__name__ != "_ObservedFunction",
+    }
+
+
+def anneals(**options):
+    """A fit with formats in force from its first epoch, on wrong targets: the teacher alone is right."""
+    model = keras.Sequential([LAYERS.Input((3,)), LAYERS.Dense(8, "relu"), LAYERS.Dense(1)])
+    model.compile(keras.optimizers.Adam(1e-2), "mse", **options)
+    model.fit(X, Y, epochs=20, verbose=0)
+    before = model.predict(X, verbose=0)
+    sound = SoundQuant(2.0, mode="anneal", teacher=True, anneal_after=0.0, effort="fast", box=(-4, 4))
+    logs = io.StringIO()
+    logging.getLogger("sound_qkeras").addHandler(logging.StreamHandler(logs))
+    model.fit(X, -Y, epochs=10, callbacks=[sound], verbose=0)
+    codes = sound.result.pair.parameters
+    kernels = {layer.name: keras.ops.convert_to_numpy(layer.kernel) for layer in model.layers}
+    return {
+        "log": logs.getvalue(),
+        "choices": sound.choices,
+        "grid": all(np.array_equal(kernels[name], codes[name].kernel_value) for name in codes),
+        "proved": sound.result.pair.reference.weight_hash == read_model(model).weight_hash,
+        "moved": float(np.mean((model.predict(X, verbose=0) - before) ** 2) / np.mean(before**2)),
     }
 
 
@@ -127,6 +150,7 @@ FOUND["by_name"], FOUND["names"] = several_inputs()
 FOUND["restored"], FOUND["interrupted"] = restored(), interrupted()
 FOUND["refused"] = refused()
 FOUND["still_imported"] = loaded()
+FOUND["anneals"] = [anneals(), anneals(run_eagerly=True)]
 FOUND["differences"] = differences()  # asks Keras for configurations, for which Keras imports TensorFlow
 FOUND["emitted"] = emitted(sq.quantize(small(), 1e-1, (X.min(axis=0), X.max(axis=0)), effort="fast"))
 FOUND["switch"] = os.environ.get("TF_USE_LEGACY_KERAS")

@@ -91,6 +91,55 @@ def test_weights_are_trained_after_formats_were_chosen(data):
     assert moved.max() >= step
 
 
+def classifier(kind="softmax"):
+    keras.utils.set_random_seed(0)
+    layers = [LAYERS.Dense(12, activation="relu"), LAYERS.Dense(2 if kind == "softmax" else 1, activation=kind)]
+    model = keras.Sequential([LAYERS.Input((3,)), *layers])
+    loss = "sparse_categorical_crossentropy" if kind == "softmax" else "binary_crossentropy"
+    model.compile(keras.optimizers.Adam(1e-2), loss)
+    return model
+
+
+@pytest.mark.parametrize("kind", ["linear", "softmax", "sigmoid"])
+def test_a_teacher_takes_the_place_of_targets(data, kind):
+    x, y = data
+    wrong = np.roll(y, 1, axis=0)
+    model, targets, others = compiled(), y, wrong
+    if kind != "linear":
+        model, targets, others = classifier(kind), (y > 0).astype(int), (wrong > 0).astype(int)
+    model.fit(x, targets, epochs=8, verbose=0)
+    float_outputs = model.predict(x, verbose=0)
+    sound = annealing(3.0, teacher=True, anneal_after=0.0)
+    first = keras.callbacks.LambdaCallback(
+        on_epoch_begin=lambda epoch, _: epoch or seen.append(model.predict(x, verbose=0))
+    )
+    seen = []
+    history = fit(model, (x, others), sound, first, epochs=12)  # the targets are of other samples
+    far, near = (np.mean((outputs - float_outputs) ** 2) for outputs in (seen[0], model.predict(x, verbose=0)))
+    assert near < 0.5 * far
+    assert_proved(sound, model)
+    assert history["loss"][-1] == pytest.approx(
+        model.evaluate(x, others, verbose=0), rel=0.2
+    )  # the logs have the user's loss
+    assert "compute_loss" not in vars(model)
+
+
+def test_a_step_that_asks_for_no_loss_trains_without_a_teacher(data, caplog):
+    model, sound = compiled(kind=WithStep), annealing(teacher=True)
+    with caplog.at_level(logging.WARNING):
+        fit(model, data, sound, epochs=4)
+    assert caplog.text.count("without a teacher: the model's train_step has no compute_loss") == 1
+    assert_proved(sound, model)
+
+
+def test_predictions_of_another_callback_change_nothing(data):
+    model, sound = compiled(), annealing(box=None, anneal_after=0.25)
+    look = keras.callbacks.LambdaCallback(on_epoch_begin=lambda *_: model.predict(data[0], verbose=0))
+    fit(model, data, look, sound, epochs=4)
+    assert sound.result.certificate.box_source == "observed on 96 training batches"
+    assert kernels_on_their_grids(sound.result, model)
+
+
 def test_few_bits_lose_less_than_when_quantised_after_the_fit(data):
     x, y = data
     gains = []
@@ -176,6 +225,11 @@ def test_weights_that_another_callback_sets_at_the_end_are_those_that_are_proved
 def unusable(kind):
     if kind == "folded":
         return compiled(LAYERS.Dense(6), LAYERS.BatchNormalization(), LAYERS.ReLU()), annealing()
+    if kind == "two inputs":
+        parts = [LAYERS.Input((3,)), LAYERS.Input((3,))]
+        model = keras.Model(parts, LAYERS.Dense(1)(LAYERS.Concatenate()(parts)))
+        model.compile("adam", "mse")
+        return model, annealing(teacher=True)
     if kind == "distributed":
         with tf.distribute.MirroredStrategy(["/cpu:0"]).scope():
             return compiled(), annealing()
@@ -219,7 +273,15 @@ def test_ctrl_c_while_formats_are_chosen_ends_the_fit_with_what_was_proved(data)
     assert_proved(sound, model)
 
 
-@pytest.mark.parametrize(("options", "says"), [({"mode": "warm"}, "mode"), ({"anneal_after": 1.5}, "anneal_after")])
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"mode": "warm"}, "mode"),
+        ({"anneal_after": 1.5}, "anneal_after"),
+        ({"teacher": "model.keras"}, "teacher is 'model.keras'"),
+        ({"teacher": True, "mode": "end"}, "accepted: False, or True with mode='anneal'"),
+    ],
+)
 def test_refused_at_once(options, says):
     with pytest.raises(InputError, match=says):
         annealing(**options)

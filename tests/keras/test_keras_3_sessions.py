@@ -55,6 +55,16 @@ def test_fits_are_certified_on_the_batches_seen(session):
         assert last == fit["bound"] <= 0.1
 
 
+def test_weights_are_trained_on_their_grids_where_tensorflow_trains_them(session):
+    for fit in session[1]["anneals"]:
+        assert fit["proved"]
+        trained = session[0] == "tensorflow"
+        assert fit["choices"] == trained
+        assert ("another backend than TensorFlow" in fit["log"]) != trained
+        assert fit["grid"] == trained
+        assert (fit["moved"] < 0.1) == trained  # training towards wrong targets moves it far
+
+
 def test_inputs_by_name_are_in_the_networks_order(session):
     found = session[1]
     assert found["by_name"]

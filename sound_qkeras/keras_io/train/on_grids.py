@@ -1,4 +1,4 @@
-"""A float Keras model whose weights are kept on the grids of fixed-point formats while it trains.
+"""A float Keras model whose weights are kept on the grids of fixed-point formats while TensorFlow trains it, of either Keras.
 
 The model's own variables always have rounded values, so losses, validation and whatever callbacks save see those. What an
 optimizer adds to them goes to latent weights beside, which round to the next values: the straight-through estimator
@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from sound_qkeras.errors import ModelError
+from sound_qkeras.keras_io.session.editions import KERAS_3, as_array, edition
 from sound_qkeras.keras_io.session.environment import import_tensorflow
 from sound_qkeras.keras_io.train.latent import Grid
 from sound_qkeras.network import Network, Pair
@@ -151,12 +152,13 @@ class _Held:
 def _found(layer: Any, used: Reals) -> _Held | None:
     """The trainable variable of a layer that an array of the network is, up to a positive factor for each input."""
     for variable in layer.trainable_weights:
-        stored = variable.numpy().astype(np.float64)
+        stored = as_array(layer, variable).astype(np.float64)
         if stored.size == used.size:
             stored = stored.reshape(used.shape)
             factor = _factor(stored, used)
             if np.allclose(stored * factor, used, rtol=SAME, atol=0.0):
-                return _Held(variable, factor)
+                # A variable of Keras 3 has one of TensorFlow inside.
+                return _Held(variable.value if edition(layer) == KERAS_3 else variable, factor)
     return None
 
 
