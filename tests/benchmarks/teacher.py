@@ -2,10 +2,11 @@
 
     python tests/benchmarks/teacher.py [--nets FOLDER] [--only mlp cnn resnet8] [--bits 2 3] [--epochs N] [--seeds 3]
 
-Each network is quantised in the tier "statistical", its layers' weights are given words of at most so many bits, and `finetune`
-trains towards the float network on images without labels. For MNIST these are at most a thousand, and as many again `--moved`
-times, each moved by up to two pixels; accuracies are of 4,000 others. For CIFAR they are the 50 that calibrated the formats; the
-accuracy is of the 100 there are. Prints bits and accuracies before and after, for every seed.
+Each network is quantised in the tier "statistical", its layers' weights are given words of so many bits, with a step for every
+output channel (`--shared-steps`: for every layer), and `finetune` trains towards the float network on images without labels,
+block by block in the deep one. For MNIST these are at most a thousand, and as many again `--moved` times, each moved by up to
+two pixels; accuracies are of 4,000 others. For CIFAR they are the 50 that calibrated the formats; the accuracy is of the 100
+there are. Prints bits and accuracies before and after, for every seed.
 """
 
 import argparse
@@ -26,11 +27,11 @@ from sound_qkeras.tuning.effort import effort_of
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "examples"))
 
 NETS = Path(__file__).resolve().parents[3] / "shared" / "nets"
-# eps of the formats that are kept, samples of the tier, images to train on, the box, epochs.
+# eps of the formats of results, samples of the tier, images to train on, the box, epochs, whether block by block.
 PLANS = {
-    "mlp": (3.0, 256, 1000, (0, 1), 10),
-    "cnn": (2.0, 256, 1000, (0, 1), 10),
-    "resnet8": (4.0, 100, 100, (0, 255), 60),
+    "mlp": (0.3, 256, 1000, (0, 1), 12, False),
+    "cnn": (0.3, 256, 1000, (0, 1), 6, False),
+    "resnet8": (4.0, 100, 100, (0, 255), 60, True),
 }
 
 
@@ -55,21 +56,32 @@ def read(name, nets, seed):
     return model, x[order], y[order]
 
 
-def shortened(result, bits):
-    """The result with at most so many bits for each weight, of the step that loses least, certified anew."""
+def shortened(result, bits, shared):
+    """The result with so many bits for each weight, of the step that loses least in its layer or channel, certified anew."""
     made = dict(result.pair.parameters)
+    low, high = -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
     for node, op in result.pair.network.owners():
-        own = made[node.name].kernel_format
-        if own.word_length > bits and op.kind != "average_pool":
-            found = []
-            for finer in range(-bits, bits + 4):
-                output = Format(bits, own.integer_bits - finer, own.signed)
-                codes = np.clip(np.rint(op.kernel / output.step), output.min_code, output.max_code).astype(np.int64)
-                found.append((np.sum((codes * output.step - op.kernel) ** 2), finer, codes, output))
-            _, _, codes, output = min(found, key=lambda one: one[:2])
-            made[node.name] = replace(made[node.name], kernel=codes, kernel_format=output)
+        if op.kind == "average_pool":
+            continue
+        columns = op.kernel.reshape(-1, 1 if shared else op.kernel.shape[-1])
+        steps = np.arange(-4, 20)[:, None, None]
+        near = np.clip(np.rint(np.ldexp(columns, steps)), low, high)
+        fractional = steps.reshape(-1)[np.sum((np.ldexp(near, -steps) - columns) ** 2, axis=1).argmin(axis=0)]
+        finest = fractional.max()
+        codes = np.clip(np.rint(np.ldexp(columns, fractional)), low, high).astype(np.int64) << (finest - fractional)
+        own = tuple(_format(bits, int(one)) for one in fractional)
+        made[node.name] = replace(
+            made[node.name],
+            kernel=codes.reshape(op.kernel.shape),
+            kernel_format=_format(bits + int(finest - fractional.min()), int(finest)),
+            channel_formats=None if shared else own,
+        )
     pair = replace(result.pair, parameters=made, accumulators={})
     return renewed(result, *Prover(Demand.of(result.certificate), None, effort_of("fast")).prove(pair))
+
+
+def _format(bits, fractional):
+    return Format(bits, bits - 1 - fractional, True)
 
 
 def moved(x, times, seed):
@@ -87,7 +99,7 @@ def accuracy(outputs, labels):
 
 def one(name, options, seed):
     """A line for every number of bits."""
-    eps, samples, most, box, epochs = PLANS[name]
+    eps, samples, most, box, epochs, blocks = PLANS[name]
     model, x, y = read(name, options.nets, seed)
     started = time.monotonic()
     tier = {"tier": "statistical", "samples": x[:samples], "coverage": 0.5}
@@ -112,11 +124,10 @@ def one(name, options, seed):
 
     line("quantised", first)
     for bits in options.bits:
-        short = shortened(first, bits)
+        short = shortened(first, bits, options.shared_steps)
         line(f"{bits} bits", short)
-        found = sq.finetune(
-            short, train, options.epochs or epochs, teacher=True, effort="fast", seed=seed, batch_size=options.batch
-        )
+        epochs = options.epochs or epochs
+        found = sq.finetune(short, train, epochs, teacher=True, blocks=blocks, effort="fast", seed=seed)
         line(f"{bits} bits, taught", found)
 
 
@@ -127,9 +138,8 @@ def main():
     parser.add_argument("--only", nargs="+", default=list(PLANS), choices=list(PLANS))
     parser.add_argument("--bits", nargs="+", type=int, default=[2, 3])
     parser.add_argument("--epochs", type=int)
-    parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--blocks", action="store_true")
-    parser.add_argument("--moved", type=int, default=4)
+    parser.add_argument("--shared-steps", action="store_true")
+    parser.add_argument("--moved", type=int, default=24)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     options = parser.parse_args()
     for name in options.only:

@@ -13,7 +13,7 @@ from sound_qkeras.keras_io.session.environment import float_type, import_keras, 
 from sound_qkeras.keras_io.train.blocks import students
 from sound_qkeras.keras_io.train.data import Task, by_name
 from sound_qkeras.keras_io.train.latent import Latent, latents_of, with_values
-from sound_qkeras.keras_io.train.student import RATE, Student, falling, teaching
+from sound_qkeras.keras_io.train.student import Student, falling, teaching
 from sound_qkeras.keras_io.write.float_model import to_keras
 from sound_qkeras.keras_io.write.writer import to_qkeras
 from sound_qkeras.network import Pair
@@ -69,8 +69,8 @@ def train(
         InputError: nothing measured is called `monitor`.
     """
     in_steps = task.taught and optimizer is None
-    chosen = keras.optimizers.Adam(RATE) if in_steps else _known("adam" if optimizer is None else optimizer)
-    schedule = [falling(epochs)] if in_steps else []
+    chosen = _known("adam" if optimizer is None else optimizer)
+    schedule = [falling(epochs, sum(1 for _ in task.training))] if in_steps else []
     with float_type("float32"):
         emitted = to_qkeras(quantized, scaled=False)
         latents = latents_of(quantized, emitted)

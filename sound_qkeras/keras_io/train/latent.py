@@ -6,6 +6,7 @@ the format it is to be stored in. Here every weight is clipped to its own format
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -24,6 +25,8 @@ from sound_qkeras.types import Reals
 
 # A latent weight starts where the float one is, but so far inside its code's cell, in steps from the middle.
 INSIDE = 0.45
+# How fast a weight is drawn to the middle of its cell, in shares of the way for a learning rate of 1.
+PULL = 2.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,17 +125,26 @@ class Latent:
         self.variable, self.grid = variable, grid
         self.first = grid.start(trained).reshape(shape)
         self.lower, self.upper = (end.astype(np.float32).reshape(shape) for end in grid.ends)
-        self.unit = grid.distance.astype(np.float32).reshape(shape)
+        # A step of one weight changes a sum less, beside what the sum is, the more there are.
+        self.unit = (grid.distance * np.sqrt(grid.codes.size / grid.codes.shape[-1])).astype(np.float32).reshape(shape)
+        self._nearest = _nearest(grid, shape)
         variable.assign(self.first)
 
     def clip(self) -> None:
         """Back into the format's range."""
         self.variable.assign(import_tensorflow().clip_by_value(self.variable, self.lower, self.upper))
 
-    def follow(self, before: Any, in_steps: bool) -> None:
-        """Back into the format's range after an optimizer's step, which may be meant in steps of the format."""
-        if in_steps:
-            self.variable.assign(before + (self.variable - before) * self.unit)
+    def follow(self, before: Any, rate: Any = None) -> None:
+        """Back into the format's range after an optimizer's step.
+
+        Steps at a learning rate that is given count steps of the format, and draw the weight to the middle of its cell: a weight
+        that is between two codes, where the loss would have it, would change from one to the other for ever, and more weights
+        from epoch to epoch (Nagel et al., "Overcoming oscillations in quantization-aware training", 2022).
+        """
+        if rate is not None:
+            tf = import_tensorflow()
+            moved = tf.clip_by_value(before + (self.variable - before) * self.unit, self.lower, self.upper)
+            self.variable.assign(moved + PULL * rate * (self._nearest(moved) - moved))
         self.clip()
 
     def codes(self, value: npt.NDArray[np.float32]) -> Codes:
@@ -187,22 +199,28 @@ def with_values(codes: AffineCodes, latents: tuple[Latent, ...], values: list[np
 
 def _quantise_on(layer: Any, grid: Grid) -> None:
     """Exchange the kernel's quantizer, which has one format for all channels; QKeras asks this attribute for it."""
+    nearest, tf = _nearest(grid, tuple(layer.weights[0].shape)), import_tensorflow()
+
+    def quantise(x: Any) -> Any:
+        return x + tf.stop_gradient(nearest(x) - x)
+
+    name = "depthwise" if hasattr(layer, "depthwise_quantizer_internal") else "kernel"
+    setattr(layer, f"{name}_quantizer_internal", quantise)
+
+
+def _nearest(grid: Grid, shape: tuple[int, ...]) -> Callable[[Any], Any]:
+    """The values that latent weights stand for, as `Grid.round` has them, of a tensor of float32."""
     tf, backend = import_tensorflow(), import_keras().backend
-    shape = tuple(layer.weights[0].shape)
     step, lowest, highest = (
         backend.constant(array.reshape(shape), dtype="float32") for array in (grid.step, grid.lowest, grid.highest)
     )
 
-    def rounded(own: Any) -> Any:
+    def nearest(x: Any) -> Any:
         if grid.levels is None:
-            return tf.clip_by_value(tf.round(own), lowest, highest)
+            return step * tf.clip_by_value(tf.round(x / step), lowest, highest)
         found = tf.fill(shape, np.float32(grid.levels[0]))
         for middle, more in zip(grid.middles, np.diff(grid.levels), strict=True):
-            found += tf.cast(own >= np.float32(middle), "float32") * np.float32(more)
-        return found
+            found += tf.cast(x / step >= np.float32(middle), "float32") * np.float32(more)
+        return step * found
 
-    def quantise(x: Any) -> Any:
-        return x + tf.stop_gradient(step * rounded(x / step) - x)
-
-    name = "depthwise" if hasattr(layer, "depthwise_quantizer_internal") else "kernel"
-    setattr(layer, f"{name}_quantizer_internal", quantise)
+    return nearest

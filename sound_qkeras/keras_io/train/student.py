@@ -13,8 +13,8 @@ from sound_qkeras.network import Network
 keras, tf = import_keras(), import_tensorflow()
 
 Teacher = Callable[[Any], Any]
-# Steps of its format that Adam moves a latent weight by in the first epoch.
-RATE = 0.01
+# How many steps of its format Adam moves the one weight of a sum where its gradients are noise; see Latent for others.
+WALK = 0.05
 
 
 class Student(keras.Model):
@@ -40,7 +40,7 @@ class Student(keras.Model):
         before = [tf.identity(latent.variable) for latent in self.latents]
         self.optimizer.minimize(loss, self.trainable_variables, tape=tape)
         for latent, value in zip(self.latents, before, strict=True):
-            latent.follow(value, self.in_steps)
+            latent.follow(value, self.optimizer.learning_rate if self.in_steps else None)
         return {"loss": loss}
 
     def compute_loss(self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None) -> Any:
@@ -60,9 +60,13 @@ def teaching(model: Any) -> Teacher:
     return lambda x: model(x, training=False)
 
 
-def falling(epochs: int) -> Any:
-    """The rate of every epoch, along a cosine: weights of few bits settle only where it ends near zero."""
-    return keras.callbacks.LearningRateScheduler(lambda n: RATE * (1.0 + math.cos(math.pi * n / epochs)) / 2.0)
+def falling(epochs: int, batches: int) -> Any:
+    """The rate of every epoch, along a cosine: weights of few bits settle only where it ends near zero.
+
+    Noise adds up as the root of the number of steps does, so where there are more, each is smaller.
+    """
+    rate = WALK / math.sqrt(epochs * batches)
+    return keras.callbacks.LearningRateScheduler(lambda n: rate * (1.0 + math.cos(math.pi * n / epochs)) / 2.0)
 
 
 def distances(network: Network) -> Any:
