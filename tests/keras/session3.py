@@ -136,6 +136,9 @@ def emitted(result):
     better = sq.finetune(result, (X, Y), epochs=1)
     taught = sq.finetune(result, X, epochs=1, teacher=True)
     found["finetuned"] = bool(np.all(np.isfinite([better.certificate.eps, taught.certificate.eps])))
+    with sq.float64():
+        again = [one.to_qkeras(dtype="float64").predict(X, verbose=0) for one in (better, taught)]
+    found["exports"] = all(np.array_equal(a, one.simulate(X)) for a, one in zip(again, (better, taught), strict=True))
     if BACKEND == "tensorflow":
         again = importlib.import_module("tensorflow.keras.layers").Dense, sys.modules["tensorflow"].keras.layers.Dense
         found["kept"] = all(dense is SHOWN is keras.layers.Dense for dense in again)

@@ -8,9 +8,11 @@ import pytest
 import sound_qkeras as sq
 from sound_qkeras.cli import OK, main
 from sound_qkeras.errors import InputError
+from sound_qkeras.fixed_point import Format
 from sound_qkeras.keras_io.train.blocks import students
 from sound_qkeras.keras_io.train.finetuning import DISTANCE
-from sound_qkeras.keras_io.train.latent import latents_of
+from sound_qkeras.keras_io.train.latent import Grid, Latent, latents_of
+from sound_qkeras.keras_io.train.student import falling
 from sound_qkeras.keras_io.write.writer import to_qkeras
 from tests.results import random_result
 
@@ -158,6 +160,24 @@ def test_every_block_is_taught_what_the_float_network_has_at_its_end():
     better = sq.finetune(result, x, 4, teacher=True, blocks=True, **FAST)
     assert better.finetuning.after[DISTANCE] < better.finetuning.before[DISTANCE]
     sq.check(better.pair, better.certificate)
+
+
+def test_a_weight_moves_in_steps_of_its_format_and_settles_in_the_middle_of_its_cell():
+    grid = Grid.of(np.zeros((16, 2), np.int64), Format(2, 0, True))  # codes -2 to 1, steps of 0.5
+    latent = Latent(tf.Variable(tf.zeros((16, 2))), grid, np.zeros((16, 2)))
+    latent.variable.assign_add(tf.constant([[0.1, -9.0]] * 16))  # what an optimizer did
+    latent.follow(tf.zeros((16, 2)), 0.0)
+    # 16 inputs: 4 steps a unit, and no further than the lowest code.
+    np.testing.assert_allclose(latent.variable.numpy()[0], [0.1 * 4 * 0.5, -1.0], rtol=1e-6)
+    for _ in range(40):
+        latent.follow(latent.variable.value(), 0.05)
+    np.testing.assert_allclose(latent.variable.numpy()[0], [0.0, -1.0], atol=0.01)
+
+
+def test_rates_are_smaller_where_there_are_more_steps():
+    few, many = (falling(4, batches) for batches in (10, 1000))
+    assert [few.schedule(n) > few.schedule(n + 1) for n in range(3)] == [True] * 3
+    assert many.schedule(0) == pytest.approx(few.schedule(0) / 10)
 
 
 def test_what_does_not_suit_a_teacher_is_refused():
