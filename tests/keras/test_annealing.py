@@ -230,21 +230,28 @@ def unusable(kind):
         model = keras.Model(parts, LAYERS.Dense(1)(LAYERS.Concatenate()(parts)))
         model.compile("adam", "mse")
         return model, annealing(teacher=True)
+    if kind == "families":
+        return compiled(), annealing(
+            4.0, families=("ternary",), tier="statistical", samples=np.zeros((40, 3)), coverage=0.5
+        )
     if kind == "distributed":
         with tf.distribute.MirroredStrategy(["/cpu:0"]).scope():
             return compiled(), annealing()
     return compiled(), annealing(1e-3, word_lengths=(2, 4))
 
 
-@pytest.mark.parametrize("kind", ["folded", "distributed", "infeasible"])
+@pytest.mark.parametrize("kind", ["folded", "distributed", "infeasible", "families", "two inputs"])
 def test_training_goes_on_where_formats_cannot_be_put_into_force(data, kind, caplog):
     model, sound = unusable(kind)
     with caplog.at_level(logging.WARNING):
-        history = fit(model, data, sound, epochs=4)
+        x, y = data
+    history = fit(model, ([x, x], y) if kind == "two inputs" else data, sound, epochs=4)
     assert len(history["loss"]) == 4
     assert "without formats in force" in caplog.text
     assert sound.choices == 0
-    if kind == "infeasible":
+    if kind == "families":
+        assert "families=('fixed',)" in caplog.text
+    elif kind == "infeasible":
         assert sound.result is None
     else:
         assert_proved(sound, model)

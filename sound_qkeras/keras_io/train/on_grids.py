@@ -87,7 +87,17 @@ class HeldModel:
                 self._weights[node.name] = kernel, _found(layers[node.layer], op.bias)
 
     def hold(self, quantized: Pair) -> None:
-        """Give every weight the value its integer stands for, and its latent weight one near the trained number."""
+        """Give every weight the value its integer stands for, and its latent weight one near the trained number.
+
+        Raises:
+            ModelError: a kernel has another family than fixed point.
+        """
+        for name in self._weights:
+            if quantized.parameters[name].kernel_grid is not None:
+                raise ModelError(
+                    f"layer '{name}': its weights have few values, not all of a format; accepted: families=('fixed',) in training; "
+                    "sound_qkeras.finetune trains the others"
+                )
         arrays = {node.name: (op.kernel, op.bias) for node, op in quantized.reference.owners()}
         for name, pair in self._weights.items():
             for held, grid, trained in zip(pair, grids_of(quantized.parameters[name]), arrays[name], strict=True):
