@@ -2,6 +2,8 @@
 
 from sound_qkeras.baselines.candidate import Candidate
 from sound_qkeras.baselines.counting import Row, accuracy, agreement, mean_error, pareto_front, to_csv
+from sound_qkeras.baselines.enclosed import ebops
+from sound_qkeras.baselines.hgq2 import hgq2
 from sound_qkeras.baselines.multipoint import multipoint
 from sound_qkeras.baselines.per_layer import equal_bounds, per_layer_rule
 from sound_qkeras.baselines.post_training import from_levels, on_grid
@@ -16,8 +18,10 @@ __all__ = [
     "Row",
     "accuracy",
     "agreement",
+    "ebops",
     "equal_bounds",
     "from_levels",
+    "hgq2",
     "mean_error",
     "multipoint",
     "on_grid",

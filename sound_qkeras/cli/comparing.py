@@ -53,7 +53,7 @@ def compare(
         str | None,
         typer.Option(
             metavar="LIST",
-            help="With commas, of ours, uniform, rule, rounding, straight_through, autoqkeras; all if not given.",
+            help="With commas, of ours, uniform, rule, rounding, straight_through, hgq2, autoqkeras; all if not given.",
         ),
     ] = None,
     modes: Annotated[
@@ -103,6 +103,10 @@ def compare(
         ),
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Of everything.")] = None,
+    hgq_python: Annotated[
+        str | None,
+        typer.Option(metavar="PYTHON", help="Of another environment, which has HGQ2: adds its rows."),
+    ] = None,
     **given: Any,
 ) -> None:
     """Set AutoQKeras, uniform formats and other ways to choose formats beside ours. Killed, the same call goes on.
@@ -114,7 +118,7 @@ def compare(
         if not model.exists():
             raise InputError(f"'{model}' does not exist; accepted: a model saved as .keras, .h5 or SavedModel")
         numbers = {"trials": trials, "search_epochs": search_epochs, "epochs": epochs, "retrained": retrained}
-        numbers |= {"tier": tier, "metric": metric, "seed": seed}
+        numbers |= {"tier": tier, "metric": metric, "seed": seed, "hgq_python": hgq_python}
         settings: dict[str, Any] = {name: value for name, value in numbers.items() if value is not None}
         lists = {"methods": methods, "modes": modes, "spaces": spaces, "costs": costs, "our_tiers": our_tiers}
         settings |= {name: tuple(text.split(",")) for name, text in lists.items() if text is not None}

@@ -15,6 +15,7 @@ from sound_qkeras.results.result import tool_versions
 from sound_qkeras.study.both_ways import both_ways
 from sound_qkeras.study.drawing import metric_figure
 from sound_qkeras.study.fixed_rows import rounding_tasks, rule_tasks, uniform_tasks
+from sound_qkeras.study.hgq2_rows import hgq2_tasks
 from sound_qkeras.study.ledger import Ledger, Task
 from sound_qkeras.study.our_rows import our_tasks
 from sound_qkeras.study.plan import Plan
@@ -31,6 +32,7 @@ TASKS: dict[str, Callable[[Subject, Plan, Path], Iterator[Task]]] = {
     "rule": rule_tasks,
     "rounding": rounding_tasks,
     "straight_through": straight_through_tasks,
+    "hgq2": hgq2_tasks,
     "autoqkeras": autoqkeras_tasks,
 }
 
@@ -124,12 +126,12 @@ def compare(
         progress: called before work on a candidate begins, with a line such as "3 of 40, about 6 minutes left: per-layer rule,
             eps 0.1".
         settings: those of `sound_qkeras.study.plan.Plan`: `metric`, `costs`, `trials`, `modes`, `spaces`, `methods`, `epochs`
-            and more.
+            and more. `hgq_python` names the Python of another environment that has HGQ2, which gets rows of its own then.
 
     Raises:
         InputError: an argument is not usable, or `out` holds something else.
         ModelError: the model cannot be read, or tf_keras computes something else with its weights.
-        DependencyError: keras-tuner, matplotlib or another package is missing.
+        DependencyError: keras-tuner, matplotlib or another package is missing, or the Python that is named has no HGQ2.
     """
     plan = Plan.of(preset, eps, settings)
     new_figure()  # what is missing is found out before the work

@@ -18,6 +18,7 @@ FAMILIES = (
     ("uniform", "one word length", "s", "0.8"),
     ("smallest", "smallest uniform format that meets eps", "^", "0.8"),
     ("per-layer rule", "per-layer rule", "v", "0.8"),
+    ("HGQ2", "HGQ2", "*", "white"),
     ("straight-through", "straight-through training", "P", "0.5"),
     ("", "rounding, multipoint, pruning", "X", "0.95"),
 )

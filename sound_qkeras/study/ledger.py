@@ -56,7 +56,7 @@ class Ledger:
             DependencyError: something it needs is not installed.
             FileFormatError: a file is damaged.
         """
-        files = [self._directory / f"{re.sub(r'[^A-Za-z0-9.]+', '_', task.name)}.json" for task in tasks]
+        files = [self._directory / _file_name(task.name) for task in tasks]
         took = {task: _seconds(file) for task, file in zip(tasks, files, strict=True) if file.exists()}
         for number, (task, file) in enumerate(zip(tasks, files, strict=True), start=1):
             if task not in took:
@@ -76,6 +76,15 @@ class Ledger:
             self.rows += [Row.from_json(row) for row in known["rows"]]
         else:
             raise FileFormatError(f"'{file}' holds neither rows nor a failure; remove it")
+
+
+def recorded(directory: Path, name: str) -> bool:
+    """Whether a study's directory holds what came out for a candidate, made there or elsewhere."""
+    return (directory / FOLDER / _file_name(name)).exists()
+
+
+def _file_name(name: str) -> str:
+    return f"{re.sub(r'[^A-Za-z0-9.]+', '_', name)}.json"
 
 
 def seconds_left(took: dict[Task, float], others: Iterable[Task]) -> float | None:

@@ -27,7 +27,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
     "full": {},
 }
-METHODS = ("ours", "uniform", "rule", "rounding", "straight_through", "autoqkeras")
+METHODS = ("ours", "uniform", "rule", "rounding", "straight_through", "hgq2", "autoqkeras")
 
 TIERS = ("sound", "statistical")
 
@@ -55,6 +55,8 @@ class Plan:
         tier: of all bounds: "sound", proved for the whole box; or "statistical", for networks too deep for that: the largest
             error on the test samples.
         seed: of everything.
+        hgq_python: a Python of another environment, which has HGQ2, as a path; None for no rows of HGQ2 but those that the
+            directory holds already.
     """
 
     eps: tuple[float, ...]
@@ -74,6 +76,7 @@ class Plan:
     effort: str | float = "normal"
     tier: str = "sound"
     seed: int = 1
+    hgq_python: str | None = None
 
     @classmethod
     def of(cls, preset: str, eps: Iterable[float], settings: Mapping[str, Any]) -> Plan:
@@ -120,5 +123,5 @@ class Plan:
         return Training(self.epochs, self.batch_size, self.learning_rate, self.seed, self.metric)
 
     def to_json(self) -> dict[str, Any]:
-        """All settings."""
-        return asdict(self)
+        """All settings; where HGQ2 is found changes nothing."""
+        return {name: value for name, value in asdict(self).items() if name != "hgq_python"}

@@ -20,6 +20,7 @@ COLUMNS = {
     "total_bits": "total bits",
     "autoqkeras_bits": "by AutoQKeras",
     "bit_operations": "bit operations",
+    "ebops": "EBOPs",
     "energy": "energy (pJ)",
     "bound": "proved bound",
     "counted": "counted on samples",
@@ -41,7 +42,9 @@ COUNTING = (
     "Bits are counted as AutoQKeras counts them: every weight, bias and value between layers times its word length; results "
     "of the last layer count nothing. AutoQKeras leaves the input a float and counts 8 bits for it; ours counts the word it "
     "is rounded to. QKeras has no formats with negative integer bits: where a network uses them, AutoQKeras counts more for its "
-    "QKeras model, and that is a column of its own."
+    "QKeras model, and that is a column of its own. Bit operations sum the product of both words over all multiplications: HGQ2 "
+    "has a word for every weight, and none for a zero; the others have one for a layer or channel, zeros too. EBOPs, which HGQ2 "
+    "minimises, are counted from the integers: of a weight the bits from the first to the last that is set."
 )
 TRAINING = (
     "Training keeps the weights of the best epoch by validation accuracy, or loss of a regression, those before it included. "

@@ -283,3 +283,47 @@ def test_the_largest_error_of_samples_is_no_proved_bound():
     said = " ".join(both_ways([SAMPLED, theirs]))
     assert "no proved bound; counted: largest error on samples 0.124, exceeded with probability at most 0.0118" in said
     assert "proved bound 0.1 (sound)" in said
+
+
+def test_rows_of_hgq2_need_a_python_or_a_record(tmp_path, monkeypatch):
+    from sound_qkeras.study import hgq2_rows
+
+    looked: list[str] = []
+    monkeypatch.setattr(hgq2_rows, "find_hgq2", looked.append)
+    (tmp_path / FOLDER).mkdir()
+    without, with_one = Plan((0.1,)), Plan((0.1,), hgq_python="/hgq/bin/python", epochs=2)
+    assert list(hgq2_rows.hgq2_tasks(None, without, tmp_path)) == looked == []
+    (task,) = hgq2_rows.hgq2_tasks(None, with_one, tmp_path)
+    assert (task.method, task.epochs, looked) == ("hgq2", 2 * len(hgq2_rows.BETAS), ["/hgq/bin/python"])
+    assert with_one.to_json() == replace(with_one, hgq_python=None).to_json()
+    recorded = replace(ROW, name="HGQ2, beta 0.1, epoch 2", tier=None, bound=None, ebops=7)
+    (tmp_path / FOLDER / "HGQ2.json").write_text(json.dumps({"rows": [recorded.to_json()], "seconds": 1.0}))
+    ledger = Ledger(tmp_path, lambda name: pytest.fail("made again"))
+    ledger.add(list(hgq2_rows.hgq2_tasks(None, without, tmp_path)))
+    assert ledger.rows == [recorded]
+
+
+def test_a_row_of_hgq2_says_what_it_is(monkeypatch):
+    from sound_qkeras.baselines.hgq2 import Answer, Grown
+    from sound_qkeras.study import hgq2_rows
+
+    class Some:
+        network, test, train, validation = None, (np.zeros((2, 3)), np.array([0, 1])), None, None
+
+        def targets(self, data):
+            return data
+
+        def measured(self, outputs):
+            return {"metric": float(outputs[0, 0])}
+
+    one = Grown(1e-4, 7, 0.5, 120, 100, 30, 4, 20, 150, 9, 1.5, np.array([[0.75, 0.0]]))
+    monkeypatch.setattr(hgq2_rows, "find_hgq2", lambda python: None)
+    monkeypatch.setattr(hgq2_rows, "hgq2", lambda *given: Answer("0.2.0", (one,)))
+    (task,) = hgq2_rows.hgq2_tasks(Some(), Plan((0.1,), hgq_python="python"), None)
+    (row,) = task.make()
+    assert (row.name, row.metric, row.total_bits) == ("HGQ2, beta 0.0001, epoch 7", 0.75, 54)
+    assert (row.bit_operations, row.ebops, row.training_seconds) == (150, 100, 1.5)
+    assert (row.bound, row.tier, row.proved) == (None, None, False)
+    assert "nothing is proved" in row.notes[0]
+    assert "HGQ2 0.2.0 itself counts 120 EBOPs; 9 weights" in row.notes[1]
+    assert "| 150 | 100 |" in page([row], {}, 0.9, {})
