@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sound_qkeras.baselines.candidate import Candidate
-from sound_qkeras.baselines.enclosed import ebops
+from sound_qkeras.baselines.enclosed import ebops, nonzero_operations
 from sound_qkeras.errors import FileFormatError, InputError
 from sound_qkeras.interval import Reals
 from sound_qkeras.network.classes import Classes, classes_of, labels_of
@@ -38,7 +38,8 @@ class Row:
             `total_bits`: of channels with words of different lengths QKeras' kernels have the longest.
         agreement: share of samples with the class of the float network.
         bit_operations: sum over multiplications of weight bits times input bits.
-        ebops: effective bit operations of the integers, as `enclosed` counts them, of a fixed-point network or one by HGQ2.
+        nonzero_operations: the same without the weights that are zero, of a fixed-point network or one by HGQ2.
+        ebops: effective bit operations of its integers, as `enclosed.ebops` counts them.
         energy: picojoules of one inference by QTools.
         bound: proved error bound against the float network; in the tier "statistical" nothing but the largest error of samples,
             enclosed.
@@ -60,6 +61,7 @@ class Row:
     metric: float | None = None
     agreement: float | None = None
     bit_operations: int | None = None
+    nonzero_operations: int | None = None
     ebops: int | None = None
     energy: float | None = None
     bound: float | None = None
@@ -87,7 +89,8 @@ class Row:
         cost = candidate.cost
         counted: dict[str, Any] = {name: getattr(cost, name) for name in ("bit_operations", "table_bits")}
         counted["notes"] = candidate.notes
-        counted["ebops"] = None if candidate.pair is None else ebops(candidate.pair)
+        if candidate.pair is not None:
+            counted |= {"ebops": ebops(candidate.pair), "nonzero_operations": nonzero_operations(candidate.pair)}
         return cls(candidate.name, cost.weight_bits, cost.bias_bits, cost.activation_bits, **{**counted, **measured})
 
     def to_json(self) -> dict[str, Any]:

@@ -89,6 +89,10 @@ def compare(
     our_tiers: Annotated[
         str | None, typer.Option(metavar="LIST", help="In which ours chooses, with commas: sound, statistical.")
     ] = None,
+    sparsities: Annotated[
+        str | None,
+        typer.Option(metavar="LIST", help="Shares of zeros that ours is pruned to as well, with commas, 0.6,0.8."),
+    ] = None,
     tier: Annotated[
         str | None,
         typer.Option(
@@ -124,6 +128,8 @@ def compare(
         settings |= {name: tuple(text.split(",")) for name, text in lists.items() if text is not None}
         if bits is not None:
             settings["bits"] = tuple(int(number) for number in parse_numbers(bits, "--bits"))
+        if sparsities is not None:
+            settings["sparsities"] = tuple(parse_numbers(sparsities, "--sparsities"))
         if effort is not None:
             settings |= values({"effort": effort})
         from sound_qkeras.study import compare as run

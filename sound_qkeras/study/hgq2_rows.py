@@ -43,6 +43,7 @@ def _rows(subject: Subject, plan: Plan) -> Iterator[Row]:
             one.bias_bits,
             one.value_bits,
             bit_operations=one.bit_operations,
+            nonzero_operations=one.bit_operations,
             ebops=one.enclosed,
             training_seconds=one.seconds,
             notes=notes,

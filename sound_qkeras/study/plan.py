@@ -43,6 +43,8 @@ class Plan:
             negative of those, so that higher is better.
         costs: what ours minimises: "weight_bits", "total_bits", "bit_operations".
         our_tiers: in which ours chooses formats, "sound" or "statistical"; () for `tier` alone.
+        sparsities: shares of zeros that ours is also tried with: the network is pruned while it trains for half of the epochs, and
+            fine-tuned for the others with its zeros kept.
         trials: of each AutoQKeras search.
         modes: of keras-tuner: "random", "bayesian", "hyperband".
         spaces: of AutoQKeras: "shipped", "fair".
@@ -64,6 +66,7 @@ class Plan:
     metric: str = "accuracy"
     costs: tuple[str, ...] = ("total_bits",)
     our_tiers: tuple[str, ...] = ()
+    sparsities: tuple[float, ...] = ()
     trials: int = 50
     modes: tuple[str, ...] = MODES
     spaces: tuple[str, ...] = SPACES
@@ -112,6 +115,10 @@ class Plan:
             raise InputError(f"eps is {self.eps}; accepted: one or more positive numbers")
         for name in ("trials", "search_epochs", "epochs", "retrained", "batch_size", "seed"):
             whole()(name, getattr(self, name))
+        if not all(0.0 < share < 1.0 for share in self.sparsities) or (self.sparsities and self.epochs < 2):
+            raise InputError(
+                f"sparsities are {self.sparsities}, epochs {self.epochs}; accepted: shares above 0 and below 1, and 2 epochs"
+            )
         if not 0.0 < self.learning_rate < math.inf:
             raise InputError(f"learning_rate is {self.learning_rate}; accepted: a positive number")
         if not all(2 <= bits <= 16 for bits in self.bits):

@@ -20,6 +20,7 @@ COLUMNS = {
     "total_bits": "total bits",
     "autoqkeras_bits": "by AutoQKeras",
     "bit_operations": "bit operations",
+    "nonzero_operations": "of nonzero weights",
     "ebops": "EBOPs",
     "energy": "energy (pJ)",
     "bound": "proved bound",
@@ -42,9 +43,10 @@ COUNTING = (
     "Bits are counted as AutoQKeras counts them: every weight, bias and value between layers times its word length; results "
     "of the last layer count nothing. AutoQKeras leaves the input a float and counts 8 bits for it; ours counts the word it "
     "is rounded to. QKeras has no formats with negative integer bits: where a network uses them, AutoQKeras counts more for its "
-    "QKeras model, and that is a column of its own. Bit operations sum the product of both words over all multiplications: HGQ2 "
-    "has a word for every weight, and none for a zero; the others have one for a layer or channel, zeros too. EBOPs, which HGQ2 "
-    "minimises, are counted from the integers: of a weight the bits from the first to the last that is set."
+    "QKeras model, and that is a column of its own. Bit operations sum the product of both words over all multiplications. HGQ2 "
+    "has a word for every weight, and none for a zero; the others have one for a layer or channel, zeros too, so those of weights "
+    "that are not zero stand beside them. EBOPs, which HGQ2 minimises, are counted from the integers: of a weight the bits from "
+    "the first to the last that is set."
 )
 TRAINING = (
     "Training keeps the weights of the best epoch by validation accuracy, or loss of a regression, those before it included. "

@@ -67,16 +67,18 @@ def test_the_bits_of_a_constant_are_those_between_the_first_and_the_last_that_is
 
 def test_ebops_are_counted_weight_by_weight():
     result = quantize(random_network(np.random.default_rng(1), (4, 5, 3)), 0.05, (-1.0, 1.0), effort="fast")
-    pair, expected = result.pair, 0
+    pair, expected, whole = result.pair, 0, 0
     for node, op in pair.network.affine():
         codes, (source,) = pair.parameters[node.name], pair.network.sources(node.inputs[0])
         read = pair.formats[source]
         for out in range(op.kernel.shape[1]):
             for code in codes.kernel[:, out].tolist():
                 expected += len(bin(abs(code))[2:].strip("0")) * (read.word_length - read.signed)
+                whole += bool(code) * codes.kernel_format.word_length * read.word_length
             expected += len(bin(abs(int(codes.bias.reshape(-1)[out])))[2:].strip("0"))
     assert ebops(pair) == expected > 0
-    assert Row.of(from_quantized("ours", pair)).ebops == expected
+    row = Row.of(from_quantized("ours", pair))
+    assert (row.ebops, row.nonzero_operations) == (expected, whole)
     assert Row.of(Candidate("floats", pair.network, result.cost)).ebops is None
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import sound_qkeras as sq
+from sound_qkeras.baselines.gradual_pruning import gradually_pruned, keeping_zeros
 from sound_qkeras.baselines.straight_through import kernel_formats, straight_through, with_rounded_weights
 from sound_qkeras.errors import InputError, ModelError
 from sound_qkeras.keras_io import read_model
@@ -15,6 +16,7 @@ from sound_qkeras.keras_io.autoqkeras import training as trainer
 from sound_qkeras.keras_io.autoqkeras.conversion import as_keras_2
 from sound_qkeras.keras_io.autoqkeras.sizes import ASSUMED_BITS, bit_operations, energy, model_bits
 from sound_qkeras.keras_io.autoqkeras.training import Training
+from sound_qkeras.study.our_rows import with_zeros
 from sound_qkeras.study.plan import Plan
 from sound_qkeras.study.subject import subject_of
 from sound_qkeras.study.verdict import model_verdict
@@ -347,6 +349,41 @@ def test_ours_is_fine_tuned_on_what_everyone_trains_on_and_certified_again(model
     assert kept < {row.tobytes() for row in subject.train[0]}
     tuned = next(row for row in study.rows if row.name == "ours, statistical, eps 0.2, fine-tuned")
     assert "36 held-out samples" in " ".join(tuned.notes)
+
+
+def test_weights_that_training_pruned_stay_zero(model):
+    before = model.get_weights()
+    training = Training(epochs=4, batch_size=16, learning_rate=0.02)
+    pruned, seconds = gradually_pruned(model, 0.5, (X, Y), "softmax", training)
+    assert seconds > 0.0
+    for old, new in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
+    assert sum(np.count_nonzero(layer.kernel == 0.0) for layer in pruned.layers if layer.weights) == 18  # of 20 + 15
+    result = sq.quantize(read_model(pruned), 0.1, (-1.0, 1.0), effort="fast", keep_architecture=True)
+    result = with_zeros(result, Plan(eps=(0.1,), effort="fast"))
+    sq.check(result.pair, result.certificate)
+    tuned = sq.finetune(result, (X, Y), 4, optimizer=keeping_zeros(0.1, 40), effort="fast")
+    assert tuned.finetuning.changed > 10
+    for node, op in tuned.pair.reference.owners():
+        gone = op.kernel == 0.0
+        assert np.any(gone)
+        assert not np.any(tuned.pair.parameters[node.name].kernel[gone])
+    with pytest.raises(InputError, match="accepted: a share"):
+        gradually_pruned(model, 1.0, (X, Y), "softmax", training)
+
+
+def test_ours_is_compared_with_pruned_weights_too(model, tmp_path):
+    settings = {**QUICK, "methods": ("ours",), "epochs": 3, "sparsities": (0.4,)}
+    study = sq.compare(model, (X, Y), [0.2], out=tmp_path, **settings)
+    assert study.failures == {}
+    plain, _, sparse, tuned = study.rows
+    assert [row.name for row in (sparse, tuned)] == [f"ours, pruned 40%, eps 0.2{end}" for end in ("", ", fine-tuned")]
+    for row in (sparse, tuned):
+        assert row.nonzero_operations < 0.8 * row.bit_operations
+        assert "Pruned in 1 of the 3 epochs: the bound is against the float network after that." in row.notes
+        assert 0.0 < row.observed_error <= row.bound
+    assert plain.nonzero_operations > sparse.nonzero_operations
+    assert tuned.training_seconds > sparse.training_seconds > plain.training_seconds == 0.0
 
 
 def test_what_is_no_classifier_with_data_is_refused(model):

@@ -44,6 +44,8 @@ OTHER = Row("uniform 8 bits", 100, 20, 30, metric=0.8)
         {"metric": "rmse"},
         {"costs": ("luts",)},
         {"our_tiers": ("local",)},
+        {"sparsities": (0.5, 1.0)},
+        {"sparsities": (0.5,), "epochs": 1},
     ],
 )
 def test_plans_that_cannot_be_carried_out_are_refused(change):
