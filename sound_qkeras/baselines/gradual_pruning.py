@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -91,16 +91,15 @@ def keeping_zeros(learning_rate: float, steps: int) -> Any:
         """Copies of it, which `finetune` makes, note the zeros anew."""
 
         def __init__(self, *arguments: Any, **named: Any) -> None:
-            adam.__init__(self, *arguments, **named, gradient_transformers=[without_zeros({})])
+            kept: dict[Any, Any] = {}
 
-    def without_zeros(kept: dict[Any, Any]) -> Callable[[Sequence[tuple[Any, Any]]], list[tuple[Any, Any]]]:
-        def transformed(pairs: Sequence[tuple[Any, Any]]) -> list[tuple[Any, Any]]:
-            with tf.init_scope():  # of the values when training begins, whatever is traced
-                for _, variable in pairs:
-                    free = (variable.numpy() != 0.0) | (len(variable.shape) < 2)
-                    kept.setdefault(variable.ref(), tf.constant(free, variable.dtype))
-            return [(gradient * kept[variable.ref()], variable) for gradient, variable in pairs]
+            def without_zeros(pairs: Sequence[tuple[Any, Any]]) -> list[tuple[Any, Any]]:
+                with tf.init_scope():  # of the values when training begins, whatever is traced
+                    for _, variable in pairs:
+                        free = (variable.numpy() != 0.0) | (len(variable.shape) < 2)
+                        kept.setdefault(variable.ref(), tf.constant(free, variable.dtype))
+                return [(gradient * kept[variable.ref()], variable) for gradient, variable in pairs]
 
-        return transformed
+            adam.__init__(self, *arguments, **named, gradient_transformers=[without_zeros])
 
     return KeepingZeros(keras.optimizers.schedules.CosineDecay(learning_rate, steps))

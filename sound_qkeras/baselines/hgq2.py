@@ -71,7 +71,7 @@ class Grown:
 
 @dataclass(frozen=True, eq=False)
 class Answer:
-    """What HGQ2 said: its version, and the epochs that no other one beats in both validation and EBOPs, fewest EBOPs first."""
+    """What HGQ2 said: its version, and the epochs that none with the same beta beats in both validation and EBOPs."""
 
     version: str
     networks: tuple[Grown, ...]

@@ -137,7 +137,7 @@ def _ours(subject: Subject, plan: Plan, choice: Choice, start: Callable[[float],
 def with_zeros(result: Result, plan: Plan) -> Result:
     """The result where weights that were pruned are zero, and certified again: rounding may have moved them to balance others."""
     made = dict(result.pair.parameters)
-    for node, op in result.pair.reference.owners():
+    for node, op in result.pair.network.owners():
         codes = made[node.name]
         made[node.name] = replace(codes, kernel=np.where(op.kernel == 0.0, 0, codes.kernel))
     pair = replace(result.pair, parameters=made, accumulators={})

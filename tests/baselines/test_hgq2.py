@@ -184,11 +184,10 @@ def test_hgq2_itself_trains_on_from_our_weights(python):
     training, betas = Training(epochs=2, batch_size=50), (1e-6, 1e-2)
     answer = hgq2(parted(), (X[:200], Y[:200]), (X[200:300], Y[200:300]), X[300:], training, python, betas)
     assert answer.version
-    best = answer.networks[-1]
+    best = max(answer.networks, key=lambda one: one.ebops)
     assert np.mean(best.outputs.argmax(axis=1) == Y[300:]) > 0.9  # eight steps do not find the classes from nothing
-    assert [one.ebops for one in answer.networks] == sorted(one.ebops for one in answer.networks)
+    assert {one.beta for one in answer.networks} == set(betas)
     for one in answer.networks:
-        assert one.beta in betas
         assert 1 <= one.epoch <= 2
         assert 0 < one.enclosed <= one.ebops
         assert one.enclosed < one.bit_operations  # signs are in one and not in the other

@@ -5,7 +5,7 @@
 Every weight and every input of a layer has a width of its own, as HGQ2's guide recommends: `kbi` that saturates for weights, `kif`
 that wraps around for values, whose integer bits `trace_minmax` finds in the end, on the inputs that trained. Widths begin as in
 HGQ2's example, and the integer bits of a weight as its float value needs them. The loss is charged for the EBOPs, times beta. Each
-beta starts from the float weights again. Of all epochs those are kept that no other one beats in both validation and EBOPs.
+beta starts from the float weights again. Of its epochs those are kept that no other one beats in both validation and EBOPs.
 """
 
 from __future__ import annotations
@@ -134,8 +134,8 @@ def trained(keras: Any, model: Any, plan: Mapping[str, Any], arrays: Arrays) -> 
             verbose=0,
         )
         seconds = time.monotonic() - started
-        kept = front([*kept, *({**one, "seconds": seconds} for one in epochs)])
-    return kept
+        kept += [{**one, "seconds": seconds} for one in epochs]
+    return sorted(kept, key=lambda one: one["ebops"])
 
 
 def front(found: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
