@@ -33,7 +33,7 @@ COUNTS = {"EBOPs": "ebops", "bit operations": "nonzero_operations"}
 PLANS = {
     "digits_mlp": ((2.0, 3.0, 5.0), (0.6,), 30, 5e-3),
     "telescope": ((0.7, 2.0), (0.5,), 10, 3e-3),
-    "watch": ((5.0, 10.0, 20.0), (0.6,), 20, 3e-3),
+    "watch": ((1.0, 2.5, 5.0), (0.6,), 20, 3e-3),
     "mnist": ((4.0, 8.0, 16.0), (0.85,), 20, 2e-3),
 }
 
