@@ -164,12 +164,13 @@ def test_the_command_takes_several_tolerances_after_one_option(tmp_path, monkeyp
     np.save(y, np.arange(3))
     model.write_bytes(b"stands for a model")
     arguments = ["compare", str(model), "--train", str(x), str(y), "--eps", "1e-1", "1e-2", "1e-3", "--trials", "5"]
-    arguments += ["--validation", str(x), str(y)]
+    arguments += ["--validation", str(x), str(y), "--sparsities", "0.5,0.8", "--hgq-python", "other/python"]
     assert main([*arguments, "--methods", "ours,rule", "--out", str(tmp_path)]) == 0
     ((given, train, validation, test, eps, settings),) = calls
     assert test is None
     assert validation[1].tolist() == [0, 1, 2]
     assert (given, eps, settings["trials"], settings["methods"]) == (model, [0.1, 0.01, 0.001], 5, ("ours", "rule"))
+    assert (settings["sparsities"], settings["hgq_python"]) == ((0.5, 0.8), "other/python")
     assert train[0].shape == (3, 2)
     assert "rule: too tight" in capsys.readouterr().out
     assert settings["preset"] == "full"
