@@ -46,6 +46,8 @@ def nonzero_operations(pair: Pair) -> int:
     for node, op in pair.network.affine():
         codes = pair.parameters[pair.network.owner(node.name)]
         words = np.array([output.word_length for output in codes.own_formats])
+        if codes.kernel_grid is not None:
+            words = np.array(codes.kernel_grid.bits(codes.kernel.shape) / codes.kernel.size)
         total += _uses(pair, node, op) * _read(pair, node) * float(np.sum((codes.kernel != 0) * words))
     return round(total)
 

@@ -76,6 +76,7 @@ def one(name, seed, options):
         box=case.box,
         out=options.out / f"{name}_{seed}",
         methods=("ours", "hgq2"),
+        spaces=("fair",),
         costs=("bit_operations",),
         our_tiers=("statistical",),
         sparsities=sparsities,
