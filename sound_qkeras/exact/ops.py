@@ -198,6 +198,9 @@ class ExactRelu(Meaning):
         return (pulled,), rest.under(rows.value) + difference_rest.under(rows.difference)
 
 
+# By so much the identity must leave less than zero to be taken, as in the first proof: where both leave the same, as they do for
+# networks without biases on boxes about zero, rounding errors of one proof would decide otherwise than the other proof.
+CLEARLY = Dyadic.codes(np.array((1 << 20) + 1, dtype=object), 20)
 # A slope and what it leaves over, for a bound from above and for one from below.
 Around = tuple[tuple[Dyadic, Range], tuple[Dyadic, Range]]
 
@@ -255,10 +258,10 @@ class Lines:
 
     @cached_property
     def around_value(self) -> Around:
-        """The chord above; below the identity or zero, whichever leaves less of the float value."""
+        """The chord above; below the identity or zero, whichever leaves less of the value, and zero if neither clearly does."""
         z = self.facts.value
         mirrored = (-z.lower).positive()
-        steep = ~z.upper.positive().less(mirrored)
+        steep = (mirrored * CLEARLY).less(z.upper.positive()) | ~Dyadic.zeros().less(mirrored)
         gap = mirrored.where(steep, z.upper.positive())
         return self.value, (Dyadic.codes(steep.astype(np.int64), 0), Range(gap - gap, gap))
 

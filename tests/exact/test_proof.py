@@ -11,7 +11,16 @@ from sound_qkeras.errors import InputError, VerificationError
 from sound_qkeras.exact import dyadic
 from sound_qkeras.exact.dyadic import Dyadic, Range
 from sound_qkeras.exact.ops import ABOVE, BELOW, Lines, between
-from sound_qkeras.exact.proof import FORWARD, QUICK, THOROUGH, Proof, exact_bound, exact_error, exact_error_range
+from sound_qkeras.exact.proof import (
+    FORWARD,
+    QUICK,
+    THOROUGH,
+    Proof,
+    box_of,
+    exact_bound,
+    exact_error,
+    exact_error_range,
+)
 from sound_qkeras.exact.tensors import ExactFacts
 from sound_qkeras.fixed_point import Format
 from sound_qkeras.interval import Interval
@@ -19,6 +28,7 @@ from sound_qkeras.network import Network, Node, Pair
 from sound_qkeras.network.ops import AffineCodes, Dense, Input, Op, Relu, Reshape
 from sound_qkeras.network.simulate import simulate
 from sound_qkeras.verify.proof import prove
+from sound_qkeras.verify.propagation import propagate
 
 from ..networks import box, quantized, random_network, random_quantized, samples, with_parameters
 
@@ -409,3 +419,24 @@ def test_dyadic_rounding_equals_fractions(bits):
     assert dyadic.rounded(bits).tolist() == [round(v * scale) for v in exact]
     assert dyadic.floor(bits).fractions() == [math.floor(v * scale) / scale for v in exact]
     assert dyadic.ceil(bits).fractions() == [math.ceil(v * scale) / scale for v in exact]
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_values_are_no_looser_where_units_are_centred(seed):
+    """Without biases on a box about zero the identity and zero leave the same below every unit: both proofs take the same one."""
+    network = random_network(np.random.default_rng(seed), (4, 5, 4, 2))
+    without = [
+        replace(node, op=replace(node.op, bias=np.zeros_like(node.op.bias))) if isinstance(node.op, Dense) else node
+        for node in network.nodes
+    ]
+    ends = tuple(np.full(network.input_shape, end) for end in (-1.0, 1.0))
+    pair = quantized(replace(network, nodes=tuple(without)), ends, 4, 8)
+    first, exact = propagate(pair.network, Interval(*ends)[None], pair), Proof(pair, box_of(pair, *ends))
+    for node in pair.network.nodes:
+        value, found = first.facts[node.name].value, exact.facts[node.name].value
+        assert all(
+            end <= Fraction(float(one)) for end, one in zip(found.upper.fractions(), value.upper.flat, strict=True)
+        )
+        assert all(
+            end >= Fraction(float(one)) for end, one in zip(found.lower.fractions(), value.lower.flat, strict=True)
+        )

@@ -25,6 +25,10 @@ from sound_qkeras.network.ops.base import Facts, Reals
 from sound_qkeras.network.ops.elementwise import Elementwise, Line
 from sound_qkeras.network.ops.linear import Lines
 
+# By so much the identity must leave less below a unit than zero to be taken: where both leave the same, rounding errors would
+# decide, and otherwise in the exact proof.
+CLEARLY = 1.0 + 2.0**-20
+
 
 def positive(x: Reals) -> Reals:
     """`max(x, 0)`."""
@@ -111,9 +115,10 @@ class Relu(Elementwise):
         return relu_value_line(z)
 
     def value_bounds(self, z: Interval) -> Lines | None:
-        """The chord above; below the identity or zero, whichever leaves the smaller triangle."""
+        """The chord above; below the identity or zero, whichever leaves the smaller triangle, and zero if neither clearly does."""
         above, rest = relu_value_line(z)
-        below = np.where((z.lower < 0.0) & (z.upper > 0.0), (z.upper > -z.lower).astype(np.float64), above)
+        steep = (z.upper > -CLEARLY * z.lower).astype(np.float64)
+        below = np.where((z.lower < 0.0) & (z.upper > 0.0), steep, above)
         return (above, rest.upper), (below, np.zeros_like(below))
 
     def difference_bounds(self, z: Interval, zq: Interval, d: Interval) -> Lines | None:
