@@ -8,10 +8,11 @@ from typing import ClassVar, Generic, Protocol, TypeVar
 
 from sound_qkeras.interval import Interval, Reals
 from sound_qkeras.network.pair import Pair
+from sound_qkeras.network.rewrite.rescale import Indices
 from sound_qkeras.support.deadline import Deadline
+from sound_qkeras.tuning.build import Parameters
 from sound_qkeras.tuning.effort import Effort
-from sound_qkeras.tuning.groups import Group
-from sound_qkeras.tuning.rounding import Rounding
+from sound_qkeras.tuning.groups import Bits, Group
 from sound_qkeras.verify.split_tree import SplitTree
 
 # Relative error to reach: certificates record bounds with a margin and must still meet the tolerance.
@@ -30,6 +31,10 @@ class Evidence(Protocol):
 E = TypeVar("E", bound=Evidence)
 # The network in which only one group is quantised and the rest is much finer; all of it is, for None.
 Alone = Callable[[Group | None], Pair]
+
+
+# Integers of every affine node for a choice of bits, and of bits that channels have more.
+Rounding = Callable[[Bits, Mapping[str, Indices]], dict[str, Parameters]]
 
 
 class Evaluator(ABC, Generic[E]):

@@ -14,7 +14,7 @@ from sound_qkeras.tuning.build import narrow
 from sound_qkeras.tuning.effort import Effort
 from sound_qkeras.tuning.evaluator import TARGET, Alone, Evaluator, Rounding
 from sound_qkeras.tuning.groups import Group
-from sound_qkeras.tuning.rounding import CancellingRounding, each_output, nearest_rounding, sample_box
+from sound_qkeras.tuning.rounding import CancellingRounding, sample_box
 from sound_qkeras.verify.proof import bound_leaves
 from sound_qkeras.verify.propagation import FORWARD_PRODUCTS, output_difference, proof_work, propagate
 from sound_qkeras.verify.split_tree import SplitTree
@@ -39,8 +39,7 @@ class ProvingEvaluator(Evaluator[Splitting]):
     def rounding(self, effort: Effort, deadline: Deadline) -> Rounding:
         """So that errors cancel at samples of the box."""
         samples = sample_box(self.box, effort.samples) if effort.samples else None
-        nearest = nearest_rounding(self.network, self.centers)
-        return CancellingRounding(self.network, nearest, samples, each_output(self.eps), deadline)
+        return CancellingRounding(self.network, self.centers, samples, self.eps, deadline)
 
     def evaluate(self, pair: Pair, deadline: Deadline, start: Splitting | None = None) -> Splitting:
         """Cut the box until the tolerance is met, or leaves or time run out."""

@@ -11,7 +11,7 @@ discrepancy minimisation by greedy flips is our own, simpler than its relaxation
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -26,14 +26,11 @@ from sound_qkeras.support.scratch import at_once
 from sound_qkeras.tuning.build import Parameters, round_parameters
 from sound_qkeras.tuning.groups import Bits
 
-# Integers of every affine node for a choice of bits, and of bits that channels have more.
-Rounding = Callable[[Bits, Mapping[str, Indices]], dict[str, Parameters]]
-
 # Samples, and the widest gradients of one tile of them, take at most one of so many parts of the scratch memory; the inputs and
 # gradients that are kept of all samples take one of fewer parts, and so does everything together that a tile leads to.
 PARTS, KEPT_PARTS, TILE_PARTS = 8, 4, 2
-# Flips tried, best first, between two evaluations of all gains: so many, or one for so many weights of the largest layer.
-FLIPS_PER_SWEEP, WEIGHTS_PER_FLIP = 64, 512
+# Flips tried, best first, between two evaluations of all gains.
+FLIPS_PER_SWEEP = 64
 MOST_SWEEPS = 60
 # A sweep ends when so many flips in a row help no more, after those before them.
 MOST_FAILURES = 12
@@ -51,14 +48,14 @@ class Linearisation:
 
     Args:
         inputs: what each node reads, shape `(samples, *shape)`.
-        gradients: gradient of every row of directions in each node's result, `(samples, rows, *shape)`.
+        gradients: gradient of every output in each node's result over its tolerance, `(samples, outputs, *shape)`.
     """
 
     inputs: Mapping[str, Reals]
     gradients: Mapping[str, Reals]
 
 
-def linearise(network: Network, samples: Reals, directions: Reals, deadline: Deadline | None = None) -> Linearisation:
+def linearise(network: Network, samples: Reals, eps: Reals, deadline: Deadline | None = None) -> Linearisation:
     """Values and gradients at the nodes whose errors can be cancelled, at samples of shape `(n, *input_shape)`.
 
     Where all of them take too much memory, it is every second of the samples, every third, and so on.
@@ -66,26 +63,23 @@ def linearise(network: Network, samples: Reals, directions: Reals, deadline: Dea
     Args:
         network: the network.
         samples: where.
-        directions: sums of outputs whose errors are to be small, shape `(rows, outputs)`; see `each_output`.
+        eps: tolerance of every output.
         deadline: when it passes, fewer samples have to do.
     """
     names = [use for name in flippable(network) for use in network.uses(name)]
     if not names:
         return Linearisation({}, {})
-    nodes, rows = network.by_name, len(directions)
-    kept = sum(size_of(network.shapes[nodes[name].inputs[0]]) + rows * size_of(network.shapes[name]) for name in names)
+    nodes = network.by_name
+    kept = sum(
+        size_of(network.shapes[nodes[name].inputs[0]]) + eps.size * size_of(network.shapes[name]) for name in names
+    )
     samples = samples[:: -(-len(samples) // at_once(kept, KEPT_PARTS))]
-    parts = list(_tiles(network, samples, directions, names, deadline))
+    parts = list(_tiles(network, samples, eps, names, deadline))
 
     def joined(which: str) -> dict[str, Reals]:
         return {name: np.concatenate([getattr(part, which)[name] for part in parts]) for name in names}
 
     return Linearisation(joined("inputs"), joined("gradients"))
-
-
-def each_output(eps: Reals) -> Reals:
-    """Directions that are every output, in units of its tolerance."""
-    return np.eye(eps.size) / eps[:, None]
 
 
 def mean_squares(
@@ -96,7 +90,7 @@ def mean_squares(
     When the deadline passes, fewer samples have to do.
     """
     sums = dict.fromkeys(names, (np.zeros(1), np.zeros(1)))
-    tiles, seen = _tiles(network, samples, each_output(eps), names, deadline) if names else (), 0
+    tiles, seen = _tiles(network, samples, eps, names, deadline) if names else (), 0
     for part in tiles:
         seen += len(next(iter(part.inputs.values())))
         for name, (inputs, gradients) in sums.items():
@@ -113,24 +107,24 @@ def _sum_of_means(x: Reals) -> Reals:
 
 
 def _tiles(
-    network: Network, samples: Reals, directions: Reals, names: Collection[str], deadline: Deadline | None
+    network: Network, samples: Reals, eps: Reals, names: Collection[str], deadline: Deadline | None
 ) -> Iterator[Linearisation]:
     """As `linearise`, for so many samples at a time as fit memory; for the first at least when the deadline passes."""
     first = min(index for index, node in enumerate(network.nodes) if node.name in names)
-    widest, rows = max(size_of(network.shapes[node.name]) for node in network.nodes), len(directions)
-    count = min(at_once(widest * rows, PARTS), at_once(network.value_count * (1 + rows), TILE_PARTS))
+    widest = max(size_of(network.shapes[node.name]) for node in network.nodes)
+    count = min(at_once(widest * eps.size, PARTS), at_once(network.value_count * (1 + eps.size), TILE_PARTS))
     for at in range(0, len(samples), count):
         if at and deadline is not None and deadline.passed:
             break
         if deadline is not None:
-            deadline.count(2.0 * (1 + rows) * network.products * len(samples[at : at + count]))
-        yield _at_tile(network, samples[at : at + count], directions, names, first)
+            deadline.count(2.0 * (1 + eps.size) * network.products * len(samples[at : at + count]))
+        yield _at_tile(network, samples[at : at + count], eps, names, first)
 
 
-def _at_tile(network: Network, samples: Reals, directions: Reals, names: Collection[str], first: int) -> Linearisation:
+def _at_tile(network: Network, samples: Reals, eps: Reals, names: Collection[str], first: int) -> Linearisation:
     """At samples that fit memory together; no gradient is taken before node number `first`, where none is asked for."""
     values = network.evaluate_all(samples)
-    seed = directions.reshape(1, -1, *network.output_shape)
+    seed = (np.eye(eps.size) / eps[:, None]).reshape(1, eps.size, *network.output_shape)
     live = {network.output.name: np.broadcast_to(seed, (len(samples), *seed.shape[1:]))}
     inputs: dict[str, Reals] = {}
     gradients: dict[str, Reals] = {}
@@ -168,8 +162,7 @@ def cancel_errors(
 ) -> dict[str, Parameters]:
     """Flip roundings of Dense weights while the first-order errors at the samples shrink.
 
-    Each weight ends where it is, or at the next number of its word on the other side of its float value. When the deadline passes,
-    no more is flipped.
+    Each weight ends at one of the two grid points beside its float value. When the deadline passes, no more is flipped.
     """
     names = set(flippable(network)) & set(linearisation.inputs)
     layers = [
@@ -195,7 +188,7 @@ def _sweep(layers: list[_Layer], residual: Reals) -> Reals:
     """Try the best flips of all layers, best first; returns the errors that are left."""
     candidates = sorted((gain, number, at) for number, layer in enumerate(layers) for gain, at in layer.best(residual))
     square, failures = float(np.vdot(residual, residual)), 0
-    for _, number, at in candidates[: max(layer.flips for layer in layers)]:
+    for _, number, at in candidates[:FLIPS_PER_SWEEP]:
         changed = residual + layers[number].change(at)
         now = float(np.vdot(changed, changed))
         failures = 0 if now < square else failures + 1
@@ -207,38 +200,33 @@ def _sweep(layers: list[_Layer], residual: Reals) -> Reals:
     return residual
 
 
-def nearest_rounding(network: Network, centers: Mapping[str, Reals]) -> Rounding:
-    """To nearest, with biases that make up for weight errors at the centres."""
-    return lambda bits, offsets: round_parameters(network, bits, centers, offsets)
-
-
 class CancellingRounding:
-    """Rounds all weights of a network for a choice of bits, and then so that errors cancel at samples."""
+    """Rounds all weights of a network for a choice of bits: to nearest, and then so that errors cancel at samples."""
 
     def __init__(
         self,
         network: Network,
-        first: Rounding,
+        centers: Mapping[str, Reals],
         samples: Reals | None,
-        directions: Reals,
+        eps: Reals,
         deadline: Deadline | None = None,
     ) -> None:
         """Take gradients.
 
         Args:
             network: the network.
-            first: how weights are rounded at first.
-            samples: where errors are to cancel; none to leave it at that.
-            directions: sums of outputs whose errors count; see `linearise`.
+            centers: for each affine node the input at which biases make up for weight errors.
+            samples: where errors are to cancel; none for nearest rounding.
+            eps: tolerance per output.
             deadline: when it passes, fewer samples have to do, and fewer flips.
         """
-        self.network, self.first, self.deadline = network, first, deadline or Deadline()
+        self.network, self.centers, self.deadline = network, centers, deadline or Deadline()
         limit = self.deadline.share(LINEAR_SHARE)
-        self.linearisation = None if samples is None else linearise(network, samples, directions, limit)
+        self.linearisation = None if samples is None else linearise(network, samples, eps, limit)
 
     def __call__(self, bits: Bits, offsets: Mapping[str, Indices]) -> dict[str, Parameters]:
         """Integers of every affine node."""
-        rounded = self.first(bits, offsets)
+        rounded = round_parameters(self.network, bits, self.centers, offsets)
         if self.linearisation is None:
             return rounded
         return cancel_errors(self.network, rounded, self.linearisation, self.deadline.share(CALL_SHARE))
@@ -250,7 +238,6 @@ class _Layer:
     def __init__(
         self, rounded: Parameters, kernel: Reals, bias: Reals, linearisation: Linearisation, uses: Sequence[str]
     ) -> None:
-        self.flips = max(FLIPS_PER_SWEEP, kernel.size // WEIGHTS_PER_FLIP)
         self.name, self.rounded = uses[0], rounded
         self.residual: Reals = rounded.value - kernel
         self.bias_residual: Reals = from_codes(rounded.bias, rounded.bias_bits) - bias
@@ -271,7 +258,7 @@ class _Layer:
         """The flips that lower the sum of squares most, as (gain, flat index), all gains negative."""
         slope = sum(x.T @ (residual[:, None, :] @ g)[:, 0] for x, g in self.uses)
         gain = (2.0 * self.moves * slope + self.moves**2 * self.curvature).ravel()
-        found = np.argsort(gain, kind="stable")[: self.flips]
+        found = np.argsort(gain, kind="stable")[:FLIPS_PER_SWEEP]
         return [(float(gain[at]), int(at)) for at in found if gain[at] < 0.0]
 
     def change(self, at: int) -> Reals:

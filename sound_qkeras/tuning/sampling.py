@@ -28,7 +28,6 @@ from sound_qkeras.tuning.effort import Effort
 from sound_qkeras.tuning.evaluator import TARGET, Alone, Evaluator, Rounding
 from sound_qkeras.tuning.feedback import FeedbackRounding
 from sound_qkeras.tuning.groups import Group
-from sound_qkeras.tuning.rounding import CancellingRounding, each_output
 from sound_qkeras.tuning.sample_errors import SampleErrors, tolerance_factor
 from sound_qkeras.tuning.survey import Survey
 from sound_qkeras.verify.propagation import propagate
@@ -93,7 +92,7 @@ class SamplingEvaluator(Evaluator[SampleErrors]):
         self.shaping = calibration[2 * count :]
         self.coverage, self.saturate, self.held_out, self.seconds = coverage, saturate, held_out, 0.0
         outputs = eps.size
-        self.directions: Reals = each_output(eps)
+        self.directions: Reals = np.eye(outputs) / eps
         if outputs > MOST_OUTPUTS:
             signs = np.random.default_rng(seed).choice([-1.0, 1.0], (MOST_OUTPUTS, outputs))
             self.directions = signs / (eps * np.sqrt(outputs))
@@ -115,9 +114,8 @@ class SamplingEvaluator(Evaluator[SampleErrors]):
         return dict(shaping.mean_inputs), ranges
 
     def rounding(self, effort: Effort, deadline: Deadline) -> Rounding:
-        """With error feedback on what the samples show every layer, and then so that errors cancel at samples of the same kind."""
-        fed_back = FeedbackRounding(self.network, self.shaping, self.centers, deadline)
-        return CancellingRounding(self.network, fed_back, self.shaping, self.directions, deadline)
+        """With error feedback on what the samples show every layer."""
+        return FeedbackRounding(self.network, self.shaping, self.centers, deadline)
 
     def evaluate(self, pair: Pair, deadline: Deadline, start: SampleErrors | None = None) -> SampleErrors:
         """Run the integers on the choosing samples and, where those accept them, on the stopping ones."""

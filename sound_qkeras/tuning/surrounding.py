@@ -14,7 +14,7 @@ from sound_qkeras.tuning.clipping import clipped, narrow_in_box
 from sound_qkeras.tuning.effort import Effort
 from sound_qkeras.tuning.evaluator import TARGET, Alone, Evaluator, Rounding
 from sound_qkeras.tuning.groups import Group
-from sound_qkeras.tuning.rounding import CancellingRounding, each_output, nearest_rounding
+from sound_qkeras.tuning.rounding import CancellingRounding
 from sound_qkeras.tuning.sample_errors import SampleErrors
 from sound_qkeras.tuning.survey import Survey
 from sound_qkeras.verify.batching import over_batches
@@ -77,8 +77,7 @@ class SurroundingEvaluator(Evaluator[SampleErrors]):
     def rounding(self, effort: Effort, deadline: Deadline) -> Rounding:
         """So that errors cancel at samples of the boxes."""
         samples = self._corners(effort.samples) if effort.samples else None
-        nearest = nearest_rounding(self.network, self.centers)
-        return CancellingRounding(self.network, nearest, samples, each_output(self.eps), deadline)
+        return CancellingRounding(self.network, self.centers, samples, self.eps, deadline)
 
     def _corners(self, count: int) -> Reals:
         """Centres and corners of the boxes."""

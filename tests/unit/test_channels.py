@@ -18,7 +18,7 @@ from sound_qkeras.tuning.build import round_parameters
 from sound_qkeras.tuning.channels import sensitivities
 from sound_qkeras.tuning.costs import cost_of
 from sound_qkeras.tuning.groups import groups_of
-from sound_qkeras.tuning.rounding import cancel_errors, each_output, linearise, sample_box
+from sound_qkeras.tuning.rounding import cancel_errors, linearise, sample_box
 from tests.networks import box, quantized, random_network, samples
 
 # One column each of the finest grid, of a coarser one, of a coarser unsigned one, and of zeros.
@@ -110,7 +110,7 @@ def test_errors_cancel_between_the_neighbours_on_the_own_grid():
     bits = {group: {"weight": 4, "bias": 14, "activation": 14}[group.kind] for group in groups}
     centers = {node.name: np.zeros(op.kernel.shape[0]) for node, op in network.affine()}
     rounded = round_parameters(network, bits, centers, offsets)
-    looked_at = linearise(network, sample_box(Interval(low, high), 128), each_output(np.full(2, 1e-3)))
+    looked_at = linearise(network, sample_box(Interval(low, high), 128), np.full(2, 1e-3))
     cancelled = cancel_errors(network, rounded, looked_at)
     flipped = 0
     for node, op in network.affine():

@@ -17,7 +17,7 @@ from sound_qkeras.tuning.build import Parameters, round_parameters
 from sound_qkeras.tuning.families import FAMILIES, LENGTHS, families_of, words_of
 from sound_qkeras.tuning.feedback import FeedbackRounding
 from sound_qkeras.tuning.groups import candidates, groups_of
-from sound_qkeras.tuning.rounding import cancel_errors, each_output, linearise, sample_box
+from sound_qkeras.tuning.rounding import cancel_errors, linearise, sample_box
 from sound_qkeras.tuning.words import Words
 from tests.geometries import network_of
 from tests.networks import box, random_network
@@ -109,7 +109,7 @@ def test_roundings_that_look_at_data_stay_in_the_family(family):
     centers = {node.name: np.zeros(op.kernel.shape[0]) for node, op in network.affine()}
     rounded = round_parameters(network, bits, centers)
     cancelled = cancel_errors(
-        network, rounded, linearise(network, sample_box(Interval(low, high), 128), each_output(np.full(2, 1e-3)))
+        network, rounded, linearise(network, sample_box(Interval(low, high), 128), np.full(2, 1e-3))
     )
     samples = sample_box(Interval(low, high), 64).reshape(-1, *network.input_shape)
     fed_back = FeedbackRounding(network, samples, centers)(bits, {})

@@ -7,12 +7,8 @@ import pytest
 
 from sound_qkeras.network import Network, Node
 from sound_qkeras.network.ops import Conv, Dense, Input
-from sound_qkeras.network.simulate import simulate
-from sound_qkeras.tuning.build import provisional
 from sound_qkeras.tuning.feedback import FeedbackRounding
 from sound_qkeras.tuning.groups import groups_of
-from sound_qkeras.tuning.rounding import CancellingRounding, Rounding
-from tests.networks import random_network
 
 BITS = 3
 
@@ -74,21 +70,3 @@ def test_biases_make_up_for_the_mean():
     found = FeedbackRounding(network, x, {"y": x.mean(axis=0)})(bits, {})["y"]
     after = x @ np.ldexp(found.kernel.astype(float), -BITS) + np.ldexp(found.bias.astype(float), -30)
     assert np.abs((after - network.evaluate(x)).mean(axis=0)).max() < 1e-8
-
-
-@pytest.mark.parametrize(("count", "most"), [(256, 0.8), (16, 1.0)])
-def test_errors_that_cancel_at_samples_cancel_elsewhere(count, most):
-    rng = np.random.default_rng(4)
-    network = random_network(rng, (12, 24, 24, 3))
-    x = rng.uniform(-1.0, 1.0, (count, *network.input_shape))
-    fresh = rng.uniform(-1.0, 1.0, (500, *network.input_shape))
-    centers = {node.name: np.zeros(op.kernel.shape[0]) for node, op in network.affine()}
-    bits = {group: 2 if group.kind == "weight" else 16 for group in groups_of(network)}
-    fed_back = FeedbackRounding(network, x, centers)
-    flipped = CancellingRounding(network, fed_back, x, np.eye(3))
-
-    def error(rounding: Rounding) -> float:
-        found = simulate(provisional(network, bits, rounding(bits, {})), fresh)
-        return float(np.sqrt(np.mean((found - network.evaluate(fresh)) ** 2)))
-
-    assert error(flipped) < most * error(fed_back)
