@@ -215,8 +215,7 @@ def test_the_command_does_what_the_function_does(classes, taught, tmp_path, caps
     assert all(one in printed for one in found.lines)
 
 
-@pytest.mark.parametrize("tier", ["statistical", "sound"])
-@pytest.mark.parametrize("labelled", [True, False])
+@pytest.mark.parametrize(("tier", "labelled"), [("statistical", True), ("sound", False)])
 def test_every_network_that_is_tried_for_an_accuracy_is_trained_on(classes, tier, labelled):
     result, x, y = classes
     given = {"samples": x[:200], "labels": y[:200], "tier": tier, "exact": tier == "sound"}
