@@ -89,7 +89,7 @@ def test_wheel_holds_the_code_and_nothing_else(wheel):
     callbacks = {f"sound_qkeras/{file.relative_to(ROOT)}" for file in (ROOT / "callbacks").rglob("*.py")}
     templates = {str(file.relative_to(ROOT)) for file in (ROOT / "sound_qkeras").rglob("*.j2")}
     assert names == code | callbacks | templates | {"sound_qkeras/py.typed"}
-    assert wheel.stat().st_size < 800_000
+    assert wheel.stat().st_size < 850_000
 
 
 @pytest.fixture(scope="module")
