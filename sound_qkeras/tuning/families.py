@@ -74,7 +74,7 @@ def words_of(kernel: Reals, bits: int, offsets: Indices | None, families: tuple[
         for words in _few(kernel, family, fixed.length, offsets)
     ]
     found = [fixed, *few] if "fixed" in families or not few else few
-    best = min(found, key=lambda words: words.error(kernel))
+    best = min(found, key=lambda words: words.error(kernel)) if few else fixed
     return best if best is not fixed or offsets is None else _by_channel(kernel, fixed, offsets)
 
 

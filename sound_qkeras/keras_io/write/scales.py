@@ -117,8 +117,7 @@ class Word(Quantizer):
 
     def is_saved_as(self, settings: Mapping[str, Any]) -> bool:
         """It is plain, and has these bits."""
-        plain = not settings.get("use_stochastic_rounding") and settings.get("qnoise_factor", 1.0) == 1.0
-        plain = plain and isinstance(settings.get("alpha"), float | list)
+        plain = _is_deterministic(settings) and isinstance(settings.get("alpha"), float | list)
         # QKeras computes with switches as numbers: 2 is no True.
         numbers = [settings.get(name, 0) for name in ("bits", "integer", "keep_negative", "symmetric")]
         return plain and numbers == [self.bits, self.integer, self.signed, self.symmetric]
@@ -174,14 +173,22 @@ class Powers(Quantizer):
 
     def is_saved_as(self, settings: Mapping[str, Any]) -> bool:
         """It is plain, and has these bits."""
-        plain = not settings.get("use_stochastic_rounding") and settings.get("qnoise_factor", 1.0) == 1.0
-        plain = plain and not settings.get("quadratic_approximation") and settings.get("log2_rounding", "rnd") == "rnd"
+        plain = (
+            _is_deterministic(settings)
+            and not settings.get("quadratic_approximation")
+            and settings.get("log2_rounding", "rnd") == "rnd"
+        )
         return plain and (settings.get("bits"), settings.get("max_value")) == (self.bits, self.largest)
 
     def returned(self, settings: Mapping[str, Any], stored: Array) -> Array:
         """What is stored, where that is a power of two."""
         x = stored.astype(np.float32).reshape(-1)
         return np.where(np.abs(np.frexp(x)[0]) == 0.5, x, np.nan)
+
+
+def _is_deterministic(settings: Mapping[str, Any]) -> bool:
+    """Whether a saved quantizer always rounds, and rounds all of a number."""
+    return not settings.get("use_stochastic_rounding") and settings.get("qnoise_factor", 1.0) == 1.0
 
 
 def words_of(codes: AffineCodes, dtype: str, *, scaled: bool) -> tuple[Quantizer, Quantizer]:
